@@ -1,0 +1,2 @@
+//! Writes the Rust code of the wire messages.
+fn main() {}

@@ -1,0 +1,99 @@
+//! The one error type of the crate.
+
+use std::panic::Location;
+
+/// What can go wrong; every text names the parameter or layer, what came in and the way out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A stored parameter has another shape than the one asked for.
+    #[error(
+        "parameter `{path}` is registered with shape {stored:?} (at {created_at}), but {wanted:?} is asked for \
+         (at {asked_at}); give one of the two layers another `name`, or `clear_parameters` first"
+    )]
+    ShapeMismatch {
+        /// Full path of the parameter.
+        path: String,
+        /// Shape in the store.
+        stored: Vec<usize>,
+        /// Shape asked for.
+        wanted: Vec<usize>,
+        /// Where the parameter was registered.
+        created_at: &'static Location<'static>,
+        /// Where the other shape was asked for.
+        asked_at: &'static Location<'static>,
+    },
+    /// A path names a scope where a parameter is meant, or the reverse.
+    #[error("`{path}` {conflict}; choose another name")]
+    PathConflict {
+        /// Full path.
+        path: String,
+        /// What stands there already.
+        conflict: &'static str,
+    },
+    /// A parameter that is not registered was asked for by name.
+    #[error("no parameter `{path}` is registered{}", nearest.as_ref().map(|n| format!("; did you mean `{n}`?")).unwrap_or_default())]
+    NoParameter {
+        /// Full path.
+        path: String,
+        /// The registered path that looks most like it.
+        nearest: Option<String>,
+    },
+    /// An argument the function cannot work with.
+    #[error("`{argument}` {reason}, got {got}")]
+    InvalidArgument {
+        /// Name of the argument as the caller writes it.
+        argument: &'static str,
+        /// What is expected, as the rest of a sentence that starts with the argument.
+        reason: String,
+        /// What came in.
+        got: String,
+    },
+    /// The layer in which an error happened.
+    #[error("{path}: {layer}: {source}")]
+    InLayer {
+        /// Full scope path of the layer.
+        path: String,
+        /// The layer's name.
+        layer: &'static str,
+        /// What happened.
+        source: Box<Error>,
+    },
+    /// An operation of candle failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// A result with the crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An [`Error::InvalidArgument`]: `argument` as the caller writes it, `reason` as the rest of the sentence.
+    ///
+    /// ```
+    /// let error = layerfn::Error::invalid("group", "must divide the 4 input channels", 3);
+    /// assert_eq!(error.to_string(), "`group` must divide the 4 input channels, got 3");
+    /// ```
+    pub fn invalid(argument: &'static str, reason: impl Into<String>, got: impl std::fmt::Debug) -> Self {
+        Self::InvalidArgument { argument, reason: reason.into(), got: format!("{got:?}") }
+    }
+
+    /// The error without the layers around it.
+    #[must_use]
+    pub fn root(&self) -> &Self {
+        match self {
+            Self::InLayer { source, .. } => source.root(),
+            other => other,
+        }
+    }
+}
+
+/// So that a network can be a stage of a candle model.
+impl From<Error> for candle_core::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Tensor(error) => error,
+            other => Self::wrap(other),
+        }
+    }
+}
