@@ -5,9 +5,29 @@
 //! not be contiguous. Bad input is an [`Error`](crate::Error), never a panic. Results do not depend on the number of
 //! threads.
 
+mod activation;
+mod affine;
 mod convolution;
+mod embed;
 mod geometry;
+mod loss;
+mod lstm;
 mod node;
+mod normalization;
+mod pooling;
 
+pub use activation::{
+    dropout, elu, gelu, hard_sigmoid, leaky_relu, log_softmax, prelu, relu, selu, sigmoid, silu, softmax,
+    softplus, tanh,
+};
+pub use affine::affine;
 pub use convolution::{convolution, deconvolution};
+pub use embed::embed;
 pub use geometry::{ConvGeometry, DeconvGeometry};
+pub use loss::{
+    mean_softmax_cross_entropy, mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy,
+    squared_error,
+};
+pub use lstm::lstm_step;
+pub use normalization::{batch_normalization, batch_normalization_by, subtract_mean};
+pub use pooling::{average_pooling, global_average_pooling, max_pooling};
