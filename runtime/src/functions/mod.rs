@@ -15,6 +15,7 @@ mod lstm;
 mod node;
 mod normalization;
 mod pooling;
+mod quantization;
 
 pub use activation::{
     dropout, elu, gelu, hard_sigmoid, leaky_relu, log_softmax, prelu, relu, selu, sigmoid, silu, softmax,
@@ -31,3 +32,7 @@ pub use loss::{
 pub use lstm::lstm_step;
 pub use normalization::{batch_normalization, batch_normalization_by, subtract_mean};
 pub use pooling::{average_pooling, global_average_pooling, max_pooling};
+pub use quantization::{
+    WeightLayout, binary_connect, binary_weight, fixed_point_quantize, inq_quantize, inq_select_largest,
+    inq_select_random, mt19937, pow2_quantize, prune,
+};
