@@ -1,0 +1,61 @@
+//! What a layer says of itself; `#[parametric_function]` writes it from the one declaration.
+
+/// A layer's name, arguments and parameters, as its documentation shows them.
+#[derive(Debug, PartialEq, Eq)]
+pub struct LayerInfo {
+    /// The function's name.
+    pub name: &'static str,
+    /// The scope its parameters live in; empty if the layer opens none.
+    pub scope: &'static str,
+    /// The first paragraph of the documentation.
+    pub doc: &'static str,
+    /// Arguments in order, required ones and options alike.
+    pub arguments: &'static [ArgumentInfo],
+    /// Parameters in the order of their declaration.
+    pub parameters: &'static [ParameterInfo],
+}
+
+/// An argument of a layer.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ArgumentInfo {
+    /// Name.
+    pub name: &'static str,
+    /// Type, as written in the declaration.
+    pub ty: &'static str,
+    /// Default, as written in the declaration; `None` if the argument is required.
+    pub default: Option<&'static str>,
+    /// Description.
+    pub doc: &'static str,
+}
+
+/// A parameter of a layer.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ParameterInfo {
+    /// Name under the layer's scope.
+    pub name: &'static str,
+    /// Shape formula over the layer's variables.
+    pub shape: &'static str,
+    /// Whether it is registered as trainable.
+    pub need_grad: bool,
+    /// Initial value, as written in the declaration.
+    pub initial: &'static str,
+    /// The condition under which it exists; `None` if it always does.
+    pub when: Option<&'static str>,
+    /// Description.
+    pub doc: &'static str,
+}
+
+/// A call of a layer that is ready to run; `#[parametric_function]` implements it for every layer.
+pub trait ParametricFunction {
+    /// What the layer says of itself.
+    const INFO: &'static LayerInfo;
+
+    /// What the layer returns.
+    type Output;
+
+    /// Runs the layer.
+    ///
+    /// # Errors
+    /// Those of the layer, as [`Error::InLayer`](crate::Error::InLayer).
+    fn call(self) -> crate::Result<Self::Output>;
+}

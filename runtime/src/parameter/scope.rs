@@ -1,0 +1,375 @@
+//! The current scope of the thread: which store, which path, which flags.
+
+use std::cell::RefCell;
+use std::panic::Location;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::info::{LayerInfo, ParameterInfo};
+use super::store::{Parameter, ParameterStore, Parameters, Request, segments};
+use crate::{Dims, Error, Initializer, Result};
+
+/// What a layer called now on this thread sees.
+struct Context {
+    store: ParameterStore,
+    path: String,
+    flags: Flags,
+}
+
+#[derive(Clone)]
+struct Flags {
+    /// Parameters are taken detached: inside `no_grad` or a call with `fix_parameters`.
+    detached: bool,
+    /// Type and device of parameters made now: those of the layer's input.
+    dtype: DType,
+    device: Device,
+    /// Where the outermost layer was called.
+    called_at: Option<&'static Location<'static>>,
+}
+
+impl Flags {
+    fn new() -> Self {
+        Self { detached: false, dtype: DType::F32, device: Device::Cpu, called_at: None }
+    }
+}
+
+thread_local! {
+    static CONTEXT: RefCell<Context> = RefCell::new(Context {
+        store: ParameterStore::new(),
+        path: String::new(),
+        flags: Flags::new(),
+    });
+}
+
+/// Looks at the context; user code never runs inside.
+fn with<R>(f: impl FnOnce(&mut Context) -> R) -> R {
+    CONTEXT.with_borrow_mut(f)
+}
+
+/// Restores what it holds when dropped, on an early return and a panic too.
+struct Restore {
+    store: Option<ParameterStore>,
+    path: Path,
+    flags: Option<Flags>,
+}
+
+enum Path {
+    /// The scope entered lies below: cut it off.
+    Length(usize),
+    Whole(String),
+}
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        with(|context| {
+            if let Some(store) = self.store.take() {
+                context.store = store;
+            }
+            match &mut self.path {
+                Path::Length(length) => context.path.truncate(*length),
+                Path::Whole(path) => context.path = std::mem::take(path),
+            }
+            if let Some(flags) = self.flags.take() {
+                context.flags = flags;
+            }
+        });
+    }
+}
+
+pub(super) fn current_store() -> ParameterStore {
+    with(|context| context.store.clone())
+}
+
+pub(super) fn enter_store<R>(store: &ParameterStore, f: impl FnOnce() -> R) -> R {
+    let _restore = with(|context| Restore {
+        store: Some(std::mem::replace(&mut context.store, store.clone())),
+        path: Path::Whole(std::mem::take(&mut context.path)),
+        flags: Some(std::mem::replace(&mut context.flags, Flags::new())),
+    });
+    f()
+}
+
+/// Appends `scopes` to the path and takes over `flags`, until the guard is dropped.
+fn enter(scopes: &[&str], flags: Option<Flags>) -> Restore {
+    with(|context| {
+        let length = context.path.len();
+        for segment in scopes.iter().copied().flat_map(segments) {
+            if !context.path.is_empty() {
+                context.path.push('/');
+            }
+            context.path.push_str(segment);
+        }
+        if context.path.len() > length {
+            context.store.claim_scope(&context.path);
+        }
+        let flags = flags.map(|flags| std::mem::replace(&mut context.flags, flags));
+        Restore { store: None, path: Path::Length(length), flags }
+    })
+}
+
+/// Runs `f` with parameters registered and looked up under `name`, below the scope that is current.
+///
+/// Scopes nest, and `"a/b"` is the same as `"a"` and `"b"` nested. Empty parts do not count. What was current
+/// before is restored after `f`, on an early return and a panic too.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use layerfn::{affine, get_parameters, parameter_scope};
+///
+/// let x = Tensor::zeros((4, 3), DType::F32, &Device::Cpu)?;
+/// parameter_scope("network1/head", || affine(&x, 2).call())?;
+/// assert!(get_parameters().get("network1/head/affine/W").is_some());
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn parameter_scope<R>(name: impl AsRef<str>, f: impl FnOnce() -> R) -> R {
+    let _restore = enter(&[name.as_ref()], None);
+    f()
+}
+
+/// The path of the current scope; empty at the root.
+#[must_use]
+pub fn current_parameter_scope() -> String {
+    with(|context| context.path.clone())
+}
+
+/// Runs `f` with every parameter taken detached: no gradient flows to any, whatever its `need_grad`.
+pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
+    let flags = with(|context| Flags { detached: true, ..context.flags.clone() });
+    let _restore = enter(&[], Some(flags));
+    f()
+}
+
+/// The trainable parameters of the current scope, by their path in it; see [`ParameterStore::parameters`] for
+/// their order.
+#[must_use]
+pub fn get_parameters() -> Parameters {
+    get_all_parameters().into_iter().filter(|(_, parameter)| parameter.need_grad()).collect()
+}
+
+/// The parameters of the current scope, those with `need_grad` false too.
+#[must_use]
+pub fn get_all_parameters() -> Parameters {
+    with(|context| context.store.parameters_under(&context.path))
+}
+
+/// The parameter at `path` in the current scope.
+#[must_use]
+pub fn get_parameter(path: &str) -> Option<Parameter> {
+    with(|context| context.store.get(&join(&context.path, path)))
+}
+
+/// Registers `parameter` at `path` in the current scope, in place of the one there.
+///
+/// # Errors
+/// [`Error::PathConflict`] if `path` or a part of it is taken by a scope or a parameter.
+#[track_caller]
+pub fn set_parameter(path: &str, parameter: Parameter) -> Result<()> {
+    let (store, path) = with(|context| (context.store.clone(), join(&context.path, path)));
+    store.set(&path, parameter)
+}
+
+/// Removes and returns the parameter at `path` in the current scope.
+pub fn pop_parameter(path: &str) -> Option<Parameter> {
+    with(|context| context.store.pop(&join(&context.path, path)))
+}
+
+/// Removes every parameter of the current scope.
+pub fn clear_parameters() {
+    with(|context| context.store.clear_under(&context.path));
+}
+
+fn join(scope: &str, path: &str) -> String {
+    segments(scope).chain(segments(path)).collect::<Vec<_>>().join("/")
+}
+
+/// A parameter of the current scope, made on first use: [`call`](Self::call) gives its tensor.
+#[must_use = "nothing is registered before `.call()?`"]
+pub struct GetParameterOrCreate {
+    name: String,
+    shape: Option<Dims>,
+    initializer: Initializer,
+    need_grad: bool,
+    as_need_grad: Option<bool>,
+}
+
+/// The parameter `name` of the current scope, which is made if it does not exist.
+///
+/// ```
+/// use layerfn::{Initializer, get_parameter_or_create};
+///
+/// let w = get_parameter_or_create("W").shape((3, 4)).initializer(Initializer::normal(0.1)).call()?;
+/// assert_eq!(w.dims(), [3, 4]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn get_parameter_or_create(name: impl Into<String>) -> GetParameterOrCreate {
+    GetParameterOrCreate {
+        name: name.into(),
+        shape: None,
+        initializer: Initializer::constant(0.0),
+        need_grad: true,
+        as_need_grad: None,
+    }
+}
+
+impl GetParameterOrCreate {
+    /// Shape; may be left out if the parameter exists or the initializer is a tensor.
+    pub fn shape(mut self, shape: impl Into<Dims>) -> Self {
+        self.shape = Some(shape.into());
+        self
+    }
+
+    /// First value. Default: zeros.
+    pub fn initializer(mut self, initializer: impl Into<Initializer>) -> Self {
+        self.initializer = initializer.into();
+        self
+    }
+
+    /// Whether the parameter is registered as trainable; on an existing one the flag is overwritten and the values
+    /// are kept. Default: true.
+    pub fn need_grad(mut self, need_grad: bool) -> Self {
+        self.need_grad = need_grad;
+        self
+    }
+
+    /// Whether the tensor returned is tracked, leaving the registered flag alone. Default: as registered.
+    pub fn as_need_grad(mut self, as_need_grad: bool) -> Self {
+        self.as_need_grad = Some(as_need_grad);
+        self
+    }
+
+    /// Finds or makes the parameter.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`] if it exists with another shape; [`Error::InvalidArgument`] if it does not exist and
+    /// no shape is known; [`Error::PathConflict`] if the name belongs to a scope.
+    #[track_caller]
+    pub fn call(self) -> Result<Tensor> {
+        let asked_at = Location::caller();
+        let shape = match (&self.shape, self.initializer.array(), get_parameter(&self.name)) {
+            (Some(shape), ..) => shape.to_vec(),
+            (None, Some(array), _) => array.dims().to_vec(),
+            (None, None, Some(parameter)) => parameter.var().dims().to_vec(),
+            (None, None, None) => {
+                let reason = "is needed unless the parameter exists or the initializer is a tensor";
+                return Err(Error::invalid("shape", reason, "none"));
+            }
+        };
+        take(&self.name, self.need_grad, self.as_need_grad, asked_at, || shape, || self.initializer)
+    }
+}
+
+/// The one way to a parameter's tensor.
+fn take(
+    name: &str,
+    need_grad: bool,
+    as_need_grad: Option<bool>,
+    asked_at: &'static Location<'static>,
+    shape: impl FnOnce() -> Vec<usize>,
+    initial: impl FnOnce() -> Initializer,
+) -> Result<Tensor> {
+    let (store, path, flags) =
+        with(|context| (context.store.clone(), join(&context.path, name), context.flags.clone()));
+    let shape = shape();
+    let request =
+        Request { path: &path, shape: &shape, need_grad, asked_at: flags.called_at.unwrap_or(asked_at) };
+    let parameter = match store.get_checked(&request)? {
+        Some(parameter) => parameter,
+        None => {
+            let initial = initial();
+            let stream = || store.stream(&request, initial.key());
+            let value = initial.generate(&shape, flags.dtype, &flags.device, stream)?;
+            store.insert_new(&request, &value)?
+        }
+    };
+    let tensor = parameter.tensor(as_need_grad.unwrap_or(need_grad) && !flags.detached);
+    if !tensor.device().same_device(&flags.device) {
+        let reason = format!("lives on {:?}; move the input or the parameters", tensor.device().location());
+        return Err(Error::InvalidArgument {
+            argument: "parameter",
+            reason: format!("`{path}` {reason}"),
+            got: format!("an input on {:?}", flags.device.location()),
+        });
+    }
+    // A parameter stored in another precision than the input's takes part in the input's.
+    Ok(if tensor.dtype() == flags.dtype { tensor } else { tensor.to_dtype(flags.dtype)? })
+}
+
+/// What the code generated for a layer says of one call.
+#[derive(Clone, Copy)]
+pub struct LayerCall<'a> {
+    /// The layer.
+    pub info: &'static LayerInfo,
+    /// The scope around the layer's own.
+    pub name: Option<&'a str>,
+    /// Whether its parameters are taken detached.
+    pub fix_parameters: bool,
+    /// The tensor whose type and device new parameters get.
+    pub like: Option<&'a Tensor>,
+}
+
+/// Runs the body of a layer in its scope and says in an error where it happened.
+///
+/// # Errors
+/// Those of the body, as [`Error::InLayer`].
+#[track_caller]
+pub fn call_layer<T>(call: LayerCall<'_>, body: impl FnOnce() -> Result<T>) -> Result<T> {
+    let called_at = Location::caller();
+    let mut flags = with(|context| context.flags.clone());
+    flags.detached |= call.fix_parameters;
+    flags.called_at.get_or_insert(called_at);
+    if let Some(like) = call.like {
+        flags.device = like.device().clone();
+        flags.dtype = if like.dtype().is_float() { like.dtype() } else { DType::F32 };
+    }
+    let _restore = enter(&[call.name.unwrap_or_default(), call.info.scope], Some(flags));
+    body().map_err(|error| match error {
+        within @ Error::InLayer { .. } => within,
+        other => {
+            Error::InLayer { path: current_parameter_scope(), layer: call.info.name, source: Box::new(other) }
+        }
+    })
+}
+
+/// The declared parameter of the layer that runs now.
+///
+/// # Errors
+/// Those of [`GetParameterOrCreate::call`].
+#[track_caller]
+pub fn parameter(
+    info: &'static ParameterInfo,
+    shape: impl FnOnce() -> Vec<usize>,
+    initial: impl FnOnce() -> Initializer,
+) -> Result<Tensor> {
+    take(info.name, info.need_grad, None, Location::caller(), shape, initial)
+}
+
+/// As [`parameter`], if the declared condition holds.
+///
+/// # Errors
+/// Those of [`parameter`].
+#[track_caller]
+pub fn parameter_when(
+    condition: bool,
+    info: &'static ParameterInfo,
+    shape: impl FnOnce() -> Vec<usize>,
+    initial: impl FnOnce() -> Initializer,
+) -> Result<Option<Tensor>> {
+    if condition { parameter(info, shape, initial).map(Some) } else { Ok(None) }
+}
+
+/// Overwrites the values of a declared parameter of the layer that runs now.
+///
+/// # Errors
+/// [`Error::NoParameter`] if `param!` has not made it yet; [`Error::InvalidArgument`] for another shape.
+pub fn assign(info: &'static ParameterInfo, value: &Tensor) -> Result<()> {
+    let path = with(|context| join(&context.path, info.name));
+    match get_parameter(info.name) {
+        Some(parameter) => parameter.assign(&path, value),
+        None => Err(Error::NoParameter { path, nearest: None }),
+    }
+}
+
+/// Appends `sizes` to a shape.
+pub fn splice(shape: &mut Vec<usize>, sizes: &(impl AsRef<[usize]> + ?Sized)) {
+    shape.extend_from_slice(sizes.as_ref());
+}

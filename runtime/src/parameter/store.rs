@@ -1,0 +1,420 @@
+//! Where parameters live.
+
+use std::panic::Location;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use candle_core::{Tensor, Var};
+use indexmap::IndexMap;
+
+use super::scope;
+use crate::{Error, Result, Rng};
+
+/// A registered parameter: its variable and whether it is trained.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    var: Var,
+    need_grad: bool,
+}
+
+impl Parameter {
+    /// A parameter over `var`.
+    #[must_use]
+    pub fn new(var: Var, need_grad: bool) -> Self {
+        Self { var, need_grad }
+    }
+
+    /// The variable, shared with the store: setting it changes what the layers compute.
+    #[must_use]
+    pub fn var(&self) -> &Var {
+        &self.var
+    }
+
+    /// Whether gradients flow to it and optimizers see it.
+    #[must_use]
+    pub fn need_grad(&self) -> bool {
+        self.need_grad
+    }
+
+    /// The tensor that a computation uses: tracked if `need_grad`, detached otherwise.
+    pub(super) fn tensor(&self, need_grad: bool) -> Tensor {
+        if need_grad { self.var.as_tensor().clone() } else { self.var.as_detached_tensor() }
+    }
+
+    /// Overwrites the values, keeping type and device of the variable.
+    pub(super) fn assign(&self, path: &str, value: &Tensor) -> Result<()> {
+        if value.dims() != self.var.dims() {
+            let reason = format!("for parameter `{path}` must have its shape {:?}", self.var.dims());
+            return Err(Error::invalid("value", reason, value.dims()));
+        }
+        let value = value.detach().to_dtype(self.var.dtype())?.to_device(self.var.device())?;
+        Ok(self.var.set(&value)?)
+    }
+}
+
+/// Parameters by path, in NNabla's order.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use layerfn::{affine, get_parameters, ParameterStore};
+///
+/// ParameterStore::new().enter(|| {
+///     let x = Tensor::zeros((4, 3), DType::F32, &Device::Cpu)?;
+///     affine(&x, 2).name("fc").call()?;
+///     let parameters = get_parameters();
+///     assert_eq!(parameters.paths().collect::<Vec<_>>(), ["fc/affine/W", "fc/affine/b"]);
+///     assert_eq!(parameters.elem_count(), 3 * 2 + 2);
+///     # Ok::<(), layerfn::Error>(())
+/// })?;
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Parameters(IndexMap<String, Parameter>);
+
+impl Parameters {
+    /// The parameter at `path`.
+    #[must_use]
+    pub fn get(&self, path: &str) -> Option<&Parameter> {
+        self.0.get(path)
+    }
+
+    /// Paths and parameters, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Parameter)> {
+        self.0.iter().map(|(path, parameter)| (path.as_str(), parameter))
+    }
+
+    /// The paths, in order.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// The variables, in order: what candle's optimizers take.
+    #[must_use]
+    pub fn vars(&self) -> Vec<Var> {
+        self.0.values().map(|parameter| parameter.var.clone()).collect()
+    }
+
+    /// Those below the scope `path`, by their path in it.
+    #[must_use]
+    pub fn under(&self, path: &str) -> Self {
+        let prefix: String = segments(path).flat_map(|segment| [segment, "/"]).collect();
+        self.iter()
+            .filter_map(|(path, parameter)| Some((path.strip_prefix(&prefix)?.to_owned(), parameter.clone())))
+            .collect()
+    }
+
+    /// How many parameters there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Elements of all parameters together.
+    #[must_use]
+    pub fn elem_count(&self) -> usize {
+        self.0.values().map(|parameter| parameter.var.elem_count()).sum()
+    }
+}
+
+impl FromIterator<(String, Parameter)> for Parameters {
+    fn from_iter<I: IntoIterator<Item = (String, Parameter)>>(parameters: I) -> Self {
+        Self(parameters.into_iter().collect())
+    }
+}
+
+impl IntoIterator for Parameters {
+    type Item = (String, Parameter);
+    type IntoIter = indexmap::map::IntoIter<String, Parameter>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+/// Parameters by path; a clone is another handle to the same parameters.
+///
+/// Each thread has a current store, an empty one of its own to begin with. Layers create and find their
+/// parameters there. [`enter`](Self::enter) makes a store current while a closure runs; many threads may be inside one
+/// store at once.
+///
+/// ```
+/// use layerfn::ParameterStore;
+/// let store = ParameterStore::current();
+/// std::thread::spawn(move || store.enter(|| { /* the layers here use the parameters of the first thread */ }));
+/// ```
+#[derive(Clone)]
+pub struct ParameterStore {
+    tree: Arc<Mutex<Scope>>,
+    seed: u64,
+}
+
+/// The members of a scope in the order in which they were first entered or registered.
+type Scope = IndexMap<String, Node>;
+
+enum Node {
+    Scope(Scope),
+    Leaf(Leaf),
+}
+
+struct Leaf {
+    parameter: Parameter,
+    created_at: &'static Location<'static>,
+}
+
+/// What a layer asks the store for.
+pub(super) struct Request<'a> {
+    pub(super) path: &'a str,
+    pub(super) shape: &'a [usize],
+    pub(super) need_grad: bool,
+    pub(super) asked_at: &'static Location<'static>,
+}
+
+impl ParameterStore {
+    /// NNabla seeds the generator of its initial values with 313 too.
+    const DEFAULT_SEED: u64 = 313;
+
+    /// An empty store with the default seed.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_seed(Self::DEFAULT_SEED)
+    }
+
+    /// An empty store whose initial values follow from `seed`.
+    #[must_use]
+    pub fn with_seed(seed: u64) -> Self {
+        Self { tree: Arc::default(), seed }
+    }
+
+    /// The store in which layers called now on this thread keep their parameters.
+    #[must_use]
+    pub fn current() -> Self {
+        scope::current_store()
+    }
+
+    /// Runs `f` with this store current and its root as the scope; what was current before is restored after it,
+    /// on a panic too.
+    pub fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
+        scope::enter_store(self, f)
+    }
+
+    /// The seed that initial values follow from.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// All parameters: depth first over the scopes, members in the order of registration, a sub-scope where it was
+    /// first entered. NNabla lists and saves them in this order.
+    #[must_use]
+    pub fn parameters(&self) -> Parameters {
+        self.parameters_under("")
+    }
+
+    /// The parameter at `path`.
+    #[must_use]
+    pub fn get(&self, path: &str) -> Option<Parameter> {
+        let (parent, name) = split(path);
+        match find_scope_mut(&mut self.lock(), parent)?.get(name)? {
+            Node::Leaf(leaf) => Some(leaf.parameter.clone()),
+            Node::Scope(_) => None,
+        }
+    }
+
+    /// Registers `parameter` at `path`, in place of the one there.
+    ///
+    /// # Errors
+    /// [`Error::PathConflict`] if `path` or a part of it is taken by a scope or a parameter.
+    #[track_caller]
+    pub fn set(&self, path: &str, parameter: Parameter) -> Result<()> {
+        let created_at = Location::caller();
+        let mut tree = self.lock();
+        let (scope, name) = descend(&mut tree, path)?;
+        if let Some(Node::Scope(members)) = scope.get(name)
+            && !members.is_empty()
+        {
+            return Err(conflict(path, "is a scope that holds parameters"));
+        }
+        scope.insert(name.to_owned(), Node::Leaf(Leaf { parameter, created_at }));
+        Ok(())
+    }
+
+    /// Removes and returns the parameter at `path`.
+    #[must_use]
+    pub fn pop(&self, path: &str) -> Option<Parameter> {
+        let mut tree = self.lock();
+        let (scope, name) = descend(&mut tree, path).ok()?;
+        if !matches!(scope.get(name)?, Node::Leaf(_)) {
+            return None;
+        }
+        match scope.shift_remove(name)? {
+            Node::Leaf(leaf) => Some(leaf.parameter),
+            Node::Scope(_) => None,
+        }
+    }
+
+    /// Removes every parameter.
+    pub fn clear(&self) {
+        self.lock().clear();
+    }
+
+    pub(super) fn clear_under(&self, path: &str) {
+        let mut tree = self.lock();
+        if let Some(scope) = find_scope_mut(&mut tree, path) {
+            scope.clear();
+        }
+    }
+
+    pub(super) fn parameters_under(&self, path: &str) -> Parameters {
+        fn collect(scope: &Scope, prefix: &str, found: &mut IndexMap<String, Parameter>) {
+            for (name, node) in scope {
+                let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}/{name}") };
+                match node {
+                    Node::Scope(members) => collect(members, &path, found),
+                    Node::Leaf(leaf) => drop(found.insert(path, leaf.parameter.clone())),
+                }
+            }
+        }
+        let mut found = IndexMap::new();
+        if let Some(scope) = find_scope_mut(&mut self.lock(), path) {
+            collect(scope, "", &mut found);
+        }
+        Parameters(found)
+    }
+
+    /// Gives the scope its place in the order; a parameter of that path is reported when a parameter is asked for.
+    pub(super) fn claim_scope(&self, path: &str) {
+        let mut tree = self.lock();
+        let mut scope = &mut *tree;
+        for segment in segments(path) {
+            if !scope.contains_key(segment) {
+                scope.insert(segment.to_owned(), Node::Scope(Scope::new()));
+            }
+            match scope.get_mut(segment) {
+                Some(Node::Scope(members)) => scope = members,
+                _ => return,
+            }
+        }
+    }
+
+    /// Registers a new parameter. Another thread may have been faster: its value is the same, and stays shared.
+    pub(super) fn insert_new(&self, request: &Request<'_>, value: &Tensor) -> Result<Parameter> {
+        let parameter = Parameter::new(Var::from_tensor(value)?, request.need_grad);
+        let mut tree = self.lock();
+        let (scope, name) = descend(&mut tree, request.path)?;
+        match scope.entry(name.to_owned()).or_insert_with(|| {
+            Node::Leaf(Leaf { parameter: parameter.clone(), created_at: request.asked_at })
+        }) {
+            Node::Leaf(leaf) => Ok(leaf.parameter.clone()),
+            Node::Scope(_) => Err(conflict(request.path, "is a scope, not a parameter")),
+        }
+    }
+
+    /// The parameter that is asked for, if it exists, after checking its shape and taking over its `need_grad`.
+    pub(super) fn get_checked(&self, request: &Request<'_>) -> Result<Option<Parameter>> {
+        let mut tree = self.lock();
+        let (scope, name) = descend(&mut tree, request.path)?;
+        match scope.get_mut(name) {
+            None => Ok(None),
+            Some(Node::Scope(_)) => Err(conflict(request.path, "is a scope, not a parameter")),
+            Some(Node::Leaf(leaf)) if leaf.parameter.var.dims() != request.shape => {
+                Err(Error::ShapeMismatch {
+                    path: request.path.to_owned(),
+                    stored: leaf.parameter.var.dims().to_vec(),
+                    wanted: request.shape.to_vec(),
+                    created_at: leaf.created_at,
+                    asked_at: request.asked_at,
+                })
+            }
+            Some(Node::Leaf(leaf)) => {
+                leaf.parameter.need_grad = request.need_grad;
+                Ok(Some(leaf.parameter.clone()))
+            }
+        }
+    }
+
+    /// The generator of one parameter's initial value. Every part of the key is preceded by its length, so that
+    /// `ab/c` and `a/bc` differ. What can be long comes last: the generator reads 624 words.
+    pub(super) fn stream(&self, request: &Request<'_>, initializer: [u64; 3]) -> Rng {
+        fn wide(value: u64) -> [u32; 2] {
+            [value as u32, (value >> 32) as u32]
+        }
+        let mut key = wide(self.seed).to_vec();
+        key.extend(initializer.into_iter().flat_map(wide));
+        key.push(request.shape.len() as u32);
+        key.extend(request.shape.iter().flat_map(|&size| wide(size as u64)));
+        for segment in segments(request.path) {
+            key.push(segment.len() as u32);
+            key.extend(
+                segment
+                    .as_bytes()
+                    .chunks(4)
+                    .map(|bytes| bytes.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte))),
+            );
+        }
+        Rng::from_key(&key)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Scope> {
+        // A panic while the lock is held leaves whole entries behind: nothing here changes a scope in two steps.
+        self.tree.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for ParameterStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for ParameterStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let parameters = self.parameters();
+        let shapes = parameters.iter().map(|(path, parameter)| (path, parameter.var.dims().to_vec()));
+        f.debug_map().entries(shapes).finish()
+    }
+}
+
+/// The parts of a path; empty ones do not count, so `/a//b/` is `a/b`.
+pub(super) fn segments(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter(|segment| !segment.is_empty())
+}
+
+/// Parent scope and last segment.
+fn split(path: &str) -> (&str, &str) {
+    path.trim_end_matches('/').rsplit_once('/').unwrap_or(("", path.trim_end_matches('/')))
+}
+
+/// The scope that holds the last segment of `path`, made if need be, and that segment.
+fn descend<'a, 'p>(tree: &'a mut Scope, path: &'p str) -> Result<(&'a mut Scope, &'p str)> {
+    let (parent, name) = split(path);
+    if name.is_empty() {
+        return Err(Error::invalid("path", "must not be empty", path));
+    }
+    let mut scope = tree;
+    for segment in segments(parent) {
+        if !scope.contains_key(segment) {
+            scope.insert(segment.to_owned(), Node::Scope(Scope::new()));
+        }
+        scope = match scope.get_mut(segment) {
+            Some(Node::Scope(members)) => members,
+            _ => return Err(conflict(path, "runs through a parameter as if it were a scope")),
+        };
+    }
+    Ok((scope, name))
+}
+
+fn find_scope_mut<'a>(tree: &'a mut Scope, path: &str) -> Option<&'a mut Scope> {
+    segments(path).try_fold(tree, |scope, segment| match scope.get_mut(segment)? {
+        Node::Scope(members) => Some(members),
+        Node::Leaf(_) => None,
+    })
+}
+
+fn conflict(path: &str, conflict: &'static str) -> Error {
+    Error::PathConflict { path: path.to_owned(), conflict }
+}
