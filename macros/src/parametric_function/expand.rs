@@ -200,20 +200,6 @@ fn traits(layer: &Layer) -> TokenStream {
                 #structure::call(self)
             }
         }
-
-        #[allow(deprecated)]
-        #(#attributes)*
-        impl #layerfn::__private::Stage for #structure {
-            type Output = #output;
-
-            #[track_caller]
-            fn run(mut self, label: #layerfn::__private::Label) -> #layerfn::__private::Result<#output> {
-                if self.name.is_none() {
-                    self.name = label.name();
-                }
-                #structure::call(self)
-            }
-        }
     }
 }
 
