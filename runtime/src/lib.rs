@@ -14,6 +14,9 @@ mod rng;
 
 pub use dims::{Dims, PerAxis};
 pub use error::{Error, Result};
+#[doc = include_str!("macro_docs/parametric_function.md")]
+pub use layerfn_macros::parametric_function;
+
 pub use initializer::{
     Initializer, calc_normal_std_glorot, calc_normal_std_he_backward, calc_normal_std_he_forward,
     calc_normal_std_xavier, calc_uniform_lim_glorot, calc_uniform_lim_xavier,
