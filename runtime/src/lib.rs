@@ -5,6 +5,7 @@ extern crate self as layerfn;
 
 #[doc(hidden)]
 pub mod __private;
+pub mod checkpoint;
 mod dims;
 mod error;
 pub mod functions;
@@ -15,6 +16,7 @@ mod network;
 mod parameter;
 mod rng;
 
+pub use checkpoint::{LoadReport, load_parameters, save_parameters};
 pub use dims::{Dims, PerAxis};
 pub use error::{Error, Result};
 #[doc = include_str!("macro_docs/parametric_function.md")]
