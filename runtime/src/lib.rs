@@ -59,6 +59,7 @@ extern crate self as layerfn;
 
 #[doc(hidden)]
 pub mod __private;
+pub mod checkpoint;
 mod dims;
 mod error;
 pub mod functions;
@@ -71,6 +72,7 @@ mod parametric_functions;
 pub mod prelude;
 mod rng;
 
+pub use checkpoint::{LoadReport, load_parameters, save_parameters};
 pub use dims::{Dims, PerAxis};
 pub use error::{Error, Result};
 /// Makes a function a layer.

@@ -93,7 +93,7 @@ impl Drop for Restore {
     }
 }
 
-pub(super) fn current_store() -> ParameterStore {
+pub(crate) fn current_store() -> ParameterStore {
     with(|context| context.store.clone())
 }
 
@@ -214,7 +214,7 @@ pub fn clear_parameters() {
     with(|context| context.store.clear_under(&context.path));
 }
 
-fn join(scope: &str, path: &str) -> String {
+pub(super) fn join(scope: &str, path: &str) -> String {
     segments(scope).chain(segments(path)).collect::<Vec<_>>().join("/")
 }
 
