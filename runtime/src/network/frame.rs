@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::panic::Location;
 use std::rc::Rc;
 
-use super::{IntoValue, Label, Stage, Value};
+use super::{IntoValue, Stage, Value};
 use crate::parameter::scope::{self, Observer, Restore};
 use crate::{Error, LayerInfo, Result, current_parameter_scope};
 
@@ -106,16 +106,16 @@ pub fn begin() -> FrameGuard {
 }
 
 /// A stage that is being built and run; its scope is closed when this is dropped.
-pub struct Entered<'a> {
-    label: Label,
-    /// Name of the scope entered; the identifier where none is.
+pub struct Entered {
+    /// The function's name; empty for a closure.
+    ident: &'static str,
+    /// Whether a scope has been entered for it.
     named: bool,
-    input: &'a dyn Value,
     before: Option<(Rc<Frame>, Now)>,
     _scope: Option<Restore>,
 }
 
-impl Entered<'_> {
+impl Entered {
     /// For a stage that is labelled `shared`.
     #[must_use]
     pub fn shared(self) -> Self {
@@ -127,7 +127,7 @@ impl Entered<'_> {
     }
 }
 
-impl Drop for Entered<'_> {
+impl Drop for Entered {
     fn drop(&mut self) {
         if let Some((frame, now)) = self.before.take() {
             frame.now.set(now);
@@ -136,7 +136,7 @@ impl Drop for Entered<'_> {
 }
 
 #[track_caller]
-fn enter<'a>(name: Option<&str>, ident: &'static str, id: u32, input: &'a dyn Value) -> Entered<'a> {
+fn enter(name: Option<&str>, ident: &'static str, id: u32, _input: &dyn Value) -> Entered {
     let at = Location::caller();
     let before = FRAME.with_borrow(|frame| {
         let frame = frame.clone()?;
@@ -148,52 +148,52 @@ fn enter<'a>(name: Option<&str>, ident: &'static str, id: u32, input: &'a dyn Va
         Some((frame, before))
     });
     let scope = name.map(scope::enter_unclaimed);
-    Entered { label: Label { ident }, named: scope.is_some(), input, before, _scope: scope }
+    Entered { ident, named: scope.is_some(), before, _scope: scope }
 }
 
 /// The `nth` stage of its identifier without a label: the first has no name, the others are numbered.
 #[track_caller]
 #[must_use]
-pub fn unlabelled<'a>(ident: &'static str, nth: usize, id: u32, input: &'a dyn Value) -> Entered<'a> {
+pub fn unlabelled(ident: &'static str, nth: usize, id: u32, _input: &dyn Value) -> Entered {
     if nth < 2 {
-        return enter(None, ident, id, input);
+        return enter(None, ident, id, _input);
     }
-    enter(Some(&format!("{ident}_{nth}")), ident, id, input)
+    enter(Some(&format!("{ident}_{nth}")), ident, id, _input)
 }
 
 /// `c1: conv(..)`
 #[track_caller]
 #[must_use]
-pub fn labelled<'a>(label: &str, ident: &'static str, id: u32, input: &'a dyn Value) -> Entered<'a> {
-    enter(Some(label), ident, id, input)
+pub fn labelled(label: &str, ident: &'static str, id: u32, _input: &dyn Value) -> Entered {
+    enter(Some(label), ident, id, _input)
 }
 
 /// `block[i]: conv(..)`
 #[track_caller]
 #[must_use]
-pub fn indexed<'a>(
+pub fn indexed(
     label: &str,
     index: &dyn Display,
     ident: &'static str,
     id: u32,
-    input: &'a dyn Value,
-) -> Entered<'a> {
-    enter(Some(&format!("{label}{index}")), ident, id, input)
+    _input: &dyn Value,
+) -> Entered {
+    enter(Some(&format!("{label}{index}")), ident, id, _input)
 }
 
 /// Runs a stage.
 ///
 /// # Errors
 /// Those of the stage; one that names no layer yet gets the path and name of the stage.
-pub fn run<S: Stage>(entered: Entered<'_>, stage: S) -> Result<S::Output>
+#[track_caller]
+pub fn run<S: Stage>(entered: Entered, stage: S) -> Result<S::Output>
 where
     S::Output: Value,
 {
-    let _ = entered.input;
-    stage.run(entered.label).map_err(|error| match error {
+    stage.run().map_err(|error| match error {
         within @ Error::InLayer { .. } => within,
         other => {
-            let layer = if entered.label.ident.is_empty() { "closure" } else { entered.label.ident };
+            let layer = if entered.ident.is_empty() { "closure" } else { entered.ident };
             let mut path = current_parameter_scope();
             if !entered.named {
                 path = if path.is_empty() { layer.to_owned() } else { format!("{path}/{layer}") };

@@ -1,0 +1,3 @@
+//! Layers of a user's own: every form of argument, awkward names, strict lints.
+
+mod forms;
