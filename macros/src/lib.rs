@@ -4,12 +4,6 @@ mod network;
 mod parametric_function;
 mod support;
 
-/// Declares a network; documented where `layerfn` re-exports it.
-#[proc_macro]
-pub fn network(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
-    network::network(input.into()).into()
-}
-
 /// Makes a function a layer; `layerfn`, which re-exports it, documents it.
 #[proc_macro_attribute]
 pub fn parametric_function(
@@ -17,4 +11,10 @@ pub fn parametric_function(
     item: proc_macro::TokenStream,
 ) -> proc_macro::TokenStream {
     parametric_function::expand(args.into(), &item.into()).into()
+}
+
+/// Declares a network; `layerfn`, which re-exports it, documents it.
+#[proc_macro]
+pub fn network(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
+    network::network(input.into()).into()
 }

@@ -2,8 +2,8 @@
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
-use syn::Type;
 use syn::ext::IdentExt;
+use syn::{FnArg, Type};
 
 use super::body::Body;
 use super::docs;
@@ -19,6 +19,14 @@ pub(super) fn layer(layer: &Layer, body: &Body) -> TokenStream {
 fn function(layer: &Layer, body: &Body) -> TokenStream {
     let mut signature = layer.signature.clone();
     signature.ident = hidden_name(layer);
+    for (input, argument) in signature.inputs.iter_mut().zip(&layer.arguments) {
+        // An argument that only another one's default needs is not unused.
+        if let FnArg::Typed(typed) = input
+            && layer.serves_a_default(argument)
+        {
+            typed.attrs.push(syn::parse_quote!(#[allow(unused_variables)]));
+        }
+    }
     let (everywhere, others) = (&layer.attributes.everywhere, &layer.attributes.function);
     let body = &body.tokens;
     quote! {
@@ -43,6 +51,7 @@ fn constructor(layer: &Layer) -> TokenStream {
         (layer.attributes.beside(), &layer.attributes.docs, &layer.attributes.deprecated);
     let tables = docs::tables(layer);
     let (visibility, function, structure) = (&layer.visibility, &layer.signature.ident, &layer.structure);
+    let forgiven = forgiven(layer);
     let (required, optional): (Vec<_>, Vec<_>) =
         layer.arguments.iter().partition(|argument| argument.option.is_none());
     let parameters = required.iter().map(|argument| argument.taken());
@@ -56,6 +65,7 @@ fn constructor(layer: &Layer) -> TokenStream {
         #[doc = #tables]
         #(#attributes)*
         #(#deprecated)*
+        #forgiven
         #visibility fn #function(#(#parameters),*) -> #structure {
             #structure {
                 #(#fields,)*
@@ -69,7 +79,7 @@ fn constructor(layer: &Layer) -> TokenStream {
 
 fn structure(layer: &Layer) -> TokenStream {
     let (attributes, deprecated) = (layer.attributes.beside(), &layer.attributes.deprecated);
-    let (visibility, structure) = (&layer.visibility, &layer.structure);
+    let (visibility, structure, forgiven) = (&layer.visibility, &layer.structure, forgiven(layer));
     let function = layer.name();
     let docs = format!(
         "A call of [`{function}`](fn@{function}) that is not made yet: set options, then [`call`](Self::call)."
@@ -85,7 +95,8 @@ fn structure(layer: &Layer) -> TokenStream {
         #[doc = #docs]
         #[must_use = "a layer does nothing until `.call()` runs it"]
         // A caller's flags are the layer's business.
-        #[allow(deprecated, clippy::struct_excessive_bools)]
+        #[allow(clippy::struct_excessive_bools)]
+        #forgiven
         #(#attributes)*
         #(#deprecated)*
         #visibility struct #structure {
@@ -99,13 +110,14 @@ fn structure(layer: &Layer) -> TokenStream {
 fn inherent(layer: &Layer) -> TokenStream {
     let attributes = layer.attributes.beside();
     let (visibility, structure, layerfn) = (&layer.visibility, &layer.structure, &layer.args.layerfn);
-    let info = info(layer);
+    let (info, forgiven) = (info(layer), forgiven(layer));
     let setters = layer.arguments.iter().map(|argument| argument.setters(layer));
     let automatic = automatic_setters(layer);
     let call = call(layer);
     quote! {
         // A private layer need not use all of its options.
-        #[allow(dead_code, deprecated)]
+        #[allow(dead_code)]
+        #forgiven
         #(#attributes)*
         impl #structure {
             /// The layer's name, arguments and parameters.
@@ -186,10 +198,10 @@ fn call(layer: &Layer) -> TokenStream {
 
 fn traits(layer: &Layer) -> TokenStream {
     let attributes = layer.attributes.beside();
-    let (structure, layerfn) = (&layer.structure, &layer.args.layerfn);
+    let (structure, layerfn, forgiven) = (&layer.structure, &layer.args.layerfn, forgiven(layer));
     let output = layer.output.as_ref().map_or_else(|| quote!(()), ToTokens::to_token_stream);
     quote! {
-        #[allow(deprecated)]
+        #forgiven
         #(#attributes)*
         impl #layerfn::__private::ParametricFunction for #structure {
             const INFO: &'static #layerfn::__private::LayerInfo = #structure::INFO;
@@ -250,7 +262,12 @@ fn option(text: Option<String>) -> TokenStream {
     }
 }
 
-pub(super) fn hidden_name(layer: &Layer) -> Ident {
+/// A deprecated layer warns its callers, not itself.
+fn forgiven(layer: &Layer) -> Option<TokenStream> {
+    (!layer.attributes.deprecated.is_empty()).then(|| quote!(#[allow(deprecated)]))
+}
+
+fn hidden_name(layer: &Layer) -> Ident {
     format_ident!("__pf_{}", layer.name(), span = layer.signature.ident.span())
 }
 

@@ -1,6 +1,6 @@
 //! A function as a layer: its arguments, what each of them is stored as, its output.
 
-use proc_macro2::{Group, Span, TokenStream};
+use proc_macro2::{Group, Span, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream};
@@ -111,6 +111,12 @@ impl Layer {
     /// The function's name, without `r#`.
     pub(super) fn name(&self) -> String {
         self.signature.ident.unraw().to_string()
+    }
+
+    /// Whether the default of another argument may use this one.
+    pub(super) fn serves_a_default(&self, argument: &Argument) -> bool {
+        let defaults = self.arguments.iter().filter_map(|other| other.option.as_ref()?.default.as_ref());
+        defaults.into_iter().any(|default| mentions(default.to_token_stream(), &argument.name))
     }
 
     /// Whether parameters can be registered inside: `fix_parameters` means nothing elsewhere.
@@ -447,6 +453,15 @@ fn borrowed_part(ty: &Type) -> Option<TokenStream> {
         }),
         _ => None,
     }
+}
+
+/// Whether `word` stands anywhere in `tokens`.
+fn mentions(tokens: TokenStream, word: &Ident) -> bool {
+    tokens.into_iter().any(|token| match token {
+        TokenTree::Ident(ident) => ident == *word,
+        TokenTree::Group(group) => mentions(group.stream(), word),
+        _ => false,
+    })
 }
 
 /// `residual_block` as `ResidualBlock`.
