@@ -12,9 +12,14 @@ use super::ast::{
 use super::check::counted_name;
 use super::parse::Input;
 
-pub(super) fn expand(input: &Input, error: Option<Error>) -> TokenStream {
+/// If the input is not `clear`, a network that does nothing stands in for it.
+pub(super) fn expand(input: &Input, clear: bool, error: Option<Error>) -> TokenStream {
     let errors = error.map(Error::into_compile_error);
     match input {
+        Input::Expression(_) if !clear => {
+            quote!({ #errors ::layerfn::__private::network1(::layerfn::__private::nothing) })
+        }
+        Input::Items(_) if !clear => quote!(#errors),
         Input::Expression(network) => {
             let network = expand_network(network);
             match errors {
@@ -60,6 +65,11 @@ fn input_names(body: &Body) -> Vec<Ident> {
 /// A name that the user's expressions cannot see.
 fn local(name: &str) -> Ident {
     Ident::new(&format!("__pf_{name}"), Span::mixed_site())
+}
+
+/// As [`local`], where an error about it belongs to the token at `span`.
+fn local_at(name: &str, span: Span) -> Ident {
+    Ident::new(&format!("__pf_{name}"), Span::mixed_site().located_at(span))
 }
 
 fn expand_body(body: &Body, input: &Ident) -> TokenStream {
@@ -119,7 +129,7 @@ impl Expander {
 
     /// `unlabelled("conv", 2, 7, &x)`: the scope, closed when dropped, in which a stage is built and run.
     fn enter(&mut self, label: Option<&Label>, ident: &str, nth: usize, span: Span) -> TokenStream {
-        let x = local("x");
+        let x = local_at("x", span);
         let id = self.n_stages;
         self.n_stages += 1;
         let Some(label) = label else {
@@ -152,7 +162,7 @@ impl Expander {
     }
 
     fn value(&mut self, label: Option<&Label>, tokens: &TokenStream, span: Span) -> TokenStream {
-        let x = local("x");
+        let x = local_at("x", span);
         let entered = self.enter(label, "", 1, span);
         let stage = if is_closure(tokens) {
             quote_spanned!(span=> ::layerfn::__private::apply(#tokens, &#x))
@@ -217,7 +227,8 @@ impl Expander {
             JoinKind::Add => quote_spanned!(span=> add([#(#branches),*])),
             JoinKind::Mul => quote_spanned!(span=> mul([#(#branches),*])),
             JoinKind::Concat => {
-                let axis = &join.arguments;
+                let missing = quote!(0);
+                let axis = if join.arguments.is_empty() { &missing } else { &join.arguments };
                 quote_spanned!(span=> concat(#axis, [#(#branches),*]))
             }
             JoinKind::Tuple => return quote!({ #(let #branches = #values;)* (#(#branches),*) }),
@@ -230,8 +241,8 @@ impl Expander {
 
 /// `nn::conv(&x, 32, (5, 5)).pad((2, 2))`
 fn stage_call(call: &Call) -> TokenStream {
-    let x = local("x");
     let span = call.name.span();
+    let x = local_at("x", span);
     let callee: TokenStream = call.callee.iter().cloned().collect();
     let none = Arguments::default();
     let arguments = call.arguments.as_ref().unwrap_or(&none);

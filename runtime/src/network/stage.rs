@@ -1,5 +1,6 @@
 //! What can stand between two arrows.
 
+use super::Value;
 use crate::{ParametricFunction, Result};
 
 /// A call that is ready to run: a layer, or the result of a plain function.
@@ -14,7 +15,7 @@ use crate::{ParametricFunction, Result};
 )]
 pub trait Stage {
     /// What the next stage gets.
-    type Output;
+    type Output: Value;
 
     /// Runs the call, in the scope of the stage's label.
     ///
@@ -24,7 +25,7 @@ pub trait Stage {
     fn run(self) -> Result<Self::Output>;
 }
 
-impl<L: ParametricFunction> Stage for L {
+impl<L: ParametricFunction<Output: Value>> Stage for L {
     type Output = L::Output;
 
     #[track_caller]
@@ -33,7 +34,7 @@ impl<L: ParametricFunction> Stage for L {
     }
 }
 
-impl<T> Stage for Result<T> {
+impl<T: Value> Stage for Result<T> {
     type Output = T;
 
     fn run(self) -> Result<T> {
@@ -41,7 +42,7 @@ impl<T> Stage for Result<T> {
     }
 }
 
-impl<T> Stage for candle_core::Result<T> {
+impl<T: Value> Stage for candle_core::Result<T> {
     type Output = T;
 
     fn run(self) -> Result<T> {
