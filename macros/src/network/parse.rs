@@ -202,10 +202,8 @@ fn parse_arrow(cursor: &mut Cursor, errors: &mut Errors) -> Vec<TokenTree> {
     let tokens = cursor.take(run.chars().count());
     match run.as_str() {
         "." => {
-            errors.over(
-                &tokens,
-                "options are written inside the parentheses: `conv(32, (5, 5), pad = (2, 2))`",
-            );
+            let method = cursor.ident_at(0).map_or_else(|| "pad".to_owned(), Ident::to_string);
+            errors.over(&tokens, format!("options stand inside the parentheses, as `{method} = ..`"));
             // The method and its arguments.
             if cursor.ident_at(0).is_some() {
                 cursor.next();
