@@ -8,9 +8,10 @@ use std::rc::Rc;
 
 use candle_core::Tensor;
 
+use super::record::{Kind, Recorder};
 use super::{IntoValue, Stage, Value};
 use crate::parameter::scope::{self, Observer, Restore};
-use crate::{Error, LayerInfo, Result, current_parameter_scope};
+use crate::{Error, LayerInfo, Parameter, Result, current_parameter_scope};
 
 thread_local! {
     static FRAME: RefCell<Option<Rc<Frame>>> = const { RefCell::new(None) };
@@ -23,6 +24,7 @@ struct Frame {
     /// Number of stages begun.
     n_visits: Cell<u64>,
     now: Cell<Now>,
+    recorder: Option<Rc<Recorder>>,
 }
 
 #[derive(Clone, Copy)]
@@ -45,15 +47,18 @@ struct Visit {
 }
 
 impl Frame {
-    fn new() -> Rc<Self> {
+    fn new(recorder: Option<Rc<Recorder>>) -> Rc<Self> {
         let now = Now { visit: None, layers: 0, fresh: true };
-        Rc::new(Self { owners: RefCell::default(), n_visits: Cell::new(0), now: Cell::new(now) })
+        Rc::new(Self { owners: RefCell::default(), n_visits: Cell::new(0), now: Cell::new(now), recorder })
     }
 }
 
 impl Observer for Frame {
-    fn layer_begins(&self, path: &str, _info: &'static LayerInfo) -> Result<()> {
+    fn layer_begins(&self, path: &str, info: &'static LayerInfo) -> Result<()> {
         let now = self.now.get();
+        if let Some(recorder) = &self.recorder {
+            recorder.layer_begins(path, info, now.layers == 0);
+        }
         self.now.set(Now { layers: now.layers + 1, fresh: false, ..now });
         let (Some(visit), 0) = (now.visit, now.layers) else { return Ok(()) };
         let mut owners = self.owners.borrow_mut();
@@ -68,7 +73,16 @@ impl Observer for Frame {
         Err(Error::SharedByAccident { path: path.to_owned(), first: owner.at, second: visit.at, again })
     }
 
+    fn takes_parameter(&self, path: &str, parameter: &Parameter) {
+        if let Some(recorder) = &self.recorder {
+            recorder.takes(path, parameter);
+        }
+    }
+
     fn layer_ends(&self) {
+        if let Some(recorder) = &self.recorder {
+            recorder.layer_ends();
+        }
         let now = self.now.get();
         self.now.set(Now { layers: now.layers.saturating_sub(1), ..now });
     }
@@ -88,9 +102,15 @@ impl Drop for FrameGuard {
     }
 }
 
-/// A run of its own, whatever runs now.
+/// A run of its own, whatever runs now; a recorder that listens goes on to listen.
 pub(super) fn outermost() -> FrameGuard {
-    let frame = Frame::new();
+    let recorder = FRAME.with_borrow(|frame| frame.as_ref().and_then(|frame| frame.recorder.clone()));
+    outermost_with(recorder)
+}
+
+/// As [`outermost`], with a recorder.
+pub(super) fn outermost_with(recorder: Option<Rc<Recorder>>) -> FrameGuard {
+    let frame = Frame::new(recorder);
     let observer = scope::set_observer(Some(frame.clone()));
     FrameGuard { restore: Some((FRAME.replace(Some(frame)), observer)) }
 }
@@ -109,11 +129,12 @@ pub fn begin() -> FrameGuard {
 
 /// A stage that is being built and run; its scope is closed when this is dropped.
 pub struct Entered {
-    /// The function's name; empty for a closure.
+    /// The function's name.
     ident: &'static str,
     /// Whether a scope has been entered for it.
     named: bool,
     before: Option<(Rc<Frame>, Now)>,
+    recorded: Option<Recorded>,
     _scope: Option<Restore>,
 }
 
@@ -127,6 +148,37 @@ impl Entered {
         }
         self
     }
+
+    /// Begins a branch of a join.
+    #[must_use]
+    pub fn branch(&self) -> Branch {
+        let recorder = self.recorded.as_ref().map(|recorded| Rc::clone(&recorded.recorder));
+        Branch(recorder.map(|recorder| {
+            let index = recorder.begin(Kind::Branch, String::new(), "", None);
+            Recorded { recorder, index }
+        }))
+    }
+
+    /// The error, with the place where it happened if it does not say that yet.
+    fn locate(&self, error: Error) -> Error {
+        match error {
+            within @ Error::InLayer { .. } => within,
+            other => {
+                let path = stage_path(self.named, self.ident);
+                Error::InLayer { path, layer: self.ident, source: Box::new(other) }
+            }
+        }
+    }
+}
+
+/// Path of a stage that is no layer: its scope, and its name where it has none of its own.
+fn stage_path(named: bool, ident: &str) -> String {
+    let scope = current_parameter_scope();
+    match (named, scope.is_empty()) {
+        (true, _) => scope,
+        (false, true) => ident.to_owned(),
+        (false, false) => format!("{scope}/{ident}"),
+    }
 }
 
 impl Drop for Entered {
@@ -137,8 +189,23 @@ impl Drop for Entered {
     }
 }
 
+/// A branch of a join that is being run.
+pub struct Branch(#[expect(dead_code, reason = "it is there to be dropped")] Option<Recorded>);
+
+/// A node of a recording that is open.
+struct Recorded {
+    recorder: Rc<Recorder>,
+    index: usize,
+}
+
+impl Drop for Recorded {
+    fn drop(&mut self) {
+        self.recorder.end(self.index);
+    }
+}
+
 #[track_caller]
-fn enter(name: Option<&str>, ident: &'static str, id: u32, _input: &dyn Value) -> Entered {
+fn enter(kind: Kind, name: Option<&str>, ident: &'static str, id: u32, input: &dyn Value) -> Entered {
     let at = Location::caller();
     let before = FRAME.with_borrow(|frame| {
         let frame = frame.clone()?;
@@ -150,37 +217,59 @@ fn enter(name: Option<&str>, ident: &'static str, id: u32, _input: &dyn Value) -
         Some((frame, before))
     });
     let scope = name.map(scope::enter_unclaimed);
-    Entered { ident, named: scope.is_some(), before, _scope: scope }
+    let named = scope.is_some();
+    let recorder = before.as_ref().and_then(|(frame, _)| frame.recorder.clone());
+    let recorded = recorder.map(|recorder| {
+        let shown = if kind == Kind::Block { name.unwrap_or_default() } else { ident };
+        let index = recorder.begin(kind, stage_path(named, ident), shown, Some(input));
+        Recorded { recorder, index }
+    });
+    Entered { ident, named, before, recorded, _scope: scope }
+}
+
+/// Labelled braces.
+#[track_caller]
+#[must_use]
+pub fn block(label: &str, id: u32, input: &dyn Value) -> Entered {
+    enter(Kind::Block, Some(label), "block", id, input)
+}
+
+/// Labelled braces in a loop.
+#[track_caller]
+#[must_use]
+pub fn indexed_block(label: &str, index: &dyn Display, id: u32, input: &dyn Value) -> Entered {
+    enter(Kind::Block, Some(&format!("{label}{index}")), "block", id, input)
+}
+
+/// `add { .. }` and its like.
+#[track_caller]
+#[must_use]
+pub fn join(ident: &'static str, id: u32, input: &dyn Value) -> Entered {
+    enter(Kind::Join, None, ident, id, input)
 }
 
 /// The `nth` stage of its identifier without a label: the first has no name, the others are numbered.
 #[track_caller]
 #[must_use]
-pub fn unlabelled(ident: &'static str, nth: usize, id: u32, _input: &dyn Value) -> Entered {
+pub fn unlabelled(ident: &'static str, nth: usize, id: u32, input: &dyn Value) -> Entered {
     if nth < 2 {
-        return enter(None, ident, id, _input);
+        return enter(Kind::Call, None, ident, id, input);
     }
-    enter(Some(&format!("{ident}_{nth}")), ident, id, _input)
+    enter(Kind::Call, Some(&format!("{ident}_{nth}")), ident, id, input)
 }
 
 /// `c1: conv(..)`
 #[track_caller]
 #[must_use]
-pub fn labelled(label: &str, ident: &'static str, id: u32, _input: &dyn Value) -> Entered {
-    enter(Some(label), ident, id, _input)
+pub fn labelled(label: &str, ident: &'static str, id: u32, input: &dyn Value) -> Entered {
+    enter(Kind::Call, Some(label), ident, id, input)
 }
 
 /// `block[i]: conv(..)`
 #[track_caller]
 #[must_use]
-pub fn indexed(
-    label: &str,
-    index: &dyn Display,
-    ident: &'static str,
-    id: u32,
-    _input: &dyn Value,
-) -> Entered {
-    enter(Some(&format!("{label}{index}")), ident, id, _input)
+pub fn indexed(label: &str, index: &dyn Display, ident: &'static str, id: u32, input: &dyn Value) -> Entered {
+    enter(Kind::Call, Some(&format!("{label}{index}")), ident, id, input)
 }
 
 /// Runs a stage.
@@ -189,17 +278,11 @@ pub fn indexed(
 /// Those of the stage; one that names no layer yet gets the path and name of the stage.
 #[track_caller]
 pub fn run<S: Stage>(entered: Entered, stage: S) -> Result<S::Output> {
-    stage.run().map_err(|error| match error {
-        within @ Error::InLayer { .. } => within,
-        other => {
-            let layer = if entered.ident.is_empty() { "closure" } else { entered.ident };
-            let mut path = current_parameter_scope();
-            if !entered.named {
-                path = if path.is_empty() { layer.to_owned() } else { format!("{path}/{layer}") };
-            }
-            Error::InLayer { path, layer, source: Box::new(other) }
-        }
-    })
+    let value = stage.run().map_err(|error| entered.locate(error))?;
+    match &entered.recorded {
+        Some(recorded) => recorded.recorder.returns(recorded.index, value),
+        None => Ok(value),
+    }
 }
 
 /// Calls a closure; it learns the type of its argument here.

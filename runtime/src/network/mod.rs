@@ -2,6 +2,7 @@
 
 pub(crate) mod frame;
 pub(crate) mod join;
+mod record;
 mod stage;
 mod value;
 
