@@ -17,6 +17,7 @@ pub(super) fn parse_arguments(group: &Group, errors: &mut Errors) -> Arguments {
             let value = take_value(&mut cursor);
             if value.is_empty() {
                 errors.at(key.span(), format!("`{key}` has no value; write `{key} = ..`"));
+                continue;
             }
             match arguments.options.iter().find(|other| unraw(&other.key) == unraw(&key)) {
                 Some(first) => {
@@ -33,6 +34,7 @@ pub(super) fn parse_arguments(group: &Group, errors: &mut Errors) -> Arguments {
                     last.key
                 );
                 errors.over(&value.clone().into_iter().collect::<Vec<_>>(), text);
+                arguments.positional.push(value);
             } else if value.is_empty() {
                 errors.at(start, "expected an argument before this comma");
             } else {
@@ -46,7 +48,8 @@ pub(super) fn parse_arguments(group: &Group, errors: &mut Errors) -> Arguments {
 
 /// `key =`, and not `a == b`, `a => b`.
 fn is_option(cursor: &Cursor) -> bool {
-    cursor.ident_at(0).is_some() && matches!(cursor.punct_at(1).as_str(), "=" | "=-" | "=&" | "=!" | "=*" | "=|" | "=||")
+    cursor.ident_at(0).is_some()
+        && matches!(cursor.punct_at(1).as_str(), "=" | "=-" | "=&" | "=!" | "=*" | "=|" | "=||")
 }
 
 /// Everything up to the comma that ends this value. Commas between the bars of a closure or in `::<A, B>` do not.

@@ -23,6 +23,9 @@ pub(crate) trait Observer {
     /// A layer's scope, `path`, has been entered; an error here is the layer's.
     fn layer_begins(&self, path: &str, info: &'static LayerInfo) -> Result<()>;
 
+    /// The layer has found or made a parameter.
+    fn takes_parameter(&self, path: &str, parameter: &Parameter);
+
     /// The layer that began last has ended, with an error or a panic perhaps.
     fn layer_ends(&self);
 }
@@ -317,6 +320,9 @@ fn take(
             store.insert_new(&request, &value)?
         }
     };
+    if let Some(observer) = with(|context| context.observer.clone()) {
+        observer.takes_parameter(&path, &parameter);
+    }
     let tensor = parameter.tensor(as_need_grad.unwrap_or(need_grad) && !flags.detached);
     if !tensor.device().same_device(&flags.device) {
         let reason = format!("lives on {:?}; move the input or the parameters", tensor.device().location());
