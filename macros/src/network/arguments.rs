@@ -46,7 +46,8 @@ pub(super) fn parse_arguments(group: &Group, errors: &mut Errors) -> Arguments {
 
 /// `key =`, and not `a == b`, `a => b`.
 fn is_option(cursor: &Cursor) -> bool {
-    cursor.ident_at(0).is_some() && matches!(cursor.punct_at(1).as_str(), "=" | "=-" | "=&" | "=!" | "=*" | "=|" | "=||")
+    cursor.ident_at(0).is_some()
+        && matches!(cursor.punct_at(1).as_str(), "=" | "=-" | "=&" | "=!" | "=*" | "=|" | "=||")
 }
 
 /// Everything up to the comma that ends this value. Commas between the bars of a closure or in `::<A, B>` do not.

@@ -28,10 +28,12 @@ fn check_chain(chain: &Chain, labels: &mut Labels, errors: &mut Errors) {
         } else {
             check_stage(&step.stage, labels, errors);
         }
-        if let (Some(label), Stage::Call(Call { arguments: Some(arguments), .. })) = (&step.label, &step.stage)
+        if let (Some(label), Stage::Call(Call { arguments: Some(arguments), .. })) =
+            (&step.label, &step.stage)
             && let Some(option) = arguments.options.iter().find(|option| option.key == "name")
         {
-            let text = format!("the label `{}` names this stage already; remove one of the two", label.text());
+            let text =
+                format!("the label `{}` names this stage already; remove one of the two", label.text());
             errors.at(option.key.span(), text);
         }
     }
@@ -100,6 +102,7 @@ fn check_either<'a>(chains: impl Iterator<Item = &'a Chain>, labels: &mut Labels
 
 /// The name by which an unlabelled stage is counted.
 pub(super) fn counted_name(call: &Call) -> Option<String> {
-    let named = call.arguments.iter().flat_map(|arguments| &arguments.options).any(|option| option.key == "name");
+    let named =
+        call.arguments.iter().flat_map(|arguments| &arguments.options).any(|option| option.key == "name");
     (!named).then(|| unraw(&call.name))
 }

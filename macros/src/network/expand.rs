@@ -6,7 +6,9 @@ use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::Error;
 
-use super::ast::{Arguments, Body, Call, Chain, If, Item, Join, JoinKind, Label, Network, Otherwise, Stage, Step, unraw};
+use super::ast::{
+    Arguments, Body, Call, Chain, If, Item, Join, JoinKind, Label, Network, Otherwise, Stage, Step, unraw,
+};
 use super::check::counted_name;
 use super::parse::Input;
 
@@ -111,9 +113,7 @@ impl Expander {
             }
             (None, stage) => self.compound(stage, names),
         };
-        let bind = step.bind.as_ref().map(|name| {
-            quote!(let #name = &::core::clone::Clone::clone(&#h);)
-        });
+        let bind = step.bind.as_ref().map(|name| quote!(let #name = &::core::clone::Clone::clone(&#h);));
         quote!(let #h = { let #x = #h; #value }; #bind)
     }
 
@@ -211,7 +211,9 @@ impl Expander {
             .map(|branch| self.chain_value(branch, names, quote!(::core::clone::Clone::clone(&#x))))
             .collect();
         let joined = match join.kind {
-            JoinKind::Residual => quote_spanned!(span=> add([::core::clone::Clone::clone(&#x), #(#branches),*])),
+            JoinKind::Residual => {
+                quote_spanned!(span=> add([::core::clone::Clone::clone(&#x), #(#branches),*]))
+            }
             JoinKind::Add => quote_spanned!(span=> add([#(#branches),*])),
             JoinKind::Mul => quote_spanned!(span=> mul([#(#branches),*])),
             JoinKind::Concat => {

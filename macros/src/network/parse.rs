@@ -5,9 +5,7 @@ use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
 use syn::Error;
 
 use super::arguments::parse_arguments;
-use super::ast::{
-    Arm, Body, Call, Chain, If, Item, Join, JoinKind, Label, Network, Otherwise, Stage, Step,
-};
+use super::ast::{Arm, Body, Call, Chain, If, Item, Join, JoinKind, Label, Network, Otherwise, Stage, Step};
 use super::cursor::Cursor;
 
 /// Mistakes found so far.
@@ -93,7 +91,9 @@ fn parse_inputs(cursor: &mut Cursor, errors: &mut Errors) -> Vec<Ident> {
             Some(TokenTree::Ident(ident)) => inputs.push(ident),
             Some(TokenTree::Punct(punct)) if punct.as_char() == '|' => break,
             Some(TokenTree::Punct(punct)) if punct.as_char() == ',' => {}
-            Some(other) => errors.at(other.span(), "inputs are names, as in `|x, y|`; every input is a `&Tensor`"),
+            Some(other) => {
+                errors.at(other.span(), "inputs are names, as in `|x, y|`; every input is a `&Tensor`")
+            }
             None => {
                 errors.over(&opening, "this `|` is never closed; inputs are written `|x, y|`");
                 return inputs;
@@ -179,7 +179,10 @@ fn parse_arrow(cursor: &mut Cursor, errors: &mut Errors) -> Vec<TokenTree> {
     let tokens = cursor.take(run.chars().count());
     match run.as_str() {
         "." => {
-            errors.over(&tokens, "options are written inside the parentheses: `conv(32, (5, 5), pad = (2, 2))`");
+            errors.over(
+                &tokens,
+                "options are written inside the parentheses: `conv(32, (5, 5), pad = (2, 2))`",
+            );
             // The method and its arguments.
             if cursor.ident_at(0).is_some() {
                 cursor.next();
@@ -194,13 +197,18 @@ fn parse_arrow(cursor: &mut Cursor, errors: &mut Errors) -> Vec<TokenTree> {
             return if cursor.at_arrow() { cursor.take(2) } else { Vec::new() };
         }
         "!" => {
-            errors.over(&tokens, "a macro is no stage; put a function or a closure in parentheses, `(|x: &Tensor| ..)`");
+            errors.over(
+                &tokens,
+                "a macro is no stage; put a function or a closure in parentheses, `(|x: &Tensor| ..)`",
+            );
             if let Some(TokenTree::Group(_)) = cursor.peek() {
                 cursor.next();
             }
             return if cursor.at_arrow() { cursor.take(2) } else { Vec::new() };
         }
-        ":" | "::" => errors.over(&tokens, "a label is one identifier before a stage, as in `c1: conv(32, (5, 5))`"),
+        ":" | "::" => {
+            errors.over(&tokens, "a label is one identifier before a stage, as in `c1: conv(32, (5, 5))`")
+        }
         ";" => errors.over(&tokens, "stages are joined by `->`, not ended by `;`"),
         _ => errors.over(&tokens, format!("`{run}` is no arrow; write `->`")),
     }
@@ -218,7 +226,8 @@ fn parse_step(cursor: &mut Cursor, errors: &mut Errors) -> Step {
                 bind = Some(name.clone());
                 cursor.next();
             }
-            None => errors.over(&keyword, "`as` is followed by a name for the stage's output, as in `relu as skip`"),
+            None => errors
+                .over(&keyword, "`as` is followed by a name for the stage's output, as in `relu as skip`"),
         }
     }
     Step { label, stage, bind }
@@ -268,7 +277,10 @@ fn refuse_label(cursor: &mut Cursor, errors: &mut Errors) {
     let tokens = cursor.take(length);
     cursor.next();
     let written = tokens.iter().cloned().collect::<TokenStream>().to_string().replace(' ', "");
-    errors.over(&tokens, format!("`{written}` is no label: a label is an identifier, such as `{}`", as_ident(&written)));
+    errors.over(
+        &tokens,
+        format!("`{written}` is no label: a label is an identifier, such as `{}`", as_ident(&written)),
+    );
 }
 
 /// The identifier that looks most like `text`.
@@ -296,9 +308,7 @@ fn parse_stage(cursor: &mut Cursor, errors: &mut Errors) -> Stage {
                 }
                 Delimiter::Parenthesis => Stage::Value { tokens: group.stream(), span: group.span() },
                 // What a `macro_rules!` put in place of `$stage`.
-                Delimiter::None => {
-                    Stage::Value { tokens: group.stream(), span: group.span() }
-                }
+                Delimiter::None => Stage::Value { tokens: group.stream(), span: group.span() },
                 Delimiter::Bracket => {
                     errors.at(group.span(), "expected a stage; branches are written `concat(1) { a, b }`");
                     Stage::Missing
@@ -676,7 +686,9 @@ fn is_fn_name(front: &[TokenTree]) -> bool {
     matches!(front, [.., TokenTree::Ident(keyword), TokenTree::Ident(_)] if keyword == "fn")
 }
 
-fn parse_front(input: syn::parse::ParseStream<'_>) -> syn::Result<(Vec<syn::Attribute>, syn::Visibility, Ident)> {
+fn parse_front(
+    input: syn::parse::ParseStream<'_>,
+) -> syn::Result<(Vec<syn::Attribute>, syn::Visibility, Ident)> {
     let attrs = input.call(syn::Attribute::parse_outer)?;
     let vis = input.parse()?;
     if !input.peek(syn::Token![fn]) {
@@ -699,7 +711,9 @@ fn parse_output(cursor: &mut Cursor) -> syn::Result<Option<syn::Type>> {
             && !tokens.is_empty()
             && (cursor.char_at(0) == Some('|')
                 || cursor.group_at(0, Delimiter::Brace).is_some()
-                || (cursor.char_at(0) == Some('<') && syn::parse2::<syn::Type>(tokens.clone()).is_ok() && has_generics(&tokens)));
+                || (cursor.char_at(0) == Some('<')
+                    && syn::parse2::<syn::Type>(tokens.clone()).is_ok()
+                    && has_generics(&tokens)));
         if ends {
             break;
         }
@@ -715,7 +729,10 @@ fn parse_output(cursor: &mut Cursor) -> syn::Result<Option<syn::Type>> {
 
 /// Whether a second `<` would be the network's: the type has its own already.
 fn has_generics(tokens: &TokenStream) -> bool {
-    tokens.clone().into_iter().any(|token| matches!(&token, TokenTree::Punct(punct) if punct.as_char() == '<'))
+    tokens
+        .clone()
+        .into_iter()
+        .any(|token| matches!(&token, TokenTree::Punct(punct) if punct.as_char() == '<'))
 }
 
 /// The name in `names` that `word` is probably meant to be.
@@ -736,4 +753,3 @@ pub(super) fn nearest<'a>(word: &str, names: &[&'a str]) -> Option<&'a str> {
     };
     names.iter().map(|&name| (distance(name), name)).filter(|(d, _)| *d <= 2).min().map(|(_, name)| name)
 }
-
