@@ -49,6 +49,18 @@ pub enum Error {
         /// What came in.
         got: String,
     },
+    /// Two stages of a network would use the same parameters, though neither says so.
+    #[error("{}", shared_by_accident(path, first, second, *again))]
+    SharedByAccident {
+        /// Full path of the layer.
+        path: String,
+        /// The stage that the parameters belong to.
+        first: &'static Location<'static>,
+        /// The stage that meets it.
+        second: &'static Location<'static>,
+        /// Whether it is the same stage, in a loop.
+        again: bool,
+    },
     /// The layer in which an error happened.
     #[error("{path}: {layer}: {source}")]
     InLayer {
@@ -85,6 +97,20 @@ impl Error {
             Self::InLayer { source, .. } => source.root(),
             other => other,
         }
+    }
+}
+
+fn shared_by_accident(path: &str, first: &Location<'_>, second: &Location<'_>, again: bool) -> String {
+    if again {
+        format!(
+            "the stage at {second} runs again under the path `{path}`; give its label an index, as in `block[i]: ..`, or \
+             write `shared label: ..` to use the same parameters each time"
+        )
+    } else {
+        format!(
+            "the stages at {first} and {second} both have the path `{path}`; label one of them, as in `label: ..`, or \
+             write `shared label: ..` at both to use the same parameters"
+        )
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::panic::Location;
+use std::rc::Rc;
 
 use candle_core::{DType, Device, Tensor};
 
@@ -14,6 +15,21 @@ struct Context {
     store: ParameterStore,
     path: String,
     flags: Flags,
+    observer: Option<Rc<dyn Observer>>,
+}
+
+/// Is told of the layers that run on the thread; networks check and record their runs with it.
+pub(crate) trait Observer {
+    /// A layer's scope, `path`, has been entered; an error here is the layer's.
+    fn layer_begins(&self, path: &str, info: &'static LayerInfo) -> Result<()>;
+
+    /// The layer that began last has ended, with an error or a panic perhaps.
+    fn layer_ends(&self);
+}
+
+/// Makes `observer` the thread's and returns the one before.
+pub(crate) fn set_observer(observer: Option<Rc<dyn Observer>>) -> Option<Rc<dyn Observer>> {
+    with(|context| std::mem::replace(&mut context.observer, observer))
 }
 
 #[derive(Clone)]
@@ -38,6 +54,7 @@ thread_local! {
         store: ParameterStore::new(),
         path: String::new(),
         flags: Flags::new(),
+        observer: None,
     });
 }
 
@@ -47,7 +64,7 @@ fn with<R>(f: impl FnOnce(&mut Context) -> R) -> R {
 }
 
 /// Restores what it holds when dropped, on an early return and a panic too.
-struct Restore {
+pub(crate) struct Restore {
     store: Option<ParameterStore>,
     path: Path,
     flags: Option<Flags>,
@@ -89,16 +106,30 @@ pub(super) fn enter_store<R>(store: &ParameterStore, f: impl FnOnce() -> R) -> R
     f()
 }
 
+/// Appends `name` to the path until the guard is dropped. The scope gets its place in the order when a layer or a
+/// parameter comes to stand in it, so that a name without parameters leaves nothing behind.
+pub(crate) fn enter_unclaimed(name: &str) -> Restore {
+    with(|context| {
+        let length = context.path.len();
+        append(&mut context.path, name);
+        Restore { store: None, path: Path::Length(length), flags: None }
+    })
+}
+
+fn append(path: &mut String, name: &str) {
+    for segment in segments(name) {
+        if !path.is_empty() {
+            path.push('/');
+        }
+        path.push_str(segment);
+    }
+}
+
 /// Appends `scopes` to the path and takes over `flags`, until the guard is dropped.
 fn enter(scopes: &[&str], flags: Option<Flags>) -> Restore {
     with(|context| {
         let length = context.path.len();
-        for segment in scopes.iter().copied().flat_map(segments) {
-            if !context.path.is_empty() {
-                context.path.push('/');
-            }
-            context.path.push_str(segment);
-        }
+        scopes.iter().for_each(|scope| append(&mut context.path, scope));
         if context.path.len() > length {
             context.store.claim_scope(&context.path);
         }
@@ -322,12 +353,28 @@ pub fn call_layer<T>(call: LayerCall<'_>, body: impl FnOnce() -> Result<T>) -> R
         flags.dtype = if like.dtype().is_float() { like.dtype() } else { DType::F32 };
     }
     let _restore = enter(&[call.name.unwrap_or_default(), call.info.scope], Some(flags));
-    body().map_err(|error| match error {
+    let observed = LayerEnds(with(|context| context.observer.clone()));
+    let begun = match &observed.0 {
+        Some(observer) => observer.layer_begins(&current_parameter_scope(), call.info),
+        None => Ok(()),
+    };
+    begun.and_then(|()| body()).map_err(|error| match error {
         within @ Error::InLayer { .. } => within,
         other => {
             Error::InLayer { path: current_parameter_scope(), layer: call.info.name, source: Box::new(other) }
         }
     })
+}
+
+/// Tells the observer when dropped.
+struct LayerEnds(Option<Rc<dyn Observer>>);
+
+impl Drop for LayerEnds {
+    fn drop(&mut self) {
+        if let Some(observer) = &self.0 {
+            observer.layer_ends();
+        }
+    }
 }
 
 /// The declared parameter of the layer that runs now.

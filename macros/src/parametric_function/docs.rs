@@ -1,0 +1,82 @@
+//! The documentation of a layer: its arguments and parameters as tables.
+
+use super::layer::{Argument, Layer};
+use crate::support::{attrs, print};
+
+/// Longer code makes a table unreadable; the setter and the source show it whole.
+const LONGEST_CELL: usize = 90;
+
+/// What follows the user's own documentation.
+pub(super) fn tables(layer: &Layer) -> String {
+    let mut text = arguments(layer);
+    text.push_str(&parameters(layer));
+    text
+}
+
+fn arguments(layer: &Layer) -> String {
+    let mut text = "\n# Arguments\n\
+                    Those without a default by position, the others as methods in front of `call()`.\n\n\
+                    | argument | type | default | meaning |\n|---|---|---|---|\n"
+        .to_owned();
+    for argument in &layer.arguments {
+        let default = match argument.default_text() {
+            Some(default) => code(&default),
+            None => "required".to_owned(),
+        };
+        let meaning = cell(&attrs::one_line(&argument.doc_lines()));
+        let (name, ty) = (code(&argument.name.to_string()), code(&type_text(argument)));
+        text.push_str(&format!("| {name} | {ty} | {default} | {meaning} |\n"));
+    }
+    text.push_str("| `name` | `impl Into<String>` | none | Scope around the layer's own. |\n");
+    if layer.has_scope() {
+        text.push_str(
+            "| `fix_parameters` | `bool` | `false` | Whether to take the parameters without gradient. |\n",
+        );
+    }
+    text
+}
+
+/// The type that the caller gives.
+fn type_text(argument: &Argument) -> String {
+    let ty = print::ty(&argument.given_type());
+    if argument.into { format!("impl Into<{ty}>") } else { ty }
+}
+
+fn parameters(layer: &Layer) -> String {
+    let Some(scope) = layer.args.scope.as_ref().map(syn::LitStr::value) else { return String::new() };
+    if layer.args.parameters.is_empty() {
+        return format!(
+            "\nThe layers inside register their parameters under the scope `{scope}`, with `.name(\"x\")` under \
+             `x/{scope}`.\n"
+        );
+    }
+    let mut text = "\n# Parameters to be registered\n\
+                    | path | shape | need_grad | initial value | description |\n|---|---|---|---|---|\n"
+        .to_owned();
+    for parameter in &layer.args.parameters {
+        let path = code(&format!("{scope}/{}", parameter.name));
+        let (shape, initial) = (code(&parameter.shape_text()), code(&print::expr(&parameter.initial)));
+        let need_grad = parameter.need_grad;
+        let mut description = cell(&attrs::one_line(&parameter.docs));
+        if let Some(when) = &parameter.when {
+            description.push_str(&format!(" Only if {}.", code(&print::expr(when))));
+        }
+        text.push_str(&format!("| {path} | {shape} | `{need_grad}` | {initial} | {description} |\n"));
+    }
+    text.push_str(&format!(
+        "\nThe paths are relative to the current parameter scope; with `.name(\"x\")` they start with `x/{scope}`. \
+         An initial value only counts if the parameter is not there yet.\n"
+    ));
+    text
+}
+
+/// Code in a table cell: cut if long; `|` would end the cell, even in code.
+fn code(text: &str) -> String {
+    let text = cell(&print::cut(text, LONGEST_CELL));
+    if text.contains('`') { format!("`` {text} ``") } else { format!("`{text}`") }
+}
+
+/// Text in a table cell.
+fn cell(text: &str) -> String {
+    text.replace(['\n', '\r'], " ").replace('|', "\\|")
+}

@@ -1,0 +1,178 @@
+//! Convolution and deconvolution over one to three spatial axes.
+
+use candle_core::Tensor;
+
+use super::geometry::{ConvGeometry, DeconvGeometry};
+use super::node::{Element, Gradients, attach, compute, for_float, tracked, widened};
+use crate::kernels::{Convolution, channel_sums};
+use crate::{Error, Result};
+
+/// N-D convolution: cross-correlation, as everywhere in this field.
+///
+/// `y[n, o, p] = b[o] + sum over c, t of w[o, c, t] * inp[n, c, p * stride - pad + t * dilation]`, within each group.
+///
+/// # Shapes
+/// - `inp`: `(N.., C, L1, .., Ld)`, the sizes that `geometry` was made for
+/// - `w`: `(outmaps, C / group, k1, .., kd)`
+/// - `b`: `(outmaps)`
+/// - output: `(N.., outmaps, L1', .., Ld')`, see [`ConvGeometry`]
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if `group` does not divide `outmaps` or a tensor has other sizes than these.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use layerfn::functions::{ConvGeometry, convolution};
+/// let x = Tensor::new(&[[[1f32, 2., 3., 4.]]], &Device::Cpu)?;
+/// let w = Tensor::new(&[[[1f32, -1.]]], &Device::Cpu)?;
+/// let geometry = ConvGeometry::new(x.dims(), &2.into(), &0.into(), &2.into(), &1.into(), 1, 1)?;
+/// let y = convolution(&x, &w, None, &geometry)?;
+/// assert_eq!(y.to_vec3::<f32>()?, [[[-1., -1.]]]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn convolution(inp: &Tensor, w: &Tensor, b: Option<&Tensor>, geometry: &ConvGeometry) -> Result<Tensor> {
+    check_dims("inp", inp, geometry.input_dims())?;
+    let outmaps = w.dims().first().copied().unwrap_or_default();
+    check_dims("W", w, &geometry.weight_dims(outmaps)?)?;
+    let plan = geometry.plan(outmaps)?;
+    apply("convolution", Direction::Forward, plan, inp, w, b, &geometry.output_dims(outmaps))
+}
+
+/// N-D deconvolution: the exact transpose of [`convolution`], also called transposed convolution.
+///
+/// Each input value adds `w` times itself to the outputs that a convolution with the same `pad`, `stride` and
+/// `dilation` would have taken it from.
+///
+/// # Shapes
+/// - `inp`: `(N.., C, L1, .., Ld)`, the sizes that `geometry` was made for
+/// - `w`: `(C, outmaps / group, k1, .., kd)`
+/// - `b`: `(outmaps)`
+/// - output: `(N.., outmaps, L1', .., Ld')`, see [`DeconvGeometry`]
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if a tensor has other sizes than these.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use layerfn::functions::{DeconvGeometry, deconvolution};
+/// let x = Tensor::new(&[[[1f32, 2.]]], &Device::Cpu)?;
+/// let w = Tensor::new(&[[[1f32, -1.]]], &Device::Cpu)?;
+/// let geometry = DeconvGeometry::new(x.dims(), &2.into(), &0.into(), &2.into(), &1.into(), 1, 1)?;
+/// let y = deconvolution(&x, &w, None, &geometry)?;
+/// assert_eq!(y.to_vec3::<f32>()?, [[[1., -1., 2., -2.]]]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn deconvolution(
+    inp: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    geometry: &DeconvGeometry,
+) -> Result<Tensor> {
+    check_dims("inp", inp, geometry.input_dims())?;
+    let maps_per_group = w.dims().get(1).copied().unwrap_or_default();
+    let outmaps = maps_per_group.saturating_mul(geometry.group());
+    check_dims("W", w, &geometry.weight_dims(outmaps)?)?;
+    let plan = geometry.plan(outmaps)?;
+    apply("deconvolution", Direction::Transposed, plan, inp, w, b, &geometry.output_dims(outmaps))
+}
+
+/// Which way a convolution is run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Forward,
+    Transposed,
+}
+
+fn apply(
+    name: &'static str,
+    direction: Direction,
+    plan: Convolution,
+    inp: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    output_dims: &[usize],
+) -> Result<Tensor> {
+    let dtype = inp.dtype();
+    let Some(b) = b else {
+        let [inp, w] = widened(name, [inp, w])?;
+        let y = for_float!(inp.dtype(), T => {
+            let y = compute::<T, 2>(output_dims, [&inp, &w], |[inp, w], y| match direction {
+                Direction::Forward => plan.forward(inp, w, None, y),
+                Direction::Transposed => plan.data_gradient(inp, w, None, y),
+            })?;
+            let rule = Rule { direction, plan, inp: inp.clone(), w: w.clone(), needed: tracked([&inp, &w, &w]) };
+            attach(name, [&inp, &w], y, move |_, dy| {
+                let [dx, dw] = rule.gradients::<T>(dy)?;
+                Ok([dx, dw])
+            })
+        })?;
+        return Ok(y.to_dtype(dtype)?);
+    };
+    let outmaps = if direction == Direction::Forward { plan.outmaps } else { plan.inmaps };
+    check_dims("b", b, &[outmaps])?;
+    let [inp, w, b] = widened(name, [inp, w, b])?;
+    let y = for_float!(inp.dtype(), T => {
+        let y = compute::<T, 3>(output_dims, [&inp, &w, &b], |[inp, w, b], y| match direction {
+            Direction::Forward => plan.forward(inp, w, Some(b), y),
+            Direction::Transposed => plan.data_gradient(inp, w, Some(b), y),
+        })?;
+        let rule = Rule { direction, plan, inp: inp.clone(), w: w.clone(), needed: tracked([&inp, &w, &b]) };
+        attach(name, [&inp, &w, &b], y, move |_, dy| {
+            let [dx, dw] = rule.gradients::<T>(dy)?;
+            Ok([dx, dw, rule.bias_gradient::<T>(dy)?])
+        })
+    })?;
+    Ok(y.to_dtype(dtype)?)
+}
+
+/// What the backward pass needs to know.
+struct Rule {
+    direction: Direction,
+    plan: Convolution,
+    inp: Tensor,
+    w: Tensor,
+    needed: [bool; 3],
+}
+
+impl Rule {
+    fn gradients<T: Element>(&self, dy: &Tensor) -> Gradients<2> {
+        let Self { direction, plan, inp, w, needed } = self;
+        let mut gradients = [None, None];
+        if needed[0] {
+            let dx = compute::<T, 2>(inp.dims(), [dy, w], |[dy, w], dx| match direction {
+                Direction::Forward => plan.data_gradient(dy, w, None, dx),
+                Direction::Transposed => plan.forward(dy, w, None, dx),
+            })?;
+            gradients[0] = Some(dx.into_tensor()?);
+        }
+        if needed[1] {
+            let dw = compute::<T, 2>(w.dims(), [inp, dy], |[inp, dy], dw| match direction {
+                Direction::Forward => plan.weight_gradient(inp, dy, dw),
+                Direction::Transposed => plan.weight_gradient(dy, inp, dw),
+            })?;
+            gradients[1] = Some(dw.into_tensor()?);
+        }
+        Ok(gradients)
+    }
+
+    fn bias_gradient<T: Element>(&self, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        if !self.needed[2] {
+            return Ok(None);
+        }
+        let (outmaps, n_pixels) = match self.direction {
+            Direction::Forward => (self.plan.outmaps, self.plan.window.n_outputs()),
+            Direction::Transposed => (self.plan.inmaps, self.plan.window.n_inputs()),
+        };
+        let db = compute::<T, 1>([outmaps], [dy], |[dy], db| channel_sums(dy, n_pixels, db))?;
+        Ok(Some(db.into_tensor()?))
+    }
+}
+
+fn check_dims(argument: &'static str, tensor: &Tensor, wanted: &[usize]) -> Result<()> {
+    if tensor.dims() == wanted {
+        return Ok(());
+    }
+    Err(Error::invalid(argument, format!("must have shape {wanted:?} here"), tensor.dims()))
+}

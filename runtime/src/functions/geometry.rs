@@ -1,0 +1,431 @@
+//! Sizes of convolutions, deconvolutions and pooling, checked once.
+
+use crate::kernels::{Convolution, Window};
+use crate::{Error, PerAxis, Result};
+
+/// Sizes of a convolution that fit together.
+///
+/// The input is `(N.., C, L1, .., Ld)` with `base_axis` leading axes `N..` and one to three spatial axes; the output
+/// is `(N.., outmaps, L1', .., Ld')` with `Li' = (Li + 2 pad - dilation (kernel - 1) - 1) / stride + 1`.
+///
+/// ```
+/// use layerfn::functions::ConvGeometry;
+/// let geometry = ConvGeometry::new(&[8, 3, 28, 28], &5.into(), &2.into(), &2.into(), &1.into(), 1, 1)?;
+/// assert_eq!(geometry.kernel(), [5, 5]);
+/// assert_eq!(geometry.inmaps(), 3);
+/// assert_eq!(geometry.output_dims(16), [8, 16, 14, 14]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConvGeometry(Sizes);
+
+/// Sizes of a deconvolution (transposed convolution) that fit together.
+///
+/// The input is `(N.., C, L1, .., Ld)` with `base_axis` leading axes `N..` and one to three spatial axes; the output is
+/// `(N.., outmaps, L1', .., Ld')` with `Li' = (Li - 1) stride - 2 pad + dilation (kernel - 1) + 1`.
+///
+/// ```
+/// use layerfn::functions::DeconvGeometry;
+/// let geometry = DeconvGeometry::new(&[8, 16, 14, 14], &4.into(), &1.into(), &2.into(), &1.into(), 1, 1)?;
+/// assert_eq!(geometry.output_dims(3), [8, 3, 28, 28]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeconvGeometry(Sizes);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Sizes {
+    input: Vec<usize>,
+    base_axis: usize,
+    kernel: Vec<usize>,
+    pad: Vec<usize>,
+    stride: Vec<usize>,
+    dilation: Vec<usize>,
+    group: usize,
+    output_spatial: Vec<usize>,
+}
+
+macro_rules! accessors {
+    ($geometry:ident) => {
+        impl $geometry {
+            /// Sizes of the input.
+            #[must_use]
+            pub fn input_dims(&self) -> &[usize] {
+                &self.0.input
+            }
+
+            /// Sizes of the axes in front of the channels.
+            #[must_use]
+            pub fn batch_dims(&self) -> &[usize] {
+                &self.0.input[..self.0.base_axis]
+            }
+
+            /// Number of input channels.
+            #[must_use]
+            pub fn inmaps(&self) -> usize {
+                self.0.input[self.0.base_axis]
+            }
+
+            /// Number of groups of channels.
+            #[must_use]
+            pub fn group(&self) -> usize {
+                self.0.group
+            }
+
+            /// Size of the kernel on each spatial axis.
+            #[must_use]
+            pub fn kernel(&self) -> &[usize] {
+                &self.0.kernel
+            }
+
+            /// Zeros added on both sides of each spatial axis.
+            #[must_use]
+            pub fn pad(&self) -> &[usize] {
+                &self.0.pad
+            }
+
+            /// Step of the kernel on each spatial axis.
+            #[must_use]
+            pub fn stride(&self) -> &[usize] {
+                &self.0.stride
+            }
+
+            /// Distance of the kernel's taps on each spatial axis.
+            #[must_use]
+            pub fn dilation(&self) -> &[usize] {
+                &self.0.dilation
+            }
+
+            /// Sizes of the output's spatial axes.
+            #[must_use]
+            pub fn output_spatial(&self) -> &[usize] {
+                &self.0.output_spatial
+            }
+
+            /// # Errors
+            /// [`Error::InvalidArgument`] if there can't be `outmaps` output channels.
+            pub fn check_outmaps(&self, outmaps: usize) -> Result<()> {
+                self.0.check_outmaps(outmaps)
+            }
+
+            /// Sizes of the output for `outmaps` output channels.
+            #[must_use]
+            pub fn output_dims(&self, outmaps: usize) -> Vec<usize> {
+                [self.batch_dims(), &[outmaps], self.output_spatial()].concat()
+            }
+        }
+    };
+}
+
+accessors!(ConvGeometry);
+accessors!(DeconvGeometry);
+
+impl ConvGeometry {
+    /// Resolves the sizes of a convolution.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if the input does not have `base_axis + 1` axes and one to three spatial ones, an
+    /// argument does not have one number for each of these, `kernel`, `stride`, `dilation` or `group` contains 0, the
+    /// kernel is larger than the padded input, or `group` does not divide the input channels.
+    pub fn new(
+        input_dims: &[usize],
+        kernel: &PerAxis,
+        pad: &PerAxis,
+        stride: &PerAxis,
+        dilation: &PerAxis,
+        group: usize,
+        base_axis: usize,
+    ) -> Result<Self> {
+        let mut sizes = Sizes::new(input_dims, kernel, pad, stride, dilation, group, base_axis)?;
+        for axis in 0..sizes.kernel.len() {
+            let size = input_dims[base_axis + 1 + axis];
+            let reach = sizes.reach(axis)?;
+            let padded = sizes.padded(axis, size)?;
+            let Some(slack) = padded.checked_sub(reach) else {
+                let dilated = if sizes.dilation[axis] == 1 { "" } else { " (dilated)" };
+                let reason = format!(
+                    "must be at most {padded}{dilated} on spatial axis {axis} (input {size} plus padding)"
+                );
+                return Err(Error::invalid("kernel", reason, reach));
+            };
+            sizes.output_spatial.push(slack / sizes.stride[axis] + 1);
+        }
+        Ok(Self(sizes))
+    }
+
+    /// The sizes of a depthwise convolution: every channel is a group of its own.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn depthwise(
+        input_dims: &[usize],
+        kernel: &PerAxis,
+        pad: &PerAxis,
+        stride: &PerAxis,
+        dilation: &PerAxis,
+        base_axis: usize,
+    ) -> Result<Self> {
+        let group = channels(input_dims, base_axis);
+        Self::new(input_dims, kernel, pad, stride, dilation, group, base_axis)
+    }
+
+    /// The sizes of a convolution with a kernel of 1 on every axis.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn pointwise(input_dims: &[usize], base_axis: usize) -> Result<Self> {
+        let one = PerAxis::Every(1);
+        Self::new(input_dims, &one, &PerAxis::Every(0), &one, &one, 1, base_axis)
+    }
+
+    /// The kernel's view; the axes in front of the channels become one.
+    pub(crate) fn plan(&self, outmaps: usize) -> Result<Convolution> {
+        let sizes = &self.0;
+        let spatial = &sizes.input[sizes.base_axis + 1..];
+        sizes.plan(self.inmaps(), outmaps, spatial, &sizes.output_spatial)
+    }
+
+    /// Checks `outmaps` against the group and gives the sizes of the weights.
+    pub(crate) fn weight_dims(&self, outmaps: usize) -> Result<Vec<usize>> {
+        self.0.check_outmaps(outmaps)?;
+        Ok([&[outmaps, self.inmaps() / self.group()], self.kernel()].concat())
+    }
+}
+
+impl DeconvGeometry {
+    /// Resolves the sizes of a deconvolution.
+    ///
+    /// # Errors
+    /// As [`ConvGeometry::new`]; and if nothing is left of the output after `pad` is cut off.
+    pub fn new(
+        input_dims: &[usize],
+        kernel: &PerAxis,
+        pad: &PerAxis,
+        stride: &PerAxis,
+        dilation: &PerAxis,
+        group: usize,
+        base_axis: usize,
+    ) -> Result<Self> {
+        let mut sizes = Sizes::new(input_dims, kernel, pad, stride, dilation, group, base_axis)?;
+        for axis in 0..sizes.kernel.len() {
+            let size = input_dims[base_axis + 1 + axis];
+            let Some(last) = size.checked_sub(1) else {
+                return Err(Error::invalid("inp", "must have no spatial axis of size 0", input_dims));
+            };
+            let reach = sizes.reach(axis)?;
+            let full = last
+                .checked_mul(sizes.stride[axis])
+                .and_then(|start| start.checked_add(reach))
+                .filter(|&full| full <= isize::MAX as usize)
+                .ok_or_else(|| Error::invalid("stride", "must keep the output countable", &sizes.stride))?;
+            let cut = sizes.padded(axis, 0)?;
+            let Some(output) = full.checked_sub(cut).filter(|&output| output > 0) else {
+                let reason = format!("must leave something of the {full} outputs on spatial axis {axis}");
+                return Err(Error::invalid("pad", reason, &sizes.pad));
+            };
+            sizes.output_spatial.push(output);
+        }
+        Ok(Self(sizes))
+    }
+
+    /// The sizes of a depthwise deconvolution: `divisor` channels are summed to one.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); and if `divisor` does not divide the channels.
+    pub fn depthwise(
+        input_dims: &[usize],
+        divisor: usize,
+        kernel: &PerAxis,
+        pad: &PerAxis,
+        stride: &PerAxis,
+        dilation: &PerAxis,
+        base_axis: usize,
+    ) -> Result<Self> {
+        let inmaps = channels(input_dims, base_axis);
+        if divisor == 0 || !inmaps.is_multiple_of(divisor) {
+            return Err(Error::invalid(
+                "divisor",
+                format!("must divide the {inmaps} input channels"),
+                divisor,
+            ));
+        }
+        Self::new(input_dims, kernel, pad, stride, dilation, inmaps / divisor, base_axis)
+    }
+
+    /// The convolution of which this is the transpose.
+    pub(crate) fn plan(&self, outmaps: usize) -> Result<Convolution> {
+        let sizes = &self.0;
+        let spatial = &sizes.input[sizes.base_axis + 1..];
+        sizes.plan(outmaps, self.inmaps(), &sizes.output_spatial, spatial)
+    }
+
+    /// Checks `outmaps` against the group and gives the sizes of the weights.
+    pub(crate) fn weight_dims(&self, outmaps: usize) -> Result<Vec<usize>> {
+        self.0.check_outmaps(outmaps)?;
+        Ok([&[self.inmaps(), outmaps / self.group()], self.kernel()].concat())
+    }
+}
+
+impl Sizes {
+    fn new(
+        input_dims: &[usize],
+        kernel: &PerAxis,
+        pad: &PerAxis,
+        stride: &PerAxis,
+        dilation: &PerAxis,
+        group: usize,
+        base_axis: usize,
+    ) -> Result<Self> {
+        let n_axes = input_dims.len().saturating_sub(base_axis).saturating_sub(1);
+        if !(1..=3).contains(&n_axes) {
+            let reason = format!(
+                "must have one to three spatial axes after the channels, which are axis {base_axis} (`base_axis`)"
+            );
+            return Err(Error::invalid("inp", reason, input_dims));
+        }
+        let inmaps = input_dims[base_axis];
+        if inmaps == 0 {
+            return Err(Error::invalid("inp", "must have at least one channel", input_dims));
+        }
+        if group == 0 || inmaps % group != 0 {
+            return Err(Error::invalid("group", format!("must divide the {inmaps} input channels"), group));
+        }
+        Ok(Self {
+            input: input_dims.to_vec(),
+            base_axis,
+            kernel: positive("kernel", kernel, n_axes)?,
+            pad: pad.resolve("pad", n_axes)?,
+            stride: positive("stride", stride, n_axes)?,
+            dilation: positive("dilation", dilation, n_axes)?,
+            group,
+            output_spatial: Vec::with_capacity(n_axes),
+        })
+    }
+
+    /// How far the dilated kernel reaches on an axis.
+    fn reach(&self, axis: usize) -> Result<usize> {
+        (self.kernel[axis] - 1)
+            .checked_mul(self.dilation[axis])
+            .and_then(|reach| reach.checked_add(1))
+            .filter(|&reach| reach <= isize::MAX as usize)
+            .ok_or_else(|| {
+                Error::invalid("dilation", "must keep the dilated kernel countable", &self.dilation)
+            })
+    }
+
+    /// An axis of `size` with its padding.
+    fn padded(&self, axis: usize, size: usize) -> Result<usize> {
+        padded("pad", size, self.pad[axis])
+    }
+
+    fn check_outmaps(&self, outmaps: usize) -> Result<()> {
+        if outmaps == 0 || !outmaps.is_multiple_of(self.group) {
+            let reason = match self.group {
+                1 => "must be at least 1".to_owned(),
+                group => format!("must be a multiple of `group`, which is {group}"),
+            };
+            return Err(Error::invalid("outmaps", reason, outmaps));
+        }
+        Ok(())
+    }
+
+    fn plan(&self, inmaps: usize, outmaps: usize, input: &[usize], output: &[usize]) -> Result<Convolution> {
+        let n_images = super::node::element_count(&self.input[..self.base_axis])?;
+        let window = Window {
+            input: three_axes(input, 1),
+            output: three_axes(output, 1),
+            kernel: three_axes(&self.kernel, 1),
+            pad: three_axes(&self.pad, 0),
+            stride: three_axes(&self.stride, 1),
+            dilation: three_axes(&self.dilation, 1),
+        };
+        Ok(Convolution { n_images, inmaps, outmaps, group: self.group, window })
+    }
+}
+
+/// Channels of the input; if it has none, the check of the rank says so.
+fn channels(input_dims: &[usize], base_axis: usize) -> usize {
+    input_dims.get(base_axis).copied().unwrap_or(1).max(1)
+}
+
+/// An axis of `size` with `pad` on both sides.
+pub(crate) fn padded(argument: &'static str, size: usize, pad: usize) -> Result<usize> {
+    pad.checked_mul(2)
+        .and_then(|pad| pad.checked_add(size))
+        .filter(|&padded| padded <= isize::MAX as usize)
+        .ok_or_else(|| Error::invalid(argument, "must keep the padded input countable", pad))
+}
+
+/// Numbers for each spatial axis, none of them 0.
+pub(crate) fn positive(argument: &'static str, values: &PerAxis, n_axes: usize) -> Result<Vec<usize>> {
+    let values = values.resolve(argument, n_axes)?;
+    if values.contains(&0) { Err(Error::invalid(argument, "must not contain 0", values)) } else { Ok(values) }
+}
+
+/// Up to three sizes with `fill` for the leading axes that are missing.
+pub(crate) fn three_axes(sizes: &[usize], fill: usize) -> [usize; 3] {
+    let mut axes = [fill; 3];
+    for (axis, size) in axes.iter_mut().rev().zip(sizes.iter().rev()) {
+        *axis = *size;
+    }
+    axes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conv(
+        dims: &[usize],
+        kernel: usize,
+        pad: usize,
+        stride: usize,
+        dilation: usize,
+        group: usize,
+    ) -> Result<ConvGeometry> {
+        ConvGeometry::new(dims, &kernel.into(), &pad.into(), &stride.into(), &dilation.into(), group, 1)
+    }
+
+    fn text<T: std::fmt::Debug>(result: Result<T>) -> String {
+        result.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn output_sizes_follow_the_formula() {
+        let per_axis = |a: [usize; 2]| PerAxis::from(a);
+        let geometry = ConvGeometry::new(
+            &[2, 5, 6, 10, 7],
+            &per_axis([3, 2]),
+            &per_axis([1, 0]),
+            &per_axis([2, 1]),
+            &per_axis([2, 3]),
+            3,
+            2,
+        );
+        let geometry = geometry.unwrap();
+        assert_eq!(geometry.batch_dims(), [2, 5]);
+        assert_eq!(geometry.inmaps(), 6);
+        assert_eq!(geometry.output_spatial(), [4, 4]);
+        assert_eq!(geometry.output_dims(9), [2, 5, 9, 4, 4]);
+    }
+
+    #[test]
+    fn errors_say_what_is_wrong() {
+        assert_eq!(
+            text(conv(&[1, 4, 3, 3], 5, 0, 1, 1, 1)),
+            "`kernel` must be at most 3 on spatial axis 0 (input 3 plus padding), got 5"
+        );
+        assert_eq!(text(conv(&[1, 4, 9], 3, 0, 1, 1, 3)), "`group` must divide the 4 input channels, got 3");
+        assert_eq!(text(conv(&[1, 4, 9], 3, 0, 0, 1, 1)), "`stride` must not contain 0, got [0]");
+        assert!(text(conv(&[1, 4], 3, 0, 1, 1, 1)).contains("one to three spatial axes"));
+        assert!(text(conv(&[1, 4, 1, 1, 1, 1], 1, 0, 1, 1, 1)).contains("one to three spatial axes"));
+        assert!(text(conv(&[], 1, 0, 1, 1, 1)).contains("`inp`"));
+        assert!(text(conv(&[2, 0, 5], 1, 0, 1, 1, 1)).contains("at least one channel"));
+        assert!(text(conv(&[2, 1, 5], 1, usize::MAX / 2 + 1, 1, 1, 1)).contains("countable"));
+        assert!(text(conv(&[2, 1, 5], 3, 0, 1, usize::MAX, 1)).contains("countable"));
+        let deconv = DeconvGeometry::new(&[1, 1, 3], &1.into(), &2.into(), &1.into(), &1.into(), 1, 1);
+        assert!(text(deconv).contains("must leave something of the 3 outputs"));
+        let deconv = DeconvGeometry::new(&[1, 1, 0], &3.into(), &0.into(), &1.into(), &1.into(), 1, 1);
+        assert!(text(deconv).contains("no spatial axis of size 0"));
+    }
+}

@@ -1,0 +1,202 @@
+//! Loops over `(outer, channels, inner)` with something different in each channel.
+
+use rayon::prelude::*;
+
+use super::Float;
+use super::parallel::{self, worthwhile};
+
+/// A tensor seen as `(outer, channels, inner)`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Channels {
+    pub(crate) outer: usize,
+    pub(crate) channels: usize,
+    pub(crate) inner: usize,
+}
+
+/// Elements summed in `T` before the sum goes into an `f64`.
+const RUN: usize = 1024;
+
+/// Inner sizes from which a channel is worth a loop of its own.
+const LONG: usize = 16;
+
+/// Most parts into which the outer axis is cut; fixed, so that sums are the same on every machine.
+const MAX_PARTS: usize = 64;
+
+impl Channels {
+    /// Elements that go into one channel's sum.
+    pub(crate) fn per_channel(&self) -> usize {
+        self.outer * self.inner
+    }
+
+    fn row(&self) -> usize {
+        self.channels * self.inner
+    }
+
+    /// `out = f(coefficients of the channel, a, b)` for each element.
+    pub(crate) fn map<T: Float, const K: usize>(
+        &self,
+        coefficients: &[[T; K]],
+        a: &[T],
+        b: &[T],
+        out: &mut [T],
+        f: impl Fn(&[T; K], T, T) -> T + Send + Sync,
+    ) {
+        let work = out.len();
+        if self.inner >= LONG {
+            parallel::for_each_chunk(
+                out,
+                self.inner,
+                work,
+                || (),
+                |(), i, out| {
+                    let coefficients = &coefficients[i % self.channels];
+                    let range = i * self.inner..(i + 1) * self.inner;
+                    for ((out, a), b) in out.iter_mut().zip(&a[range.clone()]).zip(&b[range]) {
+                        *out = f(coefficients, *a, *b);
+                    }
+                },
+            );
+        } else {
+            parallel::for_each_chunk(
+                out,
+                self.row(),
+                work,
+                || (),
+                |(), i, out| {
+                    let range = i * self.row()..(i + 1) * self.row();
+                    let coefficients = coefficients.iter().flat_map(|c| std::iter::repeat_n(c, self.inner));
+                    for (((out, a), b), c) in
+                        out.iter_mut().zip(&a[range.clone()]).zip(&b[range]).zip(coefficients)
+                    {
+                        *out = f(c, *a, *b);
+                    }
+                },
+            );
+        }
+    }
+
+    /// For each channel `c` the sum of `term(c, a, b)` over its elements.
+    pub(crate) fn sums<T: Float, const K: usize>(
+        &self,
+        a: &[T],
+        b: &[T],
+        term: impl Fn(usize, T, T) -> [T; K] + Send + Sync,
+    ) -> Vec<[f64; K]> {
+        if self.inner >= LONG { self.sums_by_channel(a, b, term) } else { self.sums_by_row(a, b, term) }
+    }
+
+    fn sums_by_channel<T: Float, const K: usize>(
+        &self,
+        a: &[T],
+        b: &[T],
+        term: impl Fn(usize, T, T) -> [T; K] + Send + Sync,
+    ) -> Vec<[f64; K]> {
+        let one = |c: usize| {
+            let mut totals = [0.0; K];
+            for n in 0..self.outer {
+                let start = n * self.row() + c * self.inner;
+                let (a, b) = (&a[start..][..self.inner], &b[start..][..self.inner]);
+                for (a, b) in a.chunks(RUN).zip(b.chunks(RUN)) {
+                    add(&mut totals, &sum_run(a, b, |a, b| term(c, a, b)).map(Float::to_f64));
+                }
+            }
+            totals
+        };
+        if worthwhile(a.len()) {
+            (0..self.channels).into_par_iter().map(one).collect()
+        } else {
+            (0..self.channels).map(one).collect()
+        }
+    }
+
+    fn sums_by_row<T: Float, const K: usize>(
+        &self,
+        a: &[T],
+        b: &[T],
+        term: impl Fn(usize, T, T) -> [T; K] + Send + Sync,
+    ) -> Vec<[f64; K]> {
+        let rows_per_part = self.outer.div_ceil(MAX_PARTS).max(16);
+        let part = |part: usize| {
+            let mut totals = vec![[0.0; K]; self.channels];
+            let first = part * rows_per_part;
+            for n in first..(first + rows_per_part).min(self.outer) {
+                let range = n * self.row()..(n + 1) * self.row();
+                let mut elements = a[range.clone()].iter().zip(&b[range]);
+                for (c, totals) in totals.iter_mut().enumerate() {
+                    for (a, b) in elements.by_ref().take(self.inner) {
+                        add(totals, &term(c, *a, *b).map(Float::to_f64));
+                    }
+                }
+            }
+            totals
+        };
+        let n_parts = self.outer.div_ceil(rows_per_part);
+        let parts: Vec<_> = if worthwhile(a.len()) {
+            (0..n_parts).into_par_iter().map(part).collect()
+        } else {
+            (0..n_parts).map(part).collect()
+        };
+        let mut totals = vec![[0.0; K]; self.channels];
+        for part in parts {
+            for (total, addend) in totals.iter_mut().zip(&part) {
+                add(total, addend);
+            }
+        }
+        totals
+    }
+}
+
+/// `sums[c]` = sum of `x` over channel `c`; as many channels as `sums` is long, `inner` elements apart.
+pub(crate) fn channel_sums<T: Float>(x: &[T], inner: usize, sums: &mut [T]) {
+    let row = sums.len() * inner;
+    let channels = Channels { outer: if row == 0 { 0 } else { x.len() / row }, channels: sums.len(), inner };
+    for (sum, [total]) in sums.iter_mut().zip(channels.sums(x, x, |_, x, _| [x])) {
+        *sum = T::from_f64(total);
+    }
+}
+
+fn add<const K: usize>(totals: &mut [f64; K], addends: &[f64; K]) {
+    for (total, addend) in totals.iter_mut().zip(addends) {
+        *total += addend;
+    }
+}
+
+/// Sum in eight running sums, which the compiler can keep in registers.
+fn sum_run<T: Float, const K: usize>(a: &[T], b: &[T], term: impl Fn(T, T) -> [T; K]) -> [T; K] {
+    let mut sums = [[T::ZERO; 8]; K];
+    let (a_chunks, b_chunks) = (a.chunks_exact(8), b.chunks_exact(8));
+    for (a, b) in a_chunks.remainder().iter().zip(b_chunks.remainder()) {
+        for (sums, addend) in sums.iter_mut().zip(term(*a, *b)) {
+            sums[0] += addend;
+        }
+    }
+    for (a, b) in a_chunks.zip(b_chunks) {
+        for lane in 0..8 {
+            let terms = term(a[lane], b[lane]);
+            for (sums, addend) in sums.iter_mut().zip(terms) {
+                sums[lane] += addend;
+            }
+        }
+    }
+    sums.map(|lanes| lanes.iter().fold(T::ZERO, |total, lane| total + *lane))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_of_both_layouts_agree_with_the_definition() {
+        for (outer, channels, inner) in [(3, 2, 5), (3, 2, 40), (70, 3, 1), (0, 2, 3), (2, 1, 2000)] {
+            let x: Vec<f64> = (0..outer * channels * inner).map(|i| ((i * 7) % 11) as f64).collect();
+            let got = Channels { outer, channels, inner }.sums(&x, &x, |c, a, b| [a, b * c as f64]);
+            let mut want = vec![[0.0; 2]; channels];
+            for (i, x) in x.iter().enumerate() {
+                let c = i / inner % channels;
+                want[c][0] += x;
+                want[c][1] += x * c as f64;
+            }
+            assert_eq!(got, want, "{outer} {channels} {inner}");
+        }
+    }
+}

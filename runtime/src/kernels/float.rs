@@ -1,0 +1,85 @@
+//! The element types that the kernels are written for.
+
+use std::fmt::Debug;
+use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
+
+/// `f32` or `f64`.
+pub(crate) trait Float:
+    Copy
+    + Debug
+    + Default
+    + PartialOrd
+    + Send
+    + Sync
+    + 'static
+    + Add<Output = Self>
+    + AddAssign
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
+{
+    const ZERO: Self;
+    const ONE: Self;
+
+    fn from_f64(value: f64) -> Self;
+    fn to_f64(self) -> f64;
+    fn abs(self) -> Self;
+    fn exp(self) -> Self;
+    fn exp_m1(self) -> Self;
+    fn ln(self) -> Self;
+    fn ln_1p(self) -> Self;
+    fn sqrt(self) -> Self;
+    fn tanh(self) -> Self;
+    /// The larger of the two; the other one if one is NaN.
+    fn max(self, other: Self) -> Self;
+
+    /// `1 / (1 + exp(-x))` without overflow.
+    fn sigmoid(self) -> Self {
+        let small = (-self.abs()).exp();
+        if self >= Self::ZERO { Self::ONE / (Self::ONE + small) } else { small / (Self::ONE + small) }
+    }
+}
+
+macro_rules! float {
+    ($T:ty) => {
+        impl Float for $T {
+            const ZERO: Self = 0.0;
+            const ONE: Self = 1.0;
+
+            fn from_f64(value: f64) -> Self {
+                value as $T
+            }
+            fn to_f64(self) -> f64 {
+                f64::from(self)
+            }
+            fn abs(self) -> Self {
+                self.abs()
+            }
+            fn exp(self) -> Self {
+                self.exp()
+            }
+            fn exp_m1(self) -> Self {
+                self.exp_m1()
+            }
+            fn ln(self) -> Self {
+                self.ln()
+            }
+            fn ln_1p(self) -> Self {
+                self.ln_1p()
+            }
+            fn sqrt(self) -> Self {
+                self.sqrt()
+            }
+            fn tanh(self) -> Self {
+                self.tanh()
+            }
+            fn max(self, other: Self) -> Self {
+                self.max(other)
+            }
+        }
+    };
+}
+
+float!(f32);
+float!(f64);

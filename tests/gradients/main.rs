@@ -1,0 +1,3 @@
+//! Every differentiable function against finite differences, in every precision and on several threads.
+
+mod convolution;

@@ -1,0 +1,126 @@
+//! Convolution and deconvolution against their definition, written as plainly as possible.
+
+use candle_core::{Device, Tensor};
+use layerfn::PerAxis;
+use layerfn::functions::{ConvGeometry, DeconvGeometry, convolution, deconvolution};
+use layerfn_tests::{assert_close, flat, values};
+use proptest::prelude::*;
+
+#[derive(Clone, Debug)]
+struct Sizes {
+    batch: usize,
+    group: usize,
+    in_per_group: usize,
+    out_per_group: usize,
+    /// (size, kernel, pad, stride, dilation) of each spatial axis
+    axes: Vec<[usize; 5]>,
+}
+
+fn sizes() -> impl Strategy<Value = Sizes> {
+    let axis =
+        (1..8usize, 1..4usize, 0..4usize, 1..4usize, 1..3usize).prop_map(|(l, k, p, s, d)| [l, k, p, s, d]);
+    (1..4usize, 1..4usize, 1..4usize, 1..4usize, prop::collection::vec(axis, 1..4)).prop_map(
+        |(batch, group, in_per_group, out_per_group, axes)| Sizes {
+            batch,
+            group,
+            in_per_group,
+            out_per_group,
+            axes,
+        },
+    )
+}
+
+impl Sizes {
+    fn column(&self, i: usize) -> Vec<usize> {
+        self.axes.iter().map(|axis| axis[i]).collect()
+    }
+
+    fn per_axis(&self, i: usize) -> PerAxis {
+        self.column(i).into()
+    }
+
+    fn input_dims(&self) -> Vec<usize> {
+        [&[self.batch, self.group * self.in_per_group][..], &self.column(0)].concat()
+    }
+}
+
+/// All index tuples of a shape, in row-major order.
+fn indices(dims: &[usize]) -> Vec<Vec<usize>> {
+    dims.iter().fold(vec![vec![]], |tuples, &size| {
+        tuples.iter().flat_map(|t| (0..size).map(move |i| [&t[..], &[i]].concat())).collect()
+    })
+}
+
+fn at(dims: &[usize], index: &[usize]) -> usize {
+    dims.iter().zip(index).fold(0, |flat, (size, i)| flat * size + i)
+}
+
+/// Calls `f(x index, w index, y index)` for each product in a convolution from `x_dims` to `y_dims`.
+fn for_each_product(
+    s: &Sizes,
+    x_dims: &[usize],
+    w_dims: &[usize],
+    y_dims: &[usize],
+    mut f: impl FnMut(usize, usize, usize),
+) {
+    for y in indices(y_dims) {
+        for w in indices(&w_dims[1..]) {
+            let group = y[1] / (y_dims[1] / s.group);
+            let mut x = vec![y[0], group * w_dims[1] + w[0]];
+            for (i, [_, _, pad, stride, dilation]) in s.axes.iter().enumerate() {
+                let position = y[2 + i] * stride + w[1 + i] * dilation;
+                if position < *pad || position - pad >= x_dims[2 + i] {
+                    break;
+                }
+                x.push(position - pad);
+            }
+            if x.len() == x_dims.len() {
+                f(at(x_dims, &x), at(w_dims, &[&[y[1]][..], &w].concat()), at(y_dims, &y));
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn convolution_is_its_definition(s in sizes()) {
+        let x_dims = s.input_dims();
+        let geometry =
+            ConvGeometry::new(&x_dims, &s.per_axis(1), &s.per_axis(2), &s.per_axis(3), &s.per_axis(4), s.group, 1);
+        let fits = s.axes.iter().all(|[l, k, p, _, d]| d * (k - 1) < l + 2 * p);
+        prop_assert_eq!(geometry.is_ok(), fits);
+        let Ok(geometry) = geometry else { return Ok(()) };
+        let outmaps = s.group * s.out_per_group;
+        let w_dims = [&[outmaps, s.in_per_group][..], &s.column(1)].concat();
+        let (x, w, b) = (values(&*x_dims, 1), values(&*w_dims, 2), values([outmaps], 3));
+        let y = convolution(&x, &w, Some(&b), &geometry).unwrap();
+
+        let y_dims = geometry.output_dims(outmaps);
+        let (x, w, b) = (flat(&x), flat(&w), flat(&b));
+        let mut want: Vec<f64> = indices(&y_dims).iter().map(|y| b[y[1]]).collect();
+        for_each_product(&s, &x_dims, &w_dims, &y_dims, |i, j, o| want[o] += x[i] * w[j]);
+        assert_close(&y, &Tensor::from_vec(want, y_dims, &Device::Cpu).unwrap(), 1e-12, "convolution");
+    }
+
+    #[test]
+    fn deconvolution_is_the_transpose(s in sizes()) {
+        let x_dims = s.input_dims();
+        let geometry =
+            DeconvGeometry::new(&x_dims, &s.per_axis(1), &s.per_axis(2), &s.per_axis(3), &s.per_axis(4), s.group, 1);
+        let fits = s.axes.iter().all(|[l, k, p, s, d]| (l - 1) * s + d * (k - 1) + 1 > 2 * p);
+        prop_assert_eq!(geometry.is_ok(), fits);
+        let Ok(geometry) = geometry else { return Ok(()) };
+        let outmaps = s.group * s.out_per_group;
+        let w_dims = [&[x_dims[1], s.out_per_group][..], &s.column(1)].concat();
+        let (x, w, b) = (values(&*x_dims, 1), values(&*w_dims, 2), values([outmaps], 3));
+        let y = deconvolution(&x, &w, Some(&b), &geometry).unwrap();
+
+        let y_dims = geometry.output_dims(outmaps);
+        let (x, w, b) = (flat(&x), flat(&w), flat(&b));
+        let mut want: Vec<f64> = indices(&y_dims).iter().map(|y| b[y[1]]).collect();
+        for_each_product(&s, &y_dims, &w_dims, &x_dims, |o, j, i| want[o] += x[i] * w[j]);
+        assert_close(&y, &Tensor::from_vec(want, y_dims, &Device::Cpu).unwrap(), 1e-12, "deconvolution");
+    }
+}

@@ -1,0 +1,3 @@
+//! Properties on random sizes.
+
+mod convolution;
