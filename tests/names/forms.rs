@@ -270,6 +270,34 @@ fn a_layer_can_stand_in_a_function() -> Result<()> {
     })
 }
 
+/// A function of candle's, with its error, on many tensors.
+#[parametric_function(
+    scope = "sum",
+    params(
+        /// In the type of the first tensor.
+        offset: [] = 1.0,
+    )
+)]
+fn sum(tensors: &[Tensor]) -> candle_core::Result<Tensor> {
+    let mut sum = param!(offset)?;
+    for tensor in tensors {
+        sum = sum.broadcast_add(tensor)?;
+    }
+    Ok(sum)
+}
+
+#[test]
+fn candles_result_is_a_result() -> Result<()> {
+    ParameterStore::new().enter(|| {
+        let x = input()?.to_dtype(DType::F64)?;
+        assert_eq!(sum(&[x.clone(), x]).call()?.to_vec2::<f64>()?, [[3.0; 3]; 2]);
+        let error =
+            sum(&[input()?.flatten_all()?, Tensor::ones(2, DType::F32, &Device::Cpu)?]).call().map(drop);
+        assert!(matches!(error, Err(Error::InLayer { layer: "sum", .. })));
+        Ok(())
+    })
+}
+
 /// An old layer.
 #[parametric_function]
 #[deprecated(note = "use a new one")]

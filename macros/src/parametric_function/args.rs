@@ -1,6 +1,7 @@
 //! The grammar of `scope = ".."`, `params(..)`, `rename = ".."`, `crate = path`.
 
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::{Span, TokenStream, TokenTree};
+use quote::ToTokens;
 use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
 use syn::{Attribute, Expr, Ident, LitBool, LitStr, Meta, Path, Token, bracketed, parenthesized};
@@ -79,8 +80,8 @@ impl Args {
             "scope" => self.scope = Some(read_scope(&key, input)?),
             "params" => {
                 if !input.peek(syn::token::Paren) {
-                    let message = "write the declarations in parentheses: `params(/// what it is` \
-                                   `W: [outmaps, inmaps] = 0.0)`";
+                    let message = "write the declarations in parentheses, `params(W: [outmaps, inmaps] = 0.0)`, each \
+                                   with a `///` line above it";
                     return Err(syn::Error::new(key.span(), message));
                 }
                 let content;
@@ -117,13 +118,13 @@ fn comma_separated(
     while !input.is_empty() {
         let mut item = read(input, errors);
         if item.is_ok() && !input.is_empty() && !input.peek(Token![,]) {
-            item = Err(input.error("expected `,`"));
+            item = Err(input.error("expected `,` in front of this"));
         }
         if let Err(error) = item {
             errors.push(error);
             complete = false;
             while !input.is_empty() && !input.peek(Token![,]) {
-                input.parse::<proc_macro2::TokenTree>()?;
+                input.parse::<TokenTree>()?;
             }
         }
         input.parse::<Option<Token![,]>>()?;
@@ -202,7 +203,16 @@ fn read_parameter(input: ParseStream<'_>, errors: &mut Errors) -> syn::Result<Pa
     if input.is_empty() || input.peek(Token![,]) {
         return Err(syn::Error::new(equals.span, format!("the initial value of `{name}` is missing")));
     }
-    let initial = input.parse()?;
+    let initial: Expr = input.parse()?;
+    for part in shape.iter().map(Size::expr).chain([&initial]) {
+        if let Some(mark) = question_mark(part.to_token_stream()) {
+            let message = format!(
+                "`?` cannot stand in the declaration of `{name}`; compute the value in the body with \
+                                   `let` and name it here"
+            );
+            return Err(syn::Error::new_spanned(mark, message));
+        }
+    }
     let mut parameter =
         Parameter { docs: attrs::doc_lines(&attributes), name, shape, initial, need_grad: true, when: None };
     for attribute in &attributes {
@@ -235,6 +245,31 @@ fn read_shape(name: &Ident, colon: Span, input: ParseStream<'_>) -> syn::Result<
         }
     }
     Ok(sizes)
+}
+
+impl Size {
+    fn expr(&self) -> &Expr {
+        match self {
+            Self::One(size) | Self::Splice(size) => size,
+        }
+    }
+}
+
+/// The first `?` outside of closures: the expression becomes a closure that returns no `Result`.
+fn question_mark(tokens: TokenStream) -> Option<TokenTree> {
+    for token in tokens {
+        match token {
+            TokenTree::Punct(ref punct) if punct.as_char() == '|' => return None,
+            TokenTree::Punct(ref punct) if punct.as_char() == '?' => return Some(token),
+            TokenTree::Group(group) => {
+                if let Some(mark) = question_mark(group.stream()) {
+                    return Some(mark);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
 }
 
 impl Parameter {

@@ -7,6 +7,7 @@ use quote::{ToTokens, quote, quote_spanned};
 use syn::ext::IdentExt;
 
 use super::args::{Args, Parameter, Size};
+use super::layer::generated_at;
 use crate::support::errors::{Errors, expected};
 
 /// A body with its parameters in place.
@@ -100,7 +101,7 @@ impl Walk<'_> {
         let declared = self.args.parameters.iter().map(|parameter| parameter.name.to_string());
         let declared = declared.collect::<Vec<_>>();
         let help = if declared.is_empty() {
-            format!("declare it: `params(/// what it is` `{name}: [outmaps] = 0.0)`")
+            format!("declare it, `params({name}: [outmaps] = 0.0)`, with a `///` line above it")
         } else {
             expected(&name.to_string(), declared.iter().map(String::as_str))
         };
@@ -119,7 +120,9 @@ impl Walk<'_> {
                 self.errors
                     .at(equals, format!("the value for `{name}` is missing: `param!({name} = &value)`"));
             }
-            [TokenTree::Ident(_), junk, ..] => self.errors.at(junk, format!("unexpected; {help}")),
+            [TokenTree::Ident(_), junk, ..] => {
+                self.errors.at(junk, format!("unexpected `{junk}`; {help}"));
+            }
             _ => self.errors.at_span(inside.span(), help),
         }
     }
@@ -132,7 +135,7 @@ impl Walk<'_> {
             None => quote!(#layerfn::__private::Tensor),
         };
         let value = value.map(|value| self.stream(value));
-        let span = Span::mixed_site().located_at(span);
+        let span = mixed(span);
         quote_spanned!(span=> {
             let __pf_value = (#value);
             (|| -> #layerfn::__private::Result<#ty> { ::core::unimplemented!() })()
@@ -142,13 +145,13 @@ impl Walk<'_> {
     fn assign(&mut self, span: Span, index: usize, value: TokenStream) -> TokenStream {
         let (layerfn, structure) = (&self.args.layerfn, self.structure);
         let value = self.stream(value);
-        let span = Span::mixed_site().located_at(span);
+        let span = mixed(span);
         quote_spanned!(span=> #layerfn::__private::assign(&#structure::INFO.parameters[#index], #value))
     }
 
     fn take(&self, span: Span, index: usize, parameter: &Parameter) -> TokenStream {
         let (layerfn, structure, initial) = (&self.args.layerfn, self.structure, &parameter.initial);
-        let span = Span::mixed_site().located_at(span);
+        let span = mixed(span);
         let shape = shape(layerfn, &parameter.shape, span);
         let arguments = quote_spanned!(span=>
             &#structure::INFO.parameters[#index],
@@ -171,12 +174,13 @@ fn shape(layerfn: &syn::Path, sizes: &[Size], span: Span) -> TokenStream {
         Size::Splice(_) => None,
     };
     if let Some(sizes) = sizes.iter().map(one).collect::<Option<Vec<_>>>() {
-        return quote_spanned!(span=> ::std::vec::Vec::<usize>::from([#(#sizes),*]));
+        return quote_spanned!(span=> <[usize]>::to_vec(&[#(#sizes),*]));
     }
     let pushes = sizes.iter().map(|size| match size {
         Size::One(size) => quote_spanned!(span=> __pf_shape.push(#size);),
         Size::Splice(sizes) => {
-            quote_spanned!(span=> #layerfn::__private::splice(&mut __pf_shape, &(#sizes));)
+            let lent = quote_spanned!(generated_at(sizes)=> &(#sizes));
+            quote_spanned!(span=> #layerfn::__private::splice(&mut __pf_shape, #lent);)
         }
     });
     quote_spanned!(span=> {
@@ -184,6 +188,10 @@ fn shape(layerfn: &syn::Path, sizes: &[Size], span: Span) -> TokenStream {
         #(#pushes)*
         __pf_shape
     })
+}
+
+fn mixed(span: Span) -> Span {
+    Span::mixed_site().located_at(span)
 }
 
 fn is_written(group: &Group) -> bool {

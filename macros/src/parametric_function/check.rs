@@ -1,5 +1,6 @@
 //! The rules that need the whole layer.
 
+use quote::format_ident;
 use syn::ext::IdentExt;
 
 use super::body::Body;
@@ -9,7 +10,7 @@ use crate::support::errors::Errors;
 /// Names that every layer has already.
 const RESERVED: [&str; 3] = ["name", "fix_parameters", "call"];
 
-pub(super) fn layer(layer: &Layer, body: &Body, errors: &mut Errors) {
+pub(super) fn layer(layer: &mut Layer, body: &Body, errors: &mut Errors) {
     scope(layer, errors);
     arguments(layer, errors);
     parameters(layer, body, errors);
@@ -24,16 +25,21 @@ fn scope(layer: &Layer, errors: &mut Errors) {
     }
 }
 
-fn arguments(layer: &Layer, errors: &mut Errors) {
+fn arguments(layer: &mut Layer, errors: &mut Errors) {
     let mut methods = Vec::new();
-    for argument in &layer.arguments {
+    for (position, argument) in layer.arguments.iter_mut().enumerate() {
         let name = argument.name.unraw().to_string();
-        if RESERVED.contains(&name.as_str()) {
-            let message = format!("`{name}` is added by `#[parametric_function]`; rename this argument");
-            errors.at(&argument.name, message);
+        let taken = if RESERVED.contains(&name.as_str()) {
+            Some("added by `#[parametric_function]`")
         } else if methods.contains(&name) {
-            let message = format!("`{name}` is an argument or a setter already; rename this argument");
-            errors.at(&argument.name, message);
+            Some("an argument or a setter already")
+        } else {
+            None
+        };
+        if let Some(taken) = taken {
+            errors.at(&argument.name, format!("`{name}` is {taken}; rename this argument"));
+            // What is written after the error must not collide once more.
+            argument.name = format_ident!("__pf_{name}_{position}", span = argument.name.span());
         }
         if argument.option.as_ref().is_some_and(|opt| opt.maybe) {
             methods.push(format!("maybe_{name}"));

@@ -1,16 +1,24 @@
 //! The documentation of a layer: its arguments and parameters as tables.
 
+use syn::Attribute;
+
 use super::layer::{Argument, Layer};
 use crate::support::{attrs, print};
 
 /// Longer code makes a table unreadable; the setter and the source show it whole.
 const LONGEST_CELL: usize = 90;
 
-/// What follows the user's own documentation.
-pub(super) fn tables(layer: &Layer) -> String {
-    let mut text = arguments(layer);
-    text.push_str(&parameters(layer));
-    text
+/// The user's documentation with the tables in it: in front of the examples, at the end without any.
+pub(super) fn attributes(layer: &Layer) -> Vec<Attribute> {
+    let tables = arguments(layer) + &parameters(layer);
+    let mut docs = layer.attributes.docs.clone();
+    let is_example = |doc: &Attribute| {
+        let lines = attrs::doc_lines(std::slice::from_ref(doc));
+        matches!(lines.as_slice(), [line] if line == "# Example" || line == "# Examples")
+    };
+    let at = docs.iter().position(is_example).unwrap_or(docs.len());
+    docs.insert(at, syn::parse_quote!(#[doc = #tables]));
+    docs
 }
 
 fn arguments(layer: &Layer) -> String {
@@ -23,7 +31,12 @@ fn arguments(layer: &Layer) -> String {
             Some(default) => code(&default),
             None => "required".to_owned(),
         };
-        let meaning = cell(&attrs::one_line(&argument.doc_lines()));
+        // The setter of an option has room for the rest.
+        let meaning = match argument.option {
+            Some(_) => attrs::first_paragraph(&argument.doc_lines()),
+            None => attrs::one_line(&argument.doc_lines()),
+        };
+        let meaning = cell(&meaning);
         let (name, ty) = (code(&argument.name.to_string()), code(&type_text(argument)));
         text.push_str(&format!("| {name} | {ty} | {default} | {meaning} |\n"));
     }

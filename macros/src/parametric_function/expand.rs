@@ -48,8 +48,7 @@ fn function(layer: &Layer, body: &Body) -> TokenStream {
 /// The function that the caller writes: required arguments in, structure out.
 fn constructor(layer: &Layer) -> TokenStream {
     let (attributes, docs, deprecated) =
-        (layer.attributes.beside(), &layer.attributes.docs, &layer.attributes.deprecated);
-    let tables = docs::tables(layer);
+        (layer.attributes.beside(), docs::attributes(layer), &layer.attributes.deprecated);
     let (visibility, function, structure) = (&layer.visibility, &layer.signature.ident, &layer.structure);
     let forgiven = forgiven(layer);
     let (required, optional): (Vec<_>, Vec<_>) =
@@ -62,7 +61,6 @@ fn constructor(layer: &Layer) -> TokenStream {
     let unset = optional.iter().map(|argument| &argument.name);
     quote! {
         #(#docs)*
-        #[doc = #tables]
         #(#attributes)*
         #(#deprecated)*
         #forgiven
@@ -160,16 +158,15 @@ fn automatic_setters(layer: &Layer) -> TokenStream {
 
 fn call(layer: &Layer) -> TokenStream {
     let (visibility, layerfn, hidden) = (&layer.visibility, &layer.args.layerfn, hidden_name(layer));
-    let output = &layer.signature.output;
+    let output = output(layer);
     let names = layer.arguments.iter().map(|argument| &argument.name).collect::<Vec<_>>();
+    // An error of another type becomes the crate's; one that cannot is reported at the return type.
+    let run = quote_spanned!(generated_at(&output)=>
+        ::core::result::Result::Ok(#hidden(#(#names),*)?)
+    );
     let resolved = layer.arguments.iter().map(Argument::resolved);
-    let like = match layer.arguments.iter().find(|argument| argument.is_tensor()) {
-        Some(argument) => {
-            let name = &argument.name;
-            quote!(::core::option::Option::Some(&#name))
-        }
-        None => quote!(::core::option::Option::None),
-    };
+    let like = layer.arguments.iter().find_map(Argument::tensor);
+    let like = like.unwrap_or_else(|| quote!(::core::option::Option::None));
     let span = Span::mixed_site();
     let self_ = Ident::new("self", span);
     quote_spanned! {span=>
@@ -178,7 +175,7 @@ fn call(layer: &Layer) -> TokenStream {
         /// # Errors
         /// What the layer reports, with the path of its scope.
         #[track_caller]
-        #visibility fn call(#self_) #output {
+        #visibility fn call(#self_) -> #layerfn::__private::Result<#output> {
             let Self { #(#names,)* name: __pf_name, fix_parameters: __pf_fix_parameters } = #self_;
             #layerfn::__private::call_layer(
                 #layerfn::__private::LayerCall {
@@ -189,7 +186,7 @@ fn call(layer: &Layer) -> TokenStream {
                 },
                 || {
                     #(#resolved)*
-                    #hidden(#(#names),*)
+                    #run
                 },
             )
         }
@@ -199,7 +196,7 @@ fn call(layer: &Layer) -> TokenStream {
 fn traits(layer: &Layer) -> TokenStream {
     let attributes = layer.attributes.beside();
     let (structure, layerfn, forgiven) = (&layer.structure, &layer.args.layerfn, forgiven(layer));
-    let output = layer.output.as_ref().map_or_else(|| quote!(()), ToTokens::to_token_stream);
+    let output = output(layer);
     quote! {
         #forgiven
         #(#attributes)*
@@ -213,6 +210,11 @@ fn traits(layer: &Layer) -> TokenStream {
             }
         }
     }
+}
+
+/// What the layer returns.
+fn output(layer: &Layer) -> TokenStream {
+    layer.output.as_ref().map_or_else(|| quote!(()), ToTokens::to_token_stream)
 }
 
 /// The layer as a `LayerInfo`.
@@ -284,7 +286,11 @@ impl Argument {
     /// `name: type` as the caller gives it.
     fn taken(&self) -> TokenStream {
         let (name, ty) = (&self.name, self.given_type());
-        if self.into { quote!(#name: impl ::core::convert::Into<#ty>) } else { quote!(#name: #ty) }
+        let ty = match self.into {
+            true => quote_spanned!(generated_at(name)=> impl ::core::convert::Into<#ty>),
+            false => ty.to_token_stream(),
+        };
+        quote!(#name: #ty)
     }
 
     /// The type of the value in the structure.
@@ -385,6 +391,13 @@ impl Argument {
             Some(default) if self.into && !matches!(self.holding, Holding::Option(_)) => {
                 quote_spanned!(span=> ::core::convert::Into::<#ty>::into(#default))
             }
+            // Named, so that a default of another type is reported as that; a borrowed one has to outlive the name.
+            Some(default) if matches!(self.holding, Holding::Value | Holding::Option(_)) => {
+                quote_spanned!(span=> {
+                    let __pf_default: #ty = #default;
+                    __pf_default
+                })
+            }
             Some(default) => default.to_token_stream(),
             None => quote_spanned!(span=> <#ty as ::core::default::Default>::default()),
         };
@@ -408,11 +421,25 @@ impl Argument {
         }
     }
 
-    /// Whether new parameters take their type and device from this argument.
-    fn is_tensor(&self) -> bool {
-        let Holding::Reference(inner) = &self.holding else { return false };
-        let named = matches!(bare(inner), Type::Path(path)
-            if path.path.segments.last().is_some_and(|last| last.ident == "Tensor"));
-        named && self.option.is_none()
+    /// The tensor whose type and device new parameters get, as an `Option<&Tensor>`.
+    fn tensor(&self) -> Option<TokenStream> {
+        let name = &self.name;
+        match (&self.holding, bare(&self.ty)) {
+            _ if self.option.is_some() => None,
+            (Holding::Reference(inner), _) if is_tensor(inner) => {
+                Some(quote!(::core::option::Option::Some(&#name)))
+            }
+            (Holding::Value, ty) if is_tensor(ty) => Some(quote!(::core::option::Option::Some(&#name))),
+            (Holding::Reference(inner), _) => match bare(inner) {
+                Type::Slice(slice) if is_tensor(&slice.elem) => Some(quote!(<[_]>::first(&#name))),
+                _ => None,
+            },
+            _ => None,
+        }
     }
+}
+
+fn is_tensor(ty: &Type) -> bool {
+    let Type::Path(path) = bare(ty) else { return false };
+    path.path.segments.last().is_some_and(|last| last.ident == "Tensor")
 }

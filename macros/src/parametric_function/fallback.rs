@@ -7,10 +7,12 @@ use super::body::Body;
 use super::expand;
 use super::layer::Layer;
 
-pub(super) fn layer(error: &syn::Error, layer: &Layer, body: &Body) -> TokenStream {
+pub(super) fn layer(error: &syn::Error, mut layer: Layer, body: &Body) -> TokenStream {
+    layer.attributes.function.push(syn::parse_quote!(#[allow(unused)]));
     let errors = error.to_compile_error();
-    let items =
-        if layer.storable && layer.output.is_some() { expand::layer(layer, body) } else { bare(layer, body) };
+    // The function and its setters can be written whenever the signature is sound.
+    let sound = layer.storable && layer.output.is_some();
+    let items = if sound { expand::layer(&layer, body) } else { bare(&layer, body) };
     quote!(#errors #items)
 }
 
@@ -21,7 +23,6 @@ fn bare(layer: &Layer, body: &Body) -> TokenStream {
     let (signature, body) = (&layer.signature, &body.tokens);
     let functions = &layer.attributes.function;
     let function = quote! {
-        #[allow(unused, missing_docs)]
         #(#attributes)*
         #(#functions)*
         #visibility #signature #body

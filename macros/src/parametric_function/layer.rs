@@ -252,18 +252,21 @@ impl Argument {
             }
         };
         let holding = errors.keep(Holding::of(&ty))?;
-        let argument = Self { name, ty, docs, holding, into, option };
+        let mut argument = Self { name, ty, docs, holding, into, option };
         argument.check(errors);
         Some(argument)
     }
 
-    fn check(&self, errors: &mut Errors) {
+    /// Drops the keys that the type does not allow, so that the error stays the only one.
+    fn check(&mut self, errors: &mut Errors) {
         let reference = matches!(self.holding, Holding::Reference(_) | Holding::OptionReference(_));
         if self.into && reference {
             errors.at(&self.ty, "a borrowed argument cannot be converted; take it by value to use `into`");
+            self.into = false;
         }
         let option = matches!(self.holding, Holding::Option(_) | Holding::OptionReference(_));
-        if self.option.as_ref().is_some_and(|opt| opt.maybe) && !option {
+        if let Some(opt) = self.option.as_mut().filter(|opt| opt.maybe && !option) {
+            opt.maybe = false;
             errors.at(
                 &self.ty,
                 "`maybe` adds a setter that takes an `Option`; it needs an argument of type `Option<T>`",
@@ -308,6 +311,12 @@ fn read_opt(attribute: &Attribute, into: &mut bool, errors: &mut Errors) -> Opt 
             return opt;
         }
     };
+    if let Some(token @ (TokenTree::Literal(_) | TokenTree::Punct(_) | TokenTree::Group(_))) =
+        list.tokens.clone().into_iter().next()
+    {
+        errors.at(token, "expected a key: `default = value`, `into` or `maybe`");
+        return opt;
+    }
     let parsed = list.parse_nested_meta(|meta| {
         let key =
             meta.path.get_ident().cloned().ok_or_else(|| meta.error("expected a key such as `default`"))?;
@@ -316,12 +325,16 @@ fn read_opt(attribute: &Attribute, into: &mut bool, errors: &mut Errors) -> Opt 
         }
         seen.push(key.clone());
         if key == "default" {
-            if !meta.input.peek(Token![=]) {
+            let missing = match meta.value() {
+                Ok(value) => value.is_empty() || value.peek(Token![,]),
+                Err(_) => true,
+            };
+            if missing {
                 let message =
                     "`default` needs a value: `default = 1`; plain `#[opt]` uses `Default::default()`";
                 return Err(meta.error(message));
             }
-            opt.default = Some(meta.value()?.parse()?);
+            opt.default = Some(meta.input.parse()?);
         } else if key == "into" {
             *into = true;
         } else if key == "maybe" {
