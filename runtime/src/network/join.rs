@@ -20,7 +20,9 @@ pub fn add<const N: usize>(branches: [Tensor; N]) -> Result<Tensor> {
 /// # Errors
 /// [`Error::InvalidArgument`] if the shapes do not go together.
 pub fn mul<const N: usize>(branches: [Tensor; N]) -> Result<Tensor> {
-    let fits = branches.windows(2).all(|pair| pair[0].shape().broadcast_shape_binary_op(pair[1].shape(), "mul").is_ok());
+    let fits = branches
+        .windows(2)
+        .all(|pair| pair[0].shape().broadcast_shape_binary_op(pair[1].shape(), "mul").is_ok());
     if !fits {
         return Err(shapes_differ("must have shapes that broadcast to be multiplied", &branches));
     }
@@ -49,7 +51,10 @@ pub fn concat<const N: usize>(axis: usize, branches: [Tensor; N]) -> Result<Tens
     Ok(Tensor::cat(&branches, axis)?)
 }
 
-fn reduce<const N: usize>(branches: [Tensor; N], f: impl Fn(Tensor, Tensor) -> Result<Tensor>) -> Result<Tensor> {
+fn reduce<const N: usize>(
+    branches: [Tensor; N],
+    f: impl Fn(Tensor, Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
     let mut branches = branches.into_iter();
     let first = branches.next().ok_or_else(|| Error::invalid("branches", "must be at least one", 0))?;
     branches.try_fold(first, f)

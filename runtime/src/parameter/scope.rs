@@ -178,9 +178,14 @@ pub fn get_parameters() -> Parameters {
 }
 
 /// The parameters of the current scope, those with `need_grad` false too.
+///
+/// A name that starts with `_` is private state of its layer: it is saved and loaded with the others and found by
+/// [`get_parameter`], but not listed.
 #[must_use]
 pub fn get_all_parameters() -> Parameters {
-    with(|context| context.store.parameters_under(&context.path))
+    let listed = |path: &str| !path.rsplit('/').next().is_some_and(|name| name.starts_with('_'));
+    let all = with(|context| context.store.parameters_under(&context.path));
+    all.into_iter().filter(|(path, _)| listed(path)).collect()
 }
 
 /// The parameter at `path` in the current scope.
@@ -307,7 +312,7 @@ fn take(
         Some(parameter) => parameter,
         None => {
             let initial = initial();
-            let stream = || store.stream(&request, initial.key());
+            let stream = || store.stream(&path, &shape, initial.key());
             let value = initial.generate(&shape, flags.dtype, &flags.device, stream)?;
             store.insert_new(&request, &value)?
         }
@@ -323,6 +328,18 @@ fn take(
     }
     // A parameter stored in another precision than the input's takes part in the input's.
     Ok(if tensor.dtype() == flags.dtype { tensor } else { tensor.to_dtype(flags.dtype)? })
+}
+
+/// The first value that a parameter `name` of this shape would have in the current scope; nothing is registered.
+///
+/// For layers whose parameters follow from another tensor, as the factors of a weight do.
+///
+/// # Errors
+/// Those of [`Initializer::generate`].
+pub fn initial_value(name: &str, shape: &[usize], initializer: &Initializer) -> Result<Tensor> {
+    let (store, path, flags) =
+        with(|context| (context.store.clone(), join(&context.path, name), context.flags.clone()));
+    initializer.generate(shape, flags.dtype, &flags.device, || store.stream(&path, shape, initializer.key()))
 }
 
 /// What the code generated for a layer says of one call.
