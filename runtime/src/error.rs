@@ -49,6 +49,18 @@ pub enum Error {
         /// What came in.
         got: String,
     },
+    /// Two stages of a network would use the same parameters, though neither says so.
+    #[error("{}", shared_by_accident(path, first, second, *again))]
+    SharedByAccident {
+        /// Full path of the layer.
+        path: String,
+        /// The stage that the parameters belong to.
+        first: &'static Location<'static>,
+        /// The stage that meets it.
+        second: &'static Location<'static>,
+        /// Whether it is the same stage, in a loop.
+        again: bool,
+    },
     /// The layer in which an error happened.
     #[error("{path}: {layer}: {source}")]
     InLayer {
@@ -58,6 +70,43 @@ pub enum Error {
         layer: &'static str,
         /// What happened.
         source: Box<Error>,
+    },
+    /// A file is damaged, or its format cannot hold what is to be saved.
+    #[error("`{file}`: {reason}")]
+    Checkpoint {
+        /// The file.
+        file: String,
+        /// What is wrong with it, and where.
+        reason: String,
+    },
+    /// A file does not fit the store; nothing was loaded.
+    #[error(
+        "`{file}` does not fit, nothing was loaded:{}",
+        differences.iter().map(|difference| format!("\n  {difference}")).collect::<String>()
+    )]
+    Mismatch {
+        /// The file.
+        file: String,
+        /// Every difference, one line each.
+        differences: Vec<String>,
+    },
+    /// The name of a file does not say in which format it is.
+    #[error("`{file}` has none of the extensions of a checkpoint: {known}")]
+    UnknownExtension {
+        /// The file.
+        file: String,
+        /// The extensions that exist.
+        known: String,
+    },
+    /// The system could not read or write a file.
+    #[error("cannot {action} `{file}`: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        file: String,
+        /// Why it failed.
+        source: std::io::Error,
     },
     /// An operation of candle failed.
     #[error(transparent)]
@@ -85,6 +134,20 @@ impl Error {
             Self::InLayer { source, .. } => source.root(),
             other => other,
         }
+    }
+}
+
+fn shared_by_accident(path: &str, first: &Location<'_>, second: &Location<'_>, again: bool) -> String {
+    if again {
+        format!(
+            "the stage at {second} runs again under the path `{path}`; give its label an index, as in `block[i]: ..`, or \
+             write `shared label: ..` to use the same parameters each time"
+        )
+    } else {
+        format!(
+            "the stages at {first} and {second} both have the path `{path}`; label one of them, as in `label: ..`, or \
+             write `shared label: ..` at both to use the same parameters"
+        )
     }
 }
 

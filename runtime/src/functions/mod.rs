@@ -9,7 +9,9 @@ mod activation;
 mod affine;
 mod convolution;
 mod embed;
+mod factorization;
 mod geometry;
+mod inq;
 mod loss;
 mod lstm;
 mod node;
@@ -24,7 +26,9 @@ pub use activation::{
 pub use affine::affine;
 pub use convolution::{convolution, deconvolution};
 pub use embed::embed;
+pub use factorization::{Cpd3Options, check_rank, cpd3_factors, svd_factors, svd_factors_by_map};
 pub use geometry::{ConvGeometry, DeconvGeometry};
+pub use inq::{Inq, InqStep, SelectionAlgorithm};
 pub use loss::{
     mean_softmax_cross_entropy, mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy,
     squared_error,
@@ -33,6 +37,5 @@ pub use lstm::lstm_step;
 pub use normalization::{batch_normalization, batch_normalization_by, subtract_mean};
 pub use pooling::{average_pooling, global_average_pooling, max_pooling};
 pub use quantization::{
-    WeightLayout, binary_connect, binary_weight, fixed_point_quantize, inq_quantize, inq_select_largest,
-    inq_select_random, mt19937, pow2_quantize, prune,
+    BinaryWeight, FixedPoint, Pow2, Prune, Transform, binary_connect, binary_weight, straight_through,
 };

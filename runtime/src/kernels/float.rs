@@ -27,7 +27,6 @@ pub(crate) trait Float:
     fn abs(self) -> Self;
     fn exp(self) -> Self;
     fn exp_m1(self) -> Self;
-    fn floor(self) -> Self;
     fn is_nan(self) -> bool;
     fn ln(self) -> Self;
     fn log2(self) -> Self;
@@ -65,9 +64,6 @@ macro_rules! float {
             }
             fn exp_m1(self) -> Self {
                 self.exp_m1()
-            }
-            fn floor(self) -> Self {
-                self.floor()
             }
             fn is_nan(self) -> bool {
                 self.is_nan()

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::panic::Location;
+use std::rc::Rc;
 
 use candle_core::{DType, Device, Tensor};
 
@@ -14,6 +15,24 @@ struct Context {
     store: ParameterStore,
     path: String,
     flags: Flags,
+    observer: Option<Rc<dyn Observer>>,
+}
+
+/// Is told of the layers that run on the thread; networks check and record their runs with it.
+pub(crate) trait Observer {
+    /// A layer's scope, `path`, has been entered; an error here is the layer's.
+    fn layer_begins(&self, path: &str, info: &'static LayerInfo) -> Result<()>;
+
+    /// The layer has found or made a parameter.
+    fn takes_parameter(&self, path: &str, parameter: &Parameter);
+
+    /// The layer that began last has ended, with an error or a panic perhaps.
+    fn layer_ends(&self);
+}
+
+/// Makes `observer` the thread's and returns the one before.
+pub(crate) fn set_observer(observer: Option<Rc<dyn Observer>>) -> Option<Rc<dyn Observer>> {
+    with(|context| std::mem::replace(&mut context.observer, observer))
 }
 
 #[derive(Clone)]
@@ -38,6 +57,7 @@ thread_local! {
         store: ParameterStore::new(),
         path: String::new(),
         flags: Flags::new(),
+        observer: None,
     });
 }
 
@@ -47,7 +67,7 @@ fn with<R>(f: impl FnOnce(&mut Context) -> R) -> R {
 }
 
 /// Restores what it holds when dropped, on an early return and a panic too.
-struct Restore {
+pub(crate) struct Restore {
     store: Option<ParameterStore>,
     path: Path,
     flags: Option<Flags>,
@@ -76,7 +96,7 @@ impl Drop for Restore {
     }
 }
 
-pub(super) fn current_store() -> ParameterStore {
+pub(crate) fn current_store() -> ParameterStore {
     with(|context| context.store.clone())
 }
 
@@ -89,16 +109,30 @@ pub(super) fn enter_store<R>(store: &ParameterStore, f: impl FnOnce() -> R) -> R
     f()
 }
 
+/// Appends `name` to the path until the guard is dropped. The scope gets its place in the order when a layer or a
+/// parameter comes to stand in it, so that a name without parameters leaves nothing behind.
+pub(crate) fn enter_unclaimed(name: &str) -> Restore {
+    with(|context| {
+        let length = context.path.len();
+        append(&mut context.path, name);
+        Restore { store: None, path: Path::Length(length), flags: None }
+    })
+}
+
+fn append(path: &mut String, name: &str) {
+    for segment in segments(name) {
+        if !path.is_empty() {
+            path.push('/');
+        }
+        path.push_str(segment);
+    }
+}
+
 /// Appends `scopes` to the path and takes over `flags`, until the guard is dropped.
 fn enter(scopes: &[&str], flags: Option<Flags>) -> Restore {
     with(|context| {
         let length = context.path.len();
-        for segment in scopes.iter().copied().flat_map(segments) {
-            if !context.path.is_empty() {
-                context.path.push('/');
-            }
-            context.path.push_str(segment);
-        }
+        scopes.iter().for_each(|scope| append(&mut context.path, scope));
         if context.path.len() > length {
             context.store.claim_scope(&context.path);
         }
@@ -147,9 +181,14 @@ pub fn get_parameters() -> Parameters {
 }
 
 /// The parameters of the current scope, those with `need_grad` false too.
+///
+/// A name that starts with `_` is private state of its layer: it is saved and loaded with the others and found by
+/// [`get_parameter`], but not listed.
 #[must_use]
 pub fn get_all_parameters() -> Parameters {
-    with(|context| context.store.parameters_under(&context.path))
+    let listed = |path: &str| !path.rsplit('/').next().is_some_and(|name| name.starts_with('_'));
+    let all = with(|context| context.store.parameters_under(&context.path));
+    all.into_iter().filter(|(path, _)| listed(path)).collect()
 }
 
 /// The parameter at `path` in the current scope.
@@ -178,7 +217,7 @@ pub fn clear_parameters() {
     with(|context| context.store.clear_under(&context.path));
 }
 
-fn join(scope: &str, path: &str) -> String {
+pub(super) fn join(scope: &str, path: &str) -> String {
     segments(scope).chain(segments(path)).collect::<Vec<_>>().join("/")
 }
 
@@ -276,11 +315,14 @@ fn take(
         Some(parameter) => parameter,
         None => {
             let initial = initial();
-            let stream = || store.stream(&request, initial.key());
+            let stream = || store.stream(&path, &shape, initial.key());
             let value = initial.generate(&shape, flags.dtype, &flags.device, stream)?;
             store.insert_new(&request, &value)?
         }
     };
+    if let Some(observer) = with(|context| context.observer.clone()) {
+        observer.takes_parameter(&path, &parameter);
+    }
     let tensor = parameter.tensor(as_need_grad.unwrap_or(need_grad) && !flags.detached);
     if !tensor.device().same_device(&flags.device) {
         let reason = format!("lives on {:?}; move the input or the parameters", tensor.device().location());
@@ -292,6 +334,18 @@ fn take(
     }
     // A parameter stored in another precision than the input's takes part in the input's.
     Ok(if tensor.dtype() == flags.dtype { tensor } else { tensor.to_dtype(flags.dtype)? })
+}
+
+/// The first value that a parameter `name` of this shape would have in the current scope; nothing is registered.
+///
+/// For layers whose parameters follow from another tensor, as the factors of a weight do.
+///
+/// # Errors
+/// Those of [`Initializer::generate`].
+pub fn initial_value(name: &str, shape: &[usize], initializer: &Initializer) -> Result<Tensor> {
+    let (store, path, flags) =
+        with(|context| (context.store.clone(), join(&context.path, name), context.flags.clone()));
+    initializer.generate(shape, flags.dtype, &flags.device, || store.stream(&path, shape, initializer.key()))
 }
 
 /// What the code generated for a layer says of one call.
@@ -322,12 +376,28 @@ pub fn call_layer<T>(call: LayerCall<'_>, body: impl FnOnce() -> Result<T>) -> R
         flags.dtype = if like.dtype().is_float() { like.dtype() } else { DType::F32 };
     }
     let _restore = enter(&[call.name.unwrap_or_default(), call.info.scope], Some(flags));
-    body().map_err(|error| match error {
+    let observed = LayerEnds(with(|context| context.observer.clone()));
+    let begun = match &observed.0 {
+        Some(observer) => observer.layer_begins(&current_parameter_scope(), call.info),
+        None => Ok(()),
+    };
+    begun.and_then(|()| body()).map_err(|error| match error {
         within @ Error::InLayer { .. } => within,
         other => {
             Error::InLayer { path: current_parameter_scope(), layer: call.info.name, source: Box::new(other) }
         }
     })
+}
+
+/// Tells the observer when dropped.
+struct LayerEnds(Option<Rc<dyn Observer>>);
+
+impl Drop for LayerEnds {
+    fn drop(&mut self) {
+        if let Some(observer) = &self.0 {
+            observer.layer_ends();
+        }
+    }
 }
 
 /// The declared parameter of the layer that runs now.

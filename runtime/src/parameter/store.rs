@@ -151,6 +151,7 @@ impl IntoIterator for Parameters {
 pub struct ParameterStore {
     tree: Arc<Mutex<Scope>>,
     seed: u64,
+    noise: Rng,
 }
 
 /// The members of a scope in the order in which they were first entered or registered.
@@ -174,6 +175,15 @@ pub(super) struct Request<'a> {
     pub(super) asked_at: &'static Location<'static>,
 }
 
+/// One of many changes that are made together.
+pub(crate) struct Update {
+    pub(crate) path: String,
+    /// What is registered: a new parameter, or the variable that is there.
+    pub(crate) parameter: Parameter,
+    /// What the variable is set to: a tensor of its own shape, type and device.
+    pub(crate) value: Option<Tensor>,
+}
+
 impl ParameterStore {
     /// NNabla seeds the generator of its initial values with 313 too.
     const DEFAULT_SEED: u64 = 313;
@@ -187,7 +197,8 @@ impl ParameterStore {
     /// An empty store whose initial values follow from `seed`.
     #[must_use]
     pub fn with_seed(seed: u64) -> Self {
-        Self { tree: Arc::default(), seed }
+        let [low, high] = wide(seed);
+        Self { tree: Arc::default(), seed, noise: Rng::from_key(&[low, high]) }
     }
 
     /// The store in which layers called now on this thread keep their parameters.
@@ -208,8 +219,15 @@ impl ParameterStore {
         self.seed
     }
 
+    /// The generator of what is random in a forward pass, such as dropout: seeded once, by the store's seed.
+    #[must_use]
+    pub fn rng(&self) -> Rng {
+        self.noise.clone()
+    }
+
     /// All parameters: depth first over the scopes, members in the order of registration, a sub-scope where it was
-    /// first entered. NNabla lists and saves them in this order.
+    /// first entered. NNabla lists and saves them in this order. Private state, whose name starts with `_`, is among
+    /// them.
     #[must_use]
     pub fn parameters(&self) -> Parameters {
         self.parameters_under("")
@@ -270,20 +288,34 @@ impl ParameterStore {
     }
 
     pub(super) fn parameters_under(&self, path: &str) -> Parameters {
-        fn collect(scope: &Scope, prefix: &str, found: &mut IndexMap<String, Parameter>) {
-            for (name, node) in scope {
-                let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}/{name}") };
-                match node {
-                    Node::Scope(members) => collect(members, &path, found),
-                    Node::Leaf(leaf) => drop(found.insert(path, leaf.parameter.clone())),
-                }
+        list_under(&mut self.lock(), path)
+    }
+
+    /// Changes many parameters of the scope `path` in one step: `plan` sees what is there and says what to do.
+    /// If it fails, or something stands in the way of one change, none is made.
+    pub(crate) fn update_under<R>(
+        &self,
+        path: &str,
+        created_at: &'static Location<'static>,
+        plan: impl FnOnce(&Parameters) -> Result<(Vec<Update>, R)>,
+    ) -> Result<R> {
+        let mut tree = self.lock();
+        let (mut updates, result) = plan(&list_under(&mut tree, path))?;
+        for update in &mut updates {
+            update.path = scope::join(path, &update.path);
+            check_place(&tree, &update.path)?;
+        }
+        for Update { path, parameter, value } in updates {
+            if let Some(value) = value {
+                parameter.var.set(&value)?;
+            }
+            let (scope, name) = descend(&mut tree, &path)?;
+            match scope.get_mut(name) {
+                Some(Node::Leaf(leaf)) => leaf.parameter = parameter,
+                _ => drop(scope.insert(name.to_owned(), Node::Leaf(Leaf { parameter, created_at }))),
             }
         }
-        let mut found = IndexMap::new();
-        if let Some(scope) = find_scope_mut(&mut self.lock(), path) {
-            collect(scope, "", &mut found);
-        }
-        Parameters(found)
+        Ok(result)
     }
 
     /// Gives the scope its place in the order; a parameter of that path is reported when a parameter is asked for.
@@ -339,15 +371,12 @@ impl ParameterStore {
 
     /// The generator of one parameter's initial value. Every part of the key is preceded by its length, so that
     /// `ab/c` and `a/bc` differ. What can be long comes last: the generator reads 624 words.
-    pub(super) fn stream(&self, request: &Request<'_>, initializer: [u64; 3]) -> Rng {
-        fn wide(value: u64) -> [u32; 2] {
-            [value as u32, (value >> 32) as u32]
-        }
+    pub(super) fn stream(&self, path: &str, shape: &[usize], initializer: [u64; 3]) -> Rng {
         let mut key = wide(self.seed).to_vec();
         key.extend(initializer.into_iter().flat_map(wide));
-        key.push(request.shape.len() as u32);
-        key.extend(request.shape.iter().flat_map(|&size| wide(size as u64)));
-        for segment in segments(request.path) {
+        key.push(shape.len() as u32);
+        key.extend(shape.iter().flat_map(|&size| wide(size as u64)));
+        for segment in segments(path) {
             key.push(segment.len() as u32);
             key.extend(
                 segment
@@ -379,6 +408,10 @@ impl std::fmt::Debug for ParameterStore {
     }
 }
 
+fn wide(value: u64) -> [u32; 2] {
+    [value as u32, (value >> 32) as u32]
+}
+
 /// The parts of a path; empty ones do not count, so `/a//b/` is `a/b`.
 pub(super) fn segments(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').filter(|segment| !segment.is_empty())
@@ -406,6 +439,44 @@ fn descend<'a, 'p>(tree: &'a mut Scope, path: &'p str) -> Result<(&'a mut Scope,
         };
     }
     Ok((scope, name))
+}
+
+fn list_under(tree: &mut Scope, path: &str) -> Parameters {
+    fn collect(scope: &Scope, prefix: &str, found: &mut IndexMap<String, Parameter>) {
+        for (name, node) in scope {
+            let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}/{name}") };
+            match node {
+                Node::Scope(members) => collect(members, &path, found),
+                Node::Leaf(leaf) => drop(found.insert(path, leaf.parameter.clone())),
+            }
+        }
+    }
+    let mut found = IndexMap::new();
+    if let Some(scope) = find_scope_mut(tree, path) {
+        collect(scope, "", &mut found);
+    }
+    Parameters(found)
+}
+
+/// Fails where [`descend`] or the registration of a parameter would, and changes nothing.
+fn check_place(tree: &Scope, path: &str) -> Result<()> {
+    let (parent, name) = split(path);
+    let mut scope = tree;
+    for segment in segments(parent) {
+        scope = match scope.get(segment) {
+            Some(Node::Scope(members)) => members,
+            Some(Node::Leaf(_)) => {
+                return Err(conflict(path, "runs through a parameter as if it were a scope"));
+            }
+            None => return Ok(()),
+        };
+    }
+    match scope.get(name) {
+        Some(Node::Scope(members)) if !members.is_empty() => {
+            Err(conflict(path, "is a scope that holds parameters"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn find_scope_mut<'a>(tree: &'a mut Scope, path: &str) -> Option<&'a mut Scope> {

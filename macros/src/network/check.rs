@@ -1,0 +1,108 @@
+//! Rules about labels, which need a whole block.
+
+use std::collections::HashMap;
+
+use proc_macro2::Span;
+
+use super::ast::{Arm, Call, Chain, If, Label, Otherwise, Stage, unraw};
+use super::parse::{Errors, Input};
+
+/// Labels of one block: where each stands first and whether it is `shared` there.
+type Labels = HashMap<String, (Span, bool)>;
+
+pub(super) fn check(input: &Input, errors: &mut Errors) {
+    match input {
+        Input::Expression(network) => check_chain(&network.body.chain, &mut Labels::new(), errors),
+        Input::Items(items) => {
+            items.iter().for_each(|item| check_chain(&item.body.chain, &mut Labels::new(), errors));
+        }
+    }
+}
+
+fn check_chain(chain: &Chain, labels: &mut Labels, errors: &mut Errors) {
+    for step in &chain.steps {
+        if let Some(label) = &step.label {
+            check_label(label, labels, errors);
+            // A label opens a scope: what is inside cannot meet what is outside.
+            check_stage(&step.stage, &mut Labels::new(), errors);
+        } else {
+            check_stage(&step.stage, labels, errors);
+        }
+        if let (Some(label), Stage::Call(Call { arguments: Some(arguments), .. })) =
+            (&step.label, &step.stage)
+            && let Some(option) = arguments.options.iter().find(|option| option.key == "name")
+        {
+            let text =
+                format!("the label `{}` names this stage already; remove one of the two", label.text());
+            errors.at(option.key.span(), text);
+        }
+    }
+}
+
+fn check_label(label: &Label, labels: &mut Labels, errors: &mut Errors) {
+    let key = match &label.index {
+        Some(index) => format!("{}[{index}]", label.text()),
+        None => label.text(),
+    };
+    match labels.get(&key) {
+        Some(&(first, shared)) if !(shared && label.shared) => {
+            errors.at(
+                label.name.span(),
+                format!(
+                    "label `{key}` is used twice in this block; choose another, or write `shared {key}: ..` at both \
+                     places to use the same parameters"
+                ),
+            );
+            errors.at(first, format!("label `{key}` is used here first"));
+        }
+        Some(_) => {}
+        None => drop(labels.insert(key, (label.name.span(), label.shared))),
+    }
+}
+
+fn check_stage(stage: &Stage, labels: &mut Labels, errors: &mut Errors) {
+    match stage {
+        Stage::Block(chain) | Stage::For { body: chain, .. } => check_chain(chain, labels, errors),
+        Stage::Join(join) => join.branches.iter().for_each(|branch| check_chain(branch, labels, errors)),
+        Stage::If(inner) => check_if(inner, labels, errors),
+        Stage::Match { arms, .. } => {
+            check_either(arms.iter().map(|Arm { chain, .. }| chain), labels, errors);
+        }
+        Stage::Call(_) | Stage::Value { .. } | Stage::Identity | Stage::Use { .. } | Stage::Missing => {}
+    }
+}
+
+fn check_if(stage: &If, labels: &mut Labels, errors: &mut Errors) {
+    let mut chains = vec![&stage.then];
+    let mut rest = &stage.otherwise;
+    while let Some(otherwise) = rest {
+        rest = match otherwise {
+            Otherwise::If(inner) => {
+                chains.push(&inner.then);
+                &inner.otherwise
+            }
+            Otherwise::Block(chain) => {
+                chains.push(chain);
+                &None
+            }
+        };
+    }
+    check_either(chains.into_iter(), labels, errors);
+}
+
+/// Of these chains one runs, so they may use the same labels.
+fn check_either<'a>(chains: impl Iterator<Item = &'a Chain>, labels: &mut Labels, errors: &mut Errors) {
+    let before = labels.clone();
+    for chain in chains {
+        let mut own = before.clone();
+        check_chain(chain, &mut own, errors);
+        labels.extend(own);
+    }
+}
+
+/// The name by which an unlabelled stage is counted.
+pub(super) fn counted_name(call: &Call) -> Option<String> {
+    let named =
+        call.arguments.iter().flat_map(|arguments| &arguments.options).any(|option| option.key == "name");
+    (!named).then(|| unraw(&call.name))
+}

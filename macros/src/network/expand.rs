@@ -1,0 +1,302 @@
+//! Syntax tree to Rust: a closure with one statement a stage.
+
+use std::collections::HashMap;
+
+use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
+use quote::{ToTokens, quote, quote_spanned};
+use syn::Error;
+
+use super::ast::{
+    Arguments, Body, Call, Chain, If, Item, Join, JoinKind, Label, Network, Otherwise, Stage, Step, unraw,
+};
+use super::check::counted_name;
+use super::parse::Input;
+
+/// If the input is not `clear`, a network that does nothing stands in for it.
+pub(super) fn expand(input: &Input, clear: bool, error: Option<Error>) -> TokenStream {
+    let errors = error.map(Error::into_compile_error);
+    match input {
+        Input::Expression(_) if !clear => {
+            quote!({ #errors ::layerfn::__private::network1(::layerfn::__private::nothing) })
+        }
+        Input::Items(_) if !clear => quote!(#errors),
+        Input::Expression(network) => {
+            let network = expand_network(network);
+            match errors {
+                Some(errors) => quote!({ #errors #network }),
+                None => network,
+            }
+        }
+        Input::Items(items) => {
+            let items = items.iter().map(expand_item);
+            quote!(#errors #(#items)*)
+        }
+    }
+}
+
+fn expand_network(network: &Network) -> TokenStream {
+    let inputs = input_names(&network.body);
+    let moved = &network.moved;
+    let body = expand_body(&network.body, &inputs[0]);
+    let constructor = Ident::new(&format!("network{}", inputs.len()), Span::call_site());
+    quote!(::layerfn::__private::#constructor(#moved |#(#inputs),*| #body))
+}
+
+fn expand_item(item: &Item) -> TokenStream {
+    let Item { attrs, vis, name, arguments, output, body } = item;
+    let inputs = input_names(body);
+    let output = match output {
+        Some(output) => output.to_token_stream(),
+        None => quote!(::layerfn::__private::Result<::layerfn::__private::Tensor>),
+    };
+    let docs = super::docs::table(item);
+    let body = expand_body(body, &inputs[0]);
+    quote! {
+        #(#attrs)*
+        #docs
+        #vis fn #name(#(#inputs: &::layerfn::__private::Tensor,)* #(#arguments),*) -> #output #body
+    }
+}
+
+fn input_names(body: &Body) -> Vec<Ident> {
+    if body.inputs.is_empty() { vec![local("input")] } else { body.inputs.clone() }
+}
+
+/// A name that the user's expressions cannot see.
+fn local(name: &str) -> Ident {
+    Ident::new(&format!("__pf_{name}"), Span::mixed_site())
+}
+
+/// As [`local`], where an error about it belongs to the token at `span`.
+fn local_at(name: &str, span: Span) -> Ident {
+    Ident::new(&format!("__pf_{name}"), Span::mixed_site().located_at(span))
+}
+
+fn expand_body(body: &Body, input: &Ident) -> TokenStream {
+    let h = local("h");
+    let frame = local("frame");
+    let statements = Expander::default().chain(&body.chain, &mut Names::new());
+    quote!({
+        let #frame = ::layerfn::__private::begin();
+        let #h = ::layerfn::__private::value(#input);
+        #statements
+        ::core::result::Result::Ok(#h)
+    })
+}
+
+/// How often each identifier has stood without a label in the block so far.
+type Names = HashMap<String, usize>;
+
+#[derive(Default)]
+struct Expander {
+    n_stages: u32,
+}
+
+impl Expander {
+    /// Statements that replace `__pf_h`.
+    fn chain(&mut self, chain: &Chain, names: &mut Names) -> TokenStream {
+        chain.steps.iter().map(|step| self.step(step, names)).collect()
+    }
+
+    /// An expression: the chain run on `input`, which it takes.
+    fn chain_value(&mut self, chain: &Chain, names: &mut Names, input: impl ToTokens) -> TokenStream {
+        let h = local("h");
+        let statements = self.chain(chain, names);
+        quote!({ let #h = #input; #statements #h })
+    }
+
+    /// The input is moved into the block, so that it is freed when the stage is done.
+    fn step(&mut self, step: &Step, names: &mut Names) -> TokenStream {
+        let (h, x) = (local("h"), local("x"));
+        let value = match (&step.label, &step.stage) {
+            (_, Stage::Identity | Stage::Missing) => x.to_token_stream(),
+            (_, Stage::Use { tokens, span }) => {
+                quote_spanned!(*span=> ::layerfn::__private::value(#tokens))
+            }
+            (label, Stage::Call(call)) => self.call(label.as_ref(), call, names),
+            (label, Stage::Value { tokens, span }) => self.value(label.as_ref(), tokens, *span),
+            (Some(label), stage) => {
+                let entered = self.enter_block(label);
+                let scope = local("scope");
+                let value = self.compound(stage, &mut Names::new());
+                quote!({ let #scope = #entered; #value })
+            }
+            (None, stage) => self.compound(stage, names),
+        };
+        let bind = step.bind.as_ref().map(|name| quote!(let #name = &::core::clone::Clone::clone(&#h);));
+        quote!(let #h = { let #x = #h; #value }; #bind)
+    }
+
+    fn next_id(&mut self) -> u32 {
+        self.n_stages += 1;
+        self.n_stages
+    }
+
+    /// The scope of labelled braces.
+    fn enter_block(&mut self, label: &Label) -> TokenStream {
+        let span = label.name.span();
+        let x = local_at("x", span);
+        let (id, text) = (self.next_id(), label.text());
+        let entered = match &label.index {
+            None => quote_spanned!(span=> ::layerfn::__private::block(#text, #id, &#x)),
+            Some(index) => {
+                quote_spanned!(span=> ::layerfn::__private::indexed_block(#text, &(#index), #id, &#x))
+            }
+        };
+        if label.shared { quote_spanned!(span=> #entered.shared()) } else { entered }
+    }
+
+    /// `unlabelled("conv", 2, 7, &x)`: the scope, closed when dropped, in which a stage is built and run.
+    fn enter(&mut self, label: Option<&Label>, ident: &str, nth: usize, span: Span) -> TokenStream {
+        let x = local_at("x", span);
+        let id = self.next_id();
+        let Some(label) = label else {
+            return quote_spanned!(span=> ::layerfn::__private::unlabelled(#ident, #nth, #id, &#x));
+        };
+        let text = label.text();
+        let entered = match &label.index {
+            None => quote_spanned!(span=> ::layerfn::__private::labelled(#text, #ident, #id, &#x)),
+            Some(index) => {
+                quote_spanned!(span=> ::layerfn::__private::indexed(#text, &(#index), #ident, #id, &#x))
+            }
+        };
+        if label.shared { quote_spanned!(span=> #entered.shared()) } else { entered }
+    }
+
+    fn call(&mut self, label: Option<&Label>, call: &Call, names: &mut Names) -> TokenStream {
+        let span = call.name.span();
+        let ident = unraw(&call.name);
+        let nth = match (label, counted_name(call)) {
+            (None, Some(name)) => {
+                let n = names.entry(name).or_default();
+                *n += 1;
+                *n
+            }
+            _ => 1,
+        };
+        let entered = self.enter(label, &ident, nth, span);
+        let stage = stage_call(call);
+        quote_spanned!(span=> ::layerfn::__private::run(#entered, #stage)?)
+    }
+
+    fn value(&mut self, label: Option<&Label>, tokens: &TokenStream, span: Span) -> TokenStream {
+        let x = local_at("x", span);
+        let entered = self.enter(label, &value_name(tokens), 1, span);
+        let stage = if is_closure(tokens) {
+            quote_spanned!(span=> ::layerfn::__private::apply(#tokens, &#x))
+        } else {
+            quote_spanned!(span=> (#tokens)(&#x))
+        };
+        quote_spanned!(span=> ::layerfn::__private::run(#entered, #stage)?)
+    }
+
+    /// A stage that holds chains, as an expression over `__pf_x`.
+    fn compound(&mut self, stage: &Stage, names: &mut Names) -> TokenStream {
+        let (h, x) = (local("h"), local("x"));
+        match stage {
+            Stage::Block(chain) => self.chain_value(chain, names, x),
+            Stage::Join(join) => self.join(join, names),
+            Stage::For { head, keyword, body } => {
+                let body = self.chain_value(body, names, &h);
+                quote_spanned!(keyword.span()=> { let mut #h = #x; #keyword #head { #h = #body; } #h })
+            }
+            Stage::If(inner) => self.conditional(inner, names),
+            Stage::Match { head, keyword, arms } => {
+                let arms = arms.iter().map(|arm| {
+                    let (pattern, arrow) = (&arm.pattern, &arm.arrow);
+                    let value = self.chain_value(&arm.chain, names, &x);
+                    quote!(#pattern #arrow #value)
+                });
+                let arms: TokenStream = arms.collect();
+                quote!(#keyword #head { #arms })
+            }
+            Stage::Call(_) | Stage::Value { .. } | Stage::Identity | Stage::Use { .. } | Stage::Missing => {
+                x.to_token_stream()
+            }
+        }
+    }
+
+    fn conditional(&mut self, stage: &If, names: &mut Names) -> TokenStream {
+        let x = local("x");
+        let If { keyword, condition, then, otherwise } = stage;
+        let then = self.chain_value(then, names, &x);
+        let otherwise = match otherwise {
+            None => quote!({ #x }),
+            Some(Otherwise::Block(chain)) => self.chain_value(chain, names, &x),
+            Some(Otherwise::If(inner)) => self.conditional(inner, names),
+        };
+        quote!(#keyword #condition #then else #otherwise)
+    }
+
+    fn join(&mut self, join: &Join, names: &mut Names) -> TokenStream {
+        let span = join.keyword.span();
+        let (x, entered, scope) = (local("x"), local("join"), local("branch"));
+        let ident = join.keyword.to_string();
+        let id = self.next_id();
+        let enter = quote_spanned!(span=> ::layerfn::__private::join(#ident, #id, &#x));
+        let branches: Vec<Ident> = (0..join.branches.len()).map(|i| local(&format!("branch{i}"))).collect();
+        let values: Vec<TokenStream> = join
+            .branches
+            .iter()
+            .map(|branch| {
+                let value = self.chain_value(branch, names, quote!(::core::clone::Clone::clone(&#x)));
+                quote!({ let #scope = #entered.branch(); #value })
+            })
+            .collect();
+        let joined = match join.kind {
+            JoinKind::Residual => {
+                quote_spanned!(span=> add([::core::clone::Clone::clone(&#x), #(#branches),*]))
+            }
+            JoinKind::Add => quote_spanned!(span=> add([#(#branches),*])),
+            JoinKind::Mul => quote_spanned!(span=> mul([#(#branches),*])),
+            JoinKind::Concat => {
+                let missing = quote!(0);
+                let axis = if join.arguments.is_empty() { &missing } else { &join.arguments };
+                quote_spanned!(span=> concat(#axis, [#(#branches),*]))
+            }
+            JoinKind::Tuple => quote_spanned!(span=> tuple((#(#branches),*))),
+        };
+        let run = quote_spanned!(span=> ::layerfn::__private::run(#entered, ::layerfn::__private::#joined)?);
+        quote!({ let #entered = #enter; #(let #branches = #values;)* #run })
+    }
+}
+
+/// `nn::conv(&x, 32, (5, 5)).pad((2, 2))`
+fn stage_call(call: &Call) -> TokenStream {
+    let span = call.name.span();
+    let x = local_at("x", span);
+    let callee: TokenStream = call.callee.iter().cloned().collect();
+    let none = Arguments::default();
+    let arguments = call.arguments.as_ref().unwrap_or(&none);
+    let positional = &arguments.positional;
+    let input = quote_spanned!(span=> &#x);
+    let mut group = Group::new(Delimiter::Parenthesis, quote!(#input #(, #positional)*));
+    group.set_span(arguments.span.unwrap_or(span));
+    let mut tokens = match (call.is_member, &call.arguments) {
+        (true, None) => quote_spanned!(span=> (#callee) #group),
+        _ => quote!(#callee #group),
+    };
+    for option in &arguments.options {
+        let (key, value) = (&option.key, &option.value);
+        let mut group = Group::new(Delimiter::Parenthesis, value.clone());
+        group.set_span(key.span());
+        tokens.extend(quote_spanned!(key.span()=> .#key #group));
+    }
+    tokens
+}
+
+/// What a stage in parentheses is called in messages.
+fn value_name(tokens: &TokenStream) -> String {
+    match tokens.clone().into_iter().last() {
+        Some(TokenTree::Ident(ident)) if !is_closure(tokens) => unraw(&ident),
+        _ => "closure".to_owned(),
+    }
+}
+
+fn is_closure(tokens: &TokenStream) -> bool {
+    match tokens.clone().into_iter().next() {
+        Some(TokenTree::Punct(punct)) => punct.as_char() == '|',
+        Some(TokenTree::Ident(ident)) => ident == "move",
+        _ => false,
+    }
+}

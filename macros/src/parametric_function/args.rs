@@ -1,0 +1,312 @@
+//! The grammar of `scope = ".."`, `params(..)`, `rename = ".."`, `crate = path`.
+
+use proc_macro2::{Span, TokenStream, TokenTree};
+use quote::ToTokens;
+use syn::ext::IdentExt;
+use syn::parse::{ParseStream, Parser};
+use syn::{Attribute, Expr, Ident, LitBool, LitStr, Meta, Path, Token, bracketed, parenthesized};
+
+use crate::support::errors::{Errors, expected};
+use crate::support::{attrs, print};
+
+/// What stands in `#[parametric_function(..)]`.
+pub(super) struct Args {
+    pub(super) scope: Option<LitStr>,
+    pub(super) parameters: Vec<Parameter>,
+    /// The key `params`, if there.
+    pub(super) params_key: Option<Ident>,
+    /// The name of the generated structure.
+    pub(super) rename: Option<Ident>,
+    /// Where the crate `layerfn` is found.
+    pub(super) layerfn: Path,
+    /// Whether everything could be read; if not, names that seem missing may only be unreadable.
+    pub(super) complete: bool,
+}
+
+/// A declared parameter: `/// doc`, `#[when(..)]`, `W: [sizes] = initial`.
+pub(super) struct Parameter {
+    pub(super) name: Ident,
+    pub(super) shape: Vec<Size>,
+    pub(super) initial: Expr,
+    pub(super) need_grad: bool,
+    pub(super) when: Option<Expr>,
+    pub(super) docs: Vec<String>,
+}
+
+/// An entry of a shape.
+pub(super) enum Size {
+    /// A `usize`.
+    One(Expr),
+    /// `..sizes`.
+    Splice(Expr),
+}
+
+const KEYS: [&str; 4] = ["scope", "params", "rename", "crate"];
+
+impl Args {
+    pub(super) fn read(tokens: TokenStream, errors: &mut Errors) -> Self {
+        let mut args = Self {
+            scope: None,
+            parameters: Vec::new(),
+            params_key: None,
+            rename: None,
+            layerfn: syn::parse_quote!(::layerfn),
+            complete: true,
+        };
+        let mut seen = Vec::new();
+        let parsed = (|input: ParseStream<'_>| {
+            comma_separated(input, errors, |input, errors| args.read_key(input, &mut seen, errors))
+        })
+        .parse2(tokens);
+        args.complete &= errors.keep(parsed) == Some(true);
+        args
+    }
+
+    fn read_key(
+        &mut self,
+        input: ParseStream<'_>,
+        seen: &mut Vec<String>,
+        errors: &mut Errors,
+    ) -> syn::Result<()> {
+        let key = input.call(Ident::parse_any).map_err(|error| {
+            syn::Error::new(error.span(), "expected a key: `scope = \"..\"`, `params(..)`, `rename = \"..\"`")
+        })?;
+        let name = key.to_string();
+        if seen.contains(&name) {
+            return Err(syn::Error::new(key.span(), format!("`{name}` is given twice")));
+        }
+        seen.push(name.clone());
+        match name.as_str() {
+            "scope" => self.scope = Some(read_scope(&key, input)?),
+            "params" => {
+                if !input.peek(syn::token::Paren) {
+                    let message = "write the declarations in parentheses, `params(W: [outmaps, inmaps] = 0.0)`, each \
+                                   with a `///` line above it";
+                    return Err(syn::Error::new(key.span(), message));
+                }
+                let content;
+                parenthesized!(content in input);
+                self.params_key = Some(key);
+                self.complete &= comma_separated(&content, errors, |input, errors| {
+                    self.parameters.push(read_parameter(input, errors)?);
+                    Ok(())
+                })?;
+            }
+            "rename" => self.rename = Some(read_rename(&key, input)?),
+            "crate" => {
+                assignment(&key, input, "crate = path::to::layerfn")?;
+                self.layerfn = input.call(Path::parse_mod_style)?;
+            }
+            _ => {
+                let message = format!("unknown key `{name}`; {}", expected(&name, KEYS));
+                return Err(syn::Error::new(key.span(), message));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads items up to the end; after an item that cannot be read it goes on behind the next comma.
+///
+/// Returns whether all of them could be read.
+fn comma_separated(
+    input: ParseStream<'_>,
+    errors: &mut Errors,
+    mut read: impl FnMut(ParseStream<'_>, &mut Errors) -> syn::Result<()>,
+) -> syn::Result<bool> {
+    let mut complete = true;
+    while !input.is_empty() {
+        let mut item = read(input, errors);
+        if item.is_ok() && !input.is_empty() && !input.peek(Token![,]) {
+            item = Err(input.error("expected `,` in front of this"));
+        }
+        if let Err(error) = item {
+            errors.push(error);
+            complete = false;
+            while !input.is_empty() && !input.peek(Token![,]) {
+                input.parse::<TokenTree>()?;
+            }
+        }
+        input.parse::<Option<Token![,]>>()?;
+    }
+    Ok(complete)
+}
+
+/// The `=` after `key`.
+fn assignment(key: &Ident, input: ParseStream<'_>, example: &str) -> syn::Result<()> {
+    if input.peek(Token![=]) && !input.peek(Token![==]) {
+        input.parse::<Token![=]>().map(drop)
+    } else {
+        Err(syn::Error::new(key.span(), format!("`{key}` needs a value: `{example}`")))
+    }
+}
+
+/// The string after `key`.
+fn string(key: &Ident, input: ParseStream<'_>, example: &str) -> syn::Result<LitStr> {
+    assignment(key, input, example)?;
+    let message = format!("expected a string in quotes: `{example}`");
+    if input.is_empty() {
+        return Err(syn::Error::new(key.span(), message));
+    }
+    input.parse().map_err(|error: syn::Error| syn::Error::new(error.span(), message))
+}
+
+fn read_scope(key: &Ident, input: ParseStream<'_>) -> syn::Result<LitStr> {
+    let scope = string(key, input, "scope = \"conv\"")?;
+    let name = scope.value();
+    let problem = if name.is_empty() {
+        "the scope is empty; name it after the layer, as in `scope = \"conv\"`, or leave the key out if the \
+         function declares no parameters"
+    } else if name.split('/').any(str::is_empty) {
+        "the scope has an empty part; write names with one `/` between them, as in `\"block/conv\"`"
+    } else if name.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        "a scope is part of a path; write it without spaces"
+    } else {
+        return Ok(scope);
+    };
+    Err(syn::Error::new(scope.span(), problem))
+}
+
+fn read_rename(key: &Ident, input: ParseStream<'_>) -> syn::Result<Ident> {
+    let name = string(key, input, "rename = \"Conv\"")?;
+    name.parse().map_err(|_| {
+        syn::Error::new(
+            name.span(),
+            "expected the name of a structure, such as `rename = \"ConvolutionLayer\"`",
+        )
+    })
+}
+
+fn read_parameter(input: ParseStream<'_>, errors: &mut Errors) -> syn::Result<Parameter> {
+    let attributes = input.call(Attribute::parse_outer)?;
+    if input.is_empty() {
+        let message = "expected a parameter after this, such as `W: [outmaps, inmaps] = 0.0`";
+        return Err(match attributes.last() {
+            Some(last) => syn::Error::new_spanned(last, message),
+            None => input.error(message),
+        });
+    }
+    let name = input.call(Ident::parse_any).map_err(|error| {
+        syn::Error::new(error.span(), "expected the name of a parameter, as in `W: [outmaps, inmaps] = 0.0`")
+    })?;
+    if !input.peek(Token![:]) || input.peek(Token![::]) {
+        let message = format!("parameter `{name}` needs a shape: `{name}: [outmaps, inmaps] = 0.0`");
+        return Err(syn::Error::new(name.span(), message));
+    }
+    let colon: Token![:] = input.parse()?;
+    let shape = read_shape(&name, colon.span, input)?;
+    if !input.peek(Token![=]) || input.peek(Token![==]) {
+        let message = format!("parameter `{name}` needs an initial value after its shape, such as ` = 0.0`");
+        return Err(syn::Error::new(name.span(), message));
+    }
+    let equals: Token![=] = input.parse()?;
+    if input.is_empty() || input.peek(Token![,]) {
+        return Err(syn::Error::new(equals.span, format!("the initial value of `{name}` is missing")));
+    }
+    let initial: Expr = input.parse()?;
+    for part in shape.iter().map(Size::expr).chain([&initial]) {
+        if let Some(mark) = question_mark(part.to_token_stream()) {
+            let message = format!(
+                "`?` cannot stand in the declaration of `{name}`; compute the value in the body with \
+                                   `let` and name it here"
+            );
+            return Err(syn::Error::new_spanned(mark, message));
+        }
+    }
+    let mut parameter =
+        Parameter { docs: attrs::doc_lines(&attributes), name, shape, initial, need_grad: true, when: None };
+    for attribute in &attributes {
+        parameter.apply(attribute, errors);
+    }
+    if attrs::one_line(&parameter.docs).is_empty() {
+        let name = &parameter.name;
+        errors.at(name, format!("parameter `{name}` needs a description: `/// ..` on the line above it"));
+    }
+    Ok(parameter)
+}
+
+fn read_shape(name: &Ident, colon: Span, input: ParseStream<'_>) -> syn::Result<Vec<Size>> {
+    if !input.peek(syn::token::Bracket) {
+        let message = format!("expected the shape of `{name}` in brackets: `{name}: [outmaps, ..kernel]`");
+        let at = if input.is_empty() { colon } else { input.span() };
+        return Err(syn::Error::new(at, message));
+    }
+    let content;
+    bracketed!(content in input);
+    let mut sizes = Vec::new();
+    while !content.is_empty() {
+        sizes.push(if content.parse::<Option<Token![..]>>()?.is_some() {
+            Size::Splice(content.parse()?)
+        } else {
+            Size::One(content.parse()?)
+        });
+        if !content.is_empty() {
+            content.parse::<Token![,]>()?;
+        }
+    }
+    Ok(sizes)
+}
+
+impl Size {
+    fn expr(&self) -> &Expr {
+        match self {
+            Self::One(size) | Self::Splice(size) => size,
+        }
+    }
+}
+
+/// The first `?` outside of closures: the expression becomes a closure that returns no `Result`.
+fn question_mark(tokens: TokenStream) -> Option<TokenTree> {
+    for token in tokens {
+        match token {
+            TokenTree::Punct(ref punct) if punct.as_char() == '|' => return None,
+            TokenTree::Punct(ref punct) if punct.as_char() == '?' => return Some(token),
+            TokenTree::Group(group) => {
+                if let Some(mark) = question_mark(group.stream()) {
+                    return Some(mark);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+impl Parameter {
+    fn apply(&mut self, attribute: &Attribute, errors: &mut Errors) {
+        let path = attribute.path();
+        if path.is_ident("doc") {
+        } else if path.is_ident("need_grad") {
+            match attribute.parse_args::<LitBool>() {
+                Ok(value) => self.need_grad = value.value,
+                Err(_) => {
+                    errors.at(attribute, "write `#[need_grad(false)]`; without it the parameter is trained")
+                }
+            }
+        } else if path.is_ident("when") {
+            match (&attribute.meta, &self.when) {
+                (_, Some(_)) => errors.at(attribute, "a second `#[when(..)]`; join the conditions with `&&`"),
+                (Meta::List(list), None) if !list.tokens.is_empty() => {
+                    self.when = errors.keep(list.parse_args());
+                }
+                _ => errors.at(
+                    attribute,
+                    "write the condition under which the parameter exists: `#[when(with_bias)]`",
+                ),
+            }
+        } else {
+            let name = print::path(path);
+            errors
+                .at(path, format!("unknown attribute `{name}`; {}", expected(&name, ["need_grad", "when"])));
+        }
+    }
+
+    /// The shape as documentation shows it: `(outmaps, inmaps / group, ..kernel)`.
+    pub(super) fn shape_text(&self) -> String {
+        let sizes = self.shape.iter().map(|size| match size {
+            Size::One(size) => print::expr(size),
+            Size::Splice(sizes) => format!("..{}", print::expr(sizes)),
+        });
+        format!("({})", sizes.collect::<Vec<_>>().join(", "))
+    }
+}

@@ -1,0 +1,207 @@
+//! Replaces `param!(W)` in the tokens of a body, wherever it stands.
+//!
+//! The body is not parsed: the walk also reaches into other macros and works in half-typed code.
+
+use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
+use quote::{ToTokens, quote, quote_spanned};
+use syn::ext::IdentExt;
+
+use super::args::{Args, Parameter, Size};
+use super::layer::generated_at;
+use crate::support::errors::{Errors, expected};
+
+/// A body with its parameters in place.
+pub(super) struct Body {
+    pub(super) tokens: TokenStream,
+    /// For each declared parameter whether the body asks for it.
+    pub(super) used: Vec<bool>,
+}
+
+impl Body {
+    pub(super) fn read(args: &Args, structure: &Ident, body: &Group, errors: &mut Errors) -> Self {
+        let used = vec![false; args.parameters.len()];
+        let mut walk = Walk { args, structure, used, errors };
+        let tokens = walk.group(body);
+        Self { tokens, used: walk.used }
+    }
+}
+
+struct Walk<'a> {
+    args: &'a Args,
+    structure: &'a Ident,
+    used: Vec<bool>,
+    errors: &'a mut Errors,
+}
+
+impl Walk<'_> {
+    fn group(&mut self, group: &Group) -> TokenStream {
+        let mut walked = Group::new(group.delimiter(), self.stream(group.stream()));
+        walked.set_span(group.span());
+        TokenTree::Group(walked).into()
+    }
+
+    fn stream(&mut self, tokens: TokenStream) -> TokenStream {
+        let tokens = tokens.into_iter().collect::<Vec<_>>();
+        let mut walked = TokenStream::new();
+        let mut rest = tokens.as_slice();
+        // `some::param!` is another macro.
+        let mut in_path = false;
+        while let [first, after @ ..] = rest {
+            rest = after;
+            match (first, after) {
+                (TokenTree::Ident(word), [TokenTree::Punct(bang), TokenTree::Group(inside), others @ ..])
+                    if word == "param" && bang.as_char() == '!' && !in_path && is_written(inside) =>
+                {
+                    walked.extend(self.parameter(word, inside));
+                    rest = others;
+                }
+                (TokenTree::Group(group), _) => walked.extend(self.group(group)),
+                (token, _) => token.to_tokens(&mut walked),
+            }
+            in_path = matches!(first, TokenTree::Punct(colon) if colon.as_char() == ':');
+        }
+        walked
+    }
+
+    /// What `param!(..)` stands for.
+    fn parameter(&mut self, word: &Ident, inside: &Group) -> TokenStream {
+        let tokens = inside.stream().into_iter().collect::<Vec<_>>();
+        let (name, value) = match tokens.as_slice() {
+            [TokenTree::Ident(name)] => (name, None),
+            [TokenTree::Ident(name), TokenTree::Punct(equals), value @ ..]
+                if equals.as_char() == '=' && !value.is_empty() && !starts_with(value, '=') =>
+            {
+                (name, Some(value.iter().cloned().collect::<TokenStream>()))
+            }
+            _ => {
+                self.reject(word, inside, &tokens);
+                return self.unknown(word.span(), None);
+            }
+        };
+        let Some(index) = self.args.parameters.iter().position(|parameter| same(&parameter.name, name))
+        else {
+            if self.args.complete {
+                self.undeclared(name);
+            }
+            return self.unknown(word.span(), value);
+        };
+        if let Some(used) = self.used.get_mut(index) {
+            *used = true;
+        }
+        match self.args.parameters.get(index) {
+            Some(parameter) => match value {
+                Some(value) => self.assign(word.span(), index, value),
+                None => self.take(word.span(), index, parameter),
+            },
+            None => self.unknown(word.span(), value),
+        }
+    }
+
+    fn undeclared(&mut self, name: &Ident) {
+        let declared = self.args.parameters.iter().map(|parameter| parameter.name.to_string());
+        let declared = declared.collect::<Vec<_>>();
+        let help = if declared.is_empty() {
+            format!("declare it, `params({name}: [outmaps] = 0.0)`, with a `///` line above it")
+        } else {
+            expected(&name.to_string(), declared.iter().map(String::as_str))
+        };
+        self.errors.at(name, format!("parameter `{name}` is not declared in `params(..)`; {help}"));
+    }
+
+    fn reject(&mut self, word: &Ident, inside: &Group, tokens: &[TokenTree]) {
+        let help = "write `param!(W)` to take a parameter, `param!(W = value)` to write into it";
+        match tokens {
+            [] => self.errors.at_span(word.span(), format!("which parameter? {help}")),
+            [TokenTree::Literal(name), ..] => {
+                let message = format!("the name of a parameter stands without quotes; {help}");
+                self.errors.at(name, message);
+            }
+            [TokenTree::Ident(name), TokenTree::Punct(equals)] if equals.as_char() == '=' => {
+                self.errors
+                    .at(equals, format!("the value for `{name}` is missing: `param!({name} = &value)`"));
+            }
+            [TokenTree::Ident(_), junk, ..] => {
+                self.errors.at(junk, format!("unexpected `{junk}`; {help}"));
+            }
+            _ => self.errors.at_span(inside.span(), help),
+        }
+    }
+
+    /// Stands for a parameter that is not known, after an error: it only has to have a type.
+    fn unknown(&mut self, span: Span, value: Option<TokenStream>) -> TokenStream {
+        let layerfn = &self.args.layerfn;
+        let ty = match value {
+            Some(_) => quote!(()),
+            None => quote!(#layerfn::__private::Tensor),
+        };
+        let value = value.map(|value| self.stream(value));
+        let span = mixed(span);
+        quote_spanned!(span=> {
+            let __pf_value = (#value);
+            (|| -> #layerfn::__private::Result<#ty> { ::core::unimplemented!() })()
+        })
+    }
+
+    fn assign(&mut self, span: Span, index: usize, value: TokenStream) -> TokenStream {
+        let (layerfn, structure) = (&self.args.layerfn, self.structure);
+        let value = self.stream(value);
+        let span = mixed(span);
+        quote_spanned!(span=> #layerfn::__private::assign(&#structure::INFO.parameters[#index], #value))
+    }
+
+    fn take(&self, span: Span, index: usize, parameter: &Parameter) -> TokenStream {
+        let (layerfn, structure, initial) = (&self.args.layerfn, self.structure, &parameter.initial);
+        let span = mixed(span);
+        let shape = shape(layerfn, &parameter.shape, span);
+        let arguments = quote_spanned!(span=>
+            &#structure::INFO.parameters[#index],
+            || #shape,
+            || ::core::convert::Into::<#layerfn::__private::Initializer>::into(#initial)
+        );
+        match &parameter.when {
+            Some(condition) => {
+                quote_spanned!(span=> #layerfn::__private::parameter_when(#condition, #arguments))
+            }
+            None => quote_spanned!(span=> #layerfn::__private::parameter(#arguments)),
+        }
+    }
+}
+
+/// The sizes as a `Vec<usize>`.
+fn shape(layerfn: &syn::Path, sizes: &[Size], span: Span) -> TokenStream {
+    let one = |size: &Size| match size {
+        Size::One(size) => Some(size.clone()),
+        Size::Splice(_) => None,
+    };
+    if let Some(sizes) = sizes.iter().map(one).collect::<Option<Vec<_>>>() {
+        return quote_spanned!(span=> <[usize]>::to_vec(&[#(#sizes),*]));
+    }
+    let pushes = sizes.iter().map(|size| match size {
+        Size::One(size) => quote_spanned!(span=> __pf_shape.push(#size);),
+        Size::Splice(sizes) => {
+            let lent = quote_spanned!(generated_at(sizes)=> &(#sizes));
+            quote_spanned!(span=> #layerfn::__private::splice(&mut __pf_shape, #lent);)
+        }
+    });
+    quote_spanned!(span=> {
+        let mut __pf_shape = ::std::vec::Vec::<usize>::new();
+        #(#pushes)*
+        __pf_shape
+    })
+}
+
+fn mixed(span: Span) -> Span {
+    Span::mixed_site().located_at(span)
+}
+
+fn is_written(group: &Group) -> bool {
+    group.delimiter() != Delimiter::None
+}
+
+fn starts_with(tokens: &[TokenTree], character: char) -> bool {
+    matches!(tokens.first(), Some(TokenTree::Punct(punct)) if punct.as_char() == character)
+}
+
+fn same(a: &Ident, b: &Ident) -> bool {
+    a.unraw() == b.unraw()
+}

@@ -1,0 +1,64 @@
+//! The rules that need the whole layer.
+
+use quote::format_ident;
+use syn::ext::IdentExt;
+
+use super::body::Body;
+use super::layer::Layer;
+use crate::support::errors::Errors;
+
+/// Names that every layer has already.
+const RESERVED: [&str; 3] = ["name", "fix_parameters", "call"];
+
+pub(super) fn layer(layer: &mut Layer, body: &Body, errors: &mut Errors) {
+    scope(layer, errors);
+    arguments(layer, errors);
+    parameters(layer, body, errors);
+}
+
+fn scope(layer: &Layer, errors: &mut Errors) {
+    if let (Some(params), None, true) = (&layer.args.params_key, &layer.args.scope, layer.args.complete) {
+        let name = layer.name();
+        let message =
+            format!("parameters need a scope to live in; add `scope = \"{name}\"` before `params(..)`");
+        errors.at(params, message);
+    }
+}
+
+fn arguments(layer: &mut Layer, errors: &mut Errors) {
+    let mut methods = Vec::new();
+    for (position, argument) in layer.arguments.iter_mut().enumerate() {
+        let name = argument.name.unraw().to_string();
+        let taken = if RESERVED.contains(&name.as_str()) {
+            Some("added by `#[parametric_function]`")
+        } else if methods.contains(&name) {
+            Some("an argument or a setter already")
+        } else {
+            None
+        };
+        if let Some(taken) = taken {
+            errors.at(&argument.name, format!("`{name}` is {taken}; rename this argument"));
+            // What is written after the error must not collide once more.
+            argument.name = format_ident!("__pf_{name}_{position}", span = argument.name.span());
+        }
+        if argument.option.as_ref().is_some_and(|opt| opt.maybe) {
+            methods.push(format!("maybe_{name}"));
+        }
+        methods.push(name);
+    }
+}
+
+fn parameters(layer: &Layer, body: &Body, errors: &mut Errors) {
+    let mut names = Vec::new();
+    for (parameter, used) in layer.args.parameters.iter().zip(&body.used) {
+        let name = parameter.name.unraw().to_string();
+        if names.contains(&name) {
+            errors.at(&parameter.name, format!("parameter `{name}` is declared twice"));
+        } else if !used {
+            let message =
+                format!("parameter `{name}` is never used; ask for it in the body with `param!({name})?`");
+            errors.at(&parameter.name, message);
+        }
+        names.push(name);
+    }
+}

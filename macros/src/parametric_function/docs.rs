@@ -1,0 +1,101 @@
+//! The documentation of a layer: its arguments and parameters as tables.
+
+use syn::ext::IdentExt;
+use syn::{Attribute, Ident};
+
+use super::layer::{Argument, Layer};
+use crate::support::{attrs, print};
+
+/// Longer code makes a table unreadable; the setter and the source show it whole.
+const LONGEST_CELL: usize = 90;
+
+/// The user's documentation with the tables in it: in front of the examples, at the end without any.
+pub(super) fn attributes(layer: &Layer) -> Vec<Attribute> {
+    let tables = arguments(layer) + &parameters(layer);
+    let mut docs = layer.attributes.docs.clone();
+    let is_example = |doc: &Attribute| {
+        let lines = attrs::doc_lines(std::slice::from_ref(doc));
+        matches!(lines.as_slice(), [line] if line == "# Example" || line == "# Examples")
+    };
+    let at = docs.iter().position(is_example).unwrap_or(docs.len());
+    docs.insert(at, syn::parse_quote!(#[doc = #tables]));
+    docs
+}
+
+fn arguments(layer: &Layer) -> String {
+    let structure = &layer.structure;
+    let option = |name: &Ident| format!("[`{}`]({structure}::{name})", name.unraw());
+    let mut text = format!(
+        "\n# Arguments\n\
+         Required ones by position, the others as methods of [`{structure}`](struct@{structure}) before \
+         [`call()`]({structure}::call).\n\n\
+         | argument | type | default | meaning |\n|---|---|---|---|\n"
+    );
+    for argument in &layer.arguments {
+        let lines = argument.doc_lines();
+        let (name, default, meaning) = match argument.default_text() {
+            // The setter has room for the rest of the description.
+            Some(default) => (option(&argument.name), code(&default), attrs::first_paragraph(&lines)),
+            None => {
+                (code(&argument.name.unraw().to_string()), "required".to_owned(), attrs::one_line(&lines))
+            }
+        };
+        let (ty, meaning) = (code(&type_text(argument)), cell(&meaning));
+        text.push_str(&format!("| {name} | {ty} | {default} | {meaning} |\n"));
+    }
+    text.push_str(&format!(
+        "| [`name`]({structure}::name) | `impl Into<String>` | none | Scope around the layer's own. |\n"
+    ));
+    if layer.has_scope() {
+        text.push_str(&format!(
+            "| [`fix_parameters`]({structure}::fix_parameters) | `bool` | `false` | \
+             Whether to take the parameters without gradient. |\n"
+        ));
+    }
+    text
+}
+
+/// The type that the caller gives.
+fn type_text(argument: &Argument) -> String {
+    let ty = print::ty(&argument.given_type());
+    if argument.into { format!("impl Into<{ty}>") } else { ty }
+}
+
+fn parameters(layer: &Layer) -> String {
+    let Some(scope) = layer.args.scope.as_ref().map(syn::LitStr::value) else { return String::new() };
+    if layer.args.parameters.is_empty() {
+        return format!(
+            "\nThe layers inside register their parameters under the scope `{scope}`, with `.name(\"x\")` under \
+             `x/{scope}`.\n"
+        );
+    }
+    let mut text = "\n# Parameters to be registered\n\
+                    | path | shape | need_grad | initial value | description |\n|---|---|---|---|---|\n"
+        .to_owned();
+    for parameter in &layer.args.parameters {
+        let path = code(&format!("{scope}/{}", parameter.name));
+        let (shape, initial) = (code(&parameter.shape_text()), code(&print::expr(&parameter.initial)));
+        let need_grad = parameter.need_grad;
+        let mut description = cell(&attrs::one_line(&parameter.docs));
+        if let Some(when) = &parameter.when {
+            description.push_str(&format!(" Only if {}.", code(&print::expr(when))));
+        }
+        text.push_str(&format!("| {path} | {shape} | `{need_grad}` | {initial} | {description} |\n"));
+    }
+    text.push_str(&format!(
+        "\nThe paths are relative to the current parameter scope; with `.name(\"x\")` they start with `x/{scope}`. \
+         An initial value only counts if the parameter is not there yet.\n"
+    ));
+    text
+}
+
+/// Code in a table cell: cut if long; `|` would end the cell, even in code.
+fn code(text: &str) -> String {
+    let text = cell(&print::cut(text, LONGEST_CELL));
+    if text.contains('`') { format!("`` {text} ``") } else { format!("`{text}`") }
+}
+
+/// Text in a table cell.
+fn cell(text: &str) -> String {
+    text.replace(['\n', '\r'], " ").replace('|', "\\|")
+}

@@ -1,0 +1,39 @@
+//! After an error: the error, and as much of the layer as keeps the rest of the crate readable.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+
+use super::body::Body;
+use super::expand;
+use super::layer::Layer;
+
+pub(super) fn layer(error: &syn::Error, mut layer: Layer, body: &Body) -> TokenStream {
+    layer.attributes.function.push(syn::parse_quote!(#[allow(unused)]));
+    let errors = error.to_compile_error();
+    // The function and its setters can be written whenever the signature is sound.
+    let sound = layer.storable && layer.output.is_some();
+    let items = if sound { expand::layer(&layer, body) } else { bare(&layer, body) };
+    quote!(#errors #items)
+}
+
+/// The user's function and an empty structure of the layer's name.
+fn bare(layer: &Layer, body: &Body) -> TokenStream {
+    let (attributes, visibility, structure) =
+        (layer.attributes.beside(), &layer.visibility, &layer.structure);
+    let (signature, body) = (&layer.signature, &body.tokens);
+    let functions = &layer.attributes.function;
+    let function = quote! {
+        #(#attributes)*
+        #(#functions)*
+        #visibility #signature #body
+    };
+    if layer.signature.receiver().is_some() {
+        return function;
+    }
+    quote! {
+        #function
+        #[allow(unused, missing_docs)]
+        #(#attributes)*
+        #visibility struct #structure;
+    }
+}

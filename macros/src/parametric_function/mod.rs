@@ -1,0 +1,58 @@
+//! `#[parametric_function]`: read the declaration, check it, write the layer.
+
+mod args;
+mod body;
+mod check;
+mod docs;
+mod expand;
+mod fallback;
+mod layer;
+#[cfg(test)]
+mod tests;
+
+use proc_macro2::{Span, TokenStream};
+use quote::quote;
+use syn::parse::{ParseStream, Parser};
+use syn::{Attribute, Visibility};
+
+use crate::support::errors::Errors;
+
+pub(crate) fn expand(args: TokenStream, item: &TokenStream) -> TokenStream {
+    let mut errors = Errors::default();
+    let function = match syn::parse2::<layer::Function>(item.clone()) {
+        Ok(function) => function,
+        Err(error) => return not_a_layer(&error, item),
+    };
+    let args = args::Args::read(args, &mut errors);
+    let mut layer = layer::Layer::read(args, function, &mut errors);
+    let body = body::Body::read(&layer.args, &layer.structure, &layer.body, &mut errors);
+    check::layer(&mut layer, &body, &mut errors);
+    match errors.finish() {
+        None => expand::layer(&layer, &body),
+        Some(error) => fallback::layer(&error, layer, &body),
+    }
+}
+
+/// The error for an item that is no function with a body.
+fn not_a_layer(error: &syn::Error, item: &TokenStream) -> TokenStream {
+    match syn::parse2::<syn::Item>(item.clone()) {
+        Ok(other) if !matches!(other, syn::Item::Fn(_) | syn::Item::Verbatim(_)) => {
+            let message = "`#[parametric_function]` makes a layer of a function; write it above a `fn`";
+            let error = syn::Error::new(keyword(item.clone()), message).to_compile_error();
+            quote!(#error #item)
+        }
+        _ => error.to_compile_error(),
+    }
+}
+
+/// Where the word that makes the item what it is stands, such as `struct`.
+fn keyword(item: TokenStream) -> Span {
+    let read = |input: ParseStream<'_>| {
+        input.call(Attribute::parse_outer)?;
+        input.parse::<Visibility>()?;
+        let span = input.span();
+        input.parse::<TokenStream>()?;
+        Ok(span)
+    };
+    read.parse2(item).unwrap_or_else(|_| Span::call_site())
+}

@@ -1,0 +1,301 @@
+//! One run of a network: which stage runs now, and which stage each layer path belongs to.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::panic::Location;
+use std::rc::Rc;
+
+use candle_core::Tensor;
+
+use super::record::{Kind, Recorder};
+use super::{IntoValue, Stage, Value};
+use crate::parameter::scope::{self, Observer, Restore};
+use crate::{Error, LayerInfo, Parameter, Result, current_parameter_scope};
+
+thread_local! {
+    static FRAME: RefCell<Option<Rc<Frame>>> = const { RefCell::new(None) };
+}
+
+/// A run of a network and of the networks that are its stages.
+struct Frame {
+    /// The stage that each layer path belongs to.
+    owners: RefCell<HashMap<String, Visit>>,
+    /// Number of stages begun.
+    n_visits: Cell<u64>,
+    now: Cell<Now>,
+    recorder: Option<Rc<Recorder>>,
+}
+
+#[derive(Clone, Copy)]
+struct Now {
+    visit: Option<Visit>,
+    /// How many layers are open below the stage; those inside a layer are its own business.
+    layers: usize,
+    /// Whether nothing has run in the stage yet, so that a network begun now is the stage.
+    fresh: bool,
+}
+
+/// One run of one stage.
+#[derive(Clone, Copy)]
+struct Visit {
+    number: u64,
+    /// Index of the stage in its network: a `macro_rules!` may give many stages one location.
+    id: u32,
+    at: &'static Location<'static>,
+    shared: bool,
+}
+
+impl Frame {
+    fn new(recorder: Option<Rc<Recorder>>) -> Rc<Self> {
+        let now = Now { visit: None, layers: 0, fresh: true };
+        Rc::new(Self { owners: RefCell::default(), n_visits: Cell::new(0), now: Cell::new(now), recorder })
+    }
+}
+
+impl Observer for Frame {
+    fn layer_begins(&self, path: &str, info: &'static LayerInfo) -> Result<()> {
+        let now = self.now.get();
+        if let Some(recorder) = &self.recorder {
+            recorder.layer_begins(path, info, now.layers == 0);
+        }
+        self.now.set(Now { layers: now.layers + 1, fresh: false, ..now });
+        let (Some(visit), 0) = (now.visit, now.layers) else { return Ok(()) };
+        let mut owners = self.owners.borrow_mut();
+        let Some(owner) = owners.get(path).copied() else {
+            owners.insert(path.to_owned(), visit);
+            return Ok(());
+        };
+        if owner.number == visit.number || (owner.shared && visit.shared) {
+            return Ok(());
+        }
+        let again = owner.id == visit.id && owner.at == visit.at;
+        Err(Error::SharedByAccident { path: path.to_owned(), first: owner.at, second: visit.at, again })
+    }
+
+    fn takes_parameter(&self, path: &str, parameter: &Parameter) {
+        if let Some(recorder) = &self.recorder {
+            recorder.takes(path, parameter);
+        }
+    }
+
+    fn layer_ends(&self) {
+        if let Some(recorder) = &self.recorder {
+            recorder.layer_ends();
+        }
+        let now = self.now.get();
+        self.now.set(Now { layers: now.layers.saturating_sub(1), ..now });
+    }
+}
+
+/// Puts back the run that was current before.
+pub struct FrameGuard {
+    restore: Option<(Option<Rc<Frame>>, Option<Rc<dyn Observer>>)>,
+}
+
+impl Drop for FrameGuard {
+    fn drop(&mut self) {
+        if let Some((frame, observer)) = self.restore.take() {
+            FRAME.set(frame);
+            scope::set_observer(observer);
+        }
+    }
+}
+
+/// A run of its own, whatever runs now; a recorder that listens goes on to listen.
+pub(super) fn outermost() -> FrameGuard {
+    let recorder = FRAME.with_borrow(|frame| frame.as_ref().and_then(|frame| frame.recorder.clone()));
+    outermost_with(recorder)
+}
+
+/// As [`outermost`], with a recorder.
+pub(super) fn outermost_with(recorder: Option<Rc<Recorder>>) -> FrameGuard {
+    let frame = Frame::new(recorder);
+    let observer = scope::set_observer(Some(frame.clone()));
+    FrameGuard { restore: Some((FRAME.replace(Some(frame)), observer)) }
+}
+
+/// What the body of a network begins with: it joins the run whose stage it is, or makes its own.
+#[must_use]
+pub fn begin() -> FrameGuard {
+    let joins = FRAME.with_borrow(|frame| {
+        let Some(frame) = frame else { return false };
+        let now = frame.now.get();
+        frame.now.set(Now { fresh: false, ..now });
+        now.fresh
+    });
+    if joins { FrameGuard { restore: None } } else { outermost() }
+}
+
+/// A stage that is being built and run; its scope is closed when this is dropped.
+pub struct Entered {
+    /// The function's name.
+    ident: &'static str,
+    /// Whether a scope has been entered for it.
+    named: bool,
+    before: Option<(Rc<Frame>, Now)>,
+    recorded: Option<Recorded>,
+    _scope: Option<Restore>,
+}
+
+impl Entered {
+    /// For a stage that is labelled `shared`.
+    #[must_use]
+    pub fn shared(self) -> Self {
+        if let Some((frame, _)) = &self.before {
+            let now = frame.now.get();
+            frame.now.set(Now { visit: now.visit.map(|visit| Visit { shared: true, ..visit }), ..now });
+        }
+        self
+    }
+
+    /// Begins a branch of a join.
+    #[must_use]
+    pub fn branch(&self) -> Branch {
+        let recorder = self.recorded.as_ref().map(|recorded| Rc::clone(&recorded.recorder));
+        Branch(recorder.map(|recorder| {
+            let index = recorder.begin(Kind::Branch, String::new(), "", None);
+            Recorded { recorder, index }
+        }))
+    }
+
+    /// The error, with the place where it happened if it does not say that yet.
+    fn locate(&self, error: Error) -> Error {
+        match error {
+            within @ Error::InLayer { .. } => within,
+            other => {
+                let path = stage_path(self.named, self.ident);
+                Error::InLayer { path, layer: self.ident, source: Box::new(other) }
+            }
+        }
+    }
+}
+
+/// Path of a stage that is no layer: its scope, and its name where it has none of its own.
+fn stage_path(named: bool, ident: &str) -> String {
+    let scope = current_parameter_scope();
+    match (named, scope.is_empty()) {
+        (true, _) => scope,
+        (false, true) => ident.to_owned(),
+        (false, false) => format!("{scope}/{ident}"),
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        if let Some((frame, now)) = self.before.take() {
+            frame.now.set(now);
+        }
+    }
+}
+
+/// A branch of a join that is being run.
+pub struct Branch(#[expect(dead_code, reason = "it is there to be dropped")] Option<Recorded>);
+
+/// A node of a recording that is open.
+struct Recorded {
+    recorder: Rc<Recorder>,
+    index: usize,
+}
+
+impl Drop for Recorded {
+    fn drop(&mut self) {
+        self.recorder.end(self.index);
+    }
+}
+
+#[track_caller]
+fn enter(kind: Kind, name: Option<&str>, ident: &'static str, id: u32, input: &dyn Value) -> Entered {
+    let at = Location::caller();
+    let before = FRAME.with_borrow(|frame| {
+        let frame = frame.clone()?;
+        let before = frame.now.get();
+        let number = frame.n_visits.get() + 1;
+        frame.n_visits.set(number);
+        let shared = before.visit.is_some_and(|visit| visit.shared);
+        frame.now.set(Now { visit: Some(Visit { number, id, at, shared }), layers: 0, fresh: true });
+        Some((frame, before))
+    });
+    let scope = name.map(scope::enter_unclaimed);
+    let named = scope.is_some();
+    let recorder = before.as_ref().and_then(|(frame, _)| frame.recorder.clone());
+    let recorded = recorder.map(|recorder| {
+        let shown = if kind == Kind::Block { name.unwrap_or_default() } else { ident };
+        let index = recorder.begin(kind, stage_path(named, ident), shown, Some(input));
+        Recorded { recorder, index }
+    });
+    Entered { ident, named, before, recorded, _scope: scope }
+}
+
+/// Labelled braces.
+#[track_caller]
+#[must_use]
+pub fn block(label: &str, id: u32, input: &dyn Value) -> Entered {
+    enter(Kind::Block, Some(label), "block", id, input)
+}
+
+/// Labelled braces in a loop.
+#[track_caller]
+#[must_use]
+pub fn indexed_block(label: &str, index: &dyn Display, id: u32, input: &dyn Value) -> Entered {
+    enter(Kind::Block, Some(&format!("{label}{index}")), "block", id, input)
+}
+
+/// `add { .. }` and its like.
+#[track_caller]
+#[must_use]
+pub fn join(ident: &'static str, id: u32, input: &dyn Value) -> Entered {
+    enter(Kind::Join, None, ident, id, input)
+}
+
+/// The `nth` stage of its identifier without a label: the first has no name, the others are numbered.
+#[track_caller]
+#[must_use]
+pub fn unlabelled(ident: &'static str, nth: usize, id: u32, input: &dyn Value) -> Entered {
+    if nth < 2 {
+        return enter(Kind::Call, None, ident, id, input);
+    }
+    enter(Kind::Call, Some(&format!("{ident}_{nth}")), ident, id, input)
+}
+
+/// `c1: conv(..)`
+#[track_caller]
+#[must_use]
+pub fn labelled(label: &str, ident: &'static str, id: u32, input: &dyn Value) -> Entered {
+    enter(Kind::Call, Some(label), ident, id, input)
+}
+
+/// `block[i]: conv(..)`
+#[track_caller]
+#[must_use]
+pub fn indexed(label: &str, index: &dyn Display, ident: &'static str, id: u32, input: &dyn Value) -> Entered {
+    enter(Kind::Call, Some(&format!("{label}{index}")), ident, id, input)
+}
+
+/// Runs a stage.
+///
+/// # Errors
+/// Those of the stage; one that names no layer yet gets the path and name of the stage.
+#[track_caller]
+pub fn run<S: Stage>(entered: Entered, stage: S) -> Result<S::Output> {
+    let value = stage.run().map_err(|error| entered.locate(error))?;
+    match &entered.recorded {
+        Some(recorded) => recorded.recorder.returns(recorded.index, value),
+        None => Ok(value),
+    }
+}
+
+/// Calls a closure; it learns the type of its argument here.
+pub fn apply<X, R>(closure: impl FnOnce(&X) -> R, x: &X) -> R {
+    closure(x)
+}
+
+/// What `use(..)` takes.
+pub fn value<V: IntoValue>(value: V) -> V::Value {
+    value.into_value()
+}
+
+/// In place of a network that could not be read.
+pub fn nothing(x: &Tensor) -> Result<Tensor> {
+    Ok(x.clone())
+}

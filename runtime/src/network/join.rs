@@ -1,0 +1,73 @@
+//! How parallel branches come together.
+
+use candle_core::Tensor;
+
+use crate::{Error, Result};
+
+/// `add { a, b }`: the sum of branches of one shape.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if the shapes differ: a branch that is broadcast by mistake would train, badly.
+pub fn add<const N: usize>(branches: [Tensor; N]) -> Result<Tensor> {
+    if branches.iter().any(|branch| branch.dims() != branches[0].dims()) {
+        return Err(shapes_differ("must have one shape to be added", &branches));
+    }
+    reduce(branches, |a, b| Ok((&a + &b)?))
+}
+
+/// `mul { a, b }`: the product, where axes of size one are broadcast, as a gate needs it.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if the shapes do not go together.
+pub fn mul<const N: usize>(branches: [Tensor; N]) -> Result<Tensor> {
+    let fits = branches
+        .windows(2)
+        .all(|pair| pair[0].shape().broadcast_shape_binary_op(pair[1].shape(), "mul").is_ok());
+    if !fits {
+        return Err(shapes_differ("must have shapes that broadcast to be multiplied", &branches));
+    }
+    reduce(branches, |a, b| Ok(a.broadcast_mul(&b)?))
+}
+
+/// `concat(axis) { a, b }`
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if the shapes differ in another axis.
+pub fn concat<const N: usize>(axis: usize, branches: [Tensor; N]) -> Result<Tensor> {
+    let rest = |branch: &Tensor| {
+        let mut dims = branch.dims().to_vec();
+        if axis < dims.len() {
+            dims[axis] = 0;
+        }
+        dims
+    };
+    if axis >= branches[0].rank() {
+        let reason = format!("must be below the rank {} of the branches", branches[0].rank());
+        return Err(Error::invalid("axis", reason, axis));
+    }
+    if branches.iter().any(|branch| rest(branch) != rest(&branches[0])) {
+        return Err(shapes_differ("may differ in the joined axis only", &branches));
+    }
+    Ok(Tensor::cat(&branches, axis)?)
+}
+
+/// `tuple { a, b }`
+///
+/// # Errors
+/// None.
+pub fn tuple<T>(branches: T) -> Result<T> {
+    Ok(branches)
+}
+
+fn reduce<const N: usize>(
+    branches: [Tensor; N],
+    f: impl Fn(Tensor, Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let mut branches = branches.into_iter();
+    let first = branches.next().ok_or_else(|| Error::invalid("branches", "must be at least one", 0))?;
+    branches.try_fold(first, f)
+}
+
+fn shapes_differ(reason: &str, branches: &[Tensor]) -> Error {
+    Error::invalid("branches", reason, branches.iter().map(Tensor::dims).collect::<Vec<_>>())
+}

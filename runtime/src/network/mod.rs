@@ -1,0 +1,156 @@
+//! Networks: what `network!` makes, and what its stages are.
+
+pub(crate) mod frame;
+pub(crate) mod join;
+mod record;
+mod stage;
+mod value;
+
+use std::fmt;
+
+use candle_core::{Module, ModuleT, Tensor};
+
+use crate::Result;
+use crate::mode::with_mode;
+pub use stage::Stage;
+pub use value::{IntoValue, Value};
+
+/// The type of a network that [`boxed`](Network::boxed) has put into a box.
+pub type BoxedForward = Box<dyn Fn(&Tensor) -> Result<Tensor> + Send + Sync>;
+
+/// A model declared with [`network!`](crate::network): a function of tensors whose layers keep their parameters in
+/// the current [`ParameterStore`](crate::ParameterStore).
+///
+/// `F` is the type of a closure, which has no name; [`boxed`](Self::boxed) makes a plain `Network` to keep in a
+/// struct. `INPUTS` is the number of tensors that [`forward`](Self::forward) takes.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use layerfn::prelude::*;
+///
+/// struct Classifier {
+///     net: Network,
+/// }
+///
+/// let classifier = Classifier { net: network! { affine(16) -> relu -> affine(10) }.boxed() };
+/// let x = Tensor::zeros((4, 8), DType::F32, &Device::Cpu)?;
+/// assert_eq!(classifier.net.forward(&x)?.dims(), [4, 10]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Network<F = BoxedForward, const INPUTS: usize = 1> {
+    forward: F,
+}
+
+impl<F, const INPUTS: usize> fmt::Debug for Network<F, INPUTS> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Network({INPUTS} input{})", if INPUTS == 1 { "" } else { "s" })
+    }
+}
+
+/// So that `net(&x)` is a call and a network is a stage of a network.
+impl<F, const INPUTS: usize> std::ops::Deref for Network<F, INPUTS> {
+    type Target = F;
+
+    fn deref(&self) -> &F {
+        &self.forward
+    }
+}
+
+/// The methods of a network of one number of inputs.
+macro_rules! network_of {
+    ($inputs:literal, $constructor:ident, $(($x:ident, $tensor:ty)),+) => {
+        impl<F, O> Network<F, $inputs>
+        where
+            F: Fn($(&$tensor),+) -> Result<O>,
+        {
+            /// Runs the network in the current mode; see [`test_mode`](crate::test_mode).
+            ///
+            /// # Errors
+            /// Those of its stages, which say where they happened, and
+            /// [`Error::SharedByAccident`](crate::Error::SharedByAccident) if two layers meet under one path.
+            pub fn forward(&self, $($x: &Tensor),+) -> Result<O> {
+                let _frame = frame::outermost();
+                (self.forward)($($x),+)
+            }
+
+            /// Runs the network as in training or as in testing, whatever the current mode.
+            ///
+            /// # Errors
+            /// Those of [`forward`](Self::forward).
+            pub fn forward_t(&self, $($x: &Tensor,)+ train: bool) -> Result<O> {
+                with_mode(train, || self.forward($($x),+))
+            }
+
+            /// Puts the closure into a box, so that the type has a name.
+            #[must_use]
+            pub fn boxed(self) -> Network<Box<dyn Fn($(&$tensor),+) -> Result<O> + Send + Sync>, $inputs>
+            where
+                F: Send + Sync + 'static,
+            {
+                Network { forward: Box::new(self.forward) }
+            }
+        }
+
+        #[doc(hidden)]
+        pub fn $constructor<F, O>(forward: F) -> Network<F, $inputs>
+        where
+            F: Fn($(&$tensor),+) -> Result<O>,
+        {
+            Network { forward }
+        }
+    };
+}
+
+network_of!(1, network1, (x, Tensor));
+network_of!(2, network2, (x1, Tensor), (x2, Tensor));
+network_of!(3, network3, (x1, Tensor), (x2, Tensor), (x3, Tensor));
+network_of!(4, network4, (x1, Tensor), (x2, Tensor), (x3, Tensor), (x4, Tensor));
+
+impl<F, O> Network<F>
+where
+    F: Fn(&Tensor) -> Result<O>,
+{
+    /// A network of any function, such as one that `network!` has made with a name.
+    #[must_use]
+    pub fn new(forward: F) -> Self {
+        Self { forward }
+    }
+}
+
+impl<F> Module for Network<F>
+where
+    F: Fn(&Tensor) -> Result<Tensor>,
+{
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        Ok(Self::forward(self, x)?)
+    }
+}
+
+/// A network as a candle `ModuleT`; made by [`Network::module_t`].
+#[derive(Clone, Debug)]
+pub struct NetworkT<F = BoxedForward>(Network<F>);
+
+impl<F> Network<F>
+where
+    F: Fn(&Tensor) -> Result<Tensor>,
+{
+    /// The network as a candle [`ModuleT`] that minds the argument `train`.
+    ///
+    /// A network is a candle [`Module`], and candle makes every `Module` a `ModuleT` that ignores `train`. Code that
+    /// is generic over `ModuleT` gets this instead. The method [`forward_t`](Self::forward_t) minds `train` in any
+    /// case.
+    #[must_use]
+    pub fn module_t(self) -> NetworkT<F> {
+        NetworkT(self)
+    }
+}
+
+impl<F> ModuleT for NetworkT<F>
+where
+    F: Fn(&Tensor) -> Result<Tensor>,
+{
+    fn forward_t(&self, x: &Tensor, train: bool) -> candle_core::Result<Tensor> {
+        Ok(self.0.forward_t(x, train)?)
+    }
+}

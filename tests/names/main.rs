@@ -1,0 +1,5 @@
+//! Layers of a user's own: every form of argument, awkward names, strict lints.
+
+mod awkward;
+mod forms;
+mod strict;

@@ -1,0 +1,17 @@
+use candle_core::Tensor;
+use layerfn::{Result, parametric_function};
+
+#[parametric_function(
+    scope = "gate",
+    params(
+        /// Gate.
+        g: [outmaps] = 1.0,
+        /// Another gate.
+        g: [outmaps] = 0.0,
+    )
+)]
+fn gate(outmaps: usize) -> Result<Tensor> {
+    param!(g)
+}
+
+fn main() {}
