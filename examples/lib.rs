@@ -1,1 +1,5 @@
 //! What the example programs share.
+
+pub mod digits;
+pub mod options;
+pub mod pictures;

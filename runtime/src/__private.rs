@@ -2,8 +2,10 @@
 
 pub use candle_core::Tensor;
 
-pub use crate::network::frame::{apply, begin, indexed, labelled, run, unlabelled, value};
-pub use crate::network::join::{add, concat, mul};
-pub use crate::network::{Label, Stage, network1, network2, network3, network4};
+pub use crate::network::frame::{
+    apply, begin, block, indexed, indexed_block, join, labelled, nothing, run, unlabelled, value,
+};
+pub use crate::network::join::{add, concat, mul, tuple};
+pub use crate::network::{network1, network2, network3, network4};
 pub use crate::parameter::scope::{LayerCall, assign, call_layer, parameter, parameter_when, splice};
 pub use crate::{ArgumentInfo, Initializer, LayerInfo, ParameterInfo, ParametricFunction, Result};

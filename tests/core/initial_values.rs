@@ -64,7 +64,7 @@ fn check_row(function: &str, row: &Value, arguments: Map<String, Value>) -> Resu
     let call = find(function, &arguments).expect("found before");
     let tensors = Tensors::default();
     // Statistics stay as they start while testing.
-    test_mode(|| call(&mut Arguments::new(inputs(&row["inputs"]), arguments, &tensors)))?;
+    test_mode(|| call(&mut Arguments::new(inputs(function, &row["inputs"]), arguments, &tensors)))?;
     let mut failures = Vec::new();
     let expected = row["parameters"].as_array().expect("parameters");
     let registered = get_all_parameters();
@@ -86,8 +86,9 @@ fn check_row(function: &str, row: &Value, arguments: Map<String, Value>) -> Resu
         }
         if let Some(initializer) = documented(function, path, row, &want["initializer"]) {
             // Equal values in another store show the same law: they follow from path, shape and initializer.
-            let same = ParameterStore::new()
-                .enter(|| get_parameter_or_create(path).shape(shape).initializer(initializer.clone()).call())?;
+            let same = ParameterStore::new().enter(|| {
+                get_parameter_or_create(path).shape(shape).initializer(initializer.clone()).call()
+            })?;
             let text = difference(got.var(), &same, None);
             failures.extend(text.map(|text| format!("`{path}` does not start as {initializer:?}: {text}")));
         }
@@ -122,7 +123,8 @@ fn documented(function: &str, path: &str, row: &Value, recorded: &Value) -> Opti
 fn a_wrong_law_would_be_seen() {
     let path = "affine/W";
     let create = |initializer: Initializer| {
-        ParameterStore::new().enter(|| get_parameter_or_create(path).shape((4, 3)).initializer(initializer).call())
+        ParameterStore::new()
+            .enter(|| get_parameter_or_create(path).shape((4, 3)).initializer(initializer).call())
     };
     let one = create(Initializer::glorot_uniform(4, 3, &[3, 3])).unwrap();
     let other = create(Initializer::xavier_uniform(4, 3, &[3, 3])).unwrap();

@@ -19,7 +19,10 @@ fn calculators_match_nnabla_and_the_documented_formula() {
         let count = |key: &str| row[key].as_u64().expect("a count") as usize;
         let (n, m, kernel) = (count("inmaps"), count("outmaps"), sizes(&row["kernel"]));
         let close = |name: &str, got: f64, want: f64| {
-            assert!((got - want).abs() <= 1e-15 * want.abs(), "{name}({n}, {m}, {kernel:?}) = {got}, expected {want}");
+            assert!(
+                (got - want).abs() <= 1e-15 * want.abs(),
+                "{name}({n}, {m}, {kernel:?}) = {got}, expected {want}"
+            );
         };
         let recorded = |key: &str| row[key].as_f64().expect("a number");
         let name = "calc_normal_std_he_forward";
@@ -27,7 +30,11 @@ fn calculators_match_nnabla_and_the_documented_formula() {
         let name = "calc_normal_std_he_backward";
         close(name, calc_normal_std_he_backward(n, m, &kernel), recorded(name));
         // What NNabla computes today has a name of its own here.
-        close("calc_normal_std_xavier", calc_normal_std_xavier(n, m, &kernel), recorded("calc_normal_std_glorot"));
+        close(
+            "calc_normal_std_xavier",
+            calc_normal_std_xavier(n, m, &kernel),
+            recorded("calc_normal_std_glorot"),
+        );
         let limits = calc_uniform_lim_xavier(n, m, &kernel);
         let want = &row["calc_uniform_lim_glorot"];
         close("calc_uniform_lim_xavier", limits.0, want[0].as_f64().expect("lower"));
@@ -84,7 +91,11 @@ fn a_generator_given_is_drawn_from_in_order() {
     let (one, two) = (Rng::new(7), Rng::new(7));
     let draw = |rng: &Rng, n: usize| {
         let initializer = Initializer::uniform(0.0, 1.0).with_rng(rng);
-        values(&initializer.generate(&[n], DType::F64, &Device::Cpu, || unreachable!("a generator is given")).unwrap())
+        values(
+            &initializer
+                .generate(&[n], DType::F64, &Device::Cpu, || unreachable!("a generator is given"))
+                .unwrap(),
+        )
     };
     let both = [draw(&one, 3), draw(&one, 2)].concat();
     assert_eq!(both, draw(&two, 5));
@@ -202,9 +213,9 @@ fn whatever_differs_gives_another_value() {
 
 #[test]
 fn single_precision_is_the_rounded_double() {
-    for initializer in [Initializer::normal(0.3), Initializer::uniform(-0.1, 0.7), Initializer::constant(0.1)] {
-        let generate =
-            |dtype| initializer.generate(&[1000], dtype, &Device::Cpu, || Rng::new(9)).unwrap();
+    for initializer in [Initializer::normal(0.3), Initializer::uniform(-0.1, 0.7), Initializer::constant(0.1)]
+    {
+        let generate = |dtype| initializer.generate(&[1000], dtype, &Device::Cpu, || Rng::new(9)).unwrap();
         let double = generate(DType::F64);
         let rounded: Vec<f64> = values(&double).into_iter().map(|value| f64::from(value as f32)).collect();
         assert_eq!(values(&generate(DType::F32)), rounded);
@@ -264,7 +275,10 @@ fn distributions_pass_kolmogorov_smirnov() {
                 let sample = created(seed, path, &[n / 40, 40], initializer);
                 pooled.extend_from_slice(&sample);
                 let (distance, critical) = (kolmogorov_smirnov(sample, cdf), critical_distance(n, alpha));
-                assert!(distance < critical, "{initializer:?} at {path}, seed {seed}: {distance} >= {critical}");
+                assert!(
+                    distance < critical,
+                    "{initializer:?} at {path}, seed {seed}: {distance} >= {critical}"
+                );
             }
         }
         // Together they show what is small in each: a bias, or values that repeat.
@@ -305,9 +319,21 @@ fn neighbouring_parameters_are_uncorrelated() {
     let mut pairs = Vec::new();
     for i in 0..20 {
         let here = created(1, &format!("layer{i}/W"), &[n], &initializer);
-        pairs.push((format!("next layer {i}"), here.clone(), created(1, &format!("layer{}/W", i + 1), &[n], &initializer)));
-        pairs.push((format!("next seed {i}"), here.clone(), created(2, &format!("layer{i}/W"), &[n], &initializer)));
-        pairs.push((format!("next name {i}"), here.clone(), created(1, &format!("layer{i}/X"), &[n], &initializer)));
+        pairs.push((
+            format!("next layer {i}"),
+            here.clone(),
+            created(1, &format!("layer{}/W", i + 1), &[n], &initializer),
+        ));
+        pairs.push((
+            format!("next seed {i}"),
+            here.clone(),
+            created(2, &format!("layer{i}/W"), &[n], &initializer),
+        ));
+        pairs.push((
+            format!("next name {i}"),
+            here.clone(),
+            created(1, &format!("layer{i}/X"), &[n], &initializer),
+        ));
         pairs.push((format!("next element {i}"), here[1..].to_vec(), here));
     }
     // Far out, r sqrt(n) is a standard normal; two-sided, over all pairs.

@@ -46,7 +46,9 @@ fn dense(case: &Case) -> Result<Tensor, String> {
     let stored = get_all_parameters();
     let factor = |name: &str| {
         let found = stored.iter().find(|(path, _)| leaf(path) == name);
-        found.map(|(_, parameter)| parameter.var().as_tensor().clone()).ok_or_else(|| format!("no factor `{name}`"))
+        found
+            .map(|(_, parameter)| parameter.var().as_tensor().clone())
+            .ok_or_else(|| format!("no factor `{name}`"))
     };
     let product = match case.function.as_str() {
         "svd_affine" => svd_affine(&factor("U")?, &factor("V")?),

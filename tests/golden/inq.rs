@@ -34,8 +34,11 @@ impl Watch {
             found.map(|(_, parameter)| values(parameter.var())).unwrap_or_default()
         };
         let (weights, indicators) = (after("W"), after("I"));
-        let was: Vec<f64> =
-            before.iter().find(|(path, _)| leaf(path) == "I").map(|(_, tensor)| values(tensor)).unwrap_or_default();
+        let was: Vec<f64> = before
+            .iter()
+            .find(|(path, _)| leaf(path) == "I")
+            .map(|(_, tensor)| values(tensor))
+            .unwrap_or_default();
         let mut failures = Vec::new();
         let free = was.iter().filter(|&&indicator| indicator == 0.0).count();
         let taken = was.iter().zip(&indicators).filter(|&(&was, &is)| was == 0.0 && is == 1.0).count();

@@ -134,7 +134,8 @@ impl Run<'_> {
                 continue;
             }
             let stored = get_all_parameters();
-            let stored = stored.get(&parameter.path).ok_or_else(|| format!("`{}` is missing", parameter.path))?;
+            let stored =
+                stored.get(&parameter.path).ok_or_else(|| format!("`{}` is missing", parameter.path))?;
             let value = self.tensors.float(&name)?.to_dtype(stored.var().dtype()).map_err(text)?;
             stored.var().set(&value).map_err(text)?;
         }
@@ -192,7 +193,9 @@ impl Run<'_> {
                 Some(loss) => (loss + term).map_err(text)?,
             });
         }
-        loss.ok_or_else(|| "the layer returned nothing".to_owned())?.backward().map_err(|error| text(error).into())
+        loss.ok_or_else(|| "the layer returned nothing".to_owned())?
+            .backward()
+            .map_err(|error| text(error).into())
     }
 
     fn compare(&mut self, name: &str, got: &Tensor) {
@@ -224,7 +227,8 @@ impl Run<'_> {
             if self.tensors.find(&name).is_some() {
                 self.compare(&name, stored.var());
             } else if let Some(text) = difference(stored.var(), &before[&parameter.path], None) {
-                self.failures.push(format!("`{}` must not change in pass {pass}, but {text}", parameter.path));
+                self.failures
+                    .push(format!("`{}` must not change in pass {pass}, but {text}", parameter.path));
             }
         }
     }

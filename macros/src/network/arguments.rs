@@ -17,6 +17,7 @@ pub(super) fn parse_arguments(group: &Group, errors: &mut Errors) -> Arguments {
             let value = take_value(&mut cursor);
             if value.is_empty() {
                 errors.at(key.span(), format!("`{key}` has no value; write `{key} = ..`"));
+                continue;
             }
             match arguments.options.iter().find(|other| unraw(&other.key) == unraw(&key)) {
                 Some(first) => {
@@ -33,6 +34,7 @@ pub(super) fn parse_arguments(group: &Group, errors: &mut Errors) -> Arguments {
                     last.key
                 );
                 errors.over(&value.clone().into_iter().collect::<Vec<_>>(), text);
+                arguments.positional.push(value);
             } else if value.is_empty() {
                 errors.at(start, "expected an argument before this comma");
             } else {

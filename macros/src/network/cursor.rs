@@ -2,6 +2,7 @@
 
 use proc_macro2::{Delimiter, Group, Ident, Spacing, Span, TokenStream, TokenTree};
 
+#[derive(Clone)]
 pub(super) struct Cursor {
     tokens: Vec<TokenTree>,
     position: usize,

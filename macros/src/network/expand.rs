@@ -12,9 +12,14 @@ use super::ast::{
 use super::check::counted_name;
 use super::parse::Input;
 
-pub(super) fn expand(input: &Input, error: Option<Error>) -> TokenStream {
+/// If the input is not `clear`, a network that does nothing stands in for it.
+pub(super) fn expand(input: &Input, clear: bool, error: Option<Error>) -> TokenStream {
     let errors = error.map(Error::into_compile_error);
     match input {
+        Input::Expression(_) if !clear => {
+            quote!({ #errors ::layerfn::__private::network1(::layerfn::__private::nothing) })
+        }
+        Input::Items(_) if !clear => quote!(#errors),
         Input::Expression(network) => {
             let network = expand_network(network);
             match errors {
@@ -62,6 +67,11 @@ fn local(name: &str) -> Ident {
     Ident::new(&format!("__pf_{name}"), Span::mixed_site())
 }
 
+/// As [`local`], where an error about it belongs to the token at `span`.
+fn local_at(name: &str, span: Span) -> Ident {
+    Ident::new(&format!("__pf_{name}"), Span::mixed_site().located_at(span))
+}
+
 fn expand_body(body: &Body, input: &Ident) -> TokenStream {
     let h = local("h");
     let frame = local("frame");
@@ -106,7 +116,7 @@ impl Expander {
             (label, Stage::Call(call)) => self.call(label.as_ref(), call, names),
             (label, Stage::Value { tokens, span }) => self.value(label.as_ref(), tokens, *span),
             (Some(label), stage) => {
-                let entered = self.enter(Some(label), "", 1, label.name.span());
+                let entered = self.enter_block(label);
                 let scope = local("scope");
                 let value = self.compound(stage, &mut Names::new());
                 quote!({ let #scope = #entered; #value })
@@ -117,11 +127,29 @@ impl Expander {
         quote!(let #h = { let #x = #h; #value }; #bind)
     }
 
+    fn next_id(&mut self) -> u32 {
+        self.n_stages += 1;
+        self.n_stages
+    }
+
+    /// The scope of labelled braces.
+    fn enter_block(&mut self, label: &Label) -> TokenStream {
+        let span = label.name.span();
+        let x = local_at("x", span);
+        let (id, text) = (self.next_id(), label.text());
+        let entered = match &label.index {
+            None => quote_spanned!(span=> ::layerfn::__private::block(#text, #id, &#x)),
+            Some(index) => {
+                quote_spanned!(span=> ::layerfn::__private::indexed_block(#text, &(#index), #id, &#x))
+            }
+        };
+        if label.shared { quote_spanned!(span=> #entered.shared()) } else { entered }
+    }
+
     /// `unlabelled("conv", 2, 7, &x)`: the scope, closed when dropped, in which a stage is built and run.
     fn enter(&mut self, label: Option<&Label>, ident: &str, nth: usize, span: Span) -> TokenStream {
-        let x = local("x");
-        let id = self.n_stages;
-        self.n_stages += 1;
+        let x = local_at("x", span);
+        let id = self.next_id();
         let Some(label) = label else {
             return quote_spanned!(span=> ::layerfn::__private::unlabelled(#ident, #nth, #id, &#x));
         };
@@ -152,8 +180,8 @@ impl Expander {
     }
 
     fn value(&mut self, label: Option<&Label>, tokens: &TokenStream, span: Span) -> TokenStream {
-        let x = local("x");
-        let entered = self.enter(label, "", 1, span);
+        let x = local_at("x", span);
+        let entered = self.enter(label, &value_name(tokens), 1, span);
         let stage = if is_closure(tokens) {
             quote_spanned!(span=> ::layerfn::__private::apply(#tokens, &#x))
         } else {
@@ -201,14 +229,19 @@ impl Expander {
     }
 
     fn join(&mut self, join: &Join, names: &mut Names) -> TokenStream {
-        let x = local("x");
         let span = join.keyword.span();
+        let (x, entered, scope) = (local("x"), local("join"), local("branch"));
         let ident = join.keyword.to_string();
+        let id = self.next_id();
+        let enter = quote_spanned!(span=> ::layerfn::__private::join(#ident, #id, &#x));
         let branches: Vec<Ident> = (0..join.branches.len()).map(|i| local(&format!("branch{i}"))).collect();
         let values: Vec<TokenStream> = join
             .branches
             .iter()
-            .map(|branch| self.chain_value(branch, names, quote!(::core::clone::Clone::clone(&#x))))
+            .map(|branch| {
+                let value = self.chain_value(branch, names, quote!(::core::clone::Clone::clone(&#x)));
+                quote!({ let #scope = #entered.branch(); #value })
+            })
             .collect();
         let joined = match join.kind {
             JoinKind::Residual => {
@@ -217,21 +250,21 @@ impl Expander {
             JoinKind::Add => quote_spanned!(span=> add([#(#branches),*])),
             JoinKind::Mul => quote_spanned!(span=> mul([#(#branches),*])),
             JoinKind::Concat => {
-                let axis = &join.arguments;
+                let missing = quote!(0);
+                let axis = if join.arguments.is_empty() { &missing } else { &join.arguments };
                 quote_spanned!(span=> concat(#axis, [#(#branches),*]))
             }
-            JoinKind::Tuple => return quote!({ #(let #branches = #values;)* (#(#branches),*) }),
+            JoinKind::Tuple => quote_spanned!(span=> tuple((#(#branches),*))),
         };
-        let entered = self.enter(None, &ident, 1, span);
         let run = quote_spanned!(span=> ::layerfn::__private::run(#entered, ::layerfn::__private::#joined)?);
-        quote!({ #(let #branches = #values;)* #run })
+        quote!({ let #entered = #enter; #(let #branches = #values;)* #run })
     }
 }
 
 /// `nn::conv(&x, 32, (5, 5)).pad((2, 2))`
 fn stage_call(call: &Call) -> TokenStream {
-    let x = local("x");
     let span = call.name.span();
+    let x = local_at("x", span);
     let callee: TokenStream = call.callee.iter().cloned().collect();
     let none = Arguments::default();
     let arguments = call.arguments.as_ref().unwrap_or(&none);
@@ -250,6 +283,14 @@ fn stage_call(call: &Call) -> TokenStream {
         tokens.extend(quote_spanned!(key.span()=> .#key #group));
     }
     tokens
+}
+
+/// What a stage in parentheses is called in messages.
+fn value_name(tokens: &TokenStream) -> String {
+    match tokens.clone().into_iter().last() {
+        Some(TokenTree::Ident(ident)) if !is_closure(tokens) => unraw(&ident),
+        _ => "closure".to_owned(),
+    }
 }
 
 fn is_closure(tokens: &TokenStream) -> bool {

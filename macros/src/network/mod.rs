@@ -17,5 +17,6 @@ pub(crate) fn network(input: TokenStream) -> TokenStream {
     let mut errors = parse::Errors::default();
     let input = parse::parse(input, &mut errors);
     check::check(&input, &mut errors);
-    expand::expand(&input, errors.into_error())
+    let clear = !errors.unclear();
+    expand::expand(&input, clear, errors.into_error())
 }

@@ -10,24 +10,38 @@ use super::cursor::Cursor;
 
 /// Mistakes found so far.
 #[derive(Default)]
-pub(super) struct Errors(Vec<Error>);
+pub(super) struct Errors {
+    found: Vec<Error>,
+    /// Whether the stages around a mistake are unclear too, so that expanding them would only add wrong errors.
+    unclear: bool,
+}
 
 impl Errors {
     pub(super) fn at(&mut self, span: Span, text: impl std::fmt::Display) {
-        self.0.push(Error::new(span, text));
+        self.found.push(Error::new(span, text));
     }
 
     pub(super) fn over(&mut self, tokens: &[TokenTree], text: impl std::fmt::Display) {
         let tokens: TokenStream = tokens.iter().cloned().collect();
-        self.0.push(Error::new_spanned(tokens, text));
+        self.found.push(Error::new_spanned(tokens, text));
     }
 
     pub(super) fn push(&mut self, error: Error) {
-        self.0.push(error);
+        self.found.push(error);
+    }
+
+    /// As [`at`](Self::at), where the rest cannot be expanded.
+    fn unclear_at(&mut self, span: Span, text: impl std::fmt::Display) {
+        self.unclear = true;
+        self.at(span, text);
+    }
+
+    pub(super) fn unclear(&self) -> bool {
+        self.unclear
     }
 
     pub(super) fn into_error(self) -> Option<Error> {
-        self.0.into_iter().reduce(|mut all, error| {
+        self.found.into_iter().reduce(|mut all, error| {
             all.combine(error);
             all
         })
@@ -63,6 +77,9 @@ pub(super) fn parse(input: TokenStream, errors: &mut Errors) -> Input {
 /// Everything up to the end of the cursor.
 fn parse_body(cursor: &mut Cursor, errors: &mut Errors) -> Body {
     let inputs = parse_inputs(cursor, errors);
+    if errors.unclear() {
+        return Body { inputs, chain: Chain { steps: Vec::new() } };
+    }
     let chain = parse_angled_chain(cursor, errors);
     if !cursor.at_end() {
         let span = cursor.span();
@@ -91,8 +108,14 @@ fn parse_inputs(cursor: &mut Cursor, errors: &mut Errors) -> Vec<Ident> {
             Some(TokenTree::Ident(ident)) => inputs.push(ident),
             Some(TokenTree::Punct(punct)) if punct.as_char() == '|' => break,
             Some(TokenTree::Punct(punct)) if punct.as_char() == ',' => {}
-            Some(other) => {
-                errors.at(other.span(), "inputs are names, as in `|x, y|`; every input is a `&Tensor`")
+            Some(_) => {
+                errors.unclear_at(
+                    opening[0].span(),
+                    "the inputs of a network are names, `|x, y|`, and tensors; a closure that is a stage stands in \
+                     parentheses: `(|x: &Tensor| x * 2.0)`",
+                );
+                cursor.rest();
+                return inputs;
             }
             None => {
                 errors.over(&opening, "this `|` is never closed; inputs are written `|x, y|`");
@@ -179,10 +202,8 @@ fn parse_arrow(cursor: &mut Cursor, errors: &mut Errors) -> Vec<TokenTree> {
     let tokens = cursor.take(run.chars().count());
     match run.as_str() {
         "." => {
-            errors.over(
-                &tokens,
-                "options are written inside the parentheses: `conv(32, (5, 5), pad = (2, 2))`",
-            );
+            let method = cursor.ident_at(0).map_or_else(|| "pad".to_owned(), Ident::to_string);
+            errors.over(&tokens, format!("options stand inside the parentheses, as `{method} = ..`"));
             // The method and its arguments.
             if cursor.ident_at(0).is_some() {
                 cursor.next();
@@ -247,12 +268,13 @@ fn parse_label(cursor: &mut Cursor, errors: &mut Errors) -> Option<Label> {
         return None;
     }
     let Some(TokenTree::Ident(name)) = cursor.next() else { return None };
-    let index = cursor.group_at(0, Delimiter::Bracket).map(Group::stream);
-    if let Some(index) = &index {
-        if index.is_empty() {
-            errors.at(cursor.span(), "the index is missing: `block[i]: ..`");
+    let mut index = cursor.group_at(0, Delimiter::Bracket).map(Group::stream);
+    if index.is_some() {
+        let brackets = cursor.take(1);
+        index = index.filter(|index| !index.is_empty());
+        if index.is_none() {
+            errors.over(&brackets, format!("the index is missing: `{name}[i]: ..`"));
         }
-        cursor.next();
     }
     cursor.next();
     Some(Label { shared, name, index })
@@ -319,6 +341,12 @@ fn parse_stage(cursor: &mut Cursor, errors: &mut Errors) -> Stage {
         Some(TokenTree::Punct(punct)) if punct.as_char() == ':' && cursor.path_sep_at(0) => {
             parse_call(cursor, errors)
         }
+        Some(TokenTree::Punct(punct)) if punct.as_char() == '<' => {
+            let text =
+                "`< >` stands once, around the whole network; stages are grouped with braces, `{ a -> b }`";
+            errors.at(punct.span(), text);
+            Stage::Block(parse_angled_chain(cursor, errors))
+        }
         Some(token) => {
             refuse_token(cursor, &token, errors);
             Stage::Missing
@@ -339,24 +367,31 @@ fn refuse_token(cursor: &mut Cursor, token: &TokenTree, errors: &mut Errors) {
                 "expected a stage: a function such as `relu`, or a closure in parentheses, `(|x: &Tensor| x * 2.0)`",
             );
         }
+        // The chain goes on with the arrow.
         _ if cursor.at_arrow() => {
-            let arrow = cursor.take(2);
+            let arrow = cursor.clone().take(2);
             errors.over(&arrow, "a stage is missing before this arrow");
         }
         _ => {
             let run = cursor.punct_at(0);
             let tokens = cursor.take(run.chars().count());
             errors.over(&tokens, format!("expected a stage, found `{run}`"));
+            skip_stage(cursor);
         }
     }
 }
 
-fn refuse_bare_closure(cursor: &mut Cursor, errors: &mut Errors) -> Stage {
-    let bar = cursor.take(1);
-    errors.over(&bar, "a closure stands in parentheses: `(|x: &Tensor| x * 2.0)`");
-    while !cursor.at_end() && !cursor.at_arrow() && cursor.char_at(0) != Some('>') {
+/// Moves to the next arrow or to the end of the chain.
+fn skip_stage(cursor: &mut Cursor) {
+    while !cursor.at_end() && !cursor.at_arrow() && !matches!(cursor.char_at(0), Some('>' | ',')) {
         cursor.next();
     }
+}
+
+fn refuse_bare_closure(cursor: &mut Cursor, errors: &mut Errors) -> Stage {
+    errors.unclear_at(cursor.span(), "a closure stands in parentheses: `(|x: &Tensor| x * 2.0)`");
+    cursor.next();
+    skip_stage(cursor);
     Stage::Missing
 }
 
@@ -376,8 +411,8 @@ fn parse_named(cursor: &mut Cursor, ident: &Ident, errors: &mut Errors) -> Stage
                 Stage::Use { tokens: group.stream(), span: group.span() }
             }
             None => {
-                cursor.next();
                 errors.at(ident.span(), "`use` takes the tensor to go on with in parentheses: `use(skip)`");
+                skip_stage(cursor);
                 Stage::Missing
             }
         },
@@ -387,10 +422,11 @@ fn parse_named(cursor: &mut Cursor, ident: &Ident, errors: &mut Errors) -> Stage
                 "while" | "loop" => "repeat stages with `for i in 0..3 { .. }`",
                 "let" => "name a stage's output with `as`: `relu as skip`",
                 "move" => "`move` stands at the front: `network! { move < .. > }`",
-                "else" => "`else` follows the block of an `if`",
+                "else" => "it follows the block of an `if`",
                 _ => "expected a stage",
             };
-            errors.at(ident.span(), format!("`{keyword}` is no stage; {instead}"));
+            errors.unclear_at(ident.span(), format!("`{keyword}` is no stage; {instead}"));
+            skip_stage(cursor);
             Stage::Missing
         }
         _ => parse_call(cursor, errors),
@@ -567,7 +603,7 @@ fn take_head(cursor: &mut Cursor, keyword: &Ident, errors: &mut Errors) -> Optio
         "match" => "`match value { pattern => .., }`",
         _ => "`if condition { .. } else { .. }`",
     };
-    errors.at(keyword.span(), format!("the braces of this `{keyword}` are missing: {form}"));
+    errors.unclear_at(keyword.span(), format!("the braces of this `{keyword}` are missing: {form}"));
     None
 }
 
@@ -575,7 +611,7 @@ fn parse_for(cursor: &mut Cursor, errors: &mut Errors) -> Stage {
     let Some(TokenTree::Ident(keyword)) = cursor.next() else { return Stage::Missing };
     let Some((head, group)) = take_head(cursor, &keyword, errors) else { return Stage::Missing };
     if !head.clone().into_iter().any(|token| matches!(&token, TokenTree::Ident(ident) if ident == "in")) {
-        errors.at(keyword.span(), "a loop is written `for i in 0..3 { .. }`");
+        errors.unclear_at(keyword.span(), "a loop is written `for i in 0..3 { .. }`");
     }
     Stage::For { head, keyword, body: parse_block(&group, errors) }
 }
@@ -584,7 +620,7 @@ fn parse_if(cursor: &mut Cursor, errors: &mut Errors) -> Option<If> {
     let Some(TokenTree::Ident(keyword)) = cursor.next() else { return None };
     let (condition, group) = take_head(cursor, &keyword, errors)?;
     if condition.is_empty() {
-        errors.at(keyword.span(), "the condition is missing: `if condition { .. } else { .. }`");
+        errors.unclear_at(keyword.span(), "the condition is missing: `if condition { .. } else { .. }`");
     }
     let then = parse_block(&group, errors);
     let mut otherwise = None;
@@ -598,6 +634,7 @@ fn parse_if(cursor: &mut Cursor, errors: &mut Errors) -> Option<If> {
             otherwise = Some(Otherwise::Block(parse_block(&group, errors)));
         } else {
             errors.at(span, "`else` is followed by a block: `else { .. }`");
+            skip_stage(cursor);
         }
     }
     Some(If { keyword, condition, then, otherwise })
@@ -615,7 +652,7 @@ fn parse_match(cursor: &mut Cursor, errors: &mut Errors) -> Stage {
             pattern.extend(cursor.take(1));
         }
         if cursor.at_end() {
-            errors.at(start, "an arm is written `pattern => stage -> stage,`");
+            errors.unclear_at(start, "an arm is written `pattern => stage -> stage,`");
             break;
         }
         let arrow = cursor.take(2).into_iter().collect();
@@ -627,7 +664,7 @@ fn parse_match(cursor: &mut Cursor, errors: &mut Errors) -> Stage {
     Stage::Match { head, keyword, arms }
 }
 
-// ---- named, documented functions ----
+const NETWORK_FUNCTION: &str = "a network function is written `pub fn name(arguments) < a -> b >`";
 
 fn parse_items(cursor: &mut Cursor, errors: &mut Errors) -> Vec<Item> {
     let mut items = Vec::new();
@@ -654,8 +691,8 @@ fn parse_item(cursor: &mut Cursor, errors: &mut Errors) -> syn::Result<Item> {
         }
     }
     let Some(group) = cursor.group_at(0, Delimiter::Parenthesis).cloned() else {
-        let message = "a network function is written `pub fn name(arguments) < a -> b >`";
-        return Err(Error::new(front.first().map_or_else(|| cursor.span(), TokenTree::span), message));
+        syn::parse::Parser::parse2(parse_front, front.into_iter().collect())?;
+        return Err(Error::new(cursor.span(), NETWORK_FUNCTION));
     };
     cursor.next();
     let front: TokenStream = front.into_iter().collect();
@@ -692,10 +729,11 @@ fn parse_front(
     let attrs = input.call(syn::Attribute::parse_outer)?;
     let vis = input.parse()?;
     if !input.peek(syn::Token![fn]) {
-        return Err(input.error("a network function is written `pub fn name(arguments) < a -> b >`"));
+        return Err(input.error(NETWORK_FUNCTION));
     }
     input.parse::<syn::Token![fn]>()?;
-    Ok((attrs, vis, input.parse()?))
+    let name = input.parse()?;
+    if input.is_empty() { Ok((attrs, vis, name)) } else { Err(input.error(NETWORK_FUNCTION)) }
 }
 
 /// `-> Result<(Tensor, Tensor)>`; the tokens behind it stay.

@@ -6,9 +6,12 @@ use std::fmt::Display;
 use std::panic::Location;
 use std::rc::Rc;
 
-use super::{IntoValue, Label, Stage, Value};
+use candle_core::Tensor;
+
+use super::record::{Kind, Recorder};
+use super::{IntoValue, Stage, Value};
 use crate::parameter::scope::{self, Observer, Restore};
-use crate::{Error, LayerInfo, Result, current_parameter_scope};
+use crate::{Error, LayerInfo, Parameter, Result, current_parameter_scope};
 
 thread_local! {
     static FRAME: RefCell<Option<Rc<Frame>>> = const { RefCell::new(None) };
@@ -21,6 +24,7 @@ struct Frame {
     /// Number of stages begun.
     n_visits: Cell<u64>,
     now: Cell<Now>,
+    recorder: Option<Rc<Recorder>>,
 }
 
 #[derive(Clone, Copy)]
@@ -43,15 +47,18 @@ struct Visit {
 }
 
 impl Frame {
-    fn new() -> Rc<Self> {
+    fn new(recorder: Option<Rc<Recorder>>) -> Rc<Self> {
         let now = Now { visit: None, layers: 0, fresh: true };
-        Rc::new(Self { owners: RefCell::default(), n_visits: Cell::new(0), now: Cell::new(now) })
+        Rc::new(Self { owners: RefCell::default(), n_visits: Cell::new(0), now: Cell::new(now), recorder })
     }
 }
 
 impl Observer for Frame {
-    fn layer_begins(&self, path: &str, _info: &'static LayerInfo) -> Result<()> {
+    fn layer_begins(&self, path: &str, info: &'static LayerInfo) -> Result<()> {
         let now = self.now.get();
+        if let Some(recorder) = &self.recorder {
+            recorder.layer_begins(path, info, now.layers == 0);
+        }
         self.now.set(Now { layers: now.layers + 1, fresh: false, ..now });
         let (Some(visit), 0) = (now.visit, now.layers) else { return Ok(()) };
         let mut owners = self.owners.borrow_mut();
@@ -66,7 +73,16 @@ impl Observer for Frame {
         Err(Error::SharedByAccident { path: path.to_owned(), first: owner.at, second: visit.at, again })
     }
 
+    fn takes_parameter(&self, path: &str, parameter: &Parameter) {
+        if let Some(recorder) = &self.recorder {
+            recorder.takes(path, parameter);
+        }
+    }
+
     fn layer_ends(&self) {
+        if let Some(recorder) = &self.recorder {
+            recorder.layer_ends();
+        }
         let now = self.now.get();
         self.now.set(Now { layers: now.layers.saturating_sub(1), ..now });
     }
@@ -86,9 +102,15 @@ impl Drop for FrameGuard {
     }
 }
 
-/// A run of its own, whatever runs now.
+/// A run of its own, whatever runs now; a recorder that listens goes on to listen.
 pub(super) fn outermost() -> FrameGuard {
-    let frame = Frame::new();
+    let recorder = FRAME.with_borrow(|frame| frame.as_ref().and_then(|frame| frame.recorder.clone()));
+    outermost_with(recorder)
+}
+
+/// As [`outermost`], with a recorder.
+pub(super) fn outermost_with(recorder: Option<Rc<Recorder>>) -> FrameGuard {
+    let frame = Frame::new(recorder);
     let observer = scope::set_observer(Some(frame.clone()));
     FrameGuard { restore: Some((FRAME.replace(Some(frame)), observer)) }
 }
@@ -106,16 +128,17 @@ pub fn begin() -> FrameGuard {
 }
 
 /// A stage that is being built and run; its scope is closed when this is dropped.
-pub struct Entered<'a> {
-    label: Label,
-    /// Name of the scope entered; the identifier where none is.
+pub struct Entered {
+    /// The function's name.
+    ident: &'static str,
+    /// Whether a scope has been entered for it.
     named: bool,
-    input: &'a dyn Value,
     before: Option<(Rc<Frame>, Now)>,
+    recorded: Option<Recorded>,
     _scope: Option<Restore>,
 }
 
-impl Entered<'_> {
+impl Entered {
     /// For a stage that is labelled `shared`.
     #[must_use]
     pub fn shared(self) -> Self {
@@ -125,9 +148,40 @@ impl Entered<'_> {
         }
         self
     }
+
+    /// Begins a branch of a join.
+    #[must_use]
+    pub fn branch(&self) -> Branch {
+        let recorder = self.recorded.as_ref().map(|recorded| Rc::clone(&recorded.recorder));
+        Branch(recorder.map(|recorder| {
+            let index = recorder.begin(Kind::Branch, String::new(), "", None);
+            Recorded { recorder, index }
+        }))
+    }
+
+    /// The error, with the place where it happened if it does not say that yet.
+    fn locate(&self, error: Error) -> Error {
+        match error {
+            within @ Error::InLayer { .. } => within,
+            other => {
+                let path = stage_path(self.named, self.ident);
+                Error::InLayer { path, layer: self.ident, source: Box::new(other) }
+            }
+        }
+    }
 }
 
-impl Drop for Entered<'_> {
+/// Path of a stage that is no layer: its scope, and its name where it has none of its own.
+fn stage_path(named: bool, ident: &str) -> String {
+    let scope = current_parameter_scope();
+    match (named, scope.is_empty()) {
+        (true, _) => scope,
+        (false, true) => ident.to_owned(),
+        (false, false) => format!("{scope}/{ident}"),
+    }
+}
+
+impl Drop for Entered {
     fn drop(&mut self) {
         if let Some((frame, now)) = self.before.take() {
             frame.now.set(now);
@@ -135,8 +189,23 @@ impl Drop for Entered<'_> {
     }
 }
 
+/// A branch of a join that is being run.
+pub struct Branch(#[expect(dead_code, reason = "it is there to be dropped")] Option<Recorded>);
+
+/// A node of a recording that is open.
+struct Recorded {
+    recorder: Rc<Recorder>,
+    index: usize,
+}
+
+impl Drop for Recorded {
+    fn drop(&mut self) {
+        self.recorder.end(self.index);
+    }
+}
+
 #[track_caller]
-fn enter<'a>(name: Option<&str>, ident: &'static str, id: u32, input: &'a dyn Value) -> Entered<'a> {
+fn enter(kind: Kind, name: Option<&str>, ident: &'static str, id: u32, input: &dyn Value) -> Entered {
     let at = Location::caller();
     let before = FRAME.with_borrow(|frame| {
         let frame = frame.clone()?;
@@ -148,59 +217,72 @@ fn enter<'a>(name: Option<&str>, ident: &'static str, id: u32, input: &'a dyn Va
         Some((frame, before))
     });
     let scope = name.map(scope::enter_unclaimed);
-    Entered { label: Label { ident }, named: scope.is_some(), input, before, _scope: scope }
+    let named = scope.is_some();
+    let recorder = before.as_ref().and_then(|(frame, _)| frame.recorder.clone());
+    let recorded = recorder.map(|recorder| {
+        let shown = if kind == Kind::Block { name.unwrap_or_default() } else { ident };
+        let index = recorder.begin(kind, stage_path(named, ident), shown, Some(input));
+        Recorded { recorder, index }
+    });
+    Entered { ident, named, before, recorded, _scope: scope }
+}
+
+/// Labelled braces.
+#[track_caller]
+#[must_use]
+pub fn block(label: &str, id: u32, input: &dyn Value) -> Entered {
+    enter(Kind::Block, Some(label), "block", id, input)
+}
+
+/// Labelled braces in a loop.
+#[track_caller]
+#[must_use]
+pub fn indexed_block(label: &str, index: &dyn Display, id: u32, input: &dyn Value) -> Entered {
+    enter(Kind::Block, Some(&format!("{label}{index}")), "block", id, input)
+}
+
+/// `add { .. }` and its like.
+#[track_caller]
+#[must_use]
+pub fn join(ident: &'static str, id: u32, input: &dyn Value) -> Entered {
+    enter(Kind::Join, None, ident, id, input)
 }
 
 /// The `nth` stage of its identifier without a label: the first has no name, the others are numbered.
 #[track_caller]
 #[must_use]
-pub fn unlabelled<'a>(ident: &'static str, nth: usize, id: u32, input: &'a dyn Value) -> Entered<'a> {
+pub fn unlabelled(ident: &'static str, nth: usize, id: u32, input: &dyn Value) -> Entered {
     if nth < 2 {
-        return enter(None, ident, id, input);
+        return enter(Kind::Call, None, ident, id, input);
     }
-    enter(Some(&format!("{ident}_{nth}")), ident, id, input)
+    enter(Kind::Call, Some(&format!("{ident}_{nth}")), ident, id, input)
 }
 
 /// `c1: conv(..)`
 #[track_caller]
 #[must_use]
-pub fn labelled<'a>(label: &str, ident: &'static str, id: u32, input: &'a dyn Value) -> Entered<'a> {
-    enter(Some(label), ident, id, input)
+pub fn labelled(label: &str, ident: &'static str, id: u32, input: &dyn Value) -> Entered {
+    enter(Kind::Call, Some(label), ident, id, input)
 }
 
 /// `block[i]: conv(..)`
 #[track_caller]
 #[must_use]
-pub fn indexed<'a>(
-    label: &str,
-    index: &dyn Display,
-    ident: &'static str,
-    id: u32,
-    input: &'a dyn Value,
-) -> Entered<'a> {
-    enter(Some(&format!("{label}{index}")), ident, id, input)
+pub fn indexed(label: &str, index: &dyn Display, ident: &'static str, id: u32, input: &dyn Value) -> Entered {
+    enter(Kind::Call, Some(&format!("{label}{index}")), ident, id, input)
 }
 
 /// Runs a stage.
 ///
 /// # Errors
 /// Those of the stage; one that names no layer yet gets the path and name of the stage.
-pub fn run<S: Stage>(entered: Entered<'_>, stage: S) -> Result<S::Output>
-where
-    S::Output: Value,
-{
-    let _ = entered.input;
-    stage.run(entered.label).map_err(|error| match error {
-        within @ Error::InLayer { .. } => within,
-        other => {
-            let layer = if entered.label.ident.is_empty() { "closure" } else { entered.label.ident };
-            let mut path = current_parameter_scope();
-            if !entered.named {
-                path = if path.is_empty() { layer.to_owned() } else { format!("{path}/{layer}") };
-            }
-            Error::InLayer { path, layer, source: Box::new(other) }
-        }
-    })
+#[track_caller]
+pub fn run<S: Stage>(entered: Entered, stage: S) -> Result<S::Output> {
+    let value = stage.run().map_err(|error| entered.locate(error))?;
+    match &entered.recorded {
+        Some(recorded) => recorded.recorder.returns(recorded.index, value),
+        None => Ok(value),
+    }
 }
 
 /// Calls a closure; it learns the type of its argument here.
@@ -211,4 +293,9 @@ pub fn apply<X, R>(closure: impl FnOnce(&X) -> R, x: &X) -> R {
 /// What `use(..)` takes.
 pub fn value<V: IntoValue>(value: V) -> V::Value {
     value.into_value()
+}
+
+/// In place of a network that could not be read.
+pub fn nothing(x: &Tensor) -> Result<Tensor> {
+    Ok(x.clone())
 }

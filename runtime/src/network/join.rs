@@ -51,6 +51,14 @@ pub fn concat<const N: usize>(axis: usize, branches: [Tensor; N]) -> Result<Tens
     Ok(Tensor::cat(&branches, axis)?)
 }
 
+/// `tuple { a, b }`
+///
+/// # Errors
+/// None.
+pub fn tuple<T>(branches: T) -> Result<T> {
+    Ok(branches)
+}
+
 fn reduce<const N: usize>(
     branches: [Tensor; N],
     f: impl Fn(Tensor, Tensor) -> Result<Tensor>,

@@ -2,6 +2,7 @@
 
 pub(crate) mod frame;
 pub(crate) mod join;
+mod record;
 mod stage;
 mod value;
 
@@ -11,7 +12,7 @@ use candle_core::{Module, ModuleT, Tensor};
 
 use crate::Result;
 use crate::mode::with_mode;
-pub use stage::{Label, Stage};
+pub use stage::Stage;
 pub use value::{IntoValue, Value};
 
 /// The type of a network that [`boxed`](Network::boxed) has put into a box.

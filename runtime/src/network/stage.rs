@@ -1,6 +1,7 @@
 //! What can stand between two arrows.
 
-use crate::Result;
+use super::Value;
+use crate::{ParametricFunction, Result};
 
 /// A call that is ready to run: a layer, or the result of a plain function.
 ///
@@ -14,48 +15,37 @@ use crate::Result;
 )]
 pub trait Stage {
     /// What the next stage gets.
-    type Output;
+    type Output: Value;
 
-    /// Runs the call; the network has entered the scope of `label` already.
+    /// Runs the call, in the scope of the stage's label.
     ///
     /// # Errors
     /// Those of the layer or function.
-    fn run(self, label: Label) -> Result<Self::Output>;
+    #[track_caller]
+    fn run(self) -> Result<Self::Output>;
 }
 
-/// How a stage is written in its network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Label {
-    /// The function's name; empty for a closure.
-    pub(super) ident: &'static str,
-}
+impl<L: ParametricFunction<Output: Value>> Stage for L {
+    type Output = L::Output;
 
-impl Label {
-    /// The name that is left to give to the layer: none, since a label is a scope that the network enters.
-    #[must_use]
-    pub fn name(self) -> Option<String> {
-        None
-    }
-
-    /// The name of the function or layer, as written; empty for a closure.
-    #[must_use]
-    pub fn ident(self) -> &'static str {
-        self.ident
+    #[track_caller]
+    fn run(self) -> Result<L::Output> {
+        self.call()
     }
 }
 
-impl<T> Stage for Result<T> {
+impl<T: Value> Stage for Result<T> {
     type Output = T;
 
-    fn run(self, _label: Label) -> Result<T> {
+    fn run(self) -> Result<T> {
         self
     }
 }
 
-impl<T> Stage for candle_core::Result<T> {
+impl<T: Value> Stage for candle_core::Result<T> {
     type Output = T;
 
-    fn run(self, _label: Label) -> Result<T> {
+    fn run(self) -> Result<T> {
         Ok(self?)
     }
 }

@@ -23,6 +23,9 @@ pub(crate) trait Observer {
     /// A layer's scope, `path`, has been entered; an error here is the layer's.
     fn layer_begins(&self, path: &str, info: &'static LayerInfo) -> Result<()>;
 
+    /// The layer has found or made a parameter.
+    fn takes_parameter(&self, path: &str, parameter: &Parameter);
+
     /// The layer that began last has ended, with an error or a panic perhaps.
     fn layer_ends(&self);
 }
@@ -93,7 +96,7 @@ impl Drop for Restore {
     }
 }
 
-pub(super) fn current_store() -> ParameterStore {
+pub(crate) fn current_store() -> ParameterStore {
     with(|context| context.store.clone())
 }
 
@@ -184,8 +187,12 @@ pub fn get_parameters() -> Parameters {
 #[must_use]
 pub fn get_all_parameters() -> Parameters {
     let listed = |path: &str| !path.rsplit('/').next().is_some_and(|name| name.starts_with('_'));
-    let all = with(|context| context.store.parameters_under(&context.path));
-    all.into_iter().filter(|(path, _)| listed(path)).collect()
+    parameters_with_state().into_iter().filter(|(path, _)| listed(path)).collect()
+}
+
+/// All parameters of the current scope, private state too: what is saved.
+pub(crate) fn parameters_with_state() -> Parameters {
+    with(|context| context.store.parameters_under(&context.path))
 }
 
 /// The parameter at `path` in the current scope.
@@ -214,7 +221,7 @@ pub fn clear_parameters() {
     with(|context| context.store.clear_under(&context.path));
 }
 
-fn join(scope: &str, path: &str) -> String {
+pub(super) fn join(scope: &str, path: &str) -> String {
     segments(scope).chain(segments(path)).collect::<Vec<_>>().join("/")
 }
 
@@ -317,6 +324,9 @@ fn take(
             store.insert_new(&request, &value)?
         }
     };
+    if let Some(observer) = with(|context| context.observer.clone()) {
+        observer.takes_parameter(&path, &parameter);
+    }
     let tensor = parameter.tensor(as_need_grad.unwrap_or(need_grad) && !flags.detached);
     if !tensor.device().same_device(&flags.device) {
         let reason = format!("lives on {:?}; move the input or the parameters", tensor.device().location());

@@ -1,0 +1,226 @@
+//! A run of a network written down: which stages ran, on what, with which parameters, and how long.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CudaStorage, CustomOp1, DType, Layout, Shape, Tensor, TensorId};
+
+use super::Value;
+use crate::{LayerInfo, Parameter, Result};
+
+/// What a stage is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A layer, function or closure.
+    Call,
+    /// Labelled braces.
+    Block,
+    /// `add { .. }` and its like; its children are branches.
+    Join,
+    Branch,
+}
+
+/// A tensor that went in or out.
+#[derive(Clone, Debug)]
+pub(super) struct Port {
+    pub(super) id: TensorId,
+    pub(super) dims: Vec<usize>,
+    pub(super) dtype: DType,
+    pub(super) tracked: bool,
+}
+
+/// A parameter that a stage took.
+#[derive(Clone, Debug)]
+pub(super) struct Taken {
+    pub(super) path: String,
+    pub(super) parameter: Parameter,
+    /// The layer that took it: the stage's own, or one inside.
+    pub(super) layer: &'static str,
+}
+
+/// A stage that ran.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub(super) kind: Kind,
+    /// Scope path of the stage; of its layer, if it is one.
+    pub(super) path: String,
+    /// The function as written; the label of a block.
+    pub(super) name: String,
+    pub(super) layer: Option<&'static LayerInfo>,
+    pub(super) parent: Option<usize>,
+    pub(super) children: Vec<usize>,
+    pub(super) inputs: Vec<Port>,
+    pub(super) outputs: Vec<Port>,
+    pub(super) taken: Vec<Taken>,
+    pub(super) forward: Duration,
+}
+
+/// What a probe saw pass backwards.
+#[derive(Clone, Debug)]
+pub(super) struct Passed {
+    pub(super) node: usize,
+    pub(super) at: Instant,
+    pub(super) gradient: Option<Tensor>,
+}
+
+/// Whether the outputs of stages are watched in the backward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Watch {
+    Nothing,
+    Time,
+    Gradients,
+}
+
+pub(super) struct Recorder {
+    state: RefCell<State>,
+    watch: Watch,
+    passed: Arc<Mutex<Vec<Passed>>>,
+}
+
+#[derive(Default)]
+struct State {
+    nodes: Vec<Node>,
+    open: Vec<(usize, Instant)>,
+    layers: Vec<&'static LayerInfo>,
+}
+
+impl Recorder {
+    pub(super) fn new(watch: Watch) -> Rc<Self> {
+        Rc::new(Self { state: RefCell::default(), watch, passed: Arc::default() })
+    }
+
+    pub(super) fn nodes(&self) -> Vec<Node> {
+        self.state.borrow().nodes.clone()
+    }
+
+    pub(super) fn passed(&self) -> Vec<Passed> {
+        self.passed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn begin(&self, kind: Kind, path: String, name: &str, input: Option<&dyn Value>) -> usize {
+        let mut state = self.state.borrow_mut();
+        let index = state.nodes.len();
+        let parent = state.open.last().map(|&(parent, _)| parent);
+        if let Some(parent) = parent {
+            state.nodes[parent].children.push(index);
+        }
+        state.nodes.push(Node {
+            kind,
+            path,
+            name: name.to_owned(),
+            layer: None,
+            parent,
+            children: Vec::new(),
+            inputs: input.map(ports).unwrap_or_default(),
+            outputs: Vec::new(),
+            taken: Vec::new(),
+            forward: Duration::ZERO,
+        });
+        state.open.push((index, Instant::now()));
+        index
+    }
+
+    /// Ends the node and all that is open inside it, as after an error.
+    pub(super) fn end(&self, index: usize) {
+        let mut state = self.state.borrow_mut();
+        while let Some((open, since)) = state.open.pop() {
+            state.nodes[open].forward = since.elapsed();
+            if open == index {
+                break;
+            }
+        }
+    }
+
+    /// Notes what the stage returns, and watches it.
+    pub(super) fn returns<V: Value>(&self, index: usize, value: V) -> Result<V> {
+        let value = if self.watch == Watch::Nothing {
+            value
+        } else {
+            value.map(&mut |tensor| self.watched(index, tensor))?
+        };
+        self.state.borrow_mut().nodes[index].outputs = ports(&value);
+        Ok(value)
+    }
+
+    fn watched(&self, node: usize, tensor: Tensor) -> Result<Tensor> {
+        if !tensor.track_op() || !tensor.dtype().is_float() {
+            return Ok(tensor);
+        }
+        let at_start = tensor.layout().is_contiguous() && tensor.layout().start_offset() == 0;
+        let tensor = if at_start { tensor } else { tensor.force_contiguous()? };
+        let keep = self.watch == Watch::Gradients;
+        Ok(tensor.apply_op1(Probe { node, keep, passed: Arc::clone(&self.passed) })?)
+    }
+
+    pub(super) fn layer_begins(&self, path: &str, info: &'static LayerInfo, outermost: bool) {
+        let mut state = self.state.borrow_mut();
+        state.layers.push(info);
+        if let (true, Some(&(index, _))) = (outermost, state.open.last()) {
+            let node = &mut state.nodes[index];
+            if node.layer.is_none() && node.kind == Kind::Call {
+                node.layer = Some(info);
+                path.clone_into(&mut node.path);
+            }
+        }
+    }
+
+    pub(super) fn layer_ends(&self) {
+        self.state.borrow_mut().layers.pop();
+    }
+
+    pub(super) fn takes(&self, path: &str, parameter: &Parameter) {
+        let mut state = self.state.borrow_mut();
+        let layer = state.layers.last().map_or("", |info| info.name);
+        if let Some(&(index, _)) = state.open.last() {
+            let taken = &mut state.nodes[index].taken;
+            if taken.iter().all(|other| other.path != path) {
+                taken.push(Taken { path: path.to_owned(), parameter: parameter.clone(), layer });
+            }
+        }
+    }
+}
+
+fn ports<V: Value + ?Sized>(value: &V) -> Vec<Port> {
+    let mut ports = Vec::new();
+    value.each(&mut |tensor| {
+        ports.push(Port {
+            id: tensor.id(),
+            dims: tensor.dims().to_vec(),
+            dtype: tensor.dtype(),
+            tracked: tensor.track_op(),
+        });
+    });
+    ports
+}
+
+/// The identity, which tells when the gradient of a stage's output is known.
+struct Probe {
+    node: usize,
+    keep: bool,
+    passed: Arc<Mutex<Vec<Passed>>>,
+}
+
+impl CustomOp1 for Probe {
+    fn name(&self) -> &'static str {
+        "probe"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        Ok((storage.try_clone(layout)?, layout.shape().clone()))
+    }
+
+    fn cuda_fwd(&self, storage: &CudaStorage, layout: &Layout) -> candle_core::Result<(CudaStorage, Shape)> {
+        Ok((storage.try_clone(layout)?, layout.shape().clone()))
+    }
+
+    fn bwd(&self, _x: &Tensor, _y: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let gradient = gradient.clone();
+        let kept = self.keep.then(|| gradient.clone());
+        let passed = Passed { node: self.node, at: Instant::now(), gradient: kept };
+        self.passed.lock().unwrap_or_else(PoisonError::into_inner).push(passed);
+        Ok(Some(gradient))
+    }
+}

@@ -1,0 +1,98 @@
+use candle_core::Tensor;
+use layerfn::{Network, Result, network, parameter_scope};
+
+use super::layers::{dense, fully_connected, relu, scaling};
+use super::{error_of, input, paths_of};
+
+/// Paths of the weights of `net` on two features.
+fn weights(net: &Network<impl Fn(&Tensor) -> Result<Tensor>>) -> Result<Vec<String>> {
+    let paths = paths_of(|| net.forward(&input(2)?).map(drop))?;
+    Ok(paths.into_iter().filter(|path| path.ends_with("/W")).collect())
+}
+
+#[test]
+fn a_label_is_the_name() -> Result<()> {
+    assert_eq!(weights(&network! { c1: dense(2) -> relu -> c2: dense(2) })?, ["c1/dense/W", "c2/dense/W"]);
+    Ok(())
+}
+
+#[test]
+fn unlabelled_stages_of_one_name_are_numbered() -> Result<()> {
+    let net = network! { dense(2) -> dense(2) -> relu -> dense(2) };
+    assert_eq!(weights(&net)?, ["dense/W", "dense_2/dense/W", "dense_3/dense/W"]);
+    Ok(())
+}
+
+#[test]
+fn appending_or_labelling_changes_no_path() -> Result<()> {
+    let before = weights(&network! { dense(2) -> relu -> dense(2) })?;
+    let appended = weights(&network! { dense(2) -> relu -> dense(2) -> scaling -> dense(2) })?;
+    assert_eq!(appended[..2], before);
+    let inserted = weights(&network! { dense(2) -> new: dense(2) -> relu -> named(2) -> dense(2) })?;
+    fn named(x: &Tensor, n: usize) -> layerfn::Result<Tensor> {
+        dense(x, n).name("other").call()
+    }
+    assert_eq!(inserted, ["dense/W", "new/dense/W", "other/dense/W", "dense_2/dense/W"]);
+    let explicit = weights(&network! { dense(2) -> dense(2, name = "mine") -> dense(2) })?;
+    assert_eq!(explicit, ["dense/W", "mine/dense/W", "dense_2/dense/W"]);
+    Ok(())
+}
+
+#[test]
+fn labelled_blocks_number_for_themselves() -> Result<()> {
+    let net = network! { dense(2) -> a: { dense(2) -> dense(2) } -> { dense(2) } -> dense(2) };
+    assert_eq!(
+        weights(&net)?,
+        ["dense/W", "a/dense/W", "a/dense_2/dense/W", "dense_2/dense/W", "dense_3/dense/W"]
+    );
+    Ok(())
+}
+
+#[test]
+fn an_alias_does_not_share_by_accident() {
+    let net = network! { dense(2) -> relu -> fully_connected(2) };
+    let error = error_of(|| parameter_scope("net", || net.forward(&input(2)?)));
+    let line = line!() - 2;
+    let file = file!();
+    assert_eq!(
+        error,
+        format!(
+            "net/dense: dense: the stages at {file}:{line}:26 and {file}:{line}:46 both have the path `net/dense`; \
+             label one of them, as in `label: ..`, or write `shared label: ..` at both to use the same parameters"
+        )
+    );
+}
+
+#[test]
+fn shared_labels_share() -> Result<()> {
+    let net = network! { shared tied: dense(2) -> relu -> shared tied: dense(2) };
+    assert_eq!(weights(&net)?, ["tied/dense/W"]);
+    Ok(())
+}
+
+#[test]
+fn a_loop_takes_its_index_into_the_label() -> Result<()> {
+    let net = network! { for i in 0..2 { block[i]: { dense(2) -> relu } } -> dense(1) };
+    assert_eq!(weights(&net)?, ["block0/dense/W", "block1/dense/W", "dense/W"]);
+    let error = error_of(|| network! { for _ in 0..2 { dense(2) } }.forward(&input(2)?));
+    assert!(error.contains("runs again under the path `dense`; give its label an index"), "{error}");
+    let tied = network! { for _ in 0..2 { shared step: { dense(2) -> relu } } };
+    assert_eq!(weights(&tied)?, ["step/dense/W"]);
+    Ok(())
+}
+
+#[test]
+fn a_network_may_run_twice() -> Result<()> {
+    let net = network! { dense(2) };
+    let siamese = network! { (|x: &Tensor| net.forward(&net.forward(x)?)) -> (|x: &Tensor| net(x)) };
+    let paths = paths_of(|| {
+        net.forward(&input(2)?)?;
+        net.forward(&input(2)?)?;
+        Ok(())
+    })?;
+    assert_eq!(paths, ["dense/W", "dense/b"]);
+    assert_eq!(weights(&siamese)?, ["dense/W"]);
+    let twice = network! { net -> net };
+    assert_eq!(weights(&twice)?, ["dense/W", "net_2/dense/W"]);
+    Ok(())
+}
