@@ -55,7 +55,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (name, network) in [("float", &float), ("ternary", &quantized)] {
         let store = ParameterStore::new();
         let accuracy = store.enter(|| train_and_test(network, &mnist, if smoke { 1 } else { 5 }))?;
-        let first = store.parameters().iter().find(|(path, _)| path.ends_with("W_q")).map(|(_, w)| w.var().clone());
+        let first =
+            store.parameters().iter().find(|(path, _)| path.ends_with("W_q")).map(|(_, w)| w.var().clone());
         let values = match first {
             Some(w) => format!("{} values in an output's weights", distinct(&w.get_on_dim(1, 0)?)?),
             None => "any value".to_owned(),
@@ -78,7 +79,10 @@ fn train_and_test(network: &Network, mnist: &Mnist, epochs: usize) -> Result<f64
             let loss = mean_softmax_cross_entropy(&network.forward(&batch.images)?, &batch.labels, 1)?;
             let optimizer = match &mut optimizer {
                 Some(optimizer) => optimizer,
-                none => none.insert(AdamW::new(get_parameters().vars(), ParamsAdamW { lr: 2e-3, ..Default::default() })?),
+                none => none.insert(AdamW::new(
+                    get_parameters().vars(),
+                    ParamsAdamW { lr: 2e-3, ..Default::default() },
+                )?),
             };
             optimizer.backward_step(&loss)?;
         }
@@ -98,7 +102,8 @@ fn test(network: &Network, digits: &Digits) -> Result<f64, Box<dyn Error>> {
 }
 
 fn distinct(tensor: &Tensor) -> Result<usize, Box<dyn Error>> {
-    let mut bits: Vec<u32> = tensor.flatten_all()?.to_vec1::<f32>()?.into_iter().map(|x| (x + 0.0).to_bits()).collect();
+    let mut bits: Vec<u32> =
+        tensor.flatten_all()?.to_vec1::<f32>()?.into_iter().map(|x| (x + 0.0).to_bits()).collect();
     bits.sort_unstable();
     bits.dedup();
     Ok(bits.len())
