@@ -95,7 +95,7 @@ impl Inq {
                 SelectionAlgorithm::Random => draws += self.fix_random(&mut indicators, draws, rng),
             }
         }
-        self.round(&mut weights, &indicators, w.dtype());
+        self.round(&mut weights, &indicators);
         let like = |values: Vec<f64>, tensor: &Tensor| -> Result<Tensor> {
             Ok(Tensor::from_vec(values, tensor.dims(), tensor.device())?.to_dtype(tensor.dtype())?)
         };
@@ -124,30 +124,27 @@ impl Inq {
         if seeded.is_some() { drawn } else { 0 }
     }
 
-    fn round(&self, weights: &mut [f64], indicators: &[f64], dtype: DType) {
-        // NNabla compares the bound's logarithm with a double, but each weight's with a number of its own type; on
-        // a weight of exactly 1.5 times a power of two that decides.
-        let (bound_rounds_up_from, rounds_up_from) = match dtype {
-            DType::F64 => (1.5f64.log2(), 1.5f64.log2()),
-            _ => (1.5f64.log2(), f64::from(1.5f64.log2() as f32)),
-        };
+    fn round(&self, weights: &mut [f64], indicators: &[f64]) {
         let largest = weights.iter().fold(0.0, |largest: f64, weight| largest.max(weight.abs()));
-        let n1 = exponent(if largest == 0.0 { 1.0 } else { largest }, dtype, bound_rounds_up_from);
+        let n1 = exponent(if largest == 0.0 { 1.0 } else { largest }, 1.5f64.log2());
         let n2 = n1 + 1.0 - 2f64.powi(self.num_bits as i32 - 2);
+        let step = f64::from(1.5f64.log2() as f32);
         for (weight, _) in weights.iter_mut().zip(indicators).filter(|(_, fixed)| **fixed != 0.0) {
             *weight = match weight.abs() {
                 size if size < (n2 - 1.0).exp2() => 0.0,
-                size => exponent(size, dtype, rounds_up_from).clamp(n2, n1).exp2().copysign(*weight),
+                size => exponent(size, step).clamp(n2, n1).exp2().copysign(*weight),
             };
         }
     }
 }
 
-/// The exponent of the power of two below `x`, one more if the rest of its logarithm is at least `rounds_up_from`. The
-/// logarithm has the precision of the weights.
-fn exponent(x: f64, dtype: DType, rounds_up_from: f64) -> f64 {
-    let log = if dtype == DType::F64 { x.log2() } else { f64::from((x as f32).log2()) };
-    log.floor() + f64::from(u8::from(log - log.floor() >= rounds_up_from))
+/// The exponent of the power of two that is nearest, up to 1.5 (whose logarithm is `step`) downwards.
+///
+/// The logarithm is taken in single precision and `step` is rounded to it for weights but not for the largest one,
+/// as in NNabla: that decides where a weight is 1.5 times a power of two.
+fn exponent(x: f64, step: f64) -> f64 {
+    let log = (x as f32).log2();
+    f64::from(log.floor()) + f64::from(u8::from(f64::from(log - log.floor()) >= step))
 }
 
 /// Fixes half of the free weights, rounded down, largest first.

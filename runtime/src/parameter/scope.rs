@@ -187,8 +187,12 @@ pub fn get_parameters() -> Parameters {
 #[must_use]
 pub fn get_all_parameters() -> Parameters {
     let listed = |path: &str| !path.rsplit('/').next().is_some_and(|name| name.starts_with('_'));
-    let all = with(|context| context.store.parameters_under(&context.path));
-    all.into_iter().filter(|(path, _)| listed(path)).collect()
+    parameters_with_state().into_iter().filter(|(path, _)| listed(path)).collect()
+}
+
+/// All parameters of the current scope, private state too: what is saved.
+pub(crate) fn parameters_with_state() -> Parameters {
+    with(|context| context.store.parameters_under(&context.path))
 }
 
 /// The parameter at `path` in the current scope.
