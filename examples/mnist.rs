@@ -22,7 +22,7 @@ const BATCH: usize = 64;
 /// Images to test at once: memory, not speed, asks for a limit.
 const TEST_BATCH: usize = 500;
 /// Learning rate at the start; it falls to 0 along a cosine.
-const LEARNING_RATE: f64 = 2e-3;
+const LEARNING_RATE: f64 = 4e-3;
 /// Training images are moved by up to so many pixels.
 const SHIFT: usize = 2;
 /// How much of a label goes to all digits alike.
