@@ -3,6 +3,8 @@
 use candle_core::{DType, Device, Tensor, Var};
 use layerfn::Result;
 
+pub mod support;
+
 /// Repeatable values in (-1, 1), another sequence for each `seed`; no two of them are equal.
 pub fn values(dims: impl Into<Vec<usize>>, seed: u64) -> Tensor {
     let dims = dims.into();

@@ -1,4 +1,58 @@
-//! Declarative neural-network layers.
+//! Declarative neural-network layers on [candle](candle_core) tensors.
+//!
+//! A layer is a function: it takes tensors and options, creates its parameters in the current *parameter scope* or finds
+//! them there again, and returns tensors. The style, the layers, their names and their numbers are those of NNabla's
+//! *parametric functions*.
+//!
+//! ```
+//! use layerfn::prelude::*;
+//!
+//! let x = Tensor::zeros((8, 3, 32, 32), DType::F32, &Device::Cpu)?;
+//!
+//! // A call: required arguments by position, options by name, `call()` runs it.
+//! let y = convolution(&x, 16, (5, 5)).pad((2, 2)).name("c1").call()?;
+//! assert_eq!(y.dims(), [8, 16, 32, 32]);
+//!
+//! // Its parameters, by path.
+//! assert_eq!(get_parameters().paths().collect::<Vec<_>>(), ["c1/conv/W", "c1/conv/b"]);
+//!
+//! // The same layers as a network.
+//! let net = network! { < c1: conv(16, (5, 5), pad = (2, 2)) -> bn -> relu -> out: affine(10) > };
+//! assert_eq!(net.forward(&x)?.dims(), [8, 10]);
+//! # Ok::<(), layerfn::Error>(())
+//! ```
+//!
+//! # Where to look
+//!
+//! | for | see |
+//! | --- | --- |
+//! | the layers | [`LAYERS`] and the functions in this page, from [`affine`](fn@affine) to [`lstm`](fn@lstm) |
+//! | a layer of one's own | [`parametric_function`] |
+//! | networks | [`network!`] and [`Network`] |
+//! | functions without parameters | [`functions`] |
+//! | parameters and scopes | [`parameter_scope`], [`get_parameters`], [`ParameterStore`] |
+//! | first values | [`Initializer`] |
+//! | training and testing | [`test_mode`], [`no_grad`] |
+//! | files | [`save_parameters`], [`load_parameters`] |
+//!
+//! # Where NNabla's page and its behaviour differ
+//!
+//! The layers follow the documentation of NNabla 1.0. Where NNabla computes something else than its page says, they
+//! compute what NNabla computes, and where it fails for no reason, they work:
+//!
+//! | layer | the page says | here, as in NNabla unless noted |
+//! | --- | --- | --- |
+//! | all weights | Glorot limit √(6/(NK+M)) | as the page; NNabla today draws within √(6/(K(N+M))): [`Initializer::xavier_uniform`] |
+//! | [`prelu`](fn@prelu) | the slope starts at −1 | as the page; NNabla today starts at 0.25: `.slope_init(0.25)` |
+//! | [`batch_normalization`](fn@batch_normalization) | running variance of the batch variance | the *unbiased* variance goes into the running one; with several `axes` the running statistics stay as they are |
+//! | [`mean_subtraction`](fn@mean_subtraction) | subtracts the batch mean; `update_running_mean` stops the update | subtracts the *updated running* mean; `update_running_mean` asks for the update |
+//! | [`embed`](fn@embed) | – | an index out of range is an error; NNabla reads foreign memory |
+//! | [`binary_weight_affine`](fn@binary_weight_affine), [`binary_weight_convolution`](fn@binary_weight_convolution) | α = 1 / ‖w‖₁ | α is the *mean* of \|w\|; no gradient flows through α |
+//! | binary and INQ convolutions | have a `group` | `group > 1` works; NNabla refuses it |
+//! | [`cpd3_convolution`](fn@cpd3_convolution) | registers `I`, `K`, `O` | the order is `I`, `O`, `K`; λ sits in `O` |
+//! | fixed-point and Pow2 layers | register `W`, `b`, `W_q`, `b_q` | the order is `W`, `W_q`, `b`, `b_q`; `W_q` and `b_q` exist only if something is quantized |
+//! | [`pow2_quantized_affine`](fn@pow2_quantized_affine), [`pow2_quantized_convolution`](fn@pow2_quantized_convolution) | values between 2^m and 2^−m | between 2^m and 2^(m−2^n'+1), see the formula there |
+//! | [`depthwise_convolution`](fn@depthwise_convolution), [`depthwise_deconvolution`](fn@depthwise_deconvolution), [`svd_convolution`](fn@svd_convolution) | N-D | three spatial axes work; NNabla has one and two |
 
 // Generated code names the crate as its users do.
 extern crate self as layerfn;
@@ -13,10 +67,13 @@ mod kernels;
 mod mode;
 mod network;
 mod parameter;
+mod parametric_functions;
+pub mod prelude;
 mod rng;
 
 pub use dims::{Dims, PerAxis};
 pub use error::{Error, Result};
+/// Makes a function a layer.
 #[doc = include_str!("macro_docs/parametric_function.md")]
 pub use layerfn_macros::parametric_function;
 
@@ -32,6 +89,16 @@ pub use network::{BoxedForward, IntoValue, Network, NetworkT, Stage, Value};
 pub use parameter::{
     ArgumentInfo, GetParameterOrCreate, LayerInfo, Parameter, ParameterInfo, ParameterStore, Parameters,
     ParametricFunction, clear_parameters, current_parameter_scope, get_all_parameters, get_parameter,
-    get_parameter_or_create, get_parameters, no_grad, parameter_scope, pop_parameter, set_parameter,
+    get_parameter_or_create, get_parameters, initial_value, no_grad, parameter_scope, pop_parameter,
+    set_parameter,
+};
+pub use parametric_functions::*;
+/// Short names for chains.
+pub use parametric_functions::{
+    average_pooling as avg_pool, batch_normalization as bn, convolution as conv, max_pooling as max_pool,
 };
 pub use rng::Rng;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

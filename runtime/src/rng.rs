@@ -63,8 +63,23 @@ impl Rng {
         })
     }
 
+    /// Leaves out `n` results of [`next_u32`](Self::next_u32).
+    pub(crate) fn skip(&self, n: u64) {
+        self.with(|state| {
+            for _ in 0..n {
+                state.mt.next_u32();
+            }
+        });
+    }
+
     fn with<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
         f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl From<&Rng> for Rng {
+    fn from(rng: &Rng) -> Self {
+        rng.clone()
     }
 }
 

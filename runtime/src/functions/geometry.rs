@@ -102,6 +102,12 @@ macro_rules! accessors {
                 &self.0.output_spatial
             }
 
+            /// # Errors
+            /// [`Error::InvalidArgument`] if there can't be `outmaps` output channels.
+            pub fn check_outmaps(&self, outmaps: usize) -> Result<()> {
+                self.0.check_outmaps(outmaps)
+            }
+
             /// Sizes of the output for `outmaps` output channels.
             #[must_use]
             pub fn output_dims(&self, outmaps: usize) -> Vec<usize> {
@@ -145,6 +151,31 @@ impl ConvGeometry {
             sizes.output_spatial.push(slack / sizes.stride[axis] + 1);
         }
         Ok(Self(sizes))
+    }
+
+    /// The sizes of a depthwise convolution: every channel is a group of its own.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn depthwise(
+        input_dims: &[usize],
+        kernel: &PerAxis,
+        pad: &PerAxis,
+        stride: &PerAxis,
+        dilation: &PerAxis,
+        base_axis: usize,
+    ) -> Result<Self> {
+        let group = channels(input_dims, base_axis);
+        Self::new(input_dims, kernel, pad, stride, dilation, group, base_axis)
+    }
+
+    /// The sizes of a convolution with a kernel of 1 on every axis.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn pointwise(input_dims: &[usize], base_axis: usize) -> Result<Self> {
+        let one = PerAxis::Every(1);
+        Self::new(input_dims, &one, &PerAxis::Every(0), &one, &one, 1, base_axis)
     }
 
     /// The kernel's view; the axes in front of the channels become one.
@@ -195,6 +226,30 @@ impl DeconvGeometry {
             sizes.output_spatial.push(output);
         }
         Ok(Self(sizes))
+    }
+
+    /// The sizes of a depthwise deconvolution: `divisor` channels are summed to one.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); and if `divisor` does not divide the channels.
+    pub fn depthwise(
+        input_dims: &[usize],
+        divisor: usize,
+        kernel: &PerAxis,
+        pad: &PerAxis,
+        stride: &PerAxis,
+        dilation: &PerAxis,
+        base_axis: usize,
+    ) -> Result<Self> {
+        let inmaps = channels(input_dims, base_axis);
+        if divisor == 0 || !inmaps.is_multiple_of(divisor) {
+            return Err(Error::invalid(
+                "divisor",
+                format!("must divide the {inmaps} input channels"),
+                divisor,
+            ));
+        }
+        Self::new(input_dims, kernel, pad, stride, dilation, inmaps / divisor, base_axis)
     }
 
     /// The convolution of which this is the transpose.
@@ -286,6 +341,11 @@ impl Sizes {
         };
         Ok(Convolution { n_images, inmaps, outmaps, group: self.group, window })
     }
+}
+
+/// Channels of the input; if it has none, the check of the rank says so.
+fn channels(input_dims: &[usize], base_axis: usize) -> usize {
+    input_dims.get(base_axis).copied().unwrap_or(1).max(1)
 }
 
 /// An axis of `size` with `pad` on both sides.

@@ -5,9 +5,37 @@
 //! not be contiguous. Bad input is an [`Error`](crate::Error), never a panic. Results do not depend on the number of
 //! threads.
 
+mod activation;
+mod affine;
 mod convolution;
+mod embed;
+mod factorization;
 mod geometry;
+mod inq;
+mod loss;
+mod lstm;
 mod node;
+mod normalization;
+mod pooling;
+mod quantization;
 
+pub use activation::{
+    dropout, elu, gelu, hard_sigmoid, leaky_relu, log_softmax, prelu, relu, selu, sigmoid, silu, softmax,
+    softplus, tanh,
+};
+pub use affine::affine;
 pub use convolution::{convolution, deconvolution};
+pub use embed::embed;
+pub use factorization::{Cpd3Options, check_rank, cpd3_factors, svd_factors, svd_factors_by_map};
 pub use geometry::{ConvGeometry, DeconvGeometry};
+pub use inq::{Inq, InqStep, SelectionAlgorithm};
+pub use loss::{
+    mean_softmax_cross_entropy, mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy,
+    squared_error,
+};
+pub use lstm::lstm_step;
+pub use normalization::{batch_normalization, batch_normalization_by, subtract_mean};
+pub use pooling::{average_pooling, global_average_pooling, max_pooling};
+pub use quantization::{
+    BinaryWeight, FixedPoint, Pow2, Prune, Transform, binary_connect, binary_weight, straight_through,
+};

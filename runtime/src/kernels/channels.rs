@@ -97,7 +97,7 @@ impl Channels {
                 let start = n * self.row() + c * self.inner;
                 let (a, b) = (&a[start..][..self.inner], &b[start..][..self.inner]);
                 for (a, b) in a.chunks(RUN).zip(b.chunks(RUN)) {
-                    add(&mut totals, &sum_run(a, b, |a, b| term(c, a, b)).map(Float::to_f64));
+                    add(&mut totals, &sum_run(a, b, |a, b| term(c, a, b)).map(Float::wide));
                 }
             }
             totals
@@ -124,7 +124,7 @@ impl Channels {
                 let mut elements = a[range.clone()].iter().zip(&b[range]);
                 for (c, totals) in totals.iter_mut().enumerate() {
                     for (a, b) in elements.by_ref().take(self.inner) {
-                        add(totals, &term(c, *a, *b).map(Float::to_f64));
+                        add(totals, &term(c, *a, *b).map(Float::wide));
                     }
                 }
             }
@@ -151,7 +151,7 @@ pub(crate) fn channel_sums<T: Float>(x: &[T], inner: usize, sums: &mut [T]) {
     let row = sums.len() * inner;
     let channels = Channels { outer: if row == 0 { 0 } else { x.len() / row }, channels: sums.len(), inner };
     for (sum, [total]) in sums.iter_mut().zip(channels.sums(x, x, |_, x, _| [x])) {
-        *sum = T::from_f64(total);
+        *sum = T::of(total);
     }
 }
 

@@ -22,12 +22,17 @@ pub(crate) trait Float:
     const ZERO: Self;
     const ONE: Self;
 
-    fn from_f64(value: f64) -> Self;
-    fn to_f64(self) -> f64;
+    fn of(value: f64) -> Self;
+    fn wide(self) -> f64;
     fn abs(self) -> Self;
     fn exp(self) -> Self;
     fn exp_m1(self) -> Self;
+    fn floor(self) -> Self;
+    fn is_nan(self) -> bool;
     fn ln(self) -> Self;
+    fn log2(self) -> Self;
+    /// To the nearest integer, halves away from zero.
+    fn round(self) -> Self;
     fn ln_1p(self) -> Self;
     fn sqrt(self) -> Self;
     fn tanh(self) -> Self;
@@ -47,10 +52,10 @@ macro_rules! float {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
 
-            fn from_f64(value: f64) -> Self {
+            fn of(value: f64) -> Self {
                 value as $T
             }
-            fn to_f64(self) -> f64 {
+            fn wide(self) -> f64 {
                 f64::from(self)
             }
             fn abs(self) -> Self {
@@ -61,6 +66,18 @@ macro_rules! float {
             }
             fn exp_m1(self) -> Self {
                 self.exp_m1()
+            }
+            fn floor(self) -> Self {
+                self.floor()
+            }
+            fn is_nan(self) -> bool {
+                self.is_nan()
+            }
+            fn log2(self) -> Self {
+                self.log2()
+            }
+            fn round(self) -> Self {
+                self.round()
             }
             fn ln(self) -> Self {
                 self.ln()

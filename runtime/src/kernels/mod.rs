@@ -6,12 +6,25 @@
 mod channels;
 mod convolution;
 mod depthwise;
+mod elementwise;
 mod float;
 mod gemm;
+mod lookup;
+pub(crate) mod lstm;
 mod parallel;
+mod pooling;
+mod softmax;
 mod window;
 
-pub(crate) use channels::channel_sums;
+pub(crate) use channels::{Channels, channel_sums};
 pub(crate) use convolution::Convolution;
+pub(crate) use elementwise::{map, zip, zip3};
 pub(crate) use float::Float;
+pub(crate) use gemm::{Mat, MatMut, Threads, gemm};
+pub(crate) use lookup::{gather_rows, scatter_add_rows};
+pub(crate) use pooling::{average_pool, average_pool_gradient, max_pool, max_pool_gradient};
+pub(crate) use softmax::{
+    Lanes, cross_entropy, cross_entropy_gradient, log_softmax, log_softmax_gradient, softmax,
+    softmax_gradient,
+};
 pub(crate) use window::Window;

@@ -162,7 +162,9 @@ impl Recorder {
             let node = &mut state.nodes[index];
             if node.layer.is_none() && node.kind == Kind::Call {
                 node.layer = Some(info);
-                path.clone_into(&mut node.path);
+                if !info.scope.is_empty() {
+                    path.clone_into(&mut node.path);
+                }
             }
         }
     }

@@ -27,7 +27,7 @@ pub(crate) trait Observer {
     fn takes_parameter(&self, path: &str, parameter: &Parameter);
 
     /// The layer that began last has ended, with an error or a panic perhaps.
-    fn layer_ends(&self);
+    fn layer_ends(&self, info: &'static LayerInfo);
 }
 
 /// Makes `observer` the thread's and returns the one before.
@@ -181,9 +181,14 @@ pub fn get_parameters() -> Parameters {
 }
 
 /// The parameters of the current scope, those with `need_grad` false too.
+///
+/// A name that starts with `_` is private state of its layer: it is saved and loaded with the others and found by
+/// [`get_parameter`], but not listed.
 #[must_use]
 pub fn get_all_parameters() -> Parameters {
-    with(|context| context.store.parameters_under(&context.path))
+    let listed = |path: &str| !path.rsplit('/').next().is_some_and(|name| name.starts_with('_'));
+    let all = with(|context| context.store.parameters_under(&context.path));
+    all.into_iter().filter(|(path, _)| listed(path)).collect()
 }
 
 /// The parameter at `path` in the current scope.
@@ -310,7 +315,7 @@ fn take(
         Some(parameter) => parameter,
         None => {
             let initial = initial();
-            let stream = || store.stream(&request, initial.key());
+            let stream = || store.stream(&path, &shape, initial.key());
             let value = initial.generate(&shape, flags.dtype, &flags.device, stream)?;
             store.insert_new(&request, &value)?
         }
@@ -329,6 +334,18 @@ fn take(
     }
     // A parameter stored in another precision than the input's takes part in the input's.
     Ok(if tensor.dtype() == flags.dtype { tensor } else { tensor.to_dtype(flags.dtype)? })
+}
+
+/// The first value that a parameter `name` of this shape would have in the current scope; nothing is registered.
+///
+/// For layers whose parameters follow from another tensor, as the factors of a weight do.
+///
+/// # Errors
+/// Those of [`Initializer::generate`].
+pub fn initial_value(name: &str, shape: &[usize], initializer: &Initializer) -> Result<Tensor> {
+    let (store, path, flags) =
+        with(|context| (context.store.clone(), join(&context.path, name), context.flags.clone()));
+    initializer.generate(shape, flags.dtype, &flags.device, || store.stream(&path, shape, initializer.key()))
 }
 
 /// What the code generated for a layer says of one call.
@@ -359,7 +376,7 @@ pub fn call_layer<T>(call: LayerCall<'_>, body: impl FnOnce() -> Result<T>) -> R
         flags.dtype = if like.dtype().is_float() { like.dtype() } else { DType::F32 };
     }
     let _restore = enter(&[call.name.unwrap_or_default(), call.info.scope], Some(flags));
-    let observed = LayerEnds(with(|context| context.observer.clone()));
+    let observed = LayerEnds(with(|context| context.observer.clone()), call.info);
     let begun = match &observed.0 {
         Some(observer) => observer.layer_begins(&current_parameter_scope(), call.info),
         None => Ok(()),
@@ -373,12 +390,12 @@ pub fn call_layer<T>(call: LayerCall<'_>, body: impl FnOnce() -> Result<T>) -> R
 }
 
 /// Tells the observer when dropped.
-struct LayerEnds(Option<Rc<dyn Observer>>);
+struct LayerEnds(Option<Rc<dyn Observer>>, &'static LayerInfo);
 
 impl Drop for LayerEnds {
     fn drop(&mut self) {
         if let Some(observer) = &self.0 {
-            observer.layer_ends();
+            observer.layer_ends(self.1);
         }
     }
 }

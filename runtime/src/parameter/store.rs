@@ -151,6 +151,7 @@ impl IntoIterator for Parameters {
 pub struct ParameterStore {
     tree: Arc<Mutex<Scope>>,
     seed: u64,
+    noise: Rng,
 }
 
 /// The members of a scope in the order in which they were first entered or registered.
@@ -187,7 +188,8 @@ impl ParameterStore {
     /// An empty store whose initial values follow from `seed`.
     #[must_use]
     pub fn with_seed(seed: u64) -> Self {
-        Self { tree: Arc::default(), seed }
+        let [low, high] = wide(seed);
+        Self { tree: Arc::default(), seed, noise: Rng::from_key(&[low, high]) }
     }
 
     /// The store in which layers called now on this thread keep their parameters.
@@ -208,8 +210,15 @@ impl ParameterStore {
         self.seed
     }
 
+    /// The generator of what is random in a forward pass, such as dropout: seeded once, by the store's seed.
+    #[must_use]
+    pub fn rng(&self) -> Rng {
+        self.noise.clone()
+    }
+
     /// All parameters: depth first over the scopes, members in the order of registration, a sub-scope where it was
-    /// first entered. NNabla lists and saves them in this order.
+    /// first entered. NNabla lists and saves them in this order. Private state, whose name starts with `_`, is among
+    /// them.
     #[must_use]
     pub fn parameters(&self) -> Parameters {
         self.parameters_under("")
@@ -339,15 +348,12 @@ impl ParameterStore {
 
     /// The generator of one parameter's initial value. Every part of the key is preceded by its length, so that
     /// `ab/c` and `a/bc` differ. What can be long comes last: the generator reads 624 words.
-    pub(super) fn stream(&self, request: &Request<'_>, initializer: [u64; 3]) -> Rng {
-        fn wide(value: u64) -> [u32; 2] {
-            [value as u32, (value >> 32) as u32]
-        }
+    pub(super) fn stream(&self, path: &str, shape: &[usize], initializer: [u64; 3]) -> Rng {
         let mut key = wide(self.seed).to_vec();
         key.extend(initializer.into_iter().flat_map(wide));
-        key.push(request.shape.len() as u32);
-        key.extend(request.shape.iter().flat_map(|&size| wide(size as u64)));
-        for segment in segments(request.path) {
+        key.push(shape.len() as u32);
+        key.extend(shape.iter().flat_map(|&size| wide(size as u64)));
+        for segment in segments(path) {
             key.push(segment.len() as u32);
             key.extend(
                 segment
@@ -377,6 +383,10 @@ impl std::fmt::Debug for ParameterStore {
         let shapes = parameters.iter().map(|(path, parameter)| (path, parameter.var.dims().to_vec()));
         f.debug_map().entries(shapes).finish()
     }
+}
+
+fn wide(value: u64) -> [u32; 2] {
+    [value as u32, (value >> 32) as u32]
 }
 
 /// The parts of a path; empty ones do not count, so `/a//b/` is `a/b`.

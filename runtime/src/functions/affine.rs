@@ -1,0 +1,142 @@
+//! Affine maps: a matrix product with a bias.
+
+use candle_core::Tensor;
+
+use super::node::{attach, compute, element_count, for_float, tracked, widened};
+use crate::kernels::{Float, Mat, MatMut, Threads, channel_sums, gemm};
+use crate::{Error, Result};
+
+/// `y = x W + b`, with the axes from `base_axis` on taken as one.
+///
+/// # Shapes
+/// - `inp`: `(N.., D..)`; `N..` are the `base_axis` leading axes, the product of `D..` is `inmaps`
+/// - `w`: `(inmaps, outmaps..)`
+/// - `b`: `(outmaps..)`
+/// - output: `(N.., outmaps..)`
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if the sizes do not fit together.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// let x = Tensor::new(&[[[1f32, 2.]], [[3., 4.]]], &Device::Cpu)?;
+/// let w = Tensor::new(&[[1f32, 0., 1.], [0., 1., 1.]], &Device::Cpu)?;
+/// let b = Tensor::new(&[0f32, 0., 10.], &Device::Cpu)?;
+/// let y = layerfn::functions::affine(&x, &w, Some(&b), 1)?;
+/// assert_eq!(y.to_vec2::<f32>()?, [[1., 2., 13.], [3., 4., 17.]]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn affine(inp: &Tensor, w: &Tensor, b: Option<&Tensor>, base_axis: usize) -> Result<Tensor> {
+    let plan = Plan::new(inp, w, b, base_axis)?;
+    let mut output_dims = inp.dims()[..base_axis].to_vec();
+    output_dims.extend(&w.dims()[1..]);
+    let dtype = inp.dtype();
+    let Some(b) = b else {
+        let [inp, w] = widened("affine", [inp, w])?;
+        let y = for_float!(inp.dtype(), T => {
+            let y = compute::<T, 2>(output_dims, [&inp, &w], |[x, w], y| plan.forward(x, w, None, y))?;
+            let rule = Rule { plan, inp: inp.clone(), w: w.clone(), needed: tracked([&inp, &w, &w]) };
+            attach("affine", [&inp, &w], y, move |_, dy| {
+                let [dx, dw, _] = rule.gradients::<T>(dy, None)?;
+                Ok([dx, dw])
+            })
+        })?;
+        return Ok(y.to_dtype(dtype)?);
+    };
+    let [inp, w, b] = widened("affine", [inp, w, b])?;
+    let y = for_float!(inp.dtype(), T => {
+        let y = compute::<T, 3>(output_dims, [&inp, &w, &b], |[x, w, b], y| plan.forward(x, w, Some(b), y))?;
+        let rule = Rule { plan, inp: inp.clone(), w: w.clone(), needed: tracked([&inp, &w, &b]) };
+        let bias_dims = b.dims().to_vec();
+        attach("affine", [&inp, &w, &b], y, move |_, dy| rule.gradients::<T>(dy, Some(&bias_dims)))
+    })?;
+    Ok(y.to_dtype(dtype)?)
+}
+
+/// Sizes of the matrices: `(rows, inmaps) x (inmaps, outmaps)`.
+#[derive(Clone, Copy)]
+struct Plan {
+    rows: usize,
+    inmaps: usize,
+    outmaps: usize,
+}
+
+impl Plan {
+    fn new(inp: &Tensor, w: &Tensor, b: Option<&Tensor>, base_axis: usize) -> Result<Self> {
+        let dims = inp.dims();
+        if base_axis > dims.len() {
+            return Err(Error::invalid(
+                "base_axis",
+                format!("must be at most {}, the input's rank", dims.len()),
+                base_axis,
+            ));
+        }
+        let rows = element_count(&dims[..base_axis])?;
+        let inmaps = element_count(&dims[base_axis..])?;
+        let Some((&w_inmaps, outmaps)) = w.dims().split_first() else {
+            return Err(Error::invalid("W", "must have shape (inmaps, outmaps..)", w.dims()));
+        };
+        if w_inmaps != inmaps {
+            let reason = format!("must have {inmaps} rows for input {dims:?} with `base_axis` {base_axis}");
+            return Err(Error::invalid("W", reason, w.dims()));
+        }
+        if let Some(b) = b.filter(|b| b.dims() != outmaps) {
+            return Err(Error::invalid(
+                "b",
+                format!("must have shape {outmaps:?} as `W` gives it"),
+                b.dims(),
+            ));
+        }
+        Ok(Self { rows, inmaps, outmaps: element_count(outmaps)? })
+    }
+
+    fn forward<T: Float>(&self, x: &[T], w: &[T], b: Option<&[T]>, y: &mut [T]) {
+        let Self { rows, inmaps, outmaps } = *self;
+        if let Some(b) = b.filter(|b| !b.is_empty()) {
+            for y in y.chunks_exact_mut(outmaps) {
+                y.copy_from_slice(b);
+            }
+        }
+        let (x, w) = (Mat::new(x, rows, inmaps, inmaps), Mat::new(w, inmaps, outmaps, outmaps));
+        gemm(MatMut::new(y, rows, outmaps, outmaps), x, w, b.is_some(), Threads::All);
+    }
+}
+
+/// What the backward pass needs to know.
+struct Rule {
+    plan: Plan,
+    inp: Tensor,
+    w: Tensor,
+    needed: [bool; 3],
+}
+
+impl Rule {
+    fn gradients<T: super::node::Element>(
+        &self,
+        dy: &Tensor,
+        bias_dims: Option<&[usize]>,
+    ) -> super::node::Gradients<3> {
+        let Plan { rows, inmaps, outmaps } = self.plan;
+        let mut gradients = [None, None, None];
+        if self.needed[0] {
+            let dx = compute::<T, 2>(self.inp.dims(), [dy, &self.w], |[dy, w], dx| {
+                let (dy, w) = (Mat::new(dy, rows, outmaps, outmaps), Mat::new(w, inmaps, outmaps, outmaps));
+                gemm(MatMut::new(dx, rows, inmaps, inmaps), dy, w.t(), false, Threads::All);
+            })?;
+            gradients[0] = Some(dx.into_tensor()?);
+        }
+        if self.needed[1] {
+            let dw = compute::<T, 2>(self.w.dims(), [&self.inp, dy], |[x, dy], dw| {
+                let (x, dy) = (Mat::new(x, rows, inmaps, inmaps), Mat::new(dy, rows, outmaps, outmaps));
+                gemm(MatMut::new(dw, inmaps, outmaps, outmaps), x.t(), dy, false, Threads::All);
+            })?;
+            gradients[1] = Some(dw.into_tensor()?);
+        }
+        if let Some(dims) = bias_dims.filter(|_| self.needed[2]) {
+            let db = compute::<T, 1>(dims, [dy], |[dy], db| channel_sums(dy, 1, db))?;
+            gradients[2] = Some(db.into_tensor()?);
+        }
+        Ok(gradients)
+    }
+}

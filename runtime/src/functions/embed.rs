@@ -1,0 +1,68 @@
+//! Rows of a table by index.
+
+use candle_core::{DType, Tensor};
+
+use super::node::{attach, compute, element_count, for_float, widened};
+use crate::kernels::{gather_rows, scatter_add_rows};
+use crate::{Error, Result};
+
+/// `y[i.., :] = w[inp[i..], :]`.
+///
+/// The indices get no gradient.
+///
+/// # Shapes
+/// - `inp`: any shape, of an integer type
+/// - `w`: `(n_inputs, features..)`
+/// - output: the shape of `inp`, then `features..`
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if `inp` does not hold integers or one of them is outside the table.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use layerfn::functions::embed;
+/// let w = Tensor::new(&[[0f32, 1.], [2., 3.], [4., 5.]], &Device::Cpu)?;
+/// let y = embed(&Tensor::new(&[2u32, 0], &Device::Cpu)?, &w)?;
+/// assert_eq!(y.to_vec2::<f32>()?, [[4., 5.], [0., 1.]]);
+/// let error = embed(&Tensor::new(&[3u32], &Device::Cpu)?, &w).unwrap_err();
+/// assert_eq!(error.to_string(), "`inp` must hold indices from 0 to 2 (`n_inputs` is 3), got 3");
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn embed(inp: &Tensor, w: &Tensor) -> Result<Tensor> {
+    let Some((&n_inputs, features)) = w.dims().split_first() else {
+        return Err(Error::invalid("W", "must have shape (n_inputs, n_features)", w.dims()));
+    };
+    let indices = indices("inp", inp, n_inputs, "n_inputs")?;
+    let dims = [inp.dims(), features].concat();
+    let len = element_count(features)?;
+    let [w_wide] = widened("embed", [w])?;
+    let y = for_float!(w_wide.dtype(), T => {
+        let y = compute::<T, 1>(dims, [&w_wide], |[w], y| gather_rows(w, &indices, len, y))?;
+        let table_dims = w.dims().to_vec();
+        attach("embed", [&w_wide], y, move |_, dy| {
+            let dw = compute::<T, 1>(&*table_dims, [dy], |[dy], dw| scatter_add_rows(dy, &indices, len, dw))?;
+            Ok([Some(dw.into_tensor()?)])
+        })
+    })?;
+    Ok(y.to_dtype(w.dtype())?)
+}
+
+/// The elements of an integer tensor, all smaller than `n`, which the error calls `limit`.
+pub(crate) fn indices(argument: &'static str, tensor: &Tensor, n: usize, limit: &str) -> Result<Vec<usize>> {
+    match tensor.dtype() {
+        DType::U8 | DType::U32 | DType::I16 | DType::I32 | DType::I64 => {}
+        other => return Err(Error::invalid(argument, "must hold integers", other)),
+    }
+    let values = tensor.flatten_all()?.to_dtype(DType::I64)?.to_vec1::<i64>()?;
+    let checked = values.into_iter().map(|value| {
+        usize::try_from(value).ok().filter(|&index| index < n).ok_or_else(|| {
+            let reason = match n.checked_sub(1) {
+                Some(last) => format!("must hold indices from 0 to {last} (`{limit}` is {n})"),
+                None => format!("must hold no index (`{limit}` is 0)"),
+            };
+            Error::invalid(argument, reason, value)
+        })
+    });
+    checked.collect()
+}

@@ -1,0 +1,179 @@
+//! Incremental network quantization: which weights become powers of two, and when.
+
+use std::str::FromStr;
+
+use candle_core::{DType, Tensor};
+
+use crate::{Error, Result, Rng};
+
+/// Which of the free weights are fixed first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SelectionAlgorithm {
+    /// The half with the largest modulus.
+    LargestAbs,
+    /// Each with probability one half.
+    Random,
+}
+
+impl FromStr for SelectionAlgorithm {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "largest_abs" => Ok(Self::LargestAbs),
+            "random" => Ok(Self::Random),
+            other => Err(Error::invalid("selection_algorithm", "must be `largest_abs` or `random`", other)),
+        }
+    }
+}
+
+/// The schedule of an incremental quantization.
+#[derive(Clone, Debug)]
+pub struct Inq {
+    /// Bits for each weight.
+    pub num_bits: usize,
+    /// Passes, counted from 0, at which half of the free weights are fixed; all of them at the last.
+    pub inq_iterations: Vec<usize>,
+    /// Which weights are fixed first.
+    pub selection_algorithm: SelectionAlgorithm,
+    /// Seed of the random selection; negative for the generator that is passed in.
+    pub seed: i64,
+}
+
+/// What one pass makes of the weights; all tensors are detached.
+#[derive(Clone, Debug)]
+pub struct InqStep {
+    /// Weights, the fixed ones rounded.
+    pub w: Tensor,
+    /// Indicators: 1 for a fixed weight, 0 for a free one.
+    pub i: Tensor,
+    /// The count for the next pass.
+    pub count: Tensor,
+}
+
+impl Inq {
+    /// Elements of the count: passes and draws so far, as bytes from the lowest. A byte is exact in every
+    /// floating-point type, so the count survives any file and any precision.
+    pub const STATE: usize = 16;
+
+    /// The schedule itself, if its settings make sense.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if `num_bits` is not between 2 and 32, or the seed has more than 32 bits.
+    pub fn checked(self) -> Result<Self> {
+        if !(2..=32).contains(&self.num_bits) {
+            return Err(Error::invalid("num_bits", "must be between 2 and 32", self.num_bits));
+        }
+        if self.seed > i64::from(u32::MAX) {
+            return Err(Error::invalid("seed", "must have at most 32 bits", self.seed));
+        }
+        Ok(self)
+    }
+
+    /// One pass: undoes what happened to fixed weights since the pass before, which left `last`, fixes further ones if
+    /// the schedule says so, and rounds all that are fixed.
+    ///
+    /// # Errors
+    /// If the tensors do not have one shape, or `count` has not [`Self::STATE`] elements.
+    pub fn step(&self, w: &Tensor, i: &Tensor, last: &Tensor, count: &Tensor, rng: &Rng) -> Result<InqStep> {
+        let (mut weights, mut indicators) = (values(w)?, values(i)?);
+        let last = values(last)?;
+        let [passes, mut draws] = decode(count)?;
+        if passes > 0 {
+            for ((weight, &before), _) in
+                weights.iter_mut().zip(&last).zip(&indicators).filter(|(_, fixed)| **fixed != 0.0)
+            {
+                *weight = before;
+            }
+        }
+        let pass = usize::try_from(passes).unwrap_or(usize::MAX);
+        if self.inq_iterations.last() == Some(&pass) {
+            indicators.fill(1.0);
+        } else if self.inq_iterations.contains(&pass) {
+            match self.selection_algorithm {
+                SelectionAlgorithm::LargestAbs => fix_largest(&weights, &mut indicators),
+                SelectionAlgorithm::Random => draws += self.fix_random(&mut indicators, draws, rng),
+            }
+        }
+        self.round(&mut weights, &indicators);
+        let like = |values: Vec<f64>, tensor: &Tensor| -> Result<Tensor> {
+            Ok(Tensor::from_vec(values, tensor.dims(), tensor.device())?.to_dtype(tensor.dtype())?)
+        };
+        Ok(InqStep {
+            w: like(weights, w)?,
+            i: like(indicators, i)?,
+            count: like(encode([passes + 1, draws]), count)?,
+        })
+    }
+
+    /// Tosses a coin for each free weight, in order, as `std::bernoulli_distribution` does with `std::mt19937`.
+    fn fix_random(&self, indicators: &mut [f64], draws: u64, rng: &Rng) -> u64 {
+        let seeded = u32::try_from(self.seed).ok().map(Rng::new);
+        let rng = seeded.as_ref().unwrap_or(rng);
+        if seeded.is_some() {
+            rng.skip(draws);
+        }
+        let mut drawn = 0;
+        for indicator in indicators.iter_mut().filter(|indicator| **indicator == 0.0) {
+            let (low, high) = (f64::from(rng.next_u32()), f64::from(rng.next_u32()));
+            drawn += 2;
+            if (low + high * 2f64.powi(32)) / 2f64.powi(64) < 0.5 {
+                *indicator = 1.0;
+            }
+        }
+        if seeded.is_some() { drawn } else { 0 }
+    }
+
+    fn round(&self, weights: &mut [f64], indicators: &[f64]) {
+        let largest = weights.iter().fold(0.0, |largest: f64, weight| largest.max(weight.abs()));
+        let n1 = exponent(if largest == 0.0 { 1.0 } else { largest });
+        let n2 = n1 + 1.0 - 2f64.powi(self.num_bits as i32 - 2);
+        for (weight, _) in weights.iter_mut().zip(indicators).filter(|(_, fixed)| **fixed != 0.0) {
+            *weight = match weight.abs() {
+                size if size < (n2 - 1.0).exp2() => 0.0,
+                size => exponent(size).clamp(n2, n1).exp2().copysign(*weight),
+            };
+        }
+    }
+}
+
+/// The exponent of the power of two that is nearest, up to 1.5 downwards.
+fn exponent(x: f64) -> f64 {
+    let log = x.log2();
+    log.floor() + f64::from(u8::from(log - log.floor() >= 1.5f64.log2()))
+}
+
+/// Fixes half of the free weights, rounded down, largest first.
+///
+/// NNabla looks at one weight before it counts: if one free weight is left, it is fixed if it is the largest of all.
+fn fix_largest(weights: &[f64], indicators: &mut [f64]) {
+    let half = indicators.iter().filter(|&&indicator| indicator == 0.0).count() / 2;
+    let mut order: Vec<usize> = (0..weights.len()).collect();
+    order.sort_by(|&a, &b| weights[b].abs().total_cmp(&weights[a].abs()));
+    let mut fixed = 0;
+    for index in order {
+        if indicators[index] == 0.0 {
+            indicators[index] = 1.0;
+            fixed += 1;
+        }
+        if fixed >= half {
+            break;
+        }
+    }
+}
+
+fn values(tensor: &Tensor) -> Result<Vec<f64>> {
+    Ok(tensor.detach().flatten_all()?.to_dtype(DType::F64)?.to_vec1()?)
+}
+
+fn encode(counts: [u64; 2]) -> Vec<f64> {
+    counts.iter().flat_map(|count| count.to_le_bytes()).map(f64::from).collect()
+}
+
+fn decode(count: &Tensor) -> Result<[u64; 2]> {
+    let bytes: Vec<u8> = values(count)?.into_iter().map(|byte| byte as u8).collect();
+    let (Some(passes), Some(draws)) = (bytes.first_chunk(), bytes.last_chunk()) else {
+        return Err(Error::invalid("count", format!("must have {} elements", Inq::STATE), count.dims()));
+    };
+    Ok([u64::from_le_bytes(*passes), u64::from_le_bytes(*draws)])
+}

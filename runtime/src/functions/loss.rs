@@ -1,0 +1,203 @@
+//! Losses.
+
+use candle_core::Tensor;
+use candle_core::shape::Dim;
+
+use super::activation::lanes;
+use super::embed::indices;
+use super::node::{Value, attach, compute, for_float, tracked, widened, zeros};
+use crate::kernels::{Float, cross_entropy, cross_entropy_gradient, zip, zip3};
+use crate::{Error, Result};
+
+/// Cross entropy between the softmax of `inp` along `axis` and labels, for each sample.
+///
+/// `y = log(sum of exp(inp)) - inp[label]`. The labels get no gradient.
+///
+/// # Shapes
+/// - `inp`: `(N.., C, M..)`, with the classes on `axis`
+/// - `labels`: `(N.., 1, M..)` or `(N.., M..)`, of an integer type
+/// - output: `(N.., 1, M..)`
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if the labels are no integers, have another shape, or one is not smaller than `C`.
+///
+/// # Example
+/// ```
+/// use candle_core::{D, Device, Tensor};
+/// use layerfn::functions::softmax_cross_entropy;
+/// let x = Tensor::new(&[[0f64, 0.], [1000., 0.]], &Device::Cpu)?;
+/// let labels = Tensor::new(&[1u32, 0], &Device::Cpu)?;
+/// let y = softmax_cross_entropy(&x, &labels, D::Minus1)?;
+/// assert_eq!(y.to_vec2::<f64>()?, [[2f64.ln()], [0.]]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn softmax_cross_entropy(inp: &Tensor, labels: &Tensor, axis: impl Dim) -> Result<Tensor> {
+    let axis = axis.to_index(inp.shape(), "softmax_cross_entropy")?;
+    let lanes = lanes(inp, axis, "softmax_cross_entropy")?;
+    let mut kept = inp.dims().to_vec();
+    kept[axis] = 1;
+    let mut dropped = kept.clone();
+    dropped.remove(axis);
+    if labels.dims() != kept && labels.dims() != dropped {
+        let reason = format!("must have shape {kept:?} or {dropped:?} for input {:?}", inp.dims());
+        return Err(Error::invalid("labels", reason, labels.dims()));
+    }
+    let labels = indices("labels", labels, lanes.len, "number of classes")?;
+    let [x] = widened("softmax_cross_entropy", [inp])?;
+    let y = for_float!(x.dtype(), T => {
+        let mut normalizers: Vec<T> = zeros(labels.len())?;
+        let y = compute::<T, 1>(kept, [&x], |[x], y| cross_entropy(lanes, x, &labels, y, &mut normalizers))?;
+        let arg = x.clone();
+        attach("softmax_cross_entropy", [&x], y, move |_, dy| {
+            let dx = compute::<T, 2>(arg.dims(), [&arg, dy], |[x, dy], dx| {
+                cross_entropy_gradient(lanes, x, (&labels, &normalizers), dy, dx);
+            })?;
+            Ok([Some(dx.into_tensor()?)])
+        })
+    })?;
+    Ok(y.to_dtype(inp.dtype())?)
+}
+
+/// The mean of [`softmax_cross_entropy`] over all samples: a scalar.
+///
+/// # Errors
+/// As [`softmax_cross_entropy`]; and if there is no sample.
+///
+/// # Example
+/// ```
+/// use candle_core::{D, Device, Tensor};
+/// let x = Tensor::new(&[[0f64, 0.], [1000., 0.]], &Device::Cpu)?;
+/// let labels = Tensor::new(&[1u32, 0], &Device::Cpu)?;
+/// let loss = layerfn::functions::mean_softmax_cross_entropy(&x, &labels, D::Minus1)?;
+/// assert_eq!(loss.to_scalar::<f64>()?, 2f64.ln() / 2.0);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn mean_softmax_cross_entropy(inp: &Tensor, labels: &Tensor, axis: impl Dim) -> Result<Tensor> {
+    mean(&softmax_cross_entropy(inp, labels, axis)?)
+}
+
+/// `(a - b)^2` for each element.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if the shapes differ.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// let a = Tensor::new(&[1f32, 2.], &Device::Cpu)?;
+/// let b = Tensor::new(&[3f32, 2.], &Device::Cpu)?;
+/// assert_eq!(layerfn::functions::squared_error(&a, &b)?.to_vec1::<f32>()?, [4., 0.]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn squared_error(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
+    check_same_shape(inp, target)?;
+    let [a, b] = widened("squared_error", [inp, target])?;
+    let needed = tracked([&a, &b]);
+    let y = for_float!(a.dtype(), T => {
+        let y = compute::<T, 2>(a.dims(), [&a, &b], |[a, b], y| zip(a, b, y, |a, b| (a - b) * (a - b)))?;
+        let (first, second) = (a.clone(), b.clone());
+        attach("squared_error", [&a, &b], y, move |_, dy| {
+            let gradient = |a: &Tensor, b: &Tensor| -> candle_core::Result<Tensor> {
+                let two = T::of(2.0);
+                let value = compute::<T, 3>(a.dims(), [a, b, dy], |[a, b, dy], da| {
+                    zip3(a, b, dy, da, |a, b, dy| dy * two * (a - b));
+                })?;
+                value.into_tensor()
+            };
+            let da = needed[0].then(|| gradient(&first, &second)).transpose()?;
+            Ok([da, needed[1].then(|| gradient(&second, &first)).transpose()?])
+        })
+    })?;
+    Ok(y.to_dtype(inp.dtype())?)
+}
+
+/// The mean of [`squared_error`] over all elements: a scalar.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if the shapes differ or there are no elements.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// let a = Tensor::new(&[1f32, 2.], &Device::Cpu)?;
+/// let b = Tensor::new(&[3f32, 2.], &Device::Cpu)?;
+/// assert_eq!(layerfn::functions::mean_squared_error(&a, &b)?.to_scalar::<f32>()?, 2.);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn mean_squared_error(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
+    mean(&squared_error(inp, target)?)
+}
+
+/// Cross entropy between `sigmoid(inp)` and the probabilities `target`, for each element.
+///
+/// `y = -target log(sigmoid(inp)) - (1 - target) log(1 - sigmoid(inp))`, without overflow.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if the shapes differ.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// let x = Tensor::new(&[0f64, 1000.], &Device::Cpu)?;
+/// let t = Tensor::new(&[1f64, 0.], &Device::Cpu)?;
+/// let y = layerfn::functions::sigmoid_cross_entropy(&x, &t)?;
+/// assert_eq!(y.to_vec1::<f64>()?, [2f64.ln(), 1000.]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn sigmoid_cross_entropy(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
+    check_same_shape(inp, target)?;
+    let [x, t] = widened("sigmoid_cross_entropy", [inp, target])?;
+    let needed = tracked([&x, &t]);
+    let y = for_float!(x.dtype(), T => {
+        let y = compute::<T, 2>(x.dims(), [&x, &t], |[x, t], y| {
+            zip(x, t, y, |x, t| {
+                let positive = if x < T::ZERO { T::ZERO } else { x };
+                positive - x * t + (-Float::abs(x)).exp().ln_1p()
+            });
+        })?;
+        let (logits, targets) = (x.clone(), t.clone());
+        attach("sigmoid_cross_entropy", [&x, &t], y, move |_, dy| {
+            let (mut dx, mut dt) = (None, None);
+            if needed[0] {
+                let value = compute::<T, 3>(dy.dims(), [&logits, &targets, dy], |[x, t, dy], dx| {
+                    zip3(x, t, dy, dx, |x, t, dy| dy * (x.sigmoid() - t));
+                })?;
+                dx = Some(value.into_tensor()?);
+            }
+            if needed[1] {
+                let value = compute::<T, 2>(dy.dims(), [&logits, dy], |[x, dy], dt| zip(x, dy, dt, |x, dy| -(dy * x)))?;
+                dt = Some(value.into_tensor()?);
+            }
+            Ok([dx, dt])
+        })
+    })?;
+    Ok(y.to_dtype(inp.dtype())?)
+}
+
+fn check_same_shape(inp: &Tensor, target: &Tensor) -> Result<()> {
+    if inp.dims() == target.dims() {
+        return Ok(());
+    }
+    Err(Error::invalid("target", format!("must have the input's shape {:?}", inp.dims()), target.dims()))
+}
+
+/// The mean of all elements; f16 and bf16 are added up in f32.
+fn mean(x: &Tensor) -> Result<Tensor> {
+    if x.elem_count() == 0 {
+        return Err(Error::invalid("inp", "must have samples to take the mean of", x.dims()));
+    }
+    let [wide] = widened("mean", [x])?;
+    let n = x.elem_count();
+    let total = for_float!(wide.dtype(), T => {
+        let value = compute::<T, 1>([], [&wide], |[x], total| {
+            let parts = x.chunks(1024).map(|part| part.iter().fold(T::ZERO, |sum, x| sum + *x).wide());
+            total[0] = T::of(parts.sum::<f64>() / n as f64);
+        })?;
+        let dims = wide.dims().to_vec();
+        attach("mean", [&wide], value, move |_, dy| {
+            let share = dy.to_scalar::<T>()? / T::of(n as f64);
+            Ok([Some(Value { data: vec![share; n], dims: dims.clone() }.into_tensor()?)])
+        })
+    })?;
+    Ok(total.to_dtype(x.dtype())?)
+}

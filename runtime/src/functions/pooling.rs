@@ -1,0 +1,215 @@
+//! Pooling over the last one to three axes.
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+
+use super::geometry::{padded, positive, three_axes};
+use super::node::{attach, compute, element_count, for_float, widened};
+use crate::kernels::{self, Channels, Float, Window};
+use crate::{Error, PerAxis, Result};
+
+/// The largest value of each window.
+///
+/// Padding never wins. Of several equal values the first one, in row-major order, gets the gradient.
+///
+/// # Shapes
+/// - `inp`: `(N.., L1, .., Ld)`, with as many spatial axes as `kernel` has numbers; for a single integer all axes but
+///   the first two
+/// - output: `(N.., L1', .., Ld')`, `Li' = (Li + 2 pad - kernel) / stride + 1`, or with `ignore_border` false
+///   `(Li + pad) / stride` rounded up, where windows are cut off at the end of the padding, as in NNabla
+///
+/// `stride` is `kernel` where it is `None`.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if sizes are 0 or do not fit the input, or `pad` is not smaller than `kernel`.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use layerfn::functions::max_pooling;
+/// let x = Tensor::new(&[[[1f32, 3., 2., 5., 4.]]], &Device::Cpu)?;
+/// let y = max_pooling(&x, &2.into(), None, true, &0.into())?;
+/// assert_eq!(y.to_vec3::<f32>()?, [[[3., 5.]]]);
+/// let y = max_pooling(&x, &2.into(), None, false, &0.into())?;
+/// assert_eq!(y.to_vec3::<f32>()?, [[[3., 5., 4.]]]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn max_pooling(
+    inp: &Tensor,
+    kernel: &PerAxis,
+    stride: Option<&PerAxis>,
+    ignore_border: bool,
+    pad: &PerAxis,
+) -> Result<Tensor> {
+    let (window, dims) = sizes(inp, kernel, stride, ignore_border, pad)?;
+    let [x] = widened("max_pooling", [inp])?;
+    if u32::try_from(window.n_inputs()).is_err() {
+        return Err(Error::invalid("inp", "must have fewer than 2^32 elements per plane", inp.dims()));
+    }
+    let y = for_float!(x.dtype(), T => {
+        let mut positions = Vec::new();
+        let y = compute::<T, 1>(dims, [&x], |[x], y| {
+            positions = vec![0; y.len()];
+            kernels::max_pool(&window, x, y, &mut positions);
+        })?;
+        let (positions, input_dims) = (Arc::new(positions), x.dims().to_vec());
+        attach("max_pooling", [&x], y, move |_, dy| {
+            let dx = compute::<T, 1>(&*input_dims, [dy], |[dy], dx| {
+                kernels::max_pool_gradient(&window, &positions, dy, dx);
+            })?;
+            Ok([Some(dx.into_tensor()?)])
+        })
+    })?;
+    Ok(y.to_dtype(inp.dtype())?)
+}
+
+/// The mean of each window.
+///
+/// With `including_pad`, which is NNabla's default, the padding counts as zeros; otherwise only the inputs count.
+/// A window that is cut off at the end (`ignore_border` false) ends where the padding does.
+///
+/// # Shapes
+/// As [`max_pooling`].
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if sizes are 0 or do not fit the input, or `pad` is not smaller than `kernel`.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use layerfn::functions::average_pooling;
+/// let x = Tensor::new(&[[[1f32, 3., 2., 5.]]], &Device::Cpu)?;
+/// let y = average_pooling(&x, &2.into(), None, true, &1.into(), true)?;
+/// assert_eq!(y.to_vec3::<f32>()?, [[[0.5, 2.5, 2.5]]]);
+/// let y = average_pooling(&x, &2.into(), None, true, &1.into(), false)?;
+/// assert_eq!(y.to_vec3::<f32>()?, [[[1., 2.5, 5.]]]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn average_pooling(
+    inp: &Tensor,
+    kernel: &PerAxis,
+    stride: Option<&PerAxis>,
+    ignore_border: bool,
+    pad: &PerAxis,
+    including_pad: bool,
+) -> Result<Tensor> {
+    let (window, dims) = sizes(inp, kernel, stride, ignore_border, pad)?;
+    let [x] = widened("average_pooling", [inp])?;
+    let y = for_float!(x.dtype(), T => {
+        let y = compute::<T, 1>(dims, [&x], |[x], y| kernels::average_pool(&window, including_pad, x, y))?;
+        let input_dims = x.dims().to_vec();
+        attach("average_pooling", [&x], y, move |_, dy| {
+            let dx = compute::<T, 1>(&*input_dims, [dy], |[dy], dx| {
+                kernels::average_pool_gradient(&window, including_pad, dy, dx);
+            })?;
+            Ok([Some(dx.into_tensor()?)])
+        })
+    })?;
+    Ok(y.to_dtype(inp.dtype())?)
+}
+
+/// The mean over all axes behind the first two: `(N, C, L1, .., Ld)` becomes `(N, C, 1, .., 1)`.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if the input has fewer than three axes or there is nothing to take the mean of.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// let x = Tensor::new(&[[[[1f32, 3.], [2., 6.]]]], &Device::Cpu)?;
+/// let y = layerfn::functions::global_average_pooling(&x)?;
+/// assert_eq!(y.dims(), [1, 1, 1, 1]);
+/// assert_eq!(y.flatten_all()?.to_vec1::<f32>()?, [3.]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn global_average_pooling(inp: &Tensor) -> Result<Tensor> {
+    let dims = inp.dims();
+    if dims.len() < 3 || dims[2..].contains(&0) {
+        return Err(Error::invalid(
+            "inp",
+            "must have at least one spatial axis after two others, and none of size 0",
+            dims,
+        ));
+    }
+    let [x] = widened("global_average_pooling", [inp])?;
+    let planes = Channels { outer: 1, channels: dims[0] * dims[1], inner: element_count(&dims[2..])? };
+    let mut output_dims = dims.to_vec();
+    output_dims[2..].fill(1);
+    let y = for_float!(x.dtype(), T => {
+        let n = planes.inner as f64;
+        let y = compute::<T, 1>(output_dims, [&x], |[x], y| {
+            for (y, [sum]) in y.iter_mut().zip(planes.sums(x, x, |_, x, _| [x])) {
+                *y = T::of(sum / n);
+            }
+        })?;
+        let input_dims = dims.to_vec();
+        attach("global_average_pooling", [&x], y, move |_, dy| {
+            let dx = compute::<T, 1>(&*input_dims, [dy], |[dy], dx| {
+                for (dx, dy) in dx.chunks_mut(planes.inner).zip(dy) {
+                    dx.fill(*dy / T::of(n));
+                }
+            })?;
+            Ok([Some(dx.into_tensor()?)])
+        })
+    })?;
+    Ok(y.to_dtype(inp.dtype())?)
+}
+
+/// The window and the sizes of the output.
+fn sizes(
+    inp: &Tensor,
+    kernel: &PerAxis,
+    stride: Option<&PerAxis>,
+    ignore_border: bool,
+    pad: &PerAxis,
+) -> Result<(Window, Vec<usize>)> {
+    let dims = inp.dims();
+    let n_axes = match kernel {
+        PerAxis::Each(sizes) => sizes.len(),
+        PerAxis::Every(_) => dims.len().saturating_sub(2),
+    };
+    if !(1..=3).contains(&n_axes) || n_axes > dims.len() {
+        let reason =
+            "must have one to three spatial axes: as many as `kernel` has numbers, or all but the first two";
+        return Err(Error::invalid("inp", reason, dims));
+    }
+    let kernel = positive("kernel", kernel, n_axes)?;
+    let stride = match stride {
+        Some(stride) => positive("stride", stride, n_axes)?,
+        None => kernel.clone(),
+    };
+    let pad = pad.resolve("pad", n_axes)?;
+    let (batch, spatial) = dims.split_at(dims.len() - n_axes);
+    let mut output = batch.to_vec();
+    for axis in 0..n_axes {
+        let (size, kernel, stride, pad) = (spatial[axis], kernel[axis], stride[axis], pad[axis]);
+        if size == 0 {
+            return Err(Error::invalid("inp", "must have no spatial axis of size 0", dims));
+        }
+        let padded = padded("pad", size, pad)?;
+        let outputs = if !ignore_border {
+            (size + pad).div_ceil(stride)
+        } else if kernel <= padded {
+            (padded - kernel) / stride + 1
+        } else {
+            let reason =
+                format!("must be at most {padded} on spatial axis {axis} (input {size} plus padding)");
+            return Err(Error::invalid("kernel", reason, kernel));
+        };
+        if pad >= kernel {
+            let reason = format!("must be smaller than the kernel, {kernel} on spatial axis {axis}");
+            return Err(Error::invalid("pad", reason, pad));
+        }
+        output.push(outputs);
+    }
+    let window = Window {
+        input: three_axes(spatial, 1),
+        output: three_axes(&output[batch.len()..], 1),
+        kernel: three_axes(&kernel, 1),
+        pad: three_axes(&pad, 0),
+        stride: three_axes(&stride, 1),
+        dilation: [1; 3],
+    };
+    Ok((window, output))
+}

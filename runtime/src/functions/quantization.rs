@@ -1,0 +1,336 @@
+//! Transforms of weights whose derivative is replaced: the straight-through estimators.
+
+use std::ops::Range;
+
+use candle_core::Tensor;
+
+use super::node::{Element, Elements, Value, attach, compute, for_float, widened};
+use crate::kernels::Float;
+use crate::{Error, Result};
+
+/// The values of `value` with the gradient handed to `w` unchanged: the straight-through estimator.
+///
+/// This is all that a transform of one's own needs, besides its values.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if the two have different shapes or types.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor, Var};
+/// use layerfn::functions::straight_through;
+///
+/// let w = Var::new(&[-0.3f32, 1.7], &Device::Cpu)?;
+/// let y = straight_through(&w, &w.round()?)?;
+/// assert_eq!(y.to_vec1::<f32>()?, [0.0, 2.0]);
+/// assert_eq!(y.sum_all()?.backward()?.get(&w).unwrap().to_vec1::<f32>()?, [1.0, 1.0]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn straight_through(w: &Tensor, value: &Tensor) -> Result<Tensor> {
+    if value.dims() != w.dims() {
+        let reason = format!("must have the shape {:?} of what it replaces", w.dims());
+        return Err(Error::invalid("value", reason, value.dims()));
+    }
+    let [x, value] = widened("straight_through", [w, &value.detach()])?;
+    let y = for_float!(x.dtype(), T => {
+        let data = Elements::of(&value).slice::<T>()?.to_vec();
+        replace(&x, Value { data, dims: x.dims().to_vec() }, None)
+    })?;
+    Ok(y.to_dtype(w.dtype())?)
+}
+
+/// `value` in place of `x`, with the gradient of `value` handed to `x` where `passes`.
+fn replace<T: Element>(x: &Tensor, value: Value<T>, passes: Option<Vec<bool>>) -> Result<Tensor> {
+    attach("straight_through", [x], value, move |_, dy| {
+        let Some(passes) = &passes else { return Ok([Some(dy.clone())]) };
+        let elements = Elements::of(dy);
+        let kept =
+            elements.slice::<T>()?.iter().zip(passes).map(|(&g, &pass)| if pass { g } else { T::ZERO });
+        let dx = Value { data: kept.collect(), dims: dy.dims().to_vec() };
+        Ok([Some(dx.into_tensor()?)])
+    })
+}
+
+/// A transform of weights, such as a quantizer.
+pub trait Transform: Sized {
+    /// The transform itself, if its settings make sense.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if they do not.
+    fn checked(self) -> Result<Self>;
+
+    /// The transformed weights, with the transform's own rule for the gradient.
+    ///
+    /// # Errors
+    /// If `w` holds no floating-point numbers.
+    fn apply(&self, w: &Tensor) -> Result<Tensor>;
+}
+
+/// One element after the transform, and whether it hands its gradient on.
+trait Elementwise {
+    fn element<T: Float>(&self, x: T) -> (T, bool);
+}
+
+fn apply_elementwise(transform: &impl Elementwise, w: &Tensor) -> Result<Tensor> {
+    let [x] = widened("quantize", [w])?;
+    let y = for_float!(x.dtype(), T => {
+        let mut passes = vec![true; x.elem_count()];
+        let y = compute::<T, 1>(x.dims(), [&x], |[x], y| {
+            for ((y, pass), &x) in y.iter_mut().zip(&mut passes).zip(x) {
+                (*y, *pass) = transform.element(x);
+            }
+        })?;
+        replace(&x, y, Some(passes))
+    })?;
+    Ok(y.to_dtype(w.dtype())?)
+}
+
+/// Signs of the weights: 1 where `w >= 0`, −1 elsewhere; the gradient passes everywhere.
+///
+/// # Errors
+/// If `w` holds no floating-point numbers.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// let w = Tensor::new(&[-0.3f32, 0.0, 1.7], &Device::Cpu)?;
+/// assert_eq!(layerfn::functions::binary_connect(&w)?.to_vec1::<f32>()?, [-1.0, 1.0, 1.0]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn binary_connect(w: &Tensor) -> Result<Tensor> {
+    struct Sign;
+    impl Elementwise for Sign {
+        fn element<T: Float>(&self, x: T) -> (T, bool) {
+            (if x >= T::ZERO { T::ONE } else { -T::ONE }, true)
+        }
+    }
+    apply_elementwise(&Sign, w)
+}
+
+/// What [`binary_weight`] computes.
+#[derive(Clone, Debug)]
+pub struct BinaryWeight {
+    /// `alpha · wb`, whose gradient is handed to the weights.
+    pub output: Tensor,
+    /// Signs of the weights, detached.
+    pub wb: Tensor,
+    /// The mean of `|w|` for each output, detached.
+    pub alpha: Tensor,
+}
+
+/// Signs of the weights and a scale for each output; `inputs` are the axes that the weights of one output run over.
+///
+/// # Errors
+/// If `w` holds no floating-point numbers or has no such axes.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// let w = Tensor::new(&[[-1f32, 2.0], [3.0, 4.0]], &Device::Cpu)?;
+/// let binary = layerfn::functions::binary_weight(&w, 0..1)?;
+/// assert_eq!(binary.alpha.to_vec1::<f32>()?, [2.0, 3.0]);
+/// assert_eq!(binary.output.to_vec2::<f32>()?, [[-2.0, 3.0], [2.0, 3.0]]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn binary_weight(w: &Tensor, inputs: Range<usize>) -> Result<BinaryWeight> {
+    let wb = binary_connect(&w.detach())?;
+    let alpha = w.detach().abs()?.mean_keepdim(inputs.clone().collect::<Vec<_>>())?;
+    let output = straight_through(w, &wb.broadcast_mul(&alpha)?)?;
+    let outputs: Vec<usize> =
+        (0..w.rank()).filter(|axis| !inputs.contains(axis)).map(|axis| w.dims()[axis]).collect();
+    Ok(BinaryWeight { output, wb, alpha: alpha.reshape(outputs)? })
+}
+
+/// Fixed-point quantization: multiples of `delta`, cut off at the ends of the range.
+///
+/// `q(x) = sign(x) · ⌊|x| / delta + 1/2⌋ · delta` within ±(2^n' − 1) · delta, where `n'` is `n` less one bit for the
+/// sign; the lower end is 0 without sign.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use layerfn::functions::{FixedPoint, Transform};
+///
+/// let quantizer = FixedPoint { sign: true, n: 3, delta: 0.5, ste_fine_grained: true }.checked()?;
+/// let x = Tensor::new(&[-9f32, -0.25, 0.2, 0.8], &Device::Cpu)?;
+/// assert_eq!(quantizer.apply(&x)?.to_vec1::<f32>()?, [-1.5, -0.5, 0.0, 1.0]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct FixedPoint {
+    /// Whether values may be negative.
+    pub sign: bool,
+    /// Number of bits.
+    pub n: usize,
+    /// Step size.
+    pub delta: f64,
+    /// Whether what is cut off gets no gradient.
+    pub ste_fine_grained: bool,
+}
+
+/// Bits that code a value; at most 30, so that a range fits into a float.
+fn value_bits(n: usize, taken: usize, for_what: &'static str) -> Result<i32> {
+    n.checked_sub(taken).filter(|bits| (1..=30).contains(bits)).map(|bits| bits as i32).ok_or_else(|| {
+        Error::invalid("n", format!("must leave 1 to 30 bits beside {taken} for {for_what}"), n)
+    })
+}
+
+impl FixedPoint {
+    fn max(&self) -> Result<f64> {
+        let bits = value_bits(self.n, usize::from(self.sign), "the sign")?;
+        Ok((2f64.powi(bits) - 1.0) * self.delta)
+    }
+}
+
+impl Transform for FixedPoint {
+    fn checked(self) -> Result<Self> {
+        self.max()?;
+        if self.delta > 0.0 && self.delta.is_finite() {
+            return Ok(self);
+        }
+        Err(Error::invalid("delta", "must be above 0", self.delta))
+    }
+
+    fn apply(&self, w: &Tensor) -> Result<Tensor> {
+        struct Steps {
+            delta: f64,
+            min: f64,
+            max: f64,
+            fine_grained: bool,
+        }
+        impl Elementwise for Steps {
+            fn element<T: Float>(&self, x: T) -> (T, bool) {
+                let (min, max, delta) = (T::of(self.min), T::of(self.max), T::of(self.delta));
+                if x > max {
+                    return (max, !self.fine_grained);
+                }
+                if x < min {
+                    return (min, !self.fine_grained);
+                }
+                let steps = (x.abs() / delta + T::of(0.5)).floor() * delta;
+                (if x < T::ZERO { -steps } else { steps }, true)
+            }
+        }
+        let max = self.max()?;
+        let min = if self.sign { -max } else { 0.0 };
+        apply_elementwise(&Steps { delta: self.delta, min, max, fine_grained: self.ste_fine_grained }, w)
+    }
+}
+
+/// Power-of-two quantization: the nearest power of two in the logarithm, cut off at the ends of the range.
+///
+/// The range is from `p_min = 2^(m − 2^n' + 1)` to `p_max = 2^m`, where `n'` is `n` less one bit each for the sign and
+/// for zero. With zero, what is below `p_min / √2` becomes 0; without sign, what is negative becomes 0 or `p_min`.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use layerfn::functions::{Pow2, Transform};
+///
+/// let quantizer = Pow2 { sign: true, with_zero: true, n: 4, m: 1, ste_fine_grained: true }.checked()?;
+/// let x = Tensor::new(&[-9f32, 0.01, 0.3, 1.5], &Device::Cpu)?;
+/// assert_eq!(quantizer.apply(&x)?.to_vec1::<f32>()?, [-2.0, 0.0, 0.25, 2.0]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Pow2 {
+    /// Whether values may be negative.
+    pub sign: bool,
+    /// Whether 0 is a value.
+    pub with_zero: bool,
+    /// Number of bits.
+    pub n: usize,
+    /// Exponent of the largest value.
+    pub m: i32,
+    /// Whether what is cut off at the upper end gets no gradient.
+    pub ste_fine_grained: bool,
+}
+
+impl Pow2 {
+    fn range(&self) -> Result<(f64, f64)> {
+        let bits = value_bits(self.n, usize::from(self.sign) + usize::from(self.with_zero), "sign and zero")?;
+        let lowest = i64::from(self.m) - ((1i64 << bits) - 1);
+        Ok((2f64.powf(lowest as f64), 2f64.powi(self.m)))
+    }
+}
+
+impl Transform for Pow2 {
+    fn checked(self) -> Result<Self> {
+        self.range()?;
+        if self.m.unsigned_abs() <= 100 {
+            return Ok(self);
+        }
+        Err(Error::invalid("m", "must be between -100 and 100", self.m))
+    }
+
+    fn apply(&self, w: &Tensor) -> Result<Tensor> {
+        struct Powers<'a> {
+            settings: &'a Pow2,
+            min: f64,
+            max: f64,
+        }
+        impl Elementwise for Powers<'_> {
+            fn element<T: Float>(&self, x: T) -> (T, bool) {
+                let Pow2 { sign, with_zero, ste_fine_grained, .. } = *self.settings;
+                let (min, max) = (T::of(self.min), T::of(self.max));
+                if x < T::ZERO && !sign {
+                    return (if with_zero { T::ZERO } else { min }, !ste_fine_grained);
+                }
+                let power = T::of(x.abs().log2().round().wide().exp2());
+                if power > max {
+                    return (if x < T::ZERO { -max } else { max }, !ste_fine_grained);
+                }
+                let size = match () {
+                    () if with_zero && x.abs() < min / T::of(2.0).sqrt() => T::ZERO,
+                    () if power < min => min,
+                    () => power,
+                };
+                (if x < T::ZERO { -size } else { size }, true)
+            }
+        }
+        let (min, max) = self.range()?;
+        apply_elementwise(&Powers { settings: self, min, max }, w)
+    }
+}
+
+/// Pruning: zero in place of the smallest values; the gradient passes everywhere.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use layerfn::functions::{Prune, Transform};
+///
+/// let x = Tensor::new(&[0.5f32, -0.1, 2.0, -3.0], &Device::Cpu)?;
+/// assert_eq!(Prune { rate: 0.7 }.checked()?.apply(&x)?.to_vec1::<f32>()?, [0.0, 0.0, 2.0, -3.0]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Prune {
+    /// Share of the values that become zero, in [0, 1].
+    pub rate: f64,
+}
+
+impl Transform for Prune {
+    fn checked(self) -> Result<Self> {
+        if (0.0..=1.0).contains(&self.rate) {
+            return Ok(self);
+        }
+        Err(Error::invalid("rate", "must be between 0 and 1", self.rate))
+    }
+
+    fn apply(&self, w: &Tensor) -> Result<Tensor> {
+        struct Above(f64);
+        impl Elementwise for Above {
+            fn element<T: Float>(&self, x: T) -> (T, bool) {
+                (if x.abs().wide() < self.0 { T::ZERO } else { x }, true)
+            }
+        }
+        let mut sizes =
+            w.detach().abs()?.flatten_all()?.to_dtype(candle_core::DType::F64)?.to_vec1::<f64>()?;
+        let Some(last) = sizes.len().checked_sub(1) else { return Ok(w.clone()) };
+        // In single precision, as NNabla: the index is part of the behaviour.
+        let index = (last as f32 * self.rate as f32) as usize;
+        let threshold = match self.rate {
+            1.0 => f64::INFINITY,
+            _ => *sizes.select_nth_unstable_by(index.min(last), f64::total_cmp).1,
+        };
+        apply_elementwise(&Above(threshold), w)
+    }
+}

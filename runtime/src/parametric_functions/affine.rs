@@ -1,0 +1,68 @@
+//! The fully connected layer.
+
+use candle_core::Tensor;
+
+use super::{bias, sample_size, weight};
+use crate::{Dims, Initializer, Result, Rng, functions, parametric_function};
+
+/// Affine layer, also known as the fully connected layer.
+///
+/// `y = x W + b`: the axes of the input before `base_axis` are the samples, the others are flattened to one of
+/// size `inmaps`.
+///
+/// # Shapes
+/// - input: `(M_1, .., M_B, D_1, .., D_N)` with `B = base_axis`; `inmaps = D_1 · .. · D_N`
+/// - output: `(M_1, .., M_B, ..n_outmaps)`
+///
+/// # Errors
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if `base_axis` exceeds the rank of the input;
+/// [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) if a parameter is registered with another shape.
+///
+/// # Source
+/// NNabla `PF.affine`.
+///
+/// # Example
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use layerfn::affine;
+///
+/// let x = Tensor::zeros((8, 3, 4), DType::F32, &Device::Cpu)?;
+/// assert_eq!(affine(&x, 5).call()?.dims(), [8, 5]);
+/// assert_eq!(affine(&x, (2, 3)).base_axis(2).name("per_row").call()?.dims(), [8, 3, 2, 3]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+#[parametric_function(
+    scope = "affine",
+    params(
+        /// Weight matrix.
+        W: [inmaps, ..n_outmaps] = weight(w_init, &rng, inmaps, n_outmaps.elem_count(), &[]),
+        /// Bias vector.
+        #[when(with_bias)]
+        b: [..n_outmaps] = bias(b_init),
+    )
+)]
+pub fn affine(
+    /// Input.
+    inp: &Tensor,
+    /// Number of outputs per sample, or their shape.
+    #[into]
+    n_outmaps: Dims,
+    /// Number of leading axes that are samples.
+    #[opt(default = 1)]
+    base_axis: usize,
+    /// Initializer of `W`; Glorot uniform if absent.
+    #[opt(into)]
+    w_init: Option<Initializer>,
+    /// Initializer of `b`; zeros if absent.
+    #[opt(into)]
+    b_init: Option<Initializer>,
+    /// Generator that a random default draws from; the parameter's own if absent.
+    #[opt(into)]
+    rng: Option<Rng>,
+    /// Whether to add `b`.
+    #[opt(default = true)]
+    with_bias: bool,
+) -> Result<Tensor> {
+    let inmaps = sample_size(inp, base_axis)?;
+    functions::affine(inp, &param!(W)?, param!(b)?.as_ref(), base_axis)
+}

@@ -1,0 +1,316 @@
+//! Convolutions and their transposes.
+
+use candle_core::Tensor;
+
+use super::{bias, weight};
+use crate::functions::{ConvGeometry, DeconvGeometry};
+use crate::{Initializer, PerAxis, Result, Rng, functions, parametric_function};
+
+/// N-D convolution with an optional bias, in one, two or three dimensions.
+///
+/// `y[n, o, p] = b[o] + Σ_c Σ_k W[o, c, k] · x[n, c, p · stride + k · dilation − pad]`, cross-correlation as in
+/// NNabla; with `group = G`, each G-th of the output maps sees its G-th of the input maps only.
+///
+/// # Shapes
+/// - input: `(N.., inmaps, L_1, .., L_d)`; `N..` are the `base_axis` leading axes
+/// - output: `(N.., outmaps, L'_1, .., L'_d)` with `L' = (L + 2·pad − dilation·(kernel − 1) − 1) / stride + 1`,
+///   rounded down
+///
+/// # Errors
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if the input has no spatial axis or more than three,
+/// if `kernel`, `stride` or `dilation` has a zero, if the kernel exceeds the padded input, or if `group` does not
+/// divide both channel counts; [`Error::ShapeMismatch`](crate::Error::ShapeMismatch) if a parameter is registered
+/// with another shape.
+///
+/// # Source
+/// NNabla `PF.convolution`; for `dilation`: Chen et al., [DeepLab](https://arxiv.org/abs/1606.00915), and Yu &
+/// Koltun, [Multi-Scale Context Aggregation by Dilated Convolutions](https://arxiv.org/abs/1511.07122).
+///
+/// # Example
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use layerfn::convolution;
+///
+/// let x = Tensor::zeros((8, 3, 32, 32), DType::F32, &Device::Cpu)?;
+/// let y = convolution(&x, 16, (5, 5)).pad((2, 2)).stride((2, 1)).call()?;
+/// assert_eq!(y.dims(), [8, 16, 16, 32]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+#[parametric_function(
+    scope = "conv",
+    params(
+        /// Filter weights.
+        W: [outmaps, inmaps / group, ..kernel] = weight(w_init, &rng, inmaps, outmaps, kernel),
+        /// Bias vector.
+        #[when(with_bias)]
+        b: [outmaps] = bias(b_init),
+    )
+)]
+pub fn convolution(
+    /// Input.
+    inp: &Tensor,
+    /// Number of output maps.
+    outmaps: usize,
+    /// Size of the filter on each spatial axis.
+    #[into]
+    kernel: PerAxis,
+    /// Zeros added on both sides of each spatial axis.
+    #[opt(into, default = PerAxis::Every(0))]
+    pad: PerAxis,
+    /// Step of the filter on each spatial axis.
+    #[opt(into, default = PerAxis::Every(1))]
+    stride: PerAxis,
+    /// Distance of the filter's taps on each spatial axis.
+    #[opt(into, default = PerAxis::Every(1))]
+    dilation: PerAxis,
+    /// Groups of maps that do not see each other.
+    #[opt(default = 1)]
+    group: usize,
+    /// Initializer of `W`; Glorot uniform over all `inmaps`, whatever `group`, if absent.
+    #[opt(into)]
+    w_init: Option<Initializer>,
+    /// Initializer of `b`; zeros if absent.
+    #[opt(into)]
+    b_init: Option<Initializer>,
+    /// Number of leading axes that are samples.
+    #[opt(default = 1)]
+    base_axis: usize,
+    /// Generator that a random default draws from; the parameter's own if absent.
+    #[opt(into)]
+    rng: Option<Rng>,
+    /// Whether to add `b`.
+    #[opt(default = true)]
+    with_bias: bool,
+) -> Result<Tensor> {
+    let conv = ConvGeometry::new(inp.dims(), &kernel, &pad, &stride, &dilation, group, base_axis)?;
+    conv.check_outmaps(outmaps)?;
+    let (inmaps, kernel) = (conv.inmaps(), conv.kernel());
+    functions::convolution(inp, &param!(W)?, param!(b)?.as_ref(), &conv)
+}
+
+/// N-D depthwise convolution: every input map is convolved with `multiplier` filters of its own.
+///
+/// `y[n, c · multiplier + m] = b + W[c · multiplier + m] ⋆ x[n, c]`, where ⋆ is the one-map
+/// [`convolution`](fn@convolution).
+///
+/// # Shapes
+/// - input: `(N.., inmaps, L_1, .., L_d)`; `N..` are the `base_axis` leading axes
+/// - output: `(N.., inmaps · multiplier, L'_1, .., L'_d)`, `L'` as in [`convolution`](fn@convolution)
+///
+/// # Errors
+/// As [`convolution`](fn@convolution).
+///
+/// # Source
+/// NNabla `PF.depthwise_convolution`; Chollet, [Xception](https://arxiv.org/abs/1610.02357).
+///
+/// # Example
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use layerfn::depthwise_convolution;
+///
+/// let x = Tensor::zeros((8, 6, 10, 10), DType::F32, &Device::Cpu)?;
+/// let y = depthwise_convolution(&x, (3, 3)).multiplier(2).call()?;
+/// assert_eq!(y.dims(), [8, 12, 8, 8]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+#[parametric_function(
+    scope = "depthwise_conv",
+    params(
+        /// Filter weights.
+        W: [outmaps, ..kernel] = weight(w_init, &rng, outmaps, inmaps, kernel),
+        /// Bias vector.
+        #[when(with_bias)]
+        b: [outmaps] = bias(b_init),
+    )
+)]
+pub fn depthwise_convolution(
+    /// Input.
+    inp: &Tensor,
+    /// Size of the filter on each spatial axis.
+    #[into]
+    kernel: PerAxis,
+    /// Zeros added on both sides of each spatial axis.
+    #[opt(into, default = PerAxis::Every(0))]
+    pad: PerAxis,
+    /// Step of the filter on each spatial axis.
+    #[opt(into, default = PerAxis::Every(1))]
+    stride: PerAxis,
+    /// Distance of the filter's taps on each spatial axis.
+    #[opt(into, default = PerAxis::Every(1))]
+    dilation: PerAxis,
+    /// Output maps for each input map; `outmaps = inmaps * multiplier`.
+    #[opt(default = 1)]
+    multiplier: usize,
+    /// Initializer of `W`; Glorot uniform from `outmaps` to `inmaps` maps if absent.
+    #[opt(into)]
+    w_init: Option<Initializer>,
+    /// Initializer of `b`; zeros if absent.
+    #[opt(into)]
+    b_init: Option<Initializer>,
+    /// Number of leading axes that are samples.
+    #[opt(default = 1)]
+    base_axis: usize,
+    /// Generator that a random default draws from; the parameter's own if absent.
+    #[opt(into)]
+    rng: Option<Rng>,
+    /// Whether to add `b`.
+    #[opt(default = true)]
+    with_bias: bool,
+) -> Result<Tensor> {
+    let conv = ConvGeometry::depthwise(inp.dims(), &kernel, &pad, &stride, &dilation, base_axis)?;
+    let (inmaps, outmaps, kernel) = (conv.inmaps(), conv.inmaps() * multiplier, conv.kernel());
+    conv.check_outmaps(outmaps)?;
+    let w = param!(W)?.unsqueeze(1)?;
+    functions::convolution(inp, &w, param!(b)?.as_ref(), &conv)
+}
+
+/// N-D deconvolution, also known as transposed convolution: the gradient of [`convolution`](fn@convolution) with
+/// respect to its input, as a layer.
+///
+/// `y[n, o, q] = b[o] + Σ_c Σ_{p, k: p · stride + k · dilation − pad = q} W[c, o, k] · x[n, c, p]`.
+///
+/// # Shapes
+/// - input: `(N.., inmaps, L_1, .., L_d)`; `N..` are the `base_axis` leading axes
+/// - output: `(N.., outmaps, L'_1, .., L'_d)` with `L' = stride·(L − 1) + dilation·(kernel − 1) + 1 − 2·pad`
+///
+/// # Errors
+/// As [`convolution`](fn@convolution); the output must not be empty.
+///
+/// # Source
+/// NNabla `PF.deconvolution`.
+///
+/// # Example
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use layerfn::deconvolution;
+///
+/// let x = Tensor::zeros((8, 6, 10, 10), DType::F32, &Device::Cpu)?;
+/// let y = deconvolution(&x, 3, (2, 2)).stride((2, 2)).call()?;
+/// assert_eq!(y.dims(), [8, 3, 20, 20]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+#[parametric_function(
+    scope = "deconv",
+    params(
+        /// Filter weights.
+        W: [inmaps, outmaps / group, ..kernel] = weight(w_init, &rng, outmaps, inmaps, kernel),
+        /// Bias vector.
+        #[when(with_bias)]
+        b: [outmaps] = bias(b_init),
+    )
+)]
+pub fn deconvolution(
+    /// Input.
+    inp: &Tensor,
+    /// Number of output maps.
+    outmaps: usize,
+    /// Size of the filter on each spatial axis.
+    #[into]
+    kernel: PerAxis,
+    /// Elements cut off on both sides of each spatial axis of the output.
+    #[opt(into, default = PerAxis::Every(0))]
+    pad: PerAxis,
+    /// Step of the filter on each spatial axis of the output.
+    #[opt(into, default = PerAxis::Every(1))]
+    stride: PerAxis,
+    /// Distance of the filter's taps on each spatial axis.
+    #[opt(into, default = PerAxis::Every(1))]
+    dilation: PerAxis,
+    /// Groups of maps that do not see each other.
+    #[opt(default = 1)]
+    group: usize,
+    /// Initializer of `W`; Glorot uniform from `outmaps` to `inmaps` maps if absent.
+    #[opt(into)]
+    w_init: Option<Initializer>,
+    /// Initializer of `b`; zeros if absent.
+    #[opt(into)]
+    b_init: Option<Initializer>,
+    /// Number of leading axes that are samples.
+    #[opt(default = 1)]
+    base_axis: usize,
+    /// Generator that a random default draws from; the parameter's own if absent.
+    #[opt(into)]
+    rng: Option<Rng>,
+    /// Whether to add `b`.
+    #[opt(default = true)]
+    with_bias: bool,
+) -> Result<Tensor> {
+    let deconv = DeconvGeometry::new(inp.dims(), &kernel, &pad, &stride, &dilation, group, base_axis)?;
+    deconv.check_outmaps(outmaps)?;
+    let (inmaps, kernel) = (deconv.inmaps(), deconv.kernel());
+    functions::deconvolution(inp, &param!(W)?, param!(b)?.as_ref(), &deconv)
+}
+
+/// N-D depthwise deconvolution: the transpose of [`depthwise_convolution`](fn@depthwise_convolution); each output
+/// map is the sum over `divisor` input maps of their own deconvolutions.
+///
+/// # Shapes
+/// - input: `(N.., inmaps, L_1, .., L_d)`; `N..` are the `base_axis` leading axes
+/// - output: `(N.., inmaps / divisor, L'_1, .., L'_d)`, `L'` as in [`deconvolution`](fn@deconvolution)
+///
+/// # Errors
+/// As [`deconvolution`](fn@deconvolution); `divisor` must divide `inmaps`.
+///
+/// # Source
+/// NNabla `PF.depthwise_deconvolution`.
+///
+/// # Example
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use layerfn::depthwise_deconvolution;
+///
+/// let x = Tensor::zeros((8, 6, 10, 10), DType::F32, &Device::Cpu)?;
+/// let y = depthwise_deconvolution(&x, (3, 3)).divisor(2).call()?;
+/// assert_eq!(y.dims(), [8, 3, 12, 12]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+#[parametric_function(
+    scope = "depthwise_deconv",
+    params(
+        /// Filter weights.
+        W: [inmaps, ..kernel] = weight(w_init, &rng, inmaps, inmaps, kernel),
+        /// Bias vector.
+        #[when(with_bias)]
+        b: [inmaps / divisor] = bias(b_init),
+    )
+)]
+pub fn depthwise_deconvolution(
+    /// Input.
+    inp: &Tensor,
+    /// Size of the filter on each spatial axis.
+    #[into]
+    kernel: PerAxis,
+    /// Elements cut off on both sides of each spatial axis of the output.
+    #[opt(into, default = PerAxis::Every(0))]
+    pad: PerAxis,
+    /// Step of the filter on each spatial axis of the output.
+    #[opt(into, default = PerAxis::Every(1))]
+    stride: PerAxis,
+    /// Distance of the filter's taps on each spatial axis.
+    #[opt(into, default = PerAxis::Every(1))]
+    dilation: PerAxis,
+    /// Input maps for each output map.
+    #[opt(default = 1)]
+    divisor: usize,
+    /// Initializer of `W`; Glorot uniform from `inmaps` to `inmaps` maps if absent.
+    #[opt(into)]
+    w_init: Option<Initializer>,
+    /// Initializer of `b`; zeros if absent.
+    #[opt(into)]
+    b_init: Option<Initializer>,
+    /// Number of leading axes that are samples.
+    #[opt(default = 1)]
+    base_axis: usize,
+    /// Generator that a random default draws from; the parameter's own if absent.
+    #[opt(into)]
+    rng: Option<Rng>,
+    /// Whether to add `b`.
+    #[opt(default = true)]
+    with_bias: bool,
+) -> Result<Tensor> {
+    let deconv =
+        DeconvGeometry::depthwise(inp.dims(), divisor, &kernel, &pad, &stride, &dilation, base_axis)?;
+    let (inmaps, kernel) = (deconv.inmaps(), deconv.kernel());
+    let w = param!(W)?.unsqueeze(1)?;
+    functions::deconvolution(inp, &w, param!(b)?.as_ref(), &deconv)
+}

@@ -1,0 +1,47 @@
+//! Embedding of indices.
+
+use candle_core::Tensor;
+
+use crate::{Initializer, Result, functions, parametric_function};
+
+/// Embedding: replaces each index by a trainable vector.
+///
+/// `y[i.., j] = W[x[i..], j]`.
+///
+/// # Shapes
+/// - input: `(I..)`, integers in `0 .. n_inputs`
+/// - output: `(I.., n_features)`
+///
+/// # Errors
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if the input does not hold integers or an index is
+/// out of range.
+///
+/// # Source
+/// NNabla `PF.embed`, which draws `W` from the same range but does not check the indices.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use layerfn::embed;
+///
+/// let words = Tensor::new(&[[1u32, 2, 0], [3, 3, 1]], &Device::Cpu)?;
+/// assert_eq!(embed(&words, 4, 8).call()?.dims(), [2, 3, 8]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+#[parametric_function(
+    scope = "embed",
+    params(
+        /// Embedding matrix.
+        W: [n_inputs, n_features] = Initializer::uniform(-f64::sqrt(3.0), f64::sqrt(3.0)),
+    )
+)]
+pub fn embed(
+    /// Indices, of an integer type.
+    inp: &Tensor,
+    /// Number of different indices.
+    n_inputs: usize,
+    /// Size of the vector of an index.
+    n_features: usize,
+) -> Result<Tensor> {
+    functions::embed(inp, &param!(W)?)
+}

@@ -1,0 +1,212 @@
+//! Incremental network quantization: weights become powers of two, half of them at a time.
+
+use candle_core::Tensor;
+
+use super::{bias, sample_size, weight};
+pub use crate::functions::SelectionAlgorithm;
+use crate::functions::{ConvGeometry, Inq};
+use crate::{Dims, Initializer, ParameterStore, PerAxis, Result, Rng, functions, parametric_function};
+
+/// Incremental Network Quantization affine: [`affine`](fn@crate::affine) whose weights become powers of two, in steps.
+///
+/// At each forward pass that `inq_iterations` names, half of the weights that are still free become fixed, at the last
+/// one all of them. A fixed weight is rounded to `±2^e` with `e` between `n2 = n1 + 1 − 2^(num_bits − 2)` and
+/// `n1 = ⌊log2(4/3 · max |W|)⌋`, or to 0 below `2^(n2 − 1)`, and what an optimizer does to it is undone before the next
+/// pass. The count of the passes is saved and restored with the parameters.
+///
+/// # Shapes
+/// As [`affine`](fn@crate::affine).
+///
+/// # Errors
+/// As [`affine`](fn@crate::affine); [`Error::InvalidArgument`](crate::Error::InvalidArgument) if
+/// `num_bits` is not between 2 and 32.
+///
+/// # Source
+/// NNabla `PF.inq_affine`; Zhou et al.,
+/// [Incremental Network Quantization](https://arxiv.org/abs/1702.03044).
+///
+/// # Example
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use layerfn::inq_affine;
+///
+/// let x = Tensor::ones((4, 6), DType::F32, &Device::Cpu)?;
+/// assert_eq!(inq_affine(&x, 3).inq_iterations([1, 2]).call()?.dims(), [4, 3]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+#[parametric_function(
+    scope = "inq_affine",
+    params(
+        /// Weight matrix in float.
+        W: [inmaps, ..n_outmaps] = weight(w_init, &rng, inmaps, n_outmaps.elem_count(), &[]),
+        /// Indicators of the fixed weights.
+        #[need_grad(false)]
+        I: [inmaps, ..n_outmaps] = i_init,
+        /// Bias vector.
+        #[when(with_bias)]
+        b: [..n_outmaps] = bias(b_init),
+        /// Weights after the last forward pass.
+        #[need_grad(false)]
+        _W: [inmaps, ..n_outmaps] = 0.0,
+        /// Forward passes and random draws so far.
+        #[need_grad(false)]
+        _count: [Inq::STATE] = 0.0,
+    )
+)]
+pub fn inq_affine(
+    /// Input.
+    inp: &Tensor,
+    /// Number of outputs per sample, or their shape.
+    #[into]
+    n_outmaps: Dims,
+    /// Number of leading axes that are samples.
+    #[opt(default = 1)]
+    base_axis: usize,
+    /// Bits for each weight, above 1: one codes the value 0.
+    #[opt(default = 4)]
+    num_bits: usize,
+    /// Forward passes, counted from 0, at which half of the free weights are fixed; all of them at the last.
+    #[opt(into)]
+    inq_iterations: Vec<usize>,
+    /// Which weights are fixed first.
+    #[opt(default = SelectionAlgorithm::Random)]
+    selection_algorithm: SelectionAlgorithm,
+    /// Seed of the random selection; negative for the generator of the current store.
+    #[opt(default = -1)]
+    seed: i64,
+    /// Initializer of `W`; Glorot uniform if absent.
+    #[opt(into)]
+    w_init: Option<Initializer>,
+    /// Initializer of `I`: 0 for free, 1 for fixed.
+    #[opt(into, default = Initializer::constant(0.0))]
+    i_init: Initializer,
+    /// Initializer of `b`; zeros if absent.
+    #[opt(into)]
+    b_init: Option<Initializer>,
+    /// Generator that a random default draws from; the parameter's own if absent.
+    #[opt(into)]
+    rng: Option<Rng>,
+    /// Whether to add `b`.
+    #[opt(default = true)]
+    with_bias: bool,
+) -> Result<Tensor> {
+    let inmaps = sample_size(inp, base_axis)?;
+    let inq = Inq { num_bits, inq_iterations, selection_algorithm, seed }.checked()?;
+    let (w, i, b) = (param!(W)?, param!(I)?, param!(b)?);
+    let step = inq.step(&w, &i, &param!(_W)?, &param!(_count)?, &ParameterStore::current().rng())?;
+    param!(W = &step.w)?;
+    param!(I = &step.i)?;
+    param!(_W = &step.w)?;
+    param!(_count = &step.count)?;
+    functions::affine(inp, &functions::straight_through(&w, &step.w)?, b.as_ref(), base_axis)
+}
+
+/// Incremental Network Quantization convolution: [`convolution`](fn@crate::convolution) whose weights become powers of two, in steps.
+///
+/// At each forward pass that `inq_iterations` names, half of the weights that are still free become fixed, at the last
+/// one all of them. A fixed weight is rounded to `±2^e` with `e` between `n2 = n1 + 1 − 2^(num_bits − 2)` and
+/// `n1 = ⌊log2(4/3 · max |W|)⌋`, or to 0 below `2^(n2 − 1)`, and what an optimizer does to it is undone before the next
+/// pass. The count of the passes is saved and restored with the parameters.
+///
+/// # Shapes
+/// As [`convolution`](fn@crate::convolution).
+///
+/// # Errors
+/// As [`convolution`](fn@crate::convolution); [`Error::InvalidArgument`](crate::Error::InvalidArgument) if
+/// `num_bits` is not between 2 and 32.
+///
+/// # Source
+/// NNabla `PF.inq_convolution`, there without groups; Zhou et al.,
+/// [Incremental Network Quantization](https://arxiv.org/abs/1702.03044).
+///
+/// # Example
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use layerfn::inq_convolution;
+///
+/// let x = Tensor::ones((4, 6, 8, 8), DType::F32, &Device::Cpu)?;
+/// assert_eq!(inq_convolution(&x, 4, (3, 3)).group(2).inq_iterations([1, 2]).call()?.dims(), [4, 4, 6, 6]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+#[parametric_function(
+    scope = "inq_conv",
+    params(
+        /// Filter weights in float.
+        W: [outmaps, inmaps / group, ..kernel] = weight(w_init, &rng, inmaps, outmaps, kernel),
+        /// Indicators of the fixed weights.
+        #[need_grad(false)]
+        I: [outmaps, inmaps / group, ..kernel] = i_init,
+        /// Bias vector.
+        #[when(with_bias)]
+        b: [outmaps] = bias(b_init),
+        /// Weights after the last forward pass.
+        #[need_grad(false)]
+        _W: [outmaps, inmaps / group, ..kernel] = 0.0,
+        /// Forward passes and random draws so far.
+        #[need_grad(false)]
+        _count: [Inq::STATE] = 0.0,
+    )
+)]
+pub fn inq_convolution(
+    /// Input.
+    inp: &Tensor,
+    /// Number of output maps.
+    outmaps: usize,
+    /// Size of the filter on each spatial axis.
+    #[into]
+    kernel: PerAxis,
+    /// Zeros added on both sides of each spatial axis.
+    #[opt(into, default = PerAxis::Every(0))]
+    pad: PerAxis,
+    /// Step of the filter on each spatial axis.
+    #[opt(into, default = PerAxis::Every(1))]
+    stride: PerAxis,
+    /// Distance of the filter's taps on each spatial axis.
+    #[opt(into, default = PerAxis::Every(1))]
+    dilation: PerAxis,
+    /// Groups of maps that do not see each other.
+    #[opt(default = 1)]
+    group: usize,
+    /// Bits for each weight, above 1: one codes the value 0.
+    #[opt(default = 4)]
+    num_bits: usize,
+    /// Forward passes, counted from 0, at which half of the free weights are fixed; all of them at the last.
+    #[opt(into)]
+    inq_iterations: Vec<usize>,
+    /// Which weights are fixed first.
+    #[opt(default = SelectionAlgorithm::Random)]
+    selection_algorithm: SelectionAlgorithm,
+    /// Seed of the random selection; negative for the generator of the current store.
+    #[opt(default = -1)]
+    seed: i64,
+    /// Initializer of `W`; Glorot uniform if absent.
+    #[opt(into)]
+    w_init: Option<Initializer>,
+    /// Initializer of `I`: 0 for free, 1 for fixed.
+    #[opt(into, default = Initializer::constant(0.0))]
+    i_init: Initializer,
+    /// Initializer of `b`; zeros if absent.
+    #[opt(into)]
+    b_init: Option<Initializer>,
+    /// Number of leading axes that are samples.
+    #[opt(default = 1)]
+    base_axis: usize,
+    /// Generator that a random default draws from; the parameter's own if absent.
+    #[opt(into)]
+    rng: Option<Rng>,
+    /// Whether to add `b`.
+    #[opt(default = true)]
+    with_bias: bool,
+) -> Result<Tensor> {
+    let conv = ConvGeometry::new(inp.dims(), &kernel, &pad, &stride, &dilation, group, base_axis)?;
+    conv.check_outmaps(outmaps)?;
+    let (inmaps, kernel) = (conv.inmaps(), conv.kernel());
+    let inq = Inq { num_bits, inq_iterations, selection_algorithm, seed }.checked()?;
+    let (w, i, b) = (param!(W)?, param!(I)?, param!(b)?);
+    let step = inq.step(&w, &i, &param!(_W)?, &param!(_count)?, &ParameterStore::current().rng())?;
+    param!(W = &step.w)?;
+    param!(I = &step.i)?;
+    param!(_W = &step.w)?;
+    param!(_count = &step.count)?;
+    functions::convolution(inp, &functions::straight_through(&w, &step.w)?, b.as_ref(), &conv)
+}

@@ -1,0 +1,57 @@
+//! The rectifier with a learned slope.
+
+use candle_core::Tensor;
+
+use crate::{Error, Initializer, Result, functions, parametric_function};
+
+/// Parametrized rectified linear unit.
+///
+/// `y = max(0, x) + slope · min(0, x)`, the slope being one number or one for each index of the axis `base_axis`.
+///
+/// # Shapes
+/// - input and output: any
+///
+/// # Errors
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if the slope is not shared and the input has no axis
+/// `base_axis`.
+///
+/// # Source
+/// NNabla `PF.prelu`. The slope starts at −1, as NNabla 1.0 documents it; NNabla today starts at 0.25, which is
+/// `.slope_init(0.25)` here. He et al., [Delving Deep into Rectifiers](https://arxiv.org/abs/1502.01852).
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use layerfn::prelu;
+///
+/// let x = Tensor::new(&[[-2.0, 3.0]], &Device::Cpu)?;
+/// assert_eq!(prelu(&x).slope_init(0.25).call()?.to_vec2::<f64>()?, [[-0.5, 3.0]]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+#[parametric_function(
+    scope = "prelu",
+    params(
+        /// Negative slope.
+        slope: [..shape] = slope_init,
+    )
+)]
+pub fn prelu(
+    /// Input.
+    inp: &Tensor,
+    /// The axis with a slope for each index, if the slope is not shared.
+    #[opt(default = 1)]
+    base_axis: usize,
+    /// Whether one slope serves all elements.
+    #[opt(default = true)]
+    shared: bool,
+    /// Initializer of `slope`.
+    #[opt(into, default = Initializer::constant(-1.0))]
+    slope_init: Initializer,
+) -> Result<Tensor> {
+    let shape = match inp.dims().get(base_axis) {
+        _ if shared => vec![],
+        Some(&size) => vec![size],
+        None => return Err(Error::invalid("base_axis", "must be an axis of the input", base_axis)),
+    };
+    functions::prelu(inp, &param!(slope)?, base_axis)
+}

@@ -1,0 +1,14 @@
+//! What a model needs, in one `use`.
+
+pub use candle_core::{DType, Device, Module, ModuleT, Tensor};
+
+pub use crate::functions::{
+    elu, gelu, global_average_pooling, hard_sigmoid, leaky_relu, log_softmax, mean_softmax_cross_entropy,
+    mean_squared_error, relu, selu, sigmoid, sigmoid_cross_entropy, silu, softmax, softmax_cross_entropy,
+    softplus, squared_error, tanh,
+};
+pub use crate::parametric_functions::*;
+pub use crate::{
+    Dims, Initializer, Network, ParameterStore, PerAxis, Rng, avg_pool, bn, conv, get_parameters, max_pool,
+    network, no_grad, parameter_scope, parametric_function, test_mode,
+};

@@ -1,0 +1,15 @@
+//! Parameters, scopes and initial values: what every layer stands on.
+
+mod compare;
+mod initial_values;
+mod initializers;
+mod parameter_api;
+mod refused_calls;
+mod store;
+
+use candle_core::{DType, Device, Tensor};
+
+/// Zeros on the CPU.
+fn zeros(shape: &[usize], dtype: DType) -> Tensor {
+    Tensor::zeros(shape, dtype, &Device::Cpu).expect("zeros")
+}

@@ -1,0 +1,5 @@
+//! Recorded fixtures, calls of layers described in JSON, and comparison of tensors.
+
+pub mod compare;
+pub mod fixtures;
+pub mod layers;
