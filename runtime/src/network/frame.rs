@@ -161,7 +161,7 @@ impl Entered {
     pub fn branch(&self) -> Branch {
         let recorder = self.recorded.as_ref().map(|recorded| Rc::clone(&recorded.recorder));
         Branch(recorder.map(|recorder| {
-            let index = recorder.begin(Kind::Branch, String::new(), "", None);
+            let index = recorder.begin(Kind::Branch, String::new(), "", false, None);
             Recorded { recorder, index }
         }))
     }
@@ -231,7 +231,7 @@ fn enter(kind: Kind, name: Option<&str>, ident: &'static str, id: u32, input: &d
     let recorder = before.as_ref().and_then(|(frame, _)| frame.recorder.clone());
     let recorded = recorder.map(|recorder| {
         let shown = if kind == Kind::Block { name.unwrap_or_default() } else { ident };
-        let index = recorder.begin(kind, stage_path(named, ident), shown, Some(input));
+        let index = recorder.begin(kind, stage_path(named, ident), shown, named, Some(input));
         Recorded { recorder, index }
     });
     Entered { ident, named, before, recorded, _scope: scope }

@@ -49,6 +49,8 @@ pub(super) struct Node {
     pub(super) path: String,
     /// The function as written; the label of a block.
     pub(super) name: String,
+    /// Whether the last part of the scope is the stage's own name.
+    pub(super) labelled: bool,
     pub(super) layer: Option<&'static LayerInfo>,
     pub(super) parent: Option<usize>,
     pub(super) children: Vec<usize>,
@@ -100,7 +102,14 @@ impl Recorder {
         self.passed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn begin(&self, kind: Kind, path: String, name: &str, input: Option<&dyn Value>) -> usize {
+    pub(super) fn begin(
+        &self,
+        kind: Kind,
+        path: String,
+        name: &str,
+        labelled: bool,
+        input: Option<&dyn Value>,
+    ) -> usize {
         let mut state = self.state.borrow_mut();
         let index = state.nodes.len();
         let parent = state.open.last().map(|&(parent, _)| parent);
@@ -111,6 +120,7 @@ impl Recorder {
             kind,
             path,
             name: name.to_owned(),
+            labelled,
             layer: None,
             parent,
             children: Vec::new(),
