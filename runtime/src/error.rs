@@ -71,6 +71,43 @@ pub enum Error {
         /// What happened.
         source: Box<Error>,
     },
+    /// A file is damaged, or its format cannot hold what is to be saved.
+    #[error("`{file}`: {reason}")]
+    Checkpoint {
+        /// The file.
+        file: String,
+        /// What is wrong with it, and where.
+        reason: String,
+    },
+    /// A file does not fit the store; nothing was loaded.
+    #[error(
+        "`{file}` does not fit, nothing was loaded:{}",
+        differences.iter().map(|difference| format!("\n  {difference}")).collect::<String>()
+    )]
+    Mismatch {
+        /// The file.
+        file: String,
+        /// Every difference, one line each.
+        differences: Vec<String>,
+    },
+    /// The name of a file does not say in which format it is.
+    #[error("`{file}` has none of the extensions of a checkpoint: {known}")]
+    UnknownExtension {
+        /// The file.
+        file: String,
+        /// The extensions that exist.
+        known: String,
+    },
+    /// The system could not read or write a file.
+    #[error("cannot {action} `{file}`: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        file: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
     /// An operation of candle failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

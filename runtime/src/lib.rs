@@ -59,6 +59,7 @@ extern crate self as layerfn;
 
 #[doc(hidden)]
 pub mod __private;
+pub mod checkpoint;
 mod dims;
 mod error;
 pub mod functions;
@@ -71,6 +72,7 @@ mod parametric_functions;
 pub mod prelude;
 mod rng;
 
+pub use checkpoint::{LoadReport, load_parameters, save_parameters};
 pub use dims::{Dims, PerAxis};
 pub use error::{Error, Result};
 /// Makes a function a layer.
@@ -86,7 +88,7 @@ pub use initializer::{
 pub use layerfn_macros::network;
 pub use mode::{is_training, test_mode, train_mode};
 pub use network::{
-    BoxedForward, IntoValue, Network, NetworkT, Stage, Summary, SummaryParameter, SummaryRow, Value,
+    BoxedForward, IntoValue, Network, NetworkT, Stage, Summary, SummaryParameter, SummaryRow, Value, recur,
 };
 pub use parameter::{
     ArgumentInfo, GetParameterOrCreate, LayerInfo, Parameter, ParameterInfo, ParameterStore, Parameters,

@@ -64,7 +64,7 @@ fn check_row(function: &str, row: &Value, arguments: Map<String, Value>) -> Resu
     let call = find(function, &arguments).expect("found before");
     let tensors = Tensors::default();
     // Statistics stay as they start while testing.
-    test_mode(|| call(&mut Arguments::new(inputs(&row["inputs"]), arguments, &tensors)))?;
+    test_mode(|| call(&mut Arguments::new(inputs(function, &row["inputs"]), arguments, &tensors)))?;
     let mut failures = Vec::new();
     let expected = row["parameters"].as_array().expect("parameters");
     let registered = get_all_parameters();

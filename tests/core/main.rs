@@ -3,6 +3,7 @@
 mod compare;
 mod initial_values;
 mod initializers;
+mod layers;
 mod parameter_api;
 mod refused_calls;
 mod store;

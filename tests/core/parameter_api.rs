@@ -53,7 +53,7 @@ fn replay(op: &str, args: &Value) -> Result<Value, String> {
             let arguments = args["args"].as_object().cloned().unwrap_or_default();
             let call = find(function, &arguments).ok_or_else(|| format!("there is no layer `{function}`"))?;
             let tensors = Tensors::default();
-            let outputs = call(&mut Arguments::new(inputs(&args["inputs"]), arguments, &tensors));
+            let outputs = call(&mut Arguments::new(inputs(function, &args["inputs"]), arguments, &tensors));
             let outputs = outputs.map_err(|error| error.to_string())?;
             outputs.iter().map(|output| json!(output.dims())).collect()
         }

@@ -1,3 +1,8 @@
 //! Every differentiable function against finite differences, in every precision and on several threads.
 
+mod activation;
+mod affine;
 mod convolution;
+mod loss;
+mod normalization;
+mod pooling;

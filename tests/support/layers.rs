@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use candle_core::{DType, Device, Tensor};
-use layerfn::{Dims, Initializer, PerAxis, parameter_scope};
+use layerfn::{BatchStat, Dims, Initializer, LSTMCell, PerAxis, SelectionAlgorithm, parameter_scope};
 use serde_json::{Map, Value};
 
 use super::fixtures::Tensors;
@@ -106,7 +106,7 @@ plain_arguments! {
     f64: Value::as_f64, "a number";
     i64: Value::as_i64, "an integer";
     usize: size, "a count";
-    u32: |value| u32::try_from(size(value)?).ok(), "a count";
+    i32: |value| i32::try_from(value.as_i64()?).ok(), "a small integer";
     String: |value| value.as_str().map(str::to_owned), "a text";
     Vec<usize>: |value| value.as_array()?.iter().map(size).collect(), "a list of counts";
     Dims: |value| sizes(value).map(Dims::from), "a count or a list of them";
@@ -148,6 +148,23 @@ impl Argument for Initializer {
     }
 }
 
+impl Argument for SelectionAlgorithm {
+    fn read(value: &Value, _: &Tensors) -> Result<Self, String> {
+        let name = value.as_str().ok_or("must be a name")?;
+        name.parse().map_err(|error: layerfn::Error| error.to_string())
+    }
+}
+
+/// Initializers by parameter.
+type Initializers = Vec<(String, Initializer)>;
+
+impl Argument for Initializers {
+    fn read(value: &Value, tensors: &Tensors) -> Result<Self, String> {
+        let entries = value.as_object().ok_or("must be initializers by name")?;
+        entries.iter().map(|(name, value)| Ok((name.clone(), Initializer::read(value, tensors)?))).collect()
+    }
+}
+
 /// What layers return: one tensor or several.
 trait Outputs {
     fn outputs(self) -> Vec<Tensor>;
@@ -168,9 +185,19 @@ impl Outputs for (Tensor, Tensor) {
 /// Calls a layer with arguments.
 pub type Call = fn(&mut Arguments<'_>) -> Result<Vec<Tensor>, Failure>;
 
-/// A line a layer: `function(inputs; required arguments) { options }`; `name` and `fix_parameters` go without saying.
+/// Gives a layer the options that the call names.
+macro_rules! options {
+    ($arguments:ident, $layer:ident { $($option:ident: $ty:ty),* $(,)? }) => {
+        $(if let Some(value) = $arguments.optional::<$ty>(stringify!($option))? {
+            $layer = $layer.$option(value);
+        })*
+    };
+}
+
+/// A line an argument: `function(inputs; required arguments) { options }`; `name` and `fix_parameters` go without
+/// saying.
 macro_rules! layers {
-    ($($function:ident($($input:ident),+ $(; $($required:ident: $required_ty:ty),+)?) { $($option:ident: $ty:ty),* $(,)? })*) => {
+    ($($function:ident($($input:ident),+ $(; $($required:ident: $required_ty:ty),+)?) { $($options:tt)* })*) => {
         fn plain(function: &str) -> Option<Call> {
             match function {
                 $(stringify!($function) => Some(|arguments| {
@@ -178,15 +205,8 @@ macro_rules! layers {
                         $(&arguments.input(stringify!($input))?,)+
                         $($(arguments.required::<$required_ty>(stringify!($required))?,)+)?
                     );
-                    $(if let Some(value) = arguments.optional::<$ty>(stringify!($option))? {
-                        layer = layer.$option(value);
-                    })*
-                    if let Some(value) = arguments.optional::<String>("name")? {
-                        layer = layer.name(value);
-                    }
-                    if let Some(value) = arguments.optional::<bool>("fix_parameters")? {
-                        layer = layer.fix_parameters(value);
-                    }
+                    options!(arguments, layer { $($options)* });
+                    options!(arguments, layer { name: String, fix_parameters: bool });
                     arguments.finish()?;
                     Ok(layer.call()?.outputs())
                 }),)*
@@ -196,7 +216,302 @@ macro_rules! layers {
     };
 }
 
-layers! {}
+layers! {
+    affine(inp; n_outmaps: Dims) {
+        base_axis: usize,
+        w_init: Initializer,
+        b_init: Initializer,
+        with_bias: bool,
+    }
+    convolution(inp; outmaps: usize, kernel: PerAxis) {
+        pad: PerAxis,
+        stride: PerAxis,
+        dilation: PerAxis,
+        group: usize,
+        w_init: Initializer,
+        b_init: Initializer,
+        base_axis: usize,
+        with_bias: bool,
+    }
+    depthwise_convolution(inp; kernel: PerAxis) {
+        pad: PerAxis,
+        stride: PerAxis,
+        dilation: PerAxis,
+        multiplier: usize,
+        w_init: Initializer,
+        b_init: Initializer,
+        base_axis: usize,
+        with_bias: bool,
+    }
+    deconvolution(inp; outmaps: usize, kernel: PerAxis) {
+        pad: PerAxis,
+        stride: PerAxis,
+        dilation: PerAxis,
+        group: usize,
+        w_init: Initializer,
+        b_init: Initializer,
+        base_axis: usize,
+        with_bias: bool,
+    }
+    depthwise_deconvolution(inp; kernel: PerAxis) {
+        pad: PerAxis,
+        stride: PerAxis,
+        dilation: PerAxis,
+        divisor: usize,
+        w_init: Initializer,
+        b_init: Initializer,
+        base_axis: usize,
+        with_bias: bool,
+    }
+    mean_subtraction(inp) {
+        base_axis: usize,
+        update_running_mean: bool,
+    }
+    embed(inp; n_inputs: usize, n_features: usize) {}
+    prelu(inp) {
+        base_axis: usize,
+        shared: bool,
+        slope_init: Initializer,
+    }
+    svd_affine(inp; n_outmaps: Dims, r: usize) {
+        base_axis: usize,
+        uv_init: Initializer,
+        b_init: Initializer,
+        with_bias: bool,
+    }
+    svd_convolution(inp; outmaps: usize, kernel: PerAxis, r: usize) {
+        pad: PerAxis,
+        stride: PerAxis,
+        dilation: PerAxis,
+        uv_init: Initializer,
+        b_init: Initializer,
+        base_axis: usize,
+        with_bias: bool,
+    }
+    cpd3_convolution(inp; outmaps: usize, kernel: PerAxis, r: usize) {
+        pad: PerAxis,
+        stride: PerAxis,
+        dilation: PerAxis,
+        oik_init: Initializer,
+        b_init: Initializer,
+        base_axis: usize,
+        with_bias: bool,
+        max_iter: usize,
+        stopping_criterion: f64,
+        lambda_reg: f64,
+    }
+    binary_connect_affine(inp; n_outmaps: Dims) {
+        base_axis: usize,
+        w_init: Initializer,
+        wb_init: Initializer,
+        b_init: Initializer,
+        with_bias: bool,
+    }
+    binary_connect_convolution(inp; outmaps: usize, kernel: PerAxis) {
+        pad: PerAxis,
+        stride: PerAxis,
+        dilation: PerAxis,
+        group: usize,
+        w_init: Initializer,
+        wb_init: Initializer,
+        b_init: Initializer,
+        base_axis: usize,
+        with_bias: bool,
+    }
+    binary_weight_affine(inp; n_outmaps: Dims) {
+        base_axis: usize,
+        w_init: Initializer,
+        wb_init: Initializer,
+        b_init: Initializer,
+        with_bias: bool,
+    }
+    binary_weight_convolution(inp; outmaps: usize, kernel: PerAxis) {
+        pad: PerAxis,
+        stride: PerAxis,
+        dilation: PerAxis,
+        group: usize,
+        w_init: Initializer,
+        wb_init: Initializer,
+        b_init: Initializer,
+        base_axis: usize,
+        with_bias: bool,
+    }
+    inq_affine(inp; n_outmaps: Dims) {
+        base_axis: usize,
+        num_bits: usize,
+        inq_iterations: Vec<usize>,
+        selection_algorithm: SelectionAlgorithm,
+        seed: i64,
+        w_init: Initializer,
+        i_init: Initializer,
+        b_init: Initializer,
+        with_bias: bool,
+    }
+    inq_convolution(inp; outmaps: usize, kernel: PerAxis) {
+        pad: PerAxis,
+        stride: PerAxis,
+        dilation: PerAxis,
+        group: usize,
+        num_bits: usize,
+        inq_iterations: Vec<usize>,
+        selection_algorithm: SelectionAlgorithm,
+        seed: i64,
+        w_init: Initializer,
+        i_init: Initializer,
+        b_init: Initializer,
+        base_axis: usize,
+        with_bias: bool,
+    }
+    fixed_point_quantized_affine(inp; n_outmaps: Dims) {
+        base_axis: usize,
+        w_init: Initializer,
+        b_init: Initializer,
+        with_bias: bool,
+        quantize_w: bool,
+        sign_w: bool,
+        n_w: usize,
+        delta_w: f64,
+        ste_fine_grained_w: bool,
+        quantize_b: bool,
+        sign_b: bool,
+        n_b: usize,
+        delta_b: f64,
+        ste_fine_grained_b: bool,
+    }
+    fixed_point_quantized_convolution(inp; outmaps: usize, kernel: PerAxis) {
+        pad: PerAxis,
+        stride: PerAxis,
+        dilation: PerAxis,
+        group: usize,
+        w_init: Initializer,
+        b_init: Initializer,
+        base_axis: usize,
+        with_bias: bool,
+        quantize_w: bool,
+        sign_w: bool,
+        n_w: usize,
+        delta_w: f64,
+        ste_fine_grained_w: bool,
+        quantize_b: bool,
+        sign_b: bool,
+        n_b: usize,
+        delta_b: f64,
+        ste_fine_grained_b: bool,
+    }
+    pow2_quantized_affine(inp; n_outmaps: Dims) {
+        base_axis: usize,
+        w_init: Initializer,
+        b_init: Initializer,
+        with_bias: bool,
+        quantize_w: bool,
+        sign_w: bool,
+        with_zero_w: bool,
+        n_w: usize,
+        m_w: i32,
+        ste_fine_grained_w: bool,
+        quantize_b: bool,
+        sign_b: bool,
+        with_zero_b: bool,
+        n_b: usize,
+        m_b: i32,
+        ste_fine_grained_b: bool,
+    }
+    pow2_quantized_convolution(inp; outmaps: usize, kernel: PerAxis) {
+        pad: PerAxis,
+        stride: PerAxis,
+        dilation: PerAxis,
+        group: usize,
+        w_init: Initializer,
+        b_init: Initializer,
+        base_axis: usize,
+        with_bias: bool,
+        quantize_w: bool,
+        sign_w: bool,
+        with_zero_w: bool,
+        n_w: usize,
+        m_w: i32,
+        ste_fine_grained_w: bool,
+        quantize_b: bool,
+        sign_b: bool,
+        with_zero_b: bool,
+        n_b: usize,
+        m_b: i32,
+        ste_fine_grained_b: bool,
+    }
+    pruned_affine(inp; n_outmaps: Dims) {
+        base_axis: usize,
+        w_init: Initializer,
+        b_init: Initializer,
+        with_bias: bool,
+        prune_w: bool,
+        rate_w: f64,
+        prune_b: bool,
+        rate_b: f64,
+    }
+    pruned_convolution(inp; outmaps: usize, kernel: PerAxis) {
+        pad: PerAxis,
+        stride: PerAxis,
+        dilation: PerAxis,
+        group: usize,
+        w_init: Initializer,
+        b_init: Initializer,
+        base_axis: usize,
+        with_bias: bool,
+        prune_w: bool,
+        rate_w: f64,
+        prune_b: bool,
+        rate_b: f64,
+    }
+    lstm(x, h, c; state_size: usize) {
+        w_init: Initializer,
+        b_init: Initializer,
+    }
+}
+
+fn batch_normalization(arguments: &mut Arguments<'_>) -> Result<Vec<Tensor>, Failure> {
+    let mut layer = layerfn::batch_normalization(&arguments.input("inp")?);
+    options!(arguments, layer { axes: Dims, decay_rate: f64, eps: f64, batch_stat: bool });
+    options!(arguments, layer { name: String, fix_parameters: bool });
+    for (parameter, initializer) in arguments.optional::<Initializers>("param_init")?.unwrap_or_default() {
+        layer = match parameter.as_str() {
+            "beta" => layer.beta_init(initializer),
+            "gamma" => layer.gamma_init(initializer),
+            "mean" => layer.mean_init(initializer),
+            "var" => layer.var_init(initializer),
+            other => return Err(format!("`param_init` has no `{other}`").into()),
+        };
+    }
+    let stat = BatchStat::default();
+    let output_stat = arguments.optional::<bool>("output_stat")?.unwrap_or(false);
+    if output_stat {
+        layer = layer.output_stat(&stat);
+    }
+    arguments.finish()?;
+    let output = layer.call()?;
+    Ok(if output_stat { vec![output, stat.mean()?, stat.var()?] } else { vec![output] })
+}
+
+/// All steps of one sequence: inputs `x0`, `x1`, ..; the outputs of the steps, then the last cell state.
+fn lstm_cell_class(arguments: &mut Arguments<'_>) -> Result<Vec<Tensor>, Failure> {
+    let shape = (arguments.required::<usize>("batch_size")?, arguments.required::<usize>("state_size")?);
+    let mut cell = LSTMCell::new(shape.0, shape.1);
+    options!(
+        arguments,
+        cell { w_init: Initializer, b_init: Initializer, name: String, fix_parameters: bool }
+    );
+    let (h, c) = (arguments.optional_input("h"), arguments.optional_input("c"));
+    if h.is_some() || c.is_some() {
+        let zeros = Tensor::zeros(shape, DType::F32, &Device::Cpu).map_err(layerfn::Error::from)?;
+        cell = cell.state(h.as_ref().unwrap_or(&zeros), c.as_ref().unwrap_or(&zeros));
+    }
+    let steps: Vec<String> =
+        arguments.inputs.iter().map(|(name, _)| name.clone()).filter(|name| name.starts_with('x')).collect();
+    let steps = steps.iter().map(|name| arguments.input(name)).collect::<Result<Vec<_>, _>>()?;
+    arguments.finish()?;
+    let mut outputs = steps.iter().map(|x| cell.step(x)).collect::<layerfn::Result<Vec<_>>>()?;
+    outputs.extend(cell.c().cloned());
+    Ok(outputs)
+}
 
 /// The call of `function`, NNabla's name for it; `None` if there is no such layer.
 ///
@@ -206,6 +521,8 @@ pub fn find(function: &str, arguments: &Map<String, Value>) -> Option<Call> {
     match function {
         "lstm_cell" => plain("lstm"),
         "lstm" if !arguments.contains_key("state_size") => None,
+        "batch_normalization" => Some(batch_normalization),
+        "LSTMCell" => Some(lstm_cell_class),
         other => plain(other),
     }
 }

@@ -1,6 +1,7 @@
 //! The documentation of a layer: its arguments and parameters as tables.
 
-use syn::Attribute;
+use syn::ext::IdentExt;
+use syn::{Attribute, Ident};
 
 use super::layer::{Argument, Layer};
 use crate::support::{attrs, print};
@@ -22,29 +23,34 @@ pub(super) fn attributes(layer: &Layer) -> Vec<Attribute> {
 }
 
 fn arguments(layer: &Layer) -> String {
-    let mut text = "\n# Arguments\n\
-                    Those without a default by position, the others as methods in front of `call()`.\n\n\
-                    | argument | type | default | meaning |\n|---|---|---|---|\n"
-        .to_owned();
+    let structure = &layer.structure;
+    let option = |name: &Ident| format!("[`{}`]({structure}::{name})", name.unraw());
+    let mut text = format!(
+        "\n# Arguments\n\
+         Required ones by position, the others as methods of [`{structure}`](struct@{structure}) before \
+         [`call()`]({structure}::call).\n\n\
+         | argument | type | default | meaning |\n|---|---|---|---|\n"
+    );
     for argument in &layer.arguments {
-        let default = match argument.default_text() {
-            Some(default) => code(&default),
-            None => "required".to_owned(),
+        let lines = argument.doc_lines();
+        let (name, default, meaning) = match argument.default_text() {
+            // The setter has room for the rest of the description.
+            Some(default) => (option(&argument.name), code(&default), attrs::first_paragraph(&lines)),
+            None => {
+                (code(&argument.name.unraw().to_string()), "required".to_owned(), attrs::one_line(&lines))
+            }
         };
-        // The setter of an option has room for the rest.
-        let meaning = match argument.option {
-            Some(_) => attrs::first_paragraph(&argument.doc_lines()),
-            None => attrs::one_line(&argument.doc_lines()),
-        };
-        let meaning = cell(&meaning);
-        let (name, ty) = (code(&argument.name.to_string()), code(&type_text(argument)));
+        let (ty, meaning) = (code(&type_text(argument)), cell(&meaning));
         text.push_str(&format!("| {name} | {ty} | {default} | {meaning} |\n"));
     }
-    text.push_str("| `name` | `impl Into<String>` | none | Scope around the layer's own. |\n");
+    text.push_str(&format!(
+        "| [`name`]({structure}::name) | `impl Into<String>` | none | Scope around the layer's own. |\n"
+    ));
     if layer.has_scope() {
-        text.push_str(
-            "| `fix_parameters` | `bool` | `false` | Whether to take the parameters without gradient. |\n",
-        );
+        text.push_str(&format!(
+            "| [`fix_parameters`]({structure}::fix_parameters) | `bool` | `false` | \
+             Whether to take the parameters without gradient. |\n"
+        ));
     }
     text
 }

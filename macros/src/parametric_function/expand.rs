@@ -80,7 +80,7 @@ fn structure(layer: &Layer) -> TokenStream {
     let (visibility, structure, forgiven) = (&layer.visibility, &layer.structure, forgiven(layer));
     let function = layer.name();
     let docs = format!(
-        "A call of [`{function}`](fn@{function}) that is not made yet: set options, then [`call`](Self::call)."
+        " A call of [`{function}`](fn@{function}) that is not made yet: set options, then [`call`](Self::call)."
     );
     let fields = layer.arguments.iter().map(|argument| {
         let (name, ty) = (&argument.name, argument.stored_type());
@@ -133,7 +133,7 @@ fn automatic_setters(layer: &Layer) -> TokenStream {
         Some(scope) => {
             format!("Puts the scope `name` around the layer's own: parameters live under `name/{scope}`.")
         }
-        None => "Opens the scope `name` for what the function calls, and names it in errors.".to_owned(),
+        None => " Opens the scope `name` for what the function calls, and names it in errors.".to_owned(),
     };
     let fix_parameters = layer.has_scope().then(|| {
         quote! {
@@ -355,18 +355,19 @@ impl Argument {
         let self_ = Ident::new("self", span);
         let (visibility, name, ty) = (&layer.visibility, &self.name, self.given_type());
         let setter = format_ident!("maybe_{}", name.unraw(), span = name.span());
-        let docs = format!("As [`{name}`](Self::{name}), from an `Option`; `None` is passed on as such.");
-        let (taken, convert) = if self.into {
-            (quote!(impl ::core::convert::Into<#ty>), quote!(::core::convert::Into::into))
+        let docs = format!(" As [`{name}`](Self::{name}), from an `Option`; `None` is passed on as such.");
+        let map = |convert: TokenStream| quote!(::core::option::Option::map(#name, #convert));
+        let (taken, value) = if self.into {
+            (quote!(impl ::core::convert::Into<#ty>), map(quote!(::core::convert::Into::into)))
         } else if matches!(self.holding, Holding::OptionReference(_)) {
-            (ty.to_token_stream(), quote!(::std::borrow::ToOwned::to_owned))
+            (ty.to_token_stream(), map(quote!(::std::borrow::ToOwned::to_owned)))
         } else {
-            (ty.to_token_stream(), quote!(::core::convert::identity))
+            (ty.to_token_stream(), name.to_token_stream())
         };
         quote_spanned! {span=>
             #[doc = #docs]
             #visibility fn #setter(mut #self_, #name: ::core::option::Option<#taken>) -> Self {
-                #self_.#name = ::core::option::Option::Some(::core::option::Option::map(#name, #convert));
+                #self_.#name = ::core::option::Option::Some(#value);
                 #self_
             }
         }

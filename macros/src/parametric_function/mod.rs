@@ -7,6 +7,8 @@ mod docs;
 mod expand;
 mod fallback;
 mod layer;
+#[cfg(test)]
+mod tests;
 
 use proc_macro2::{Span, TokenStream};
 use quote::quote;

@@ -275,7 +275,7 @@ fn positive_part<T: Float>(x: T) -> T {
 /// assert_eq!(y.to_vec2::<f32>()?, [[0.5, 0.5], [1., 0.]]);
 /// # Ok::<(), layerfn::Error>(())
 /// ```
-pub fn softmax(inp: &Tensor, axis: impl Dim) -> Result<Tensor> {
+pub fn softmax(inp: &Tensor, axis: impl Dim + Copy) -> Result<Tensor> {
     let lanes = lanes(inp, axis, "softmax")?;
     let [x] = widened("softmax", [inp])?;
     let y = for_float!(x.dtype(), T => {
@@ -301,7 +301,7 @@ pub fn softmax(inp: &Tensor, axis: impl Dim) -> Result<Tensor> {
 /// assert_eq!(y.to_vec2::<f32>()?, [[-1000., 0.]]);
 /// # Ok::<(), layerfn::Error>(())
 /// ```
-pub fn log_softmax(inp: &Tensor, axis: impl Dim) -> Result<Tensor> {
+pub fn log_softmax(inp: &Tensor, axis: impl Dim + Copy) -> Result<Tensor> {
     let lanes = lanes(inp, axis, "log_softmax")?;
     let [x] = widened("log_softmax", [inp])?;
     let y = for_float!(x.dtype(), T => {
@@ -315,7 +315,7 @@ pub fn log_softmax(inp: &Tensor, axis: impl Dim) -> Result<Tensor> {
 }
 
 /// The axis of a tensor and what lies behind it.
-pub(crate) fn lanes(inp: &Tensor, axis: impl Dim, function: &'static str) -> Result<Lanes> {
+pub(crate) fn lanes(inp: &Tensor, axis: impl Dim + Copy, function: &'static str) -> Result<Lanes> {
     let axis = axis.to_index(inp.shape(), function)?;
     let dims = inp.dims();
     Ok(Lanes { len: dims[axis], inner: dims[axis + 1..].iter().product() })

@@ -287,7 +287,7 @@ impl Sizes {
         if inmaps == 0 {
             return Err(Error::invalid("inp", "must have at least one channel", input_dims));
         }
-        if group == 0 || inmaps % group != 0 {
+        if group == 0 || !inmaps.is_multiple_of(group) {
             return Err(Error::invalid("group", format!("must divide the {inmaps} input channels"), group));
         }
         Ok(Self {

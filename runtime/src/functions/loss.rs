@@ -31,7 +31,7 @@ use crate::{Error, Result};
 /// assert_eq!(y.to_vec2::<f64>()?, [[2f64.ln()], [0.]]);
 /// # Ok::<(), layerfn::Error>(())
 /// ```
-pub fn softmax_cross_entropy(inp: &Tensor, labels: &Tensor, axis: impl Dim) -> Result<Tensor> {
+pub fn softmax_cross_entropy(inp: &Tensor, labels: &Tensor, axis: impl Dim + Copy) -> Result<Tensor> {
     let axis = axis.to_index(inp.shape(), "softmax_cross_entropy")?;
     let lanes = lanes(inp, axis, "softmax_cross_entropy")?;
     let mut kept = inp.dims().to_vec();
@@ -72,7 +72,7 @@ pub fn softmax_cross_entropy(inp: &Tensor, labels: &Tensor, axis: impl Dim) -> R
 /// assert_eq!(loss.to_scalar::<f64>()?, 2f64.ln() / 2.0);
 /// # Ok::<(), layerfn::Error>(())
 /// ```
-pub fn mean_softmax_cross_entropy(inp: &Tensor, labels: &Tensor, axis: impl Dim) -> Result<Tensor> {
+pub fn mean_softmax_cross_entropy(inp: &Tensor, labels: &Tensor, axis: impl Dim + Copy) -> Result<Tensor> {
     mean(&softmax_cross_entropy(inp, labels, axis)?)
 }
 

@@ -149,7 +149,7 @@ impl Channels {
 /// `sums[c]` = sum of `x` over channel `c`; as many channels as `sums` is long, `inner` elements apart.
 pub(crate) fn channel_sums<T: Float>(x: &[T], inner: usize, sums: &mut [T]) {
     let row = sums.len() * inner;
-    let channels = Channels { outer: if row == 0 { 0 } else { x.len() / row }, channels: sums.len(), inner };
+    let channels = Channels { outer: x.len().checked_div(row).unwrap_or(0), channels: sums.len(), inner };
     for (sum, [total]) in sums.iter_mut().zip(channels.sums(x, x, |_, x, _| [x])) {
         *sum = T::of(total);
     }

@@ -62,19 +62,20 @@ pub(crate) fn gemm<T: Float>(
     accumulate: bool,
     threads: Threads,
 ) {
-    let (m, n, k) = (out.rows, out.cols, lhs.cols);
+    let MatMut { data: out, rows: m, cols: n, row_stride } = out;
+    let k = lhs.cols;
     assert!(lhs.rows == m && rhs.rows == k && rhs.cols == n, "a kernel multiplied matrices of unequal sizes");
     assert!(
-        fits(out.data.len(), m, n, out.row_stride, 1)
+        fits(out.len(), m, n, row_stride, 1)
             && fits(lhs.data.len(), m, k, lhs.row_stride, lhs.col_stride)
             && fits(rhs.data.len(), k, n, rhs.row_stride, rhs.col_stride)
-            && (m <= 1 || out.row_stride >= n),
+            && (m <= 1 || row_stride >= n),
         "a kernel's matrix does not fit its slice"
     );
     if m == 0 || n == 0 || k == 0 {
         if !accumulate {
             for row in 0..m {
-                out.data[row * out.row_stride..][..n].fill(T::ZERO);
+                out[row * row_stride..][..n].fill(T::ZERO);
             }
         }
         return;
@@ -92,9 +93,9 @@ pub(crate) fn gemm<T: Float>(
             m,
             n,
             k,
-            out.data.as_mut_ptr(),
+            out.as_mut_ptr(),
             1,
-            out.row_stride as isize,
+            row_stride as isize,
             accumulate,
             lhs.data.as_ptr(),
             lhs.col_stride as isize,

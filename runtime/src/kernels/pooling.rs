@@ -18,9 +18,10 @@ pub(crate) fn max_pool<T: Float>(window: &Window, x: &[T], y: &mut [T], position
             for plane in planes {
                 for row in rows.clone() {
                     let start = (plane * window.input[1] + row) * window.input[2];
-                    for i in start + columns.start..start + columns.end {
-                        if best.is_none_or(|best| x[i] > best) {
-                            (best, position) = (Some(x[i]), i);
+                    let range = start + columns.start..start + columns.end;
+                    for (i, x) in range.clone().zip(&x[range]) {
+                        if best.is_none_or(|best| *x > best) {
+                            (best, position) = (Some(*x), i);
                         }
                     }
                 }

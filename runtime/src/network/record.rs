@@ -39,6 +39,8 @@ pub(super) struct Taken {
     pub(super) parameter: Parameter,
     /// The layer that took it: the stage's own, or one inside.
     pub(super) layer: &'static str,
+    /// How often the stage took it, once a step in a recurrent one.
+    pub(super) times: u64,
 }
 
 /// A stage that ran.
@@ -188,8 +190,9 @@ impl Recorder {
         let layer = state.layers.last().map_or("", |info| info.name);
         if let Some(&(index, _)) = state.open.last() {
             let taken = &mut state.nodes[index].taken;
-            if taken.iter().all(|other| other.path != path) {
-                taken.push(Taken { path: path.to_owned(), parameter: parameter.clone(), layer });
+            match taken.iter_mut().find(|other| other.path == path) {
+                Some(again) => again.times += 1,
+                None => taken.push(Taken { path: path.to_owned(), parameter: parameter.clone(), layer, times: 1 }),
             }
         }
     }

@@ -208,7 +208,7 @@ fn multiply_adds(node: &Node, taken: &Taken) -> u64 {
             rows
         }
     };
-    (applied * weight.iter().product::<usize>()) as u64
+    (applied * weight.iter().product::<usize>()) as u64 * taken.times
 }
 
 impl fmt::Display for Summary {

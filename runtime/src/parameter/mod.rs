@@ -2,7 +2,7 @@
 
 mod info;
 pub(crate) mod scope;
-mod store;
+pub(crate) mod store;
 
 pub use info::{ArgumentInfo, LayerInfo, ParameterInfo, ParametricFunction};
 pub use scope::{

@@ -96,7 +96,7 @@ impl Drop for Restore {
     }
 }
 
-pub(super) fn current_store() -> ParameterStore {
+pub(crate) fn current_store() -> ParameterStore {
     with(|context| context.store.clone())
 }
 
@@ -187,8 +187,12 @@ pub fn get_parameters() -> Parameters {
 #[must_use]
 pub fn get_all_parameters() -> Parameters {
     let listed = |path: &str| !path.rsplit('/').next().is_some_and(|name| name.starts_with('_'));
-    let all = with(|context| context.store.parameters_under(&context.path));
-    all.into_iter().filter(|(path, _)| listed(path)).collect()
+    parameters_with_state().into_iter().filter(|(path, _)| listed(path)).collect()
+}
+
+/// All parameters of the current scope, private state too: what is saved.
+pub(crate) fn parameters_with_state() -> Parameters {
+    with(|context| context.store.parameters_under(&context.path))
 }
 
 /// The parameter at `path` in the current scope.
@@ -217,7 +221,7 @@ pub fn clear_parameters() {
     with(|context| context.store.clear_under(&context.path));
 }
 
-fn join(scope: &str, path: &str) -> String {
+pub(super) fn join(scope: &str, path: &str) -> String {
     segments(scope).chain(segments(path)).collect::<Vec<_>>().join("/")
 }
 

@@ -175,6 +175,15 @@ pub(super) struct Request<'a> {
     pub(super) asked_at: &'static Location<'static>,
 }
 
+/// One of many changes that are made together.
+pub(crate) struct Update {
+    pub(crate) path: String,
+    /// What is registered: a new parameter, or the variable that is there.
+    pub(crate) parameter: Parameter,
+    /// What the variable is set to: a tensor of its own shape, type and device.
+    pub(crate) value: Option<Tensor>,
+}
+
 impl ParameterStore {
     /// NNabla seeds the generator of its initial values with 313 too.
     const DEFAULT_SEED: u64 = 313;
@@ -279,20 +288,34 @@ impl ParameterStore {
     }
 
     pub(super) fn parameters_under(&self, path: &str) -> Parameters {
-        fn collect(scope: &Scope, prefix: &str, found: &mut IndexMap<String, Parameter>) {
-            for (name, node) in scope {
-                let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}/{name}") };
-                match node {
-                    Node::Scope(members) => collect(members, &path, found),
-                    Node::Leaf(leaf) => drop(found.insert(path, leaf.parameter.clone())),
-                }
+        list_under(&mut self.lock(), path)
+    }
+
+    /// Changes many parameters of the scope `path` in one step: `plan` sees what is there and says what to do.
+    /// If it fails, or something stands in the way of one change, none is made.
+    pub(crate) fn update_under<R>(
+        &self,
+        path: &str,
+        created_at: &'static Location<'static>,
+        plan: impl FnOnce(&Parameters) -> Result<(Vec<Update>, R)>,
+    ) -> Result<R> {
+        let mut tree = self.lock();
+        let (mut updates, result) = plan(&list_under(&mut tree, path))?;
+        for update in &mut updates {
+            update.path = scope::join(path, &update.path);
+            check_place(&tree, &update.path)?;
+        }
+        for Update { path, parameter, value } in updates {
+            if let Some(value) = value {
+                parameter.var.set(&value)?;
+            }
+            let (scope, name) = descend(&mut tree, &path)?;
+            match scope.get_mut(name) {
+                Some(Node::Leaf(leaf)) => leaf.parameter = parameter,
+                _ => drop(scope.insert(name.to_owned(), Node::Leaf(Leaf { parameter, created_at }))),
             }
         }
-        let mut found = IndexMap::new();
-        if let Some(scope) = find_scope_mut(&mut self.lock(), path) {
-            collect(scope, "", &mut found);
-        }
-        Parameters(found)
+        Ok(result)
     }
 
     /// Gives the scope its place in the order; a parameter of that path is reported when a parameter is asked for.
@@ -416,6 +439,44 @@ fn descend<'a, 'p>(tree: &'a mut Scope, path: &'p str) -> Result<(&'a mut Scope,
         };
     }
     Ok((scope, name))
+}
+
+fn list_under(tree: &mut Scope, path: &str) -> Parameters {
+    fn collect(scope: &Scope, prefix: &str, found: &mut IndexMap<String, Parameter>) {
+        for (name, node) in scope {
+            let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}/{name}") };
+            match node {
+                Node::Scope(members) => collect(members, &path, found),
+                Node::Leaf(leaf) => drop(found.insert(path, leaf.parameter.clone())),
+            }
+        }
+    }
+    let mut found = IndexMap::new();
+    if let Some(scope) = find_scope_mut(tree, path) {
+        collect(scope, "", &mut found);
+    }
+    Parameters(found)
+}
+
+/// Fails where [`descend`] or the registration of a parameter would, and changes nothing.
+fn check_place(tree: &Scope, path: &str) -> Result<()> {
+    let (parent, name) = split(path);
+    let mut scope = tree;
+    for segment in segments(parent) {
+        scope = match scope.get(segment) {
+            Some(Node::Scope(members)) => members,
+            Some(Node::Leaf(_)) => {
+                return Err(conflict(path, "runs through a parameter as if it were a scope"));
+            }
+            None => return Ok(()),
+        };
+    }
+    match scope.get(name) {
+        Some(Node::Scope(members)) if !members.is_empty() => {
+            Err(conflict(path, "is a scope that holds parameters"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn find_scope_mut<'a>(tree: &'a mut Scope, path: &str) -> Option<&'a mut Scope> {

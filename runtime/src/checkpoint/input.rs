@@ -1,0 +1,91 @@
+//! A file, slice or spooled stream of known length, read front to back.
+
+use std::io::{BufReader, Read, Seek, SeekFrom};
+
+use super::{Fault, Outcome};
+
+/// What a reader can read from.
+pub(super) trait Source: Read + Seek {}
+
+impl<T: Read + Seek> Source for T {}
+
+/// A source that knows where it stands and how much is left, so that nothing is allocated on a file's word alone.
+pub(super) struct Input<'a> {
+    source: BufReader<Box<dyn Source + 'a>>,
+    position: u64,
+    length: u64,
+}
+
+impl<'a> Input<'a> {
+    pub(super) fn new(mut source: impl Source + 'a) -> Outcome<Self> {
+        let length = source.seek(SeekFrom::End(0))?;
+        source.rewind()?;
+        Ok(Self::with_length(source, length))
+    }
+
+    /// Over a source that stands at its start and of which `length` bytes are to be read.
+    pub(super) fn with_length(source: impl Source + 'a, length: u64) -> Self {
+        Self { source: BufReader::with_capacity(1 << 16, Box::new(source)), position: 0, length }
+    }
+
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
+    pub(super) fn remaining(&self) -> u64 {
+        self.length - self.position
+    }
+
+    /// Fails unless `count` more bytes are there.
+    pub(super) fn expect(&self, count: u64) -> Outcome<()> {
+        if count <= self.remaining() {
+            return Ok(());
+        }
+        let (position, remaining) = (self.position, self.remaining());
+        Err(Fault::format(format!("byte {position}: {count} more bytes are declared, {remaining} are left")))
+    }
+
+    pub(super) fn read_exact(&mut self, bytes: &mut [u8]) -> Outcome<()> {
+        self.expect(bytes.len() as u64)?;
+        self.source.read_exact(bytes)?;
+        self.position += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// The next `count` bytes.
+    pub(super) fn bytes(&mut self, count: u64) -> Outcome<Vec<u8>> {
+        self.expect(count)?;
+        let mut bytes = vec![0; usize::try_from(count).map_err(|_| Fault::format("a field is too long"))?];
+        self.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    pub(super) fn array<const N: usize>(&mut self) -> Outcome<[u8; N]> {
+        let mut bytes = [0; N];
+        self.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    pub(super) fn skip(&mut self, count: u64) -> Outcome<()> {
+        self.expect(count)?;
+        self.source.seek_relative(i64::try_from(count).map_err(|_| Fault::format("a field is too long"))?)?;
+        self.position += count;
+        Ok(())
+    }
+}
+
+impl Read for Input<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        let limit = usize::try_from(self.remaining()).unwrap_or(usize::MAX).min(bytes.len());
+        let count = self.source.read(&mut bytes[..limit])?;
+        self.position += count as u64;
+        Ok(count)
+    }
+}
+
+impl Seek for Input<'_> {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        self.position = self.source.seek(to)?.min(self.length);
+        Ok(self.position)
+    }
+}

@@ -1,0 +1,567 @@
+//! From a checkpoint into a store: compare everything first, then change everything.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::panic::Location;
+
+use candle_core::{DType, Device, Var};
+
+use super::entry::{Entry, check_path};
+use super::pattern::Pattern;
+use super::values::first_change;
+use super::{Checkpoint, Fault, Outcome};
+use crate::parameter::scope::current_store;
+use crate::parameter::store::Update;
+use crate::{Error, Parameter, ParameterStore, Parameters, Result, current_parameter_scope};
+
+/// Whose `need_grad` counts when an existing parameter is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NeedGrad {
+    /// A difference is an error.
+    Same,
+    /// The file's, as in NNabla.
+    FromFile,
+    /// The store's.
+    Keep,
+}
+
+/// Loads a checkpoint under rules of one's own.
+///
+/// Without any rule it is strict: the checkpoint and the scope must have the same parameters, with the same shapes,
+/// types and flags.
+///
+/// ```
+/// use layerfn::checkpoint::{Checkpoint, Format, Load};
+/// use layerfn::{get_all_parameters, get_parameter_or_create};
+///
+/// get_parameter_or_create("old/affine/W").shape((3, 2)).call()?;
+/// get_parameter_or_create("old/affine/b").shape(2).call()?;
+/// let bytes = Checkpoint::from_parameters(&get_all_parameters())?.to_bytes(Format::Safetensors)?;
+///
+/// let checkpoint = Checkpoint::from_bytes(Format::Safetensors, &bytes)?;
+/// let load = Load::new(checkpoint).partial(["**/W"]).rename("old/**", "new/**").create_unknown(true);
+/// assert_eq!(load.plan()?.report().created(), ["new/affine/W"]);
+/// let report = load.apply()?;
+/// assert_eq!(report.skipped(), ["old/affine/b"]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "nothing is loaded before `.apply()?`"]
+pub struct Load {
+    checkpoint: Checkpoint,
+    only: Option<Vec<Pattern>>,
+    renames: Vec<(Pattern, Pattern)>,
+    create_unknown: bool,
+    allow_missing: bool,
+    cast: bool,
+    need_grad: NeedGrad,
+    device: Device,
+}
+
+impl Load {
+    /// A strict load of `checkpoint`.
+    pub fn new(checkpoint: Checkpoint) -> Self {
+        Self {
+            checkpoint,
+            only: None,
+            renames: Vec::new(),
+            create_unknown: false,
+            allow_missing: false,
+            cast: false,
+            need_grad: NeedGrad::Same,
+            device: Device::Cpu,
+        }
+    }
+
+    /// NNabla's rules, which [`load_parameters`](crate::load_parameters) follows.
+    pub fn like_nnabla(checkpoint: Checkpoint) -> Self {
+        Self::new(checkpoint)
+            .create_unknown(true)
+            .allow_missing(true)
+            .cast(true)
+            .need_grad(NeedGrad::FromFile)
+    }
+
+    /// Loads only what matches one of `patterns`; the rest of the file and of the scope stays out of it. In a pattern,
+    /// `*` and `?` stand for characters of one part of a path, `**` for any number of parts.
+    ///
+    /// Patterns apply to the paths as they are in the file, before [`rename`](Self::rename).
+    pub fn partial<P: AsRef<str>>(mut self, patterns: impl IntoIterator<Item = P>) -> Self {
+        self.only
+            .get_or_insert_default()
+            .extend(patterns.into_iter().map(|pattern| Pattern::new(pattern.as_ref())));
+        self
+    }
+
+    /// Loads what matches `from` under the path `to`, in which each wildcard takes what the one of the same rank
+    /// stood for. Of several rules the first that matches counts.
+    pub fn rename(mut self, from: &str, to: &str) -> Self {
+        self.renames.push((Pattern::new(from), Pattern::new(to)));
+        self
+    }
+
+    /// Whether parameters of the file that the scope does not have are made: what one wants before the first call of
+    /// the layers. Default: false.
+    pub fn create_unknown(mut self, create: bool) -> Self {
+        self.create_unknown = create;
+        self
+    }
+
+    /// Whether the scope may have parameters that the file lacks; they stay as they are. Default: false.
+    pub fn allow_missing(mut self, allow: bool) -> Self {
+        self.allow_missing = allow;
+        self
+    }
+
+    /// Whether values are converted to the type of the parameter. Floats may be rounded; integers are converted
+    /// exactly or not at all. Default: false.
+    pub fn cast(mut self, cast: bool) -> Self {
+        self.cast = cast;
+        self
+    }
+
+    /// Whose `need_grad` counts. Default: [`NeedGrad::Same`].
+    pub fn need_grad(mut self, need_grad: NeedGrad) -> Self {
+        self.need_grad = need_grad;
+        self
+    }
+
+    /// Where parameters that are made live. Default: the CPU.
+    pub fn device(mut self, device: &Device) -> Self {
+        self.device = device.clone();
+        self
+    }
+
+    /// What [`apply`](Self::apply) would do to the current scope.
+    ///
+    /// # Errors
+    /// Those of conversions that fail for another reason than their values.
+    pub fn plan(&self) -> Result<Plan> {
+        let (plan, _) = self.compare(&crate::get_all_parameters())?;
+        Ok(plan)
+    }
+
+    /// Loads into the current scope, all of it or nothing.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] with every difference that the rules do not allow; the store is unchanged then.
+    #[track_caller]
+    pub fn apply(self) -> Result<LoadReport> {
+        self.apply_to(&current_store(), &current_parameter_scope())
+    }
+
+    /// Loads into `scope` of `store`, all of it or nothing.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    #[track_caller]
+    pub fn apply_to(self, store: &ParameterStore, scope: &str) -> Result<LoadReport> {
+        let caller = Location::caller();
+        store.update_under(scope, caller, |parameters| {
+            let (plan, updates) = self.compare(parameters)?;
+            if plan.problems.is_empty() {
+                return Ok((updates, plan.report));
+            }
+            let differences = plan.problems.iter().map(Difference::to_string).collect();
+            Err(Error::Mismatch { file: plan.report.file, differences })
+        })
+    }
+
+    /// What is to be done and what stands against it. Values are converted here, so that nothing can fail later.
+    fn compare(&self, parameters: &Parameters) -> Result<(Plan, Vec<Update>)> {
+        let origin = self.checkpoint.origin();
+        let mut comparison = Comparison {
+            load: self,
+            parameters,
+            report: LoadReport { file: origin.to_owned(), ..LoadReport::default() },
+            problems: Vec::new(),
+            updates: Vec::new(),
+        };
+        let targets = comparison.targets();
+        comparison.conflicts(&targets);
+        let taken: HashSet<&str> = targets.iter().map(|(path, _)| path.as_str()).collect();
+        for (path, entry) in &targets {
+            comparison.parameter(path, entry).map_err(|fault| fault.into_error("load", origin))?;
+        }
+        comparison.missing(&taken);
+        comparison.suggest(&taken);
+        let Comparison { report, problems, updates, .. } = comparison;
+        Ok((Plan { report, problems }, updates))
+    }
+}
+
+/// One comparison under way.
+struct Comparison<'a> {
+    load: &'a Load,
+    parameters: &'a Parameters,
+    report: LoadReport,
+    problems: Vec<Difference>,
+    updates: Vec<Update>,
+}
+
+impl<'a> Comparison<'a> {
+    /// The entries that take part, with the paths they get.
+    fn targets(&mut self) -> Vec<(String, &'a Entry)> {
+        let load = self.load;
+        let mut targets: Vec<(String, &Entry)> = Vec::new();
+        let mut seen = HashSet::new();
+        for entry in load.checkpoint.entries() {
+            let path = entry.path();
+            if load.only.as_ref().is_some_and(|only| !only.iter().any(|pattern| pattern.matches(path))) {
+                self.report.skipped.push(path.to_owned());
+                continue;
+            }
+            let renamed = load.renames.iter().find_map(|(from, to)| Some(to.filled(&from.captures(path)?)));
+            let target = renamed.unwrap_or_else(|| path.to_owned());
+            if let Err(Fault::Format(reason)) = check_path(&target) {
+                self.problems.push(Difference::Path { path: path.to_owned(), reason });
+            } else if !seen.insert(target.clone()) {
+                let reason = format!("another parameter of the file gets the name `{target}` too");
+                self.problems.push(Difference::Path { path: path.to_owned(), reason });
+            } else {
+                targets.push((target, entry));
+            }
+        }
+        targets
+    }
+
+    /// A path cannot be a parameter and a scope.
+    fn conflicts(&mut self, targets: &[(String, &Entry)]) {
+        let leaves: HashSet<&str> =
+            self.parameters.paths().chain(targets.iter().map(|(path, _)| path.as_str())).collect();
+        let mut scopes = HashSet::new();
+        for leaf in &leaves {
+            scopes.extend(leaf.match_indices('/').map(|(end, _)| &leaf[..end]));
+        }
+        for (path, _) in targets {
+            let through =
+                path.match_indices('/').map(|(end, _)| &path[..end]).find(|scope| leaves.contains(scope));
+            let reason = match through {
+                Some(leaf) => format!("`{leaf}` is a parameter, not a scope"),
+                None if scopes.contains(path.as_str()) => "it is a scope, not a parameter".to_owned(),
+                None => continue,
+            };
+            self.problems.push(Difference::Path { path: path.clone(), reason });
+        }
+    }
+
+    fn parameter(&mut self, path: &str, entry: &Entry) -> Outcome<()> {
+        match self.parameters.get(path) {
+            Some(parameter) => self.existing(path, entry, parameter),
+            None if self.load.create_unknown => {
+                let parameter = Parameter::new(self.fresh(entry)?, entry.need_grad_or_default());
+                self.report.created.push(path.to_owned());
+                self.updates.push(Update { path: path.to_owned(), parameter, value: None });
+                Ok(())
+            }
+            None => {
+                self.problems.push(Difference::Unexpected { path: path.to_owned(), nearest: None });
+                Ok(())
+            }
+        }
+    }
+
+    /// The entry's variable if nobody else has it, or else a copy.
+    fn fresh(&self, entry: &Entry) -> Outcome<Var> {
+        let tensor = entry.tensor().detach().to_device(&self.load.device)?;
+        if self.load.checkpoint.is_owned() && self.load.device.is_cpu() {
+            return Ok(entry.var().clone());
+        }
+        Ok(Var::from_tensor(&tensor)?)
+    }
+
+    fn existing(&mut self, path: &str, entry: &Entry, parameter: &Parameter) -> Outcome<()> {
+        let (tensor, var) = (entry.tensor(), parameter.var());
+        let path = path.to_owned();
+        if tensor.dims() != var.dims() {
+            let (file, store) = (tensor.dims().to_vec(), var.dims().to_vec());
+            self.problems.push(Difference::Shape { path, file, store });
+            return Ok(());
+        }
+        let need_grad = match (self.load.need_grad, entry.need_grad()) {
+            (NeedGrad::FromFile, Some(file)) => file,
+            (NeedGrad::Same, Some(file)) if file != parameter.need_grad() => {
+                self.problems.push(Difference::NeedGrad { path: path.clone(), file, store: !file });
+                file
+            }
+            _ => parameter.need_grad(),
+        };
+        let (from, to) = (tensor.dtype(), var.dtype());
+        if from != to && !self.load.cast {
+            self.problems.push(Difference::Type { path, file: from, store: to });
+            return Ok(());
+        }
+        let mut value = tensor.detach();
+        if from != to {
+            value = value.to_dtype(to)?;
+            if !(from.is_float() && to.is_float())
+                && let Some(number) = first_change(tensor, &value)?
+            {
+                let value = number.to_string();
+                self.problems.push(Difference::Value { path, value, store: to });
+                return Ok(());
+            }
+            self.report.converted.push((path.clone(), from, to));
+        }
+        if !self.load.checkpoint.is_owned() {
+            value = value.copy()?;
+        }
+        let value = value.to_device(var.device())?;
+        self.report.updated.push(path.clone());
+        self.updates.push(Update {
+            path,
+            parameter: Parameter::new(var.clone(), need_grad),
+            value: Some(value),
+        });
+        Ok(())
+    }
+
+    fn missing(&mut self, taken: &HashSet<&str>) {
+        for path in self.parameters.paths().filter(|path| !taken.contains(path)) {
+            // With patterns, what they leave out is not asked for.
+            let asked_for = match &self.load.only {
+                Some(only) => only.iter().any(|pattern| pattern.matches(path)),
+                None => true,
+            };
+            if self.load.allow_missing || !asked_for {
+                self.report.missing.push(path.to_owned());
+            } else {
+                self.problems.push(Difference::Missing { path: path.to_owned(), nearest: None });
+            }
+        }
+    }
+
+    /// Gives the first unknown paths the name that was likely meant.
+    fn suggest(&mut self, taken: &HashSet<&str>) {
+        // Comparing each path with each takes its time, and nobody reads a hundred suggestions.
+        const SUGGESTIONS: usize = 20;
+        let unexpected: HashMap<String, ()> = self
+            .problems
+            .iter()
+            .filter_map(|problem| match problem {
+                Difference::Unexpected { path, .. } => Some((path.clone(), ())),
+                _ => None,
+            })
+            .collect();
+        for problem in self.problems.iter_mut().take(SUGGESTIONS) {
+            match problem {
+                Difference::Unexpected { path, nearest: suggestion } => {
+                    let free = self.parameters.paths().filter(|known| !taken.contains(known));
+                    *suggestion = nearest(path, free).or_else(|| nearest(path, self.parameters.paths()));
+                }
+                Difference::Missing { path, nearest: suggestion } => {
+                    *suggestion = nearest(path, unexpected.keys().map(String::as_str));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// What [`Load::apply`] would do, and what keeps it from doing so.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    report: LoadReport,
+    problems: Vec<Difference>,
+}
+
+impl Plan {
+    /// What would be done.
+    #[must_use]
+    pub fn report(&self) -> &LoadReport {
+        &self.report
+    }
+
+    /// Every difference that the rules do not allow; if there is any, nothing is loaded.
+    #[must_use]
+    pub fn problems(&self) -> &[Difference] {
+        &self.problems
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.report.fmt(f)?;
+        self.problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+/// A difference between a checkpoint and a scope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Difference {
+    /// The scope has a parameter that the file lacks.
+    Missing {
+        /// Path in the scope.
+        path: String,
+        /// The path of the file that looks most like it.
+        nearest: Option<String>,
+    },
+    /// The file has a parameter that the scope lacks.
+    Unexpected {
+        /// Path, after renaming.
+        path: String,
+        /// The path of the scope that looks most like it.
+        nearest: Option<String>,
+    },
+    /// The shapes differ.
+    Shape {
+        /// Path.
+        path: String,
+        /// Shape in the file.
+        file: Vec<usize>,
+        /// Shape in the store.
+        store: Vec<usize>,
+    },
+    /// The types differ.
+    Type {
+        /// Path.
+        path: String,
+        /// Type in the file.
+        file: DType,
+        /// Type in the store.
+        store: DType,
+    },
+    /// A value has no equal in the parameter's type.
+    Value {
+        /// Path.
+        path: String,
+        /// The first such value.
+        value: String,
+        /// Type in the store.
+        store: DType,
+    },
+    /// The flags differ.
+    NeedGrad {
+        /// Path.
+        path: String,
+        /// `need_grad` in the file.
+        file: bool,
+        /// `need_grad` in the store.
+        store: bool,
+    },
+    /// The path has no place in the scope.
+    Path {
+        /// Path.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let near = |nearest: &Option<String>| match nearest {
+            Some(nearest) => format!("; the nearest is `{nearest}`"),
+            None => String::new(),
+        };
+        match self {
+            Self::Missing { path, nearest } => write!(f, "`{path}` is not in the file{}", near(nearest)),
+            Self::Unexpected { path, nearest } => write!(f, "`{path}` is not in the store{}", near(nearest)),
+            Self::Shape { path, file, store } => {
+                write!(f, "`{path}` has shape {file:?} in the file, {store:?} in the store")
+            }
+            Self::Type { path, file, store } => {
+                write!(f, "`{path}` has type {file:?} in the file, {store:?} in the store")
+            }
+            Self::Value { path, value, store } => {
+                write!(f, "`{path}` holds {value} in the file, which the store's {store:?} cannot hold")
+            }
+            Self::NeedGrad { path, file, store } => {
+                write!(f, "`{path}` has need_grad {file} in the file, {store} in the store")
+            }
+            Self::Path { path, reason } => write!(f, "`{path}` cannot be loaded: {reason}"),
+        }
+    }
+}
+
+/// What a load did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadReport {
+    file: String,
+    created: Vec<String>,
+    updated: Vec<String>,
+    missing: Vec<String>,
+    skipped: Vec<String>,
+    converted: Vec<(String, DType, DType)>,
+}
+
+impl LoadReport {
+    /// Where the parameters came from.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// Paths of the parameters that were made.
+    #[must_use]
+    pub fn created(&self) -> &[String] {
+        &self.created
+    }
+
+    /// Paths of the parameters that existed and have the file's values now.
+    #[must_use]
+    pub fn updated(&self) -> &[String] {
+        &self.updated
+    }
+
+    /// Paths of the parameters that the scope has and the file has not; they are as they were.
+    #[must_use]
+    pub fn missing(&self) -> &[String] {
+        &self.missing
+    }
+
+    /// Paths in the file that no pattern of [`Load::partial`] matched.
+    #[must_use]
+    pub fn skipped(&self) -> &[String] {
+        &self.skipped
+    }
+
+    /// Paths whose values were converted, with the type in the file and the type in the store.
+    #[must_use]
+    pub fn converted(&self) -> &[(String, DType, DType)] {
+        &self.converted
+    }
+}
+
+impl fmt::Display for LoadReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} created, {} updated", self.file, self.created.len(), self.updated.len())?;
+        if !self.converted.is_empty() {
+            write!(f, " ({} converted)", self.converted.len())?;
+        }
+        if !self.skipped.is_empty() {
+            write!(f, ", {} left out", self.skipped.len())?;
+        }
+        match &self.missing[..] {
+            [] => Ok(()),
+            [first] => write!(f, "; `{first}` is not in the file"),
+            [first, rest @ ..] => write!(f, "; `{first}` and {} more are not in the file", rest.len()),
+        }
+    }
+}
+
+/// The candidate that takes the fewest edits, if that is few enough to have been meant.
+pub(crate) fn nearest<'a>(path: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
+    candidates
+        .map(|candidate| (edits(path, candidate), candidate))
+        .min_by_key(|(edits, _)| *edits)
+        .filter(|(edits, candidate)| *edits <= path.len().max(candidate.len()) / 2)
+        .map(|(_, candidate)| candidate.to_owned())
+}
+
+/// Levenshtein distance in bytes.
+fn edits(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut corner = i;
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let replaced = corner + usize::from(x != y);
+            corner = row[j + 1];
+            row[j + 1] = replaced.min(corner + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}

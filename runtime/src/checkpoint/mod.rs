@@ -1,0 +1,361 @@
+//! Parameters in files.
+//!
+//! [`save_parameters`] and [`load_parameters`] act on the current scope and go by the extension of the file. Behind
+//! them stand [`Checkpoint`], the parameters of a file or scope on their own, and [`Load`], which plans first what
+//! a checkpoint would change in a store.
+//!
+//! | extension | format | types |
+//! |---|---|---|
+//! | `.h5` | HDF5 as NNabla writes it | all |
+//! | `.protobuf` | NNabla's protobuf message | f32 |
+//! | `.safetensors` | safetensors, order and `need_grad` in its metadata | all |
+//!
+//! Files are not trusted: a damaged one is an [`Error::Checkpoint`] and changes nothing. What is allocated is bounded
+//! by the file's length (for compressed data, by what deflate can unpack it to).
+
+mod entry;
+mod file;
+mod generated;
+mod h5;
+mod input;
+mod load;
+mod pattern;
+mod protobuf;
+mod safetensors;
+mod values;
+
+use std::io::{self, Read, Seek, Write};
+use std::path::Path;
+
+pub use entry::Entry;
+pub use load::{Difference, Load, LoadReport, NeedGrad, Plan};
+
+use crate::{Error, ParameterStore, Parameters, Result};
+use entry::Entries;
+use input::Input;
+
+/// What goes wrong inside a reader or writer, which does not know the name of its file.
+#[derive(Debug)]
+enum Fault {
+    Io(io::Error),
+    Format(String),
+}
+
+type Outcome<T> = std::result::Result<T, Fault>;
+
+impl Fault {
+    fn format(reason: impl Into<String>) -> Self {
+        Self::Format(reason.into())
+    }
+
+    fn within(self, what: &str) -> Self {
+        match self {
+            Self::Format(reason) => Self::Format(format!("{what}: {reason}")),
+            io => io,
+        }
+    }
+
+    fn into_error(self, action: &'static str, file: &str) -> Error {
+        match self {
+            // The file changed while it was read, or an archive says more than it has.
+            Self::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Error::Checkpoint { file: file.to_owned(), reason: "ends early".to_owned() }
+            }
+            Self::Io(source) => Error::Io { action, file: file.to_owned(), source },
+            Self::Format(reason) => Error::Checkpoint { file: file.to_owned(), reason },
+        }
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<candle_core::Error> for Fault {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Format(error.to_string())
+    }
+}
+
+/// A file format of checkpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Format {
+    /// `.h5`: HDF5 in NNabla's layout.
+    Hdf5,
+    /// `.protobuf`: NNabla's protobuf message.
+    Protobuf,
+    /// `.safetensors`.
+    Safetensors,
+}
+
+impl Format {
+    /// Every format with its extensions, the usual one first.
+    const EXTENSIONS: &[(Self, &[&str])] =
+        &[(Self::Hdf5, &["h5"]), (Self::Protobuf, &["protobuf"]), (Self::Safetensors, &["safetensors"])];
+
+    /// The format that the extension of `path` stands for, in upper or lower case.
+    ///
+    /// # Errors
+    /// [`Error::UnknownExtension`], which lists those that exist.
+    pub fn from_path(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
+        Self::EXTENSIONS
+            .iter()
+            .find(|(_, extensions)| {
+                extension.as_deref().is_some_and(|extension| extensions.contains(&extension))
+            })
+            .map(|(format, _)| *format)
+            .ok_or_else(|| Error::UnknownExtension {
+                file: path.display().to_string(),
+                known: Self::extensions()
+                    .map(|extension| format!(".{extension}"))
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            })
+    }
+
+    /// The extensions that [`from_path`](Self::from_path) knows.
+    pub fn extensions() -> impl Iterator<Item = &'static str> {
+        Self::EXTENSIONS.iter().flat_map(|(_, extensions)| extensions.iter().copied())
+    }
+}
+
+/// What a writer may do to values that its format cannot hold.
+#[derive(Clone, Copy, Debug, Default)]
+struct SaveOptions {
+    allow_rounding: bool,
+}
+
+/// Parameters on their own: read from a file, or taken from a store to be written to one.
+///
+/// A checkpoint taken from a store shares its variables; one read from a file has its own.
+#[derive(Debug)]
+pub struct Checkpoint {
+    origin: String,
+    entries: Entries,
+    /// Whether the variables belong to nobody else.
+    owned: bool,
+    options: SaveOptions,
+}
+
+impl Checkpoint {
+    /// Reads the file `path`; its extension says in which format.
+    ///
+    /// # Errors
+    /// [`Error::UnknownExtension`], [`Error::Io`], or [`Error::Checkpoint`] if the file is damaged.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let (format, origin) = (Format::from_path(path)?, path.display().to_string());
+        let entries = match format {
+            // The HDF5 crate opens files by name only.
+            Format::Hdf5 => h5::read(path),
+            _ => std::fs::File::open(path)
+                .map_err(Fault::from)
+                .and_then(Input::new)
+                .and_then(|mut input| read(format, &mut input)),
+        };
+        let entries = entries.map_err(|fault| fault.into_error("read", &origin))?;
+        Ok(Self { origin, entries, owned: true, options: SaveOptions::default() })
+    }
+
+    /// Reads a file that is in memory.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn from_bytes(format: Format, bytes: &[u8]) -> Result<Self> {
+        Self::from_source(format, io::Cursor::new(bytes))
+    }
+
+    /// Reads a stream to its end. It is spooled to a temporary file, as only a length makes it safe to allocate.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn from_reader(format: Format, mut reader: impl Read) -> Result<Self> {
+        let spooled =
+            tempfile::tempfile().and_then(|mut file| io::copy(&mut reader, &mut file).map(|_| file));
+        match spooled {
+            Ok(file) => Self::from_source(format, file),
+            Err(source) => Err(Fault::Io(source).into_error("read", "a stream")),
+        }
+    }
+
+    fn from_source(format: Format, source: impl Read + Seek) -> Result<Self> {
+        let origin = "a stream".to_owned();
+        let entries = Input::new(source)
+            .and_then(|mut input| read(format, &mut input))
+            .map_err(|fault| fault.into_error("read", &origin))?;
+        Ok(Self { origin, entries, owned: true, options: SaveOptions::default() })
+    }
+
+    /// The given parameters, as [`get_all_parameters`](crate::get_all_parameters) or a store lists them.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if a path has a part `.` or `..`, which files cannot carry.
+    pub fn from_parameters(parameters: &Parameters) -> Result<Self> {
+        let origin = "the parameters".to_owned();
+        let mut entries = Entries::new();
+        for (path, parameter) in parameters.iter() {
+            let entry = Entry::new(path.to_owned(), parameter.var().clone(), Some(parameter.need_grad()));
+            entries.push(entry).map_err(|fault| fault.into_error("save", &origin))?;
+        }
+        Ok(Self { origin, entries, owned: false, options: SaveOptions::default() })
+    }
+
+    /// The parameters, in the order of the file.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        self.entries.as_slice()
+    }
+
+    /// The parameter at `path`.
+    #[must_use]
+    pub fn get(&self, path: &str) -> Option<&Entry> {
+        self.entries().iter().find(|entry| entry.path() == path)
+    }
+
+    /// Where it comes from, for messages.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    fn is_owned(&self) -> bool {
+        self.owned
+    }
+
+    /// Whether saving may round values that the format cannot hold: `.protobuf` has f32 only. Default: false, which
+    /// makes such a value an error.
+    #[must_use]
+    pub fn allow_rounding(mut self, allow: bool) -> Self {
+        self.options.allow_rounding = allow;
+        self
+    }
+
+    /// Writes the file `path`; its extension says in which format.
+    ///
+    /// A file beside it is written, synced and renamed, so at any moment either the old or the new file is there,
+    /// whole.
+    ///
+    /// # Errors
+    /// [`Error::UnknownExtension`], [`Error::Io`], or [`Error::Checkpoint`] if the format cannot hold a parameter.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let format = Format::from_path(path)?;
+        file::replace(path, |temporary| match format {
+            Format::Hdf5 => h5::write(temporary.path(), &self.entries),
+            _ => {
+                let mut output = io::BufWriter::with_capacity(1 << 16, temporary.as_file_mut());
+                self.write(format, &mut output)?;
+                Ok(output.flush()?)
+            }
+        })
+        .map_err(|fault| fault.into_error("write", &path.display().to_string()))
+    }
+
+    /// The bytes that [`save`](Self::save) would write.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save).
+    pub fn to_bytes(&self, format: Format) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.to_writer(format, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Writes what [`save`](Self::save) would to a stream.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save).
+    pub fn to_writer(&self, format: Format, mut writer: impl Write) -> Result<()> {
+        self.write(format, &mut writer)
+            .and_then(|()| Ok(writer.flush()?))
+            .map_err(|fault| fault.into_error("write", "a stream"))
+    }
+
+    fn write(&self, format: Format, output: &mut dyn Write) -> Outcome<()> {
+        match format {
+            Format::Hdf5 => {
+                let mut spool = tempfile::NamedTempFile::new()?;
+                h5::write(spool.path(), &self.entries)?;
+                io::copy(spool.as_file_mut(), output)?;
+                Ok(())
+            }
+            Format::Protobuf => protobuf::write(output, &self.entries, self.options),
+            Format::Safetensors => safetensors::write(output, &self.entries),
+        }
+    }
+}
+
+fn read(format: Format, input: &mut Input<'_>) -> Outcome<Entries> {
+    match format {
+        Format::Hdf5 => {
+            let mut spool = tempfile::NamedTempFile::new()?;
+            io::copy(input, spool.as_file_mut())?;
+            h5::read(spool.path())
+        }
+        Format::Protobuf => protobuf::read(input),
+        Format::Safetensors => safetensors::read(input),
+    }
+}
+
+/// Saves the parameters of the current scope, those with `need_grad` false too; the extension of `path` says how.
+///
+/// Order and flags are kept, paths start at the current scope. At any moment either the old or the new file is
+/// there, whole. Nothing is rounded: a value that the format cannot hold is an error.
+///
+/// ```
+/// use layerfn::{get_parameter_or_create, load_parameters, save_parameters};
+///
+/// let folder = tempfile::tempdir()?;
+/// get_parameter_or_create("affine/W").shape((3, 2)).call()?;
+/// save_parameters(folder.path().join("model.h5"))?;
+/// let report = load_parameters(folder.path().join("model.h5"))?;
+/// assert_eq!(report.updated(), ["affine/W"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// As [`Checkpoint::save`].
+pub fn save_parameters(path: impl AsRef<Path>) -> Result<()> {
+    // An unknown extension is told before anything else.
+    Format::from_path(&path)?;
+    Checkpoint::from_parameters(&crate::parameter::scope::parameters_with_state())?.save(path)
+}
+
+/// Loads a file into the current scope as NNabla does, all of it or nothing; the extension of `path` says how.
+///
+/// Parameters that do not exist are made, with the file's type. Those that exist must have the file's shape; they
+/// keep their variable, type and device, and take the file's values and `need_grad`. Those that the file does not have stay
+/// as they are; the report names them. [`Load`] has stricter and freer rules.
+///
+/// # Errors
+/// [`Error::UnknownExtension`], [`Error::Io`], [`Error::Checkpoint`] if the file is damaged, or
+/// [`Error::Mismatch`] if it does not fit the scope. The store is unchanged then.
+#[track_caller]
+pub fn load_parameters(path: impl AsRef<Path>) -> Result<LoadReport> {
+    Load::like_nnabla(Checkpoint::open(path)?).apply()
+}
+
+impl ParameterStore {
+    /// [`save_parameters`] of the whole store.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::save`].
+    pub fn save_parameters(&self, path: impl AsRef<Path>) -> Result<()> {
+        Format::from_path(&path)?;
+        Checkpoint::from_parameters(&self.parameters())?.save(path)
+    }
+
+    /// [`load_parameters`] into the root of this store.
+    ///
+    /// # Errors
+    /// As [`load_parameters`].
+    #[track_caller]
+    pub fn load_parameters(&self, path: impl AsRef<Path>) -> Result<LoadReport> {
+        Load::like_nnabla(Checkpoint::open(path)?).apply_to(self, "")
+    }
+}

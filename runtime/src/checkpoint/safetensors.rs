@@ -1,0 +1,198 @@
+//! `.safetensors`: the header is JSON, the values follow it.
+//!
+//! The format knows no order and no `need_grad`: both stand in the metadata, as the JSON text
+//! `[["path", need_grad], ...]` under the key `layerfn.parameters`. Readers that do not know it ignore it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::Write;
+
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+
+use super::entry::{Entries, Entry};
+use super::input::Input;
+use super::values::{Stored, with_bytes};
+use super::{Fault, Outcome};
+
+const PARAMETERS: &str = "layerfn.parameters";
+
+/// The limit of the safetensors crate.
+const MAX_HEADER: u64 = 100_000_000;
+
+pub(super) fn read(input: &mut Input<'_>) -> Outcome<Entries> {
+    let length = u64::from_le_bytes(input.array()?);
+    if length > MAX_HEADER {
+        return Err(Fault::format(format!(
+            "byte 0: a header of {length} bytes is declared, 100 MB are allowed"
+        )));
+    }
+    let header: Header = serde_json::from_slice(&input.bytes(length)?)
+        .map_err(|error| Fault::format(format!("the header is damaged: {error}")))?;
+    let listed = header.listed()?;
+    let mut tensors = header.tensors;
+    // The order of the values in the file, which is also the order of the entries unless the metadata says otherwise.
+    tensors.sort_by_key(|(_, info)| info.data_offsets);
+    let declared = tensors.last().map_or(0, |(_, info)| info.data_offsets.1 as u64);
+    if declared != input.remaining() {
+        let remaining = input.remaining();
+        return Err(Fault::format(format!("{declared} bytes of values are declared, {remaining} are there")));
+    }
+    // Its constructor checks that the offsets touch and fit the shapes.
+    Metadata::new(None, tensors.clone())
+        .map_err(|error| Fault::format(format!("the header is damaged: {error}")))?;
+    let mut entries = Vec::with_capacity(tensors.len());
+    for (path, info) in tensors {
+        let stored = stored(info.dtype).ok_or_else(|| {
+            Fault::format(format!("`{path}` has the type {}, which tensors here cannot have", info.dtype))
+        })?;
+        let var =
+            stored.read(input, &info.shape, false).map_err(|fault| fault.within(&format!("`{path}`")))?;
+        entries.push(Entry::new(path, var, None));
+    }
+    in_order(entries, listed)
+}
+
+/// Applies what the metadata says of order and `need_grad`.
+fn in_order(entries: Vec<Entry>, listed: Option<Vec<(String, bool)>>) -> Outcome<Entries> {
+    let mut ordered = Entries::new();
+    let Some(listed) = listed else {
+        entries.into_iter().try_for_each(|entry| ordered.push(entry))?;
+        return Ok(ordered);
+    };
+    if listed.len() != entries.len() {
+        let reason =
+            format!("`{PARAMETERS}` lists {} parameters, the file has {}", listed.len(), entries.len());
+        return Err(Fault::format(reason));
+    }
+    let mut entries: HashMap<String, Entry> =
+        entries.into_iter().map(|entry| (entry.path().to_owned(), entry)).collect();
+    for (path, need_grad) in listed {
+        let entry = entries.remove(&path);
+        let entry = entry
+            .ok_or_else(|| Fault::format(format!("`{PARAMETERS}` lists `{path}` twice or without values")))?;
+        ordered.push(Entry::new(path, entry.var().clone(), Some(need_grad)))?;
+    }
+    Ok(ordered)
+}
+
+/// The header with its members in a list: a map would hide that a name occurs twice.
+struct Header {
+    metadata: Option<HashMap<String, String>>,
+    tensors: Vec<(String, TensorInfo)>,
+}
+
+impl Header {
+    fn listed(&self) -> Outcome<Option<Vec<(String, bool)>>> {
+        let text = self.metadata.as_ref().and_then(|metadata| metadata.get(PARAMETERS));
+        text.map(|text| serde_json::from_str(text))
+            .transpose()
+            .map_err(|error| Fault::format(format!("the metadata `{PARAMETERS}` is damaged: {error}")))
+    }
+}
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Header;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of tensors")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+                let mut header = Header { metadata: None, tensors: Vec::new() };
+                while let Some(name) = map.next_key::<String>()? {
+                    if name != "__metadata__" {
+                        header.tensors.push((name, map.next_value()?));
+                    } else if header.metadata.replace(map.next_value()?).is_some() {
+                        return Err(A::Error::custom("`__metadata__` occurs twice"));
+                    }
+                }
+                Ok(header)
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}
+
+fn stored(dtype: Dtype) -> Option<Stored> {
+    Some(match dtype {
+        Dtype::BOOL => Stored::Bool,
+        Dtype::U8 => Stored::U8,
+        Dtype::I8 => Stored::I8,
+        Dtype::I16 => Stored::I16,
+        Dtype::U16 => Stored::U16,
+        Dtype::F16 => Stored::F16,
+        Dtype::BF16 => Stored::BF16,
+        Dtype::I32 => Stored::I32,
+        Dtype::U32 => Stored::U32,
+        Dtype::F32 => Stored::F32,
+        Dtype::F64 => Stored::F64,
+        Dtype::I64 => Stored::I64,
+        Dtype::U64 => Stored::U64,
+        _ => return None,
+    })
+}
+
+fn dtype(stored: Stored) -> Dtype {
+    match stored {
+        Stored::Bool => Dtype::BOOL,
+        Stored::U8 => Dtype::U8,
+        Stored::I8 => Dtype::I8,
+        Stored::I16 => Dtype::I16,
+        Stored::U16 => Dtype::U16,
+        Stored::F16 => Dtype::F16,
+        Stored::BF16 => Dtype::BF16,
+        Stored::I32 => Dtype::I32,
+        Stored::U32 => Dtype::U32,
+        Stored::F32 => Dtype::F32,
+        Stored::F64 => Dtype::F64,
+        Stored::I64 => Dtype::I64,
+        Stored::U64 => Dtype::U64,
+    }
+}
+
+pub(super) fn write(output: &mut dyn Write, entries: &Entries) -> Outcome<()> {
+    let mut typed = Vec::with_capacity(entries.len());
+    for entry in entries {
+        if entry.path() == "__metadata__" {
+            return Err(Fault::format("the format keeps the path `__metadata__` for itself"));
+        }
+        typed.push((entry, Stored::writable(entry.path(), entry.tensor().dtype())?));
+    }
+    // Wide types first, so that every tensor is aligned; the sort keeps the order of those of one type.
+    typed.sort_by_key(|(_, stored)| std::cmp::Reverse(stored.size()));
+    let mut header = header(entries, &typed)?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    if header.len() as u64 > MAX_HEADER {
+        return Err(Fault::format("the paths and shapes take more than the 100 MB that the format allows"));
+    }
+    output.write_all(&(header.len() as u64).to_le_bytes())?;
+    output.write_all(&header)?;
+    for (entry, _) in typed {
+        with_bytes(entry.tensor(), |bytes| Ok(output.write_all(bytes)?))?;
+    }
+    Ok(())
+}
+
+fn header(entries: &Entries, typed: &[(&Entry, Stored)]) -> Outcome<Vec<u8>> {
+    let listed: Vec<_> =
+        entries.into_iter().map(|entry| (entry.path(), entry.need_grad_or_default())).collect();
+    let listed = serde_json::to_string(&listed).map_err(|error| Fault::format(error.to_string()))?;
+    let mut offset = 0;
+    let mut tensors = Vec::with_capacity(typed.len());
+    for (entry, stored) in typed {
+        let end = offset + entry.tensor().elem_count() * stored.size() as usize;
+        let shape = entry.tensor().dims().to_vec();
+        tensors.push((
+            entry.path().to_owned(),
+            TensorInfo { dtype: dtype(*stored), shape, data_offsets: (offset, end) },
+        ));
+        offset = end;
+    }
+    let metadata = Some(HashMap::from([(PARAMETERS.to_owned(), listed)]));
+    let metadata = Metadata::new(metadata, tensors).map_err(|error| Fault::format(error.to_string()))?;
+    serde_json::to_vec(&metadata).map_err(|error| Fault::format(error.to_string()))
+}

@@ -1,0 +1,206 @@
+//! Damaged and hostile files: a clean error, nothing else.
+
+use layerfn::checkpoint::{Checkpoint, Format};
+
+use crate::{FORMATS, bits_of, fixtures, put, var};
+
+/// A file small enough to damage everywhere.
+fn small(format: Format) -> Vec<u8> {
+    let store = layerfn::ParameterStore::new();
+    put(&store, "conv/W", var(vec![1_f32, 2.0, 3.0, 4.0], &[2, 2]), true);
+    put(&store, "conv/b", var(vec![0.5_f32], &[]), false);
+    put(&store, "n", var(Vec::<f32>::new(), &[0, 2]), false);
+    Checkpoint::from_parameters(&store.parameters()).unwrap().to_bytes(format).unwrap()
+}
+
+/// A damaged file gives an error or parameters, within its means.
+fn survives(format: Format, bytes: &[u8]) -> bool {
+    match Checkpoint::from_bytes(format, bytes) {
+        Ok(checkpoint) => {
+            let total: usize = bits_of(&checkpoint).iter().map(|bits| bits.4.len()).sum();
+            assert!(total <= bytes.len() * 1032, "{format:?}: {total} bytes out of {}", bytes.len());
+            true
+        }
+        Err(error) => {
+            assert!(!error.to_string().is_empty());
+            false
+        }
+    }
+}
+
+#[test]
+fn truncated_at_every_offset() {
+    for format in FORMATS {
+        let bytes = small(format);
+        let whole = (0..bytes.len()).filter(|&length| survives(format, &bytes[..length])).collect::<Vec<_>>();
+        match format {
+            // A message may end after any parameter.
+            Format::Protobuf => assert!(whole.len() <= 3, "{whole:?}"),
+            _ => assert!(whole.is_empty(), "{format:?}: {whole:?}"),
+        }
+        assert!(survives(format, &bytes));
+    }
+}
+
+#[test]
+fn nnabla_files_truncated() {
+    for (format, file) in
+        [(Format::Hdf5, "scalar.h5"), (Format::Hdf5, "order.h5"), (Format::Protobuf, "order.protobuf")]
+    {
+        let bytes = std::fs::read(fixtures().join(file)).unwrap();
+        let step = bytes.len() / 700 + 1;
+        for length in (0..bytes.len()).step_by(step) {
+            survives(format, &bytes[..length]);
+        }
+    }
+}
+
+#[test]
+fn every_byte_flipped() {
+    for format in FORMATS {
+        let bytes = small(format);
+        for position in 0..bytes.len() {
+            for flip in [0x01, 0x80, 0xff] {
+                let mut damaged = bytes.clone();
+                damaged[position] ^= flip;
+                survives(format, &damaged);
+            }
+        }
+    }
+}
+
+#[test]
+fn several_bytes_overwritten() {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    for format in FORMATS {
+        let bytes = small(format);
+        for _ in 0..1500 {
+            let mut damaged = bytes.clone();
+            for _ in 0..1 + random() % 4 {
+                let position = random() as usize % damaged.len();
+                let value = [random() as u8, 0, 0xff, 0x7f, 1][random() as usize % 5];
+                // Runs of one value make huge sizes out of length fields.
+                let end = (position + 1 + random() as usize % 8).min(damaged.len());
+                damaged[position..end].fill(value);
+            }
+            survives(format, &damaged);
+        }
+    }
+}
+
+fn refused(format: Format, bytes: &[u8], expected: &str) {
+    let error = Checkpoint::from_bytes(format, bytes).unwrap_err().to_string();
+    assert!(error.contains(expected), "{error}");
+}
+
+#[test]
+fn protobuf_that_lies() {
+    let format = Format::Protobuf;
+    let wrap = |body: &[u8]| [&[0xc2, 0x0c, body.len() as u8], body].concat();
+    let huge = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
+    refused(format, &[&[0xc2, 0x0c], &huge[..]].concat(), "more bytes are declared");
+    refused(format, &wrap(&[&[0xa2, 0x06], &huge[..]].concat()), "do not fit");
+    refused(format, &wrap(&[&[0x0a], &huge[..]].concat()), "too long");
+    // Dimensions whose product overflows, and a negative one.
+    let shape = |dims: &[u8]| {
+        wrap(&[&[0x0a, 1, b'a', 0xa2, 1, dims.len() as u8 + 2, 0x0a, dims.len() as u8], dims].concat())
+    };
+    refused(format, &shape(&[&huge[..], &huge[..]].concat()), "more elements than memory can hold");
+    refused(format, &shape(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]), "has the size -1");
+    refused(format, &shape(&[2]), "has the shape [2] and 0 values");
+    // Paths.
+    let named =
+        |name: &str| wrap(&[&[0x0a, name.len() as u8], name.as_bytes(), &[0xa2, 6, 4, 0, 0, 0, 0]].concat());
+    for name in ["", "/etc/passwd", "../up", "a/../../b", "a//b", "a/", "."] {
+        refused(format, &named(name), "the path");
+    }
+    refused(format, &[named("a"), named("a")].concat(), "`a` occurs twice");
+    refused(format, &wrap(&[0x0a, 1, 0xff, 0xa2, 6, 4, 0, 0, 0, 0]), "parameter 0 at byte 2");
+    refused(format, &[0x0b], "a group where a field is expected");
+    refused(format, &[0xff; 11], "more than 64 bits");
+}
+
+#[test]
+fn protobuf_accepts_what_the_wire_allows() {
+    // Unpacked values and sizes, unknown fields, a value in two runs.
+    let body = [
+        &[0x0a, 1, b'a', 0xa2, 1, 2, 0x08, 3][..],
+        &[0xa5, 0x06, 0, 0, 0x80, 0x3f],
+        &[0xf8, 0x07, 1],
+        &[0xa2, 0x06, 4, 0, 0, 0, 0x40],
+        &[0xa2, 0x06, 4, 0, 0, 0x40, 0x40],
+    ]
+    .concat();
+    let bytes = [&[0x0a, 1, b'1', 0xc2, 0x0c, body.len() as u8], &body[..]].concat();
+    let read = Checkpoint::from_bytes(Format::Protobuf, &bytes).unwrap();
+    assert_eq!(read.entries()[0].tensor().to_vec1::<f32>().unwrap(), [1.0, 2.0, 3.0]);
+    assert_eq!(read.entries()[0].need_grad(), Some(false));
+}
+
+#[test]
+fn safetensors_that_lie() {
+    let format = Format::Safetensors;
+    let with_header = |header: &str, data: &[u8]| {
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat()
+    };
+    refused(format, &u64::MAX.to_le_bytes(), "100 MB are allowed");
+    refused(format, &(99_000_000_u64).to_le_bytes(), "more bytes are declared");
+    refused(format, &with_header("[]", b""), "the header is damaged");
+    refused(format, &with_header(&"[".repeat(100_000), b""), "the header is damaged");
+    refused(
+        format,
+        &with_header(
+            r#"{"a":{"dtype":"F32","shape":[9223372036854775807,4],"data_offsets":[0,4]}}"#,
+            &[0; 4],
+        ),
+        "damaged",
+    );
+    refused(
+        format,
+        &with_header(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}"#, &[0; 4]),
+        "damaged",
+    );
+    refused(
+        format,
+        &with_header(r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#, &[0; 8]),
+        "damaged",
+    );
+    refused(
+        format,
+        &with_header(r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#, &[0; 8]),
+        "4 bytes of values are declared, 8 are there",
+    );
+    refused(
+        format,
+        &with_header(r#"{"../a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#, &[0; 4]),
+        "means a folder",
+    );
+    refused(
+        format,
+        &with_header(r#"{"a":{"dtype":"C64","shape":[1],"data_offsets":[0,8]}}"#, &[0; 8]),
+        "C64",
+    );
+    let twice = r#"{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#;
+    refused(format, &with_header(twice, b""), "`a` occurs twice");
+    let listed = r#"{"__metadata__":{"layerfn.parameters":"[[\"b\",true]]"},"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#;
+    refused(format, &with_header(listed, b""), "lists `b` twice or without values");
+}
+
+#[test]
+fn safetensors_of_others_have_the_order_of_their_values() {
+    let header = r#"{"b":{"dtype":"U16","shape":[1],"data_offsets":[4,6]},"__metadata__":{"format":"pt"},"c":{"dtype":"BOOL","shape":[2],"data_offsets":[6,8]},"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}"#;
+    let bytes =
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0, 0, 128, 63, 255, 255, 0, 1]]
+            .concat();
+    let read = Checkpoint::from_bytes(Format::Safetensors, &bytes).unwrap();
+    let paths: Vec<_> = read.entries().iter().map(|entry| (entry.path(), entry.need_grad())).collect();
+    assert_eq!(paths, [("a", None), ("b", None), ("c", None)]);
+    assert_eq!(read.get("b").unwrap().tensor().to_vec1::<i32>().unwrap(), [65535]);
+    assert_eq!(read.get("c").unwrap().tensor().to_vec1::<u8>().unwrap(), [0, 1]);
+}

@@ -1,0 +1,118 @@
+//! How files come to be.
+
+use std::fs;
+
+use layerfn::checkpoint::{Checkpoint, Format};
+use layerfn::{ParameterStore, load_parameters, save_parameters};
+
+use crate::{bits_of, put, var, zoo};
+
+#[test]
+fn protobuf_refuses_what_f32_would_change() {
+    let cases: [(&str, ParameterStore); 3] = [
+        ("0.1 as F64", single(var(vec![0.5_f64, 0.1], &[2]))),
+        ("16777217 as I32", single(var(vec![16_777_217], &[1]))),
+        ("9223372036854775807 as I64", single(var(vec![i64::MAX], &[1]))),
+    ];
+    for (shown, store) in cases {
+        let checkpoint = Checkpoint::from_parameters(&store.parameters()).unwrap();
+        let error = checkpoint.to_bytes(Format::Protobuf).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!(
+                "`a stream`: `p` holds {shown}, which the format's f32 would change; \
+                 save as .h5 or .safetensors, or allow rounding"
+            )
+        );
+        checkpoint.allow_rounding(true).to_bytes(Format::Protobuf).unwrap();
+    }
+    for exact in [single(var(vec![0.5_f64], &[1])), single(var(vec![i64::MIN, 1 << 40], &[2]))] {
+        Checkpoint::from_parameters(&exact.parameters()).unwrap().to_bytes(Format::Protobuf).unwrap();
+    }
+}
+
+fn single(var: candle_core::Var) -> ParameterStore {
+    let store = ParameterStore::new();
+    put(&store, "p", var, true);
+    store
+}
+
+#[test]
+fn an_error_leaves_the_old_file_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("model.protobuf");
+    fs::write(&file, b"old").unwrap();
+    single(var(vec![0.1_f64], &[1])).save_parameters(&file).unwrap_err();
+    assert_eq!(fs::read(&file).unwrap(), b"old");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn paths_that_files_cannot_carry_are_refused() {
+    for path in ["a/../b", "./a", "a/.", "a\0b"] {
+        let store = ParameterStore::new();
+        put(&store, path, var(vec![1_f32], &[1]), true);
+        let error = Checkpoint::from_parameters(&store.parameters()).unwrap_err().to_string();
+        assert!(error.contains("the path"), "{error}");
+    }
+}
+
+#[test]
+fn a_deep_path_is_refused_where_it_could_not_be_read_again() {
+    let path = vec!["s"; 300].join("/");
+    let store = ParameterStore::new();
+    put(&store, &path, var(vec![1_f32], &[1]), true);
+    let checkpoint = Checkpoint::from_parameters(&store.parameters()).unwrap();
+    assert!(checkpoint.to_bytes(Format::Hdf5).unwrap_err().to_string().contains("deeper"));
+    for format in [Format::Protobuf, Format::Safetensors] {
+        let read = Checkpoint::from_bytes(format, &checkpoint.to_bytes(format).unwrap()).unwrap();
+        assert_eq!(bits_of(&read), bits_of(&checkpoint));
+    }
+}
+
+#[test]
+fn safetensors_are_candles_and_aligned() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("model.safetensors");
+    let store = zoo();
+    store.save_parameters(&file).unwrap();
+    let read = candle_core::safetensors::load(&file, &candle_core::Device::Cpu).unwrap();
+    for (path, parameter) in store.parameters().iter() {
+        assert_eq!(crate::bytes(&read[path]), crate::bytes(parameter.var().as_tensor()), "{path}");
+    }
+}
+
+#[test]
+fn saving_into_a_missing_folder_or_onto_one_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("no/model.h5");
+    let error = save_parameters(&missing).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("cannot write `{}`: ", missing.display())), "{error}");
+    let directory = folder.path().join("d.h5");
+    fs::create_dir(&directory).unwrap();
+    let error = save_parameters(&directory).unwrap_err().to_string();
+    assert!(error.ends_with("it is not an ordinary file"), "{error}");
+    load_parameters(&directory).unwrap_err();
+}
+
+#[cfg(unix)]
+#[test]
+fn permissions_and_links_are_those_of_an_ordinary_write() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let folder = tempfile::tempdir().unwrap();
+    let mode = |file: &std::path::Path| fs::metadata(file).unwrap().permissions().mode() & 0o777;
+    for extension in Format::extensions() {
+        let file = folder.path().join("model").with_extension(extension);
+        let usual = folder.path().join("usual");
+        fs::write(&usual, b"").unwrap();
+        save_parameters(&file).unwrap();
+        assert_eq!(mode(&file), mode(&usual));
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        save_parameters(&file).unwrap();
+        assert_eq!(mode(&file), 0o640);
+        let link = folder.path().join("link").with_extension(extension);
+        symlink(&file, &link).unwrap();
+        save_parameters(&link).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    }
+}

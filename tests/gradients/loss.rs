@@ -1,0 +1,68 @@
+use candle_core::{D, DType, Device, Tensor};
+use layerfn::functions::*;
+use layerfn_tests::{assert_close, gate, values};
+
+fn labels(dims: &[usize], n_classes: usize) -> Tensor {
+    let n: usize = dims.iter().product();
+    let labels: Vec<u32> = (0..n).map(|i| ((i * 7 + 3) % n_classes) as u32).collect();
+    Tensor::from_vec(labels, dims, &Device::Cpu).unwrap()
+}
+
+#[test]
+fn softmax_cross_entropy_along_any_axis() {
+    for (dims, axis) in [
+        (vec![4, 3], 1),
+        (vec![4, 3], 0),
+        (vec![2, 3, 2, 2], 1),
+        (vec![1, 1], 1),
+        (vec![3], 0),
+        (vec![0, 3], 1),
+        (vec![900, 11], 1),
+    ] {
+        let x = (values(dims.clone(), 1) * 3.0).unwrap();
+        let mut kept = dims.clone();
+        kept[axis] = 1;
+        let labels = labels(&kept, dims[axis]);
+        gate(|t| softmax_cross_entropy(&t[0], &labels, axis), std::slice::from_ref(&x));
+        let squeezed = labels.squeeze(axis).unwrap().to_dtype(DType::I64).unwrap();
+        let y = softmax_cross_entropy(&x, &squeezed, axis).unwrap();
+        assert_eq!(y.dims(), kept);
+        let want = log_softmax(&x, axis).unwrap().gather(&labels, axis).unwrap().neg().unwrap();
+        assert_close(&y, &want, 1e-12, "cross entropy");
+        if labels.elem_count() > 0 {
+            gate(|t| mean_softmax_cross_entropy(&t[0], &labels, axis), &[x]);
+        }
+    }
+}
+
+#[test]
+fn bad_labels_are_errors() {
+    let x = values([2, 3], 1);
+    let message = |labels: Tensor| softmax_cross_entropy(&x, &labels, D::Minus1).unwrap_err().to_string();
+    let new = |labels: &[i64]| Tensor::new(labels, &Device::Cpu).unwrap();
+    assert_eq!(
+        message(new(&[0, 3])),
+        "`labels` must hold indices from 0 to 2 (`number of classes` is 3), got 3"
+    );
+    assert!(message(new(&[-1, 0])).contains("got -1"));
+    assert!(message(new(&[0, 1, 2])).contains("must have shape [2, 1] or [2]"));
+    assert!(message(values([2], 1)).contains("must hold integers"));
+    assert!(softmax_cross_entropy(&x, &new(&[0, 0]), 2).is_err());
+    assert!(mean_softmax_cross_entropy(&values([0, 3], 1), &new(&[]), 1).is_err());
+    assert!(softmax_cross_entropy(&values([2, 0], 1), &new(&[0, 0]), 1).is_err());
+}
+
+#[test]
+fn elementwise_losses() {
+    for dims in [vec![], vec![3, 2], vec![0, 3], vec![60, 700]] {
+        let inputs = [(values(dims.clone(), 1) * 3.0).unwrap(), values(dims.clone(), 2)];
+        gate(|t| squared_error(&t[0], &t[1]), &inputs);
+        gate(|t| sigmoid_cross_entropy(&t[0], &t[1]), &inputs);
+        if !dims.contains(&0) {
+            gate(|t| mean_squared_error(&t[0], &t[1]), &inputs);
+        }
+    }
+    let x = values([2, 3], 1);
+    assert!(squared_error(&x, &values([3], 1)).is_err());
+    assert!(mean_squared_error(&values([0], 1), &values([0], 1)).is_err());
+}
