@@ -39,6 +39,8 @@ pub(super) struct Taken {
     pub(super) parameter: Parameter,
     /// The layer that took it: the stage's own, or one inside.
     pub(super) layer: &'static str,
+    /// How often the stage took it, once a step in a recurrent one.
+    pub(super) times: u64,
 }
 
 /// A stage that ran.
@@ -49,6 +51,8 @@ pub(super) struct Node {
     pub(super) path: String,
     /// The function as written; the label of a block.
     pub(super) name: String,
+    /// Whether the last part of the scope is the stage's own name.
+    pub(super) labelled: bool,
     pub(super) layer: Option<&'static LayerInfo>,
     pub(super) parent: Option<usize>,
     pub(super) children: Vec<usize>,
@@ -100,7 +104,14 @@ impl Recorder {
         self.passed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn begin(&self, kind: Kind, path: String, name: &str, input: Option<&dyn Value>) -> usize {
+    pub(super) fn begin(
+        &self,
+        kind: Kind,
+        path: String,
+        name: &str,
+        labelled: bool,
+        input: Option<&dyn Value>,
+    ) -> usize {
         let mut state = self.state.borrow_mut();
         let index = state.nodes.len();
         let parent = state.open.last().map(|&(parent, _)| parent);
@@ -111,6 +122,7 @@ impl Recorder {
             kind,
             path,
             name: name.to_owned(),
+            labelled,
             layer: None,
             parent,
             children: Vec::new(),
@@ -162,7 +174,9 @@ impl Recorder {
             let node = &mut state.nodes[index];
             if node.layer.is_none() && node.kind == Kind::Call {
                 node.layer = Some(info);
-                path.clone_into(&mut node.path);
+                if !info.scope.is_empty() {
+                    path.clone_into(&mut node.path);
+                }
             }
         }
     }
@@ -176,8 +190,9 @@ impl Recorder {
         let layer = state.layers.last().map_or("", |info| info.name);
         if let Some(&(index, _)) = state.open.last() {
             let taken = &mut state.nodes[index].taken;
-            if taken.iter().all(|other| other.path != path) {
-                taken.push(Taken { path: path.to_owned(), parameter: parameter.clone(), layer });
+            match taken.iter_mut().find(|other| other.path == path) {
+                Some(again) => again.times += 1,
+                None => taken.push(Taken { path: path.to_owned(), parameter: parameter.clone(), layer, times: 1 }),
             }
         }
     }
