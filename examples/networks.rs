@@ -1,6 +1,6 @@
 //! Prints the summary of well-known networks and draws them.
 //!
-//! Run with `cargo run --release --example networks`; the pictures lie in `target/networks/`.
+//! Run with `cargo run --release --bin networks`; the pictures lie in `target/networks/`.
 
 use std::fs;
 use std::path::Path;
