@@ -11,7 +11,6 @@ use std::time::Instant;
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use layerfn::prelude::*;
-use layerfn::{load_parameters, save_parameters};
 use layerfn_examples::digits::{Batches, Digits, Mnist, SIDE};
 use layerfn_examples::options::{Command, HELP, Options};
 use layerfn_examples::pictures::{self, History, Mistake};

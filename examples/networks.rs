@@ -5,8 +5,8 @@
 use std::fs;
 use std::path::Path;
 
-use layerfn::prelude::*;
 use layerfn::Summary;
+use layerfn::prelude::*;
 use layerfn_examples::architectures as nets;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -12,7 +12,7 @@ use layerfn_examples::digits::{Batches, Digits, Mnist};
 
 /// `±a` for the weights of an output that are above 0.7 times their mean modulus, 0 for the others; `a` is the mean
 /// modulus of those kept (Li, Zhang & Liu, Ternary Weight Networks). The gradient passes unchanged.
-fn ternary(w: &Tensor) -> layerfn::Result<Tensor> {
+fn ternary(w: &Tensor) -> Result<Tensor> {
     let size = w.detach().abs()?;
     let kept = size.broadcast_gt(&(size.mean_keepdim(0)? * 0.7)?)?.to_dtype(w.dtype())?;
     let a = ((&size * &kept)?.sum_keepdim(0)? / kept.sum_keepdim(0)?)?;
@@ -37,7 +37,7 @@ fn ternary_affine(
     inp: &Tensor,
     /// Number of outputs.
     outmaps: usize,
-) -> layerfn::Result<Tensor> {
+) -> Result<Tensor> {
     let inmaps = inp.dim(1)?;
     let (w, _) = (ternary(&param!(W)?)?, param!(W_q)?);
     param!(W_q = &w)?;
@@ -66,7 +66,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn flat(x: &Tensor) -> layerfn::Result<Tensor> {
+fn flat(x: &Tensor) -> Result<Tensor> {
     Ok(x.flatten_from(1)?)
 }
 

@@ -3,7 +3,6 @@
 //! The page of [`gated`], with its two tables, is made from the one declaration in the source.
 
 use layerfn::prelude::*;
-use layerfn::{Result, is_training};
 
 /// Affine layer with a learned gate.
 ///

@@ -4,7 +4,6 @@
 
 use custom_layer::{Gated, gated};
 use layerfn::prelude::*;
-use layerfn::{LayerInfo, Result, get_all_parameters};
 
 const RATE: f64 = 0.2;
 const STEPS: usize = 300;

@@ -192,7 +192,9 @@ impl Recorder {
             let taken = &mut state.nodes[index].taken;
             match taken.iter_mut().find(|other| other.path == path) {
                 Some(again) => again.times += 1,
-                None => taken.push(Taken { path: path.to_owned(), parameter: parameter.clone(), layer, times: 1 }),
+                None => {
+                    taken.push(Taken { path: path.to_owned(), parameter: parameter.clone(), layer, times: 1 })
+                }
             }
         }
     }
