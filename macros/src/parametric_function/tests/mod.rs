@@ -99,7 +99,7 @@ fn expansion_stays_small() -> Outcome {
 fn a_plain_function_becomes_a_builder() -> Outcome {
     let got = printed(
         quote!(),
-        quote!(
+        &quote!(
             fn pool(inp: &Tensor) -> Result<Tensor> {
                 Ok(inp.clone())
             }
