@@ -7,11 +7,11 @@ use std::panic::Location;
 use candle_core::{DType, Device, Var};
 
 use super::entry::{Entry, check_path};
-use super::pattern::Pattern;
 use super::values::first_change;
 use super::{Checkpoint, Fault, Outcome};
 use crate::parameter::scope::current_store;
 use crate::parameter::store::Update;
+use crate::pattern::Pattern;
 use crate::{Error, Parameter, ParameterStore, Parameters, Result, current_parameter_scope};
 
 /// Whose `need_grad` counts when an existing parameter is loaded.

@@ -19,7 +19,6 @@ mod generated;
 mod h5;
 mod input;
 mod load;
-mod pattern;
 mod protobuf;
 mod safetensors;
 mod values;
