@@ -1,5 +1,6 @@
 //! What the example programs share.
 
+pub mod architectures;
 pub mod digits;
 pub mod options;
 pub mod pictures;

@@ -87,7 +87,10 @@ pub use initializer::{
 #[doc = include_str!("macro_docs/network.md")]
 pub use layerfn_macros::network;
 pub use mode::{is_training, test_mode, train_mode};
-pub use network::{BoxedForward, IntoValue, Network, NetworkT, Stage, Value};
+pub use network::{
+    BoxedForward, GradientAudit, GradientFault, GradientFinding, IntoValue, Network, NetworkT, Profile,
+    ProfileRow, Stage, Summary, SummaryParameter, SummaryRow, Value, recur,
+};
 pub use parameter::{
     ArgumentInfo, GetParameterOrCreate, LayerInfo, Parameter, ParameterInfo, ParameterStore, Parameters,
     ParametricFunction, clear_parameters, current_parameter_scope, get_all_parameters, get_parameter,

@@ -96,3 +96,18 @@ fn a_network_may_run_twice() -> Result<()> {
     assert_eq!(weights(&twice)?, ["dense/W", "net_2/dense/W"]);
     Ok(())
 }
+
+#[test]
+fn layers_without_a_scope_own_no_path() -> Result<()> {
+    let net = network! { layerfn::dropout -> layerfn::dropout -> layerfn::dropout(p = 0.1) -> dense(2) };
+    assert_eq!(weights(&net)?, ["dense/W"]);
+    let net = network! { layerfn::dropout -> layerfn::max_pooling(1) };
+    net.forward(&input(2)?.reshape((1, 1, 2, 2))?)?;
+    let net = network! { body: { relu -> layerfn::max_pooling(3) } };
+    let error = error_of(|| net.forward(&input(2)?));
+    assert!(error.starts_with("body: max_pooling: "), "{error}");
+    let net = network! { layerfn::max_pooling(3) };
+    let error = error_of(|| net.forward(&input(2)?));
+    assert!(error.starts_with("max_pooling: max_pooling: "), "{error}");
+    Ok(())
+}

@@ -394,7 +394,7 @@ fn read(format: Format, source: &mut dyn Source) -> Outcome<Entries> {
 pub fn save_parameters(path: impl AsRef<Path>) -> Result<()> {
     // An unknown extension is told before anything else.
     Format::from_path(&path)?;
-    Checkpoint::from_parameters(&crate::get_all_parameters())?.save(path)
+    Checkpoint::from_parameters(&crate::parameter::scope::parameters_with_state())?.save(path)
 }
 
 /// Loads a file into the current scope as NNabla does, all of it or nothing; the extension of `path` says how.

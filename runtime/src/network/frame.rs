@@ -59,6 +59,10 @@ impl Observer for Frame {
         if let Some(recorder) = &self.recorder {
             recorder.layer_begins(path, info, now.layers == 0);
         }
+        // A layer without a scope, such as a pooling, owns no path: what is inside it stands beside it.
+        if info.scope.is_empty() {
+            return Ok(());
+        }
         self.now.set(Now { layers: now.layers + 1, fresh: false, ..now });
         let (Some(visit), 0) = (now.visit, now.layers) else { return Ok(()) };
         let mut owners = self.owners.borrow_mut();
@@ -79,9 +83,12 @@ impl Observer for Frame {
         }
     }
 
-    fn layer_ends(&self) {
+    fn layer_ends(&self, info: &'static LayerInfo) {
         if let Some(recorder) = &self.recorder {
             recorder.layer_ends();
+        }
+        if info.scope.is_empty() {
+            return;
         }
         let now = self.now.get();
         self.now.set(Now { layers: now.layers.saturating_sub(1), ..now });
@@ -154,7 +161,7 @@ impl Entered {
     pub fn branch(&self) -> Branch {
         let recorder = self.recorded.as_ref().map(|recorded| Rc::clone(&recorded.recorder));
         Branch(recorder.map(|recorder| {
-            let index = recorder.begin(Kind::Branch, String::new(), "", None);
+            let index = recorder.begin(Kind::Branch, String::new(), "", false, None);
             Recorded { recorder, index }
         }))
     }
@@ -162,6 +169,9 @@ impl Entered {
     /// The error, with the place where it happened if it does not say that yet.
     fn locate(&self, error: Error) -> Error {
         match error {
+            Error::InLayer { path, layer, source } if path.is_empty() => {
+                Error::InLayer { path: stage_path(self.named, self.ident), layer, source }
+            }
             within @ Error::InLayer { .. } => within,
             other => {
                 let path = stage_path(self.named, self.ident);
@@ -221,7 +231,7 @@ fn enter(kind: Kind, name: Option<&str>, ident: &'static str, id: u32, input: &d
     let recorder = before.as_ref().and_then(|(frame, _)| frame.recorder.clone());
     let recorded = recorder.map(|recorder| {
         let shown = if kind == Kind::Block { name.unwrap_or_default() } else { ident };
-        let index = recorder.begin(kind, stage_path(named, ident), shown, Some(input));
+        let index = recorder.begin(kind, stage_path(named, ident), shown, named, Some(input));
         Recorded { recorder, index }
     });
     Entered { ident, named, before, recorded, _scope: scope }

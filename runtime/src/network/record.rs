@@ -29,7 +29,6 @@ pub(super) struct Port {
     pub(super) id: TensorId,
     pub(super) dims: Vec<usize>,
     pub(super) dtype: DType,
-    pub(super) tracked: bool,
 }
 
 /// A parameter that a stage took.
@@ -39,6 +38,8 @@ pub(super) struct Taken {
     pub(super) parameter: Parameter,
     /// The layer that took it: the stage's own, or one inside.
     pub(super) layer: &'static str,
+    /// How often the stage took it, once a step in a recurrent one.
+    pub(super) times: u64,
 }
 
 /// A stage that ran.
@@ -49,13 +50,16 @@ pub(super) struct Node {
     pub(super) path: String,
     /// The function as written; the label of a block.
     pub(super) name: String,
+    /// Whether the last part of the scope is the stage's own name.
+    pub(super) labelled: bool,
     pub(super) layer: Option<&'static LayerInfo>,
     pub(super) parent: Option<usize>,
     pub(super) children: Vec<usize>,
     pub(super) inputs: Vec<Port>,
     pub(super) outputs: Vec<Port>,
     pub(super) taken: Vec<Taken>,
-    pub(super) forward: Duration,
+    /// Time until the stage returned, without what watching it costs.
+    pub(super) own: Duration,
 }
 
 /// What a probe saw pass backwards.
@@ -100,7 +104,14 @@ impl Recorder {
         self.passed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn begin(&self, kind: Kind, path: String, name: &str, input: Option<&dyn Value>) -> usize {
+    pub(super) fn begin(
+        &self,
+        kind: Kind,
+        path: String,
+        name: &str,
+        labelled: bool,
+        input: Option<&dyn Value>,
+    ) -> usize {
         let mut state = self.state.borrow_mut();
         let index = state.nodes.len();
         let parent = state.open.last().map(|&(parent, _)| parent);
@@ -111,13 +122,14 @@ impl Recorder {
             kind,
             path,
             name: name.to_owned(),
+            labelled,
             layer: None,
             parent,
             children: Vec::new(),
             inputs: input.map(ports).unwrap_or_default(),
             outputs: Vec::new(),
             taken: Vec::new(),
-            forward: Duration::ZERO,
+            own: Duration::ZERO,
         });
         state.open.push((index, Instant::now()));
         index
@@ -127,7 +139,9 @@ impl Recorder {
     pub(super) fn end(&self, index: usize) {
         let mut state = self.state.borrow_mut();
         while let Some((open, since)) = state.open.pop() {
-            state.nodes[open].forward = since.elapsed();
+            if state.nodes[open].own.is_zero() {
+                state.nodes[open].own = since.elapsed();
+            }
             if open == index {
                 break;
             }
@@ -136,6 +150,11 @@ impl Recorder {
 
     /// Notes what the stage returns, and watches it.
     pub(super) fn returns<V: Value>(&self, index: usize, value: V) -> Result<V> {
+        {
+            let mut state = self.state.borrow_mut();
+            let since = state.open.iter().find(|(open, _)| *open == index).map(|&(_, since)| since);
+            state.nodes[index].own = since.map(|since| since.elapsed()).unwrap_or_default();
+        }
         let value = if self.watch == Watch::Nothing {
             value
         } else {
@@ -162,7 +181,9 @@ impl Recorder {
             let node = &mut state.nodes[index];
             if node.layer.is_none() && node.kind == Kind::Call {
                 node.layer = Some(info);
-                path.clone_into(&mut node.path);
+                if !info.scope.is_empty() {
+                    path.clone_into(&mut node.path);
+                }
             }
         }
     }
@@ -176,8 +197,11 @@ impl Recorder {
         let layer = state.layers.last().map_or("", |info| info.name);
         if let Some(&(index, _)) = state.open.last() {
             let taken = &mut state.nodes[index].taken;
-            if taken.iter().all(|other| other.path != path) {
-                taken.push(Taken { path: path.to_owned(), parameter: parameter.clone(), layer });
+            match taken.iter_mut().find(|other| other.path == path) {
+                Some(again) => again.times += 1,
+                None => {
+                    taken.push(Taken { path: path.to_owned(), parameter: parameter.clone(), layer, times: 1 })
+                }
             }
         }
     }
@@ -186,12 +210,7 @@ impl Recorder {
 fn ports<V: Value + ?Sized>(value: &V) -> Vec<Port> {
     let mut ports = Vec::new();
     value.each(&mut |tensor| {
-        ports.push(Port {
-            id: tensor.id(),
-            dims: tensor.dims().to_vec(),
-            dtype: tensor.dtype(),
-            tracked: tensor.track_op(),
-        });
+        ports.push(Port { id: tensor.id(), dims: tensor.dims().to_vec(), dtype: tensor.dtype() });
     });
     ports
 }

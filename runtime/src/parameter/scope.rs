@@ -27,7 +27,7 @@ pub(crate) trait Observer {
     fn takes_parameter(&self, path: &str, parameter: &Parameter);
 
     /// The layer that began last has ended, with an error or a panic perhaps.
-    fn layer_ends(&self);
+    fn layer_ends(&self, info: &'static LayerInfo);
 }
 
 /// Makes `observer` the thread's and returns the one before.
@@ -187,8 +187,12 @@ pub fn get_parameters() -> Parameters {
 #[must_use]
 pub fn get_all_parameters() -> Parameters {
     let listed = |path: &str| !path.rsplit('/').next().is_some_and(|name| name.starts_with('_'));
-    let all = with(|context| context.store.parameters_under(&context.path));
-    all.into_iter().filter(|(path, _)| listed(path)).collect()
+    parameters_with_state().into_iter().filter(|(path, _)| listed(path)).collect()
+}
+
+/// All parameters of the current scope, private state too: what is saved.
+pub(crate) fn parameters_with_state() -> Parameters {
+    with(|context| context.store.parameters_under(&context.path))
 }
 
 /// The parameter at `path` in the current scope.
@@ -376,7 +380,7 @@ pub fn call_layer<T>(call: LayerCall<'_>, body: impl FnOnce() -> Result<T>) -> R
         flags.dtype = if like.dtype().is_float() { like.dtype() } else { DType::F32 };
     }
     let _restore = enter(&[call.name.unwrap_or_default(), call.info.scope], Some(flags));
-    let observed = LayerEnds(with(|context| context.observer.clone()));
+    let observed = LayerEnds(with(|context| context.observer.clone()), call.info);
     let begun = match &observed.0 {
         Some(observer) => observer.layer_begins(&current_parameter_scope(), call.info),
         None => Ok(()),
@@ -390,12 +394,12 @@ pub fn call_layer<T>(call: LayerCall<'_>, body: impl FnOnce() -> Result<T>) -> R
 }
 
 /// Tells the observer when dropped.
-struct LayerEnds(Option<Rc<dyn Observer>>);
+struct LayerEnds(Option<Rc<dyn Observer>>, &'static LayerInfo);
 
 impl Drop for LayerEnds {
     fn drop(&mut self) {
         if let Some(observer) = &self.0 {
-            observer.layer_ends();
+            observer.layer_ends(self.1);
         }
     }
 }

@@ -1,0 +1,300 @@
+//! What a network consists of, as a table.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use super::draw;
+use super::record::{Kind, Node, Port, Taken};
+
+/// What a network consists of: made by one dry run, printed as a table.
+///
+/// ```
+/// use layerfn::{affine, network};
+/// use layerfn::functions::relu;
+///
+/// let net = network! { fc1: affine(16) -> relu -> fc2: affine(4) };
+/// let summary = net.summary([(1, 8)])?;
+/// assert_eq!(summary.parameter_count(), 8 * 16 + 16 + 16 * 4 + 4);
+/// assert_eq!(summary.multiply_adds(), 8 * 16 + 16 * 4);
+/// assert_eq!(summary.rows()[1].path, "relu");
+/// println!("{summary}");
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Summary {
+    rows: Vec<SummaryRow>,
+    pub(super) nodes: Vec<Node>,
+}
+
+/// One stage of a [`Summary`].
+#[derive(Clone, Debug)]
+pub struct SummaryRow {
+    /// Scope path of the stage.
+    pub path: String,
+    /// The layer's or function's name.
+    pub layer: String,
+    /// Shapes of its inputs.
+    pub inputs: Vec<Vec<usize>>,
+    /// Shapes of its outputs.
+    pub outputs: Vec<Vec<usize>>,
+    /// Its parameters, those too that an earlier stage has taken.
+    pub parameters: Vec<SummaryParameter>,
+    /// Multiplications with an addition, as estimated from the shapes of the weights and of the output.
+    pub multiply_adds: u64,
+    /// Bytes of its outputs.
+    pub bytes: u64,
+}
+
+/// A parameter of a [`SummaryRow`].
+#[derive(Clone, Debug)]
+pub struct SummaryParameter {
+    /// Full path.
+    pub path: String,
+    /// Shape.
+    pub shape: Vec<usize>,
+    /// Whether it is trained.
+    pub need_grad: bool,
+    /// Whether an earlier stage has taken it, so that it is counted there.
+    pub shared: bool,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl SummaryParameter {
+    /// Elements, zero if it is counted at another stage.
+    fn own_elem_count(&self) -> usize {
+        if self.shared { 0 } else { self.shape.iter().product() }
+    }
+}
+
+impl SummaryRow {
+    /// Elements of the parameters that are counted here, those that are trained alone if `trained`.
+    #[must_use]
+    pub fn parameter_count(&self, trained: bool) -> usize {
+        let counted = self.parameters.iter().filter(|parameter| parameter.need_grad || !trained);
+        counted.map(SummaryParameter::own_elem_count).sum()
+    }
+}
+
+impl Summary {
+    pub(super) fn new(nodes: Vec<Node>) -> Self {
+        let mut seen = HashSet::new();
+        let rows = nodes.iter().filter(|node| is_row(node)).map(|node| row(node, &mut seen)).collect();
+        Self { rows, nodes }
+    }
+
+    /// The stages in the order in which they ran.
+    #[must_use]
+    pub fn rows(&self) -> &[SummaryRow] {
+        &self.rows
+    }
+
+    /// Elements of all parameters that are trained.
+    #[must_use]
+    pub fn parameter_count(&self) -> usize {
+        self.rows.iter().map(|row| row.parameter_count(true)).sum()
+    }
+
+    /// Elements of all parameters, running statistics and the like too.
+    #[must_use]
+    pub fn all_parameter_count(&self) -> usize {
+        self.rows.iter().map(|row| row.parameter_count(false)).sum()
+    }
+
+    /// Multiplications with an addition of one forward run.
+    #[must_use]
+    pub fn multiply_adds(&self) -> u64 {
+        self.rows.iter().map(|row| row.multiply_adds).sum()
+    }
+
+    /// Bytes of all parameters.
+    #[must_use]
+    pub fn parameter_bytes(&self) -> u64 {
+        let parameters = self.rows.iter().flat_map(|row| &row.parameters);
+        parameters.filter(|parameter| !parameter.shared).map(|parameter| parameter.bytes).sum()
+    }
+
+    /// Bytes of the outputs of all stages, which training keeps until the backward pass.
+    #[must_use]
+    pub fn activation_bytes(&self) -> u64 {
+        self.rows.iter().map(|row| row.bytes).sum()
+    }
+
+    /// The network as a graph for Graphviz, grouped by scope.
+    #[must_use]
+    pub fn to_dot(&self) -> String {
+        draw::dot(&self.nodes)
+    }
+
+    /// The network as a Mermaid flow chart, grouped by scope.
+    #[must_use]
+    pub fn to_mermaid(&self) -> String {
+        draw::mermaid(&self.nodes)
+    }
+
+    /// The network as a picture that needs nothing else, grouped by scope.
+    #[must_use]
+    pub fn to_svg(&self) -> String {
+        draw::svg(&self.nodes)
+    }
+}
+
+/// Whether the stage does something of its own: blocks, branches and functions that only run other stages do not.
+pub(super) fn is_row(node: &Node) -> bool {
+    match node.kind {
+        Kind::Block | Kind::Branch => false,
+        Kind::Join => node.name != "tuple",
+        Kind::Call => node.children.is_empty() || !node.taken.is_empty(),
+    }
+}
+
+/// The name a reader knows the stage by.
+pub(super) fn layer_name(node: &Node) -> String {
+    node.layer.map_or_else(|| node.name.clone(), |info| info.name.to_owned())
+}
+
+fn row(node: &Node, seen: &mut HashSet<String>) -> SummaryRow {
+    let parameters: Vec<SummaryParameter> = node
+        .taken
+        .iter()
+        .map(|taken| {
+            let var = taken.parameter.var();
+            SummaryParameter {
+                path: taken.path.clone(),
+                shape: var.dims().to_vec(),
+                need_grad: taken.parameter.need_grad(),
+                shared: !seen.insert(taken.path.clone()),
+                bytes: (var.elem_count() * var.dtype().size_in_bytes()) as u64,
+            }
+        })
+        .collect();
+    SummaryRow {
+        path: node.path.clone(),
+        layer: layer_name(node),
+        inputs: node.inputs.iter().map(|port| port.dims.clone()).collect(),
+        outputs: node.outputs.iter().map(|port| port.dims.clone()).collect(),
+        parameters,
+        multiply_adds: node.taken.iter().map(|taken| multiply_adds(node, taken)).sum(),
+        bytes: node.outputs.iter().map(port_bytes).sum(),
+    }
+}
+
+pub(super) fn port_bytes(port: &Port) -> u64 {
+    (port.dims.iter().product::<usize>() * port.dtype.size_in_bytes()) as u64
+}
+
+/// A weight takes part once for each place it is applied to: output positions of a convolution, input positions of a
+/// deconvolution, rows of the input of anything else.
+fn multiply_adds(node: &Node, taken: &Taken) -> u64 {
+    let weight = taken.parameter.var().dims();
+    let is_matrix = weight.iter().filter(|&&size| size > 1).count() > 1;
+    let (Some(input), Some(output)) = (node.inputs.first(), node.outputs.first()) else { return 0 };
+    if !is_matrix || taken.layer == "embed" || taken.layer.ends_with("batch_normalization") {
+        return 0;
+    }
+    let count = |port: &Port| port.dims.iter().product::<usize>();
+    let applied = if taken.layer.contains("deconvolution") {
+        count(input) / weight[0]
+    } else if taken.layer.contains("convolution") {
+        count(output) / weight[0]
+    } else {
+        let outmaps = weight[1..].iter().product::<usize>().max(1);
+        let rows = output.dims.first().copied().unwrap_or(1);
+        if count(output) % outmaps == 0 && node.layer.is_some_and(|info| info.name == taken.layer) {
+            count(output) / outmaps
+        } else {
+            rows
+        }
+    };
+    (applied * weight.iter().product::<usize>()) as u64 * taken.times
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_FULL_CONDENSED);
+        table.set_header([
+            "path",
+            "layer",
+            "input",
+            "output",
+            "parameters",
+            "trained",
+            "multiply-adds",
+            "bytes",
+        ]);
+        for row in &self.rows {
+            let n_all = row.parameter_count(false);
+            let parameters = match (n_all, row.parameters.is_empty()) {
+                (_, true) => String::new(),
+                (0, false) => "shared".to_owned(),
+                _ => grouped(n_all as u64),
+            };
+            let trained = match (row.parameters.is_empty(), row.parameter_count(true)) {
+                (true, _) => String::new(),
+                (false, n) if n == n_all => "all".to_owned(),
+                (false, 0) => "none".to_owned(),
+                (false, n) => grouped(n as u64),
+            };
+            table.add_row([
+                row.path.clone(),
+                row.layer.clone(),
+                shapes(&row.inputs),
+                shapes(&row.outputs),
+                parameters,
+                trained,
+                if row.multiply_adds == 0 { String::new() } else { grouped(row.multiply_adds) },
+                grouped(row.bytes),
+            ]);
+        }
+        for column in table.column_iter_mut().skip(4) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        writeln!(f, "{table}")?;
+        writeln!(
+            f,
+            "parameters:    {} trained, {} in all, {}",
+            grouped(self.parameter_count() as u64),
+            grouped(self.all_parameter_count() as u64),
+            bytes(self.parameter_bytes())
+        )?;
+        writeln!(f, "multiply-adds: {}", grouped(self.multiply_adds()))?;
+        write!(f, "activations:   {}", bytes(self.activation_bytes()))
+    }
+}
+
+/// `32×16×5×5`
+pub(super) fn shape(dims: &[usize]) -> String {
+    if dims.is_empty() {
+        return "scalar".to_owned();
+    }
+    dims.iter().map(usize::to_string).collect::<Vec<_>>().join("×")
+}
+
+pub(super) fn shapes(all: &[Vec<usize>]) -> String {
+    all.iter().map(|dims| shape(dims)).collect::<Vec<_>>().join(", ")
+}
+
+/// `1,234,567`
+pub(super) fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+pub(super) fn bytes(n: u64) -> String {
+    match n {
+        0..1024 => format!("{n} B"),
+        1024..1_048_576 => format!("{:.1} KiB", n as f64 / 1024.0),
+        1_048_576..1_073_741_824 => format!("{:.1} MiB", n as f64 / 1_048_576.0),
+        _ => format!("{:.2} GiB", n as f64 / 1_073_741_824.0),
+    }
+}

@@ -1,0 +1,93 @@
+//! Calls of every layer over a grid of arguments, in JSON; a new layer needs a line here.
+
+/// One call.
+#[derive(Debug)]
+pub(crate) struct Case {
+    pub(crate) layer: &'static str,
+    pub(crate) inputs: &'static [(&'static str, &'static [usize])],
+    pub(crate) arguments: &'static str,
+}
+
+const fn case(
+    layer: &'static str,
+    shape: &'static [(&'static str, &'static [usize])],
+    arguments: &'static str,
+) -> Case {
+    Case { layer, inputs: shape, arguments }
+}
+
+const ROWS: &[(&str, &[usize])] = &[("inp", &[3, 4])];
+const CUBES: &[(&str, &[usize])] = &[("inp", &[2, 3, 2, 2])];
+const LINES: &[(&str, &[usize])] = &[("inp", &[2, 4, 7])];
+const IMAGES: &[(&str, &[usize])] = &[("inp", &[2, 4, 5, 6])];
+const VOLUMES: &[(&str, &[usize])] = &[("inp", &[1, 2, 4, 3, 4])];
+const STACKS: &[(&str, &[usize])] = &[("inp", &[2, 3, 4, 5])];
+const INDICES: &[(&str, &[usize])] = &[("inp", &[2, 3])];
+const STATES: &[(&str, &[usize])] = &[("x", &[2, 3]), ("h", &[2, 4]), ("c", &[2, 4])];
+
+pub(crate) const CASES: &[Case] = &[
+    case("affine", ROWS, r#"{"n_outmaps": 5}"#),
+    case("affine", CUBES, r#"{"n_outmaps": [2, 3], "base_axis": 2, "with_bias": false}"#),
+    case("convolution", LINES, r#"{"outmaps": 6, "kernel": [3]}"#),
+    case(
+        "convolution",
+        IMAGES,
+        r#"{"outmaps": 6, "kernel": [3, 2], "group": 2, "pad": [1, 0], "stride": [2, 1]}"#,
+    ),
+    case("convolution", VOLUMES, r#"{"outmaps": 3, "kernel": [2, 2, 2], "with_bias": false}"#),
+    case("convolution", STACKS, r#"{"outmaps": 2, "kernel": [3], "base_axis": 2, "dilation": [2]}"#),
+    case("depthwise_convolution", IMAGES, r#"{"kernel": [3, 3], "multiplier": 2}"#),
+    case("depthwise_convolution", VOLUMES, r#"{"kernel": [2, 1, 2], "with_bias": false}"#),
+    case("deconvolution", IMAGES, r#"{"outmaps": 6, "kernel": [2, 3], "group": 2, "stride": [2, 1]}"#),
+    case("deconvolution", LINES, r#"{"outmaps": 3, "kernel": [4], "with_bias": false}"#),
+    case("depthwise_deconvolution", IMAGES, r#"{"kernel": [3, 3], "divisor": 2}"#),
+    case("depthwise_deconvolution", LINES, r#"{"kernel": [3], "with_bias": false}"#),
+    case("batch_normalization", IMAGES, r#"{}"#),
+    case("batch_normalization", IMAGES, r#"{"axes": [1, 3], "decay_rate": 0.5}"#),
+    case("mean_subtraction", IMAGES, r#"{}"#),
+    case("mean_subtraction", STACKS, r#"{"base_axis": 2}"#),
+    case("embed", INDICES, r#"{"n_inputs": 4, "n_features": 5}"#),
+    case("prelu", IMAGES, r#"{}"#),
+    case("prelu", IMAGES, r#"{"shared": false, "base_axis": 2}"#),
+    case("svd_affine", ROWS, r#"{"n_outmaps": 5, "r": 2}"#),
+    case("svd_affine", CUBES, r#"{"n_outmaps": [2, 3], "r": 3, "with_bias": false}"#),
+    case("svd_convolution", IMAGES, r#"{"outmaps": 3, "kernel": [2, 2], "r": 2}"#),
+    case("svd_convolution", LINES, r#"{"outmaps": 3, "kernel": [3], "r": 1, "with_bias": false}"#),
+    case("cpd3_convolution", IMAGES, r#"{"outmaps": 3, "kernel": [2, 2], "r": 2}"#),
+    case("cpd3_convolution", VOLUMES, r#"{"outmaps": 3, "kernel": [2, 2, 1], "r": 3, "with_bias": false}"#),
+    case("binary_connect_affine", ROWS, r#"{"n_outmaps": 5}"#),
+    case("binary_connect_affine", CUBES, r#"{"n_outmaps": [2, 3], "with_bias": false}"#),
+    case("binary_connect_convolution", IMAGES, r#"{"outmaps": 6, "kernel": [3, 2], "group": 2}"#),
+    case("binary_weight_affine", ROWS, r#"{"n_outmaps": 5}"#),
+    case("binary_weight_affine", CUBES, r#"{"n_outmaps": [2, 3], "base_axis": 3, "with_bias": false}"#),
+    case("binary_weight_convolution", IMAGES, r#"{"outmaps": 6, "kernel": [3, 2], "group": 2}"#),
+    case(
+        "inq_affine",
+        ROWS,
+        r#"{"n_outmaps": 5, "inq_iterations": [0, 2], "selection_algorithm": "largest_abs"}"#,
+    ),
+    case(
+        "inq_affine",
+        ROWS,
+        r#"{"n_outmaps": 5, "inq_iterations": [0, 1, 2, 9], "seed": 3, "with_bias": false}"#,
+    ),
+    case(
+        "inq_convolution",
+        IMAGES,
+        r#"{"outmaps": 6, "kernel": [3, 2], "group": 2, "inq_iterations": [1, 2]}"#,
+    ),
+    case("fixed_point_quantized_affine", ROWS, r#"{"n_outmaps": 5}"#),
+    case(
+        "fixed_point_quantized_affine",
+        ROWS,
+        r#"{"n_outmaps": 5, "quantize_w": false, "with_bias": false}"#,
+    ),
+    case("fixed_point_quantized_convolution", IMAGES, r#"{"outmaps": 6, "kernel": [3, 2], "group": 2}"#),
+    case("pow2_quantized_affine", ROWS, r#"{"n_outmaps": 5}"#),
+    case("pow2_quantized_affine", ROWS, r#"{"n_outmaps": 5, "quantize_b": false}"#),
+    case("pow2_quantized_convolution", IMAGES, r#"{"outmaps": 6, "kernel": [3, 2], "group": 2}"#),
+    case("pruned_affine", ROWS, r#"{"n_outmaps": 5, "rate_w": 0.5}"#),
+    case("pruned_affine", ROWS, r#"{"n_outmaps": 5, "prune_w": false, "with_bias": false}"#),
+    case("pruned_convolution", IMAGES, r#"{"outmaps": 6, "kernel": [3, 2], "group": 2, "rate_w": 0.5}"#),
+    case("lstm", STATES, r#"{"state_size": 4}"#),
+];

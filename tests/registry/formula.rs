@@ -1,0 +1,118 @@
+//! Evaluates the shape formulas and conditions of declarations, as a reader of the documentation would.
+
+use std::collections::BTreeMap;
+
+use layerfn::LAYERS;
+use layerfn::functions::Inq;
+use serde_json::{Map, Value};
+
+use crate::cases::Case;
+
+/// What the names in a formula stand for in one call; worked out here from the call, not by the library.
+pub(crate) struct Variables {
+    sizes: BTreeMap<&'static str, Vec<usize>>,
+    flags: BTreeMap<String, bool>,
+}
+
+impl Variables {
+    pub(crate) fn of(case: &Case) -> Self {
+        let arguments: Map<String, Value> = serde_json::from_str(case.arguments).unwrap();
+        let list = |name: &str| -> Option<Vec<usize>> {
+            let size = |value: &Value| value.as_u64().map(|size| size as usize);
+            let value = arguments.get(name)?;
+            value
+                .as_array()
+                .map(|sizes| sizes.iter().filter_map(size).collect())
+                .or_else(|| Some(vec![size(value)?]))
+        };
+        let one = |name: &str, default: usize| list(name).map_or(default, |sizes| sizes[0]);
+        let input = case.inputs[0].1;
+        let base_axis = one("base_axis", 1);
+        let flat = case.layer.ends_with("affine");
+        let inmaps = if flat {
+            input[base_axis..].iter().product()
+        } else {
+            input.get(base_axis).copied().unwrap_or(1)
+        };
+        let outmaps = one("outmaps", inmaps * one("multiplier", 1));
+        let shape = match case.layer {
+            "batch_normalization" => {
+                let axes = list("axes").unwrap_or(vec![1]);
+                input
+                    .iter()
+                    .enumerate()
+                    .map(|(axis, &size)| if axes.contains(&axis) { size } else { 1 })
+                    .collect()
+            }
+            "prelu" if arguments.get("shared") == Some(&Value::Bool(false)) => vec![input[base_axis]],
+            "prelu" => vec![],
+            _ => input[base_axis.min(input.len())..].to_vec(),
+        };
+        let kernel = list("kernel").unwrap_or_default();
+        let mut sizes = BTreeMap::from([
+            ("inmaps", vec![inmaps]),
+            ("outmaps", vec![outmaps]),
+            ("ones", vec![1; kernel.len()]),
+            ("kernel", kernel),
+            ("shape", shape),
+            ("Inq::STATE", vec![Inq::STATE]),
+        ]);
+        for name in ["n_outmaps", "n_inputs", "n_features", "state_size", "r"] {
+            sizes.extend(list(name).map(|size| (name, size)));
+        }
+        for (name, default) in [("group", 1), ("divisor", 1)] {
+            sizes.insert(name, vec![one(name, default)]);
+        }
+        // Flags default to what the declaration says.
+        let info = LAYERS.iter().find(|info| info.name == case.layer).unwrap();
+        let defaults = info
+            .arguments
+            .iter()
+            .filter_map(|argument| Some((argument.name.to_owned(), argument.default?.parse::<bool>().ok()?)));
+        let mut flags: BTreeMap<String, bool> = defaults.collect();
+        flags.extend(arguments.iter().filter_map(|(name, value)| Some((name.clone(), value.as_bool()?))));
+        Self { sizes, flags }
+    }
+
+    /// Whether a condition, flags joined by `&&`, holds.
+    pub(crate) fn holds(&self, when: Option<&str>) -> bool {
+        when.is_none_or(|condition| condition.split("&&").all(|flag| self.flags[flag.trim()]))
+    }
+
+    /// A shape such as `(outmaps, inmaps / group, ..kernel)`.
+    pub(crate) fn shape(&self, formula: &str) -> Vec<usize> {
+        let inside = formula.trim().strip_prefix('(').and_then(|rest| rest.strip_suffix(')')).unwrap();
+        let items = inside.split(',').map(str::trim).filter(|item| !item.is_empty());
+        items
+            .flat_map(|item| match item.strip_prefix("..") {
+                Some(list) => self.sizes[list].clone(),
+                None => vec![self.sum(item)],
+            })
+            .collect()
+    }
+
+    fn sum(&self, formula: &str) -> usize {
+        formula.split(" + ").map(|term| self.term(term)).sum()
+    }
+
+    fn term(&self, term: &str) -> usize {
+        let mut words = term.split_whitespace();
+        let mut value = self.atom(words.next().unwrap());
+        while let Some(operator) = words.next() {
+            let next = self.atom(words.next().unwrap());
+            value = match operator {
+                "*" => value * next,
+                "/" => value / next,
+                other => panic!("`{other}` in the shape formula `{term}`"),
+            };
+        }
+        value
+    }
+
+    fn atom(&self, atom: &str) -> usize {
+        atom.parse().unwrap_or_else(|_| match self.sizes.get(atom).map(Vec::as_slice) {
+            Some([size]) => *size,
+            other => panic!("`{atom}` in a shape formula is {other:?}"),
+        })
+    }
+}
