@@ -212,8 +212,7 @@ impl<'a> Comparison<'a> {
                 self.report.skipped.push(path.to_owned());
                 continue;
             }
-            let renamed = load.renames.iter().find_map(|(from, to)| Some(to.filled(&from.captures(path)?)));
-            let target = renamed.unwrap_or_else(|| path.to_owned());
+            let target = entry.target(&load.renames);
             if let Err(Fault::Format(reason)) = check_path(&target) {
                 self.problems.push(Difference::Path { path: path.to_owned(), reason });
             } else if !seen.insert(target.clone()) {
