@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use candle_core::{Tensor, Var};
 
-use super::pattern::Pattern;
 use super::{Fault, Outcome};
+use crate::pattern::Pattern;
 
 /// One parameter of a checkpoint.
 #[derive(Clone, Debug)]

@@ -25,7 +25,6 @@ mod input;
 mod load;
 mod nnp;
 mod npz;
-mod pattern;
 mod protobuf;
 mod safetensors;
 mod text;
@@ -39,10 +38,10 @@ use candle_core::DType;
 pub use entry::Entry;
 pub use load::{Difference, Load, LoadReport, NeedGrad, Plan};
 
+use crate::pattern::Pattern;
 use crate::{Error, ParameterStore, Parameters, Result};
 use entry::Entries;
 use input::{Input, Source};
-use pattern::Pattern;
 
 /// What goes wrong inside a reader or writer, which does not know the name of its file.
 #[derive(Debug)]
