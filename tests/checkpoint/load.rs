@@ -75,7 +75,8 @@ fn a_damaged_file_changes_nothing() {
         let file = folder.path().join("model").with_extension(extension);
         store.save_parameters(&file).unwrap();
         let bytes = std::fs::read(&file).unwrap();
-        std::fs::write(&file, &bytes[..bytes.len() - 1]).unwrap();
+        // Text ends in a blank that nobody needs.
+        std::fs::write(&file, &bytes[..bytes.len() - 3]).unwrap();
         let error = text(store.load_parameters(&file).unwrap_err());
         assert!(error.contains("model."), "{error}");
         assert_eq!(bits_in(&store), before);

@@ -47,5 +47,5 @@ h5("gzip_latest.h5", libver="latest", chunks=True, compression="gzip", shuffle=T
 h5("big_endian.h5", lambda a: a.astype(a.dtype.newbyteorder(">")))
 np.savez(folder / "plain.npz", **arrays)
 np.savez_compressed(folder / "compressed.npz", **arrays)
-np.savez(folder / "fortran.npz", **{path: np.asfortranarray(array) for path, array in arrays.items()})
+np.savez(folder / "fortran.npz", **{path: np.asfortranarray(array) if array.ndim else array for path, array in arrays.items()})
 np.savez(folder / "big_endian.npz", **{path: array.astype(array.dtype.newbyteorder(">")) for path, array in arrays.items()})

@@ -14,7 +14,7 @@
 //! | `.safetensors` | safetensors, order and `need_grad` in its metadata | all |
 //!
 //! Files are not trusted: a damaged one is an [`Error::Checkpoint`] and changes nothing. What is allocated is bounded
-//! by the file's length (for compressed data, by what deflate can unpack it to).
+//! by the file's length (for compressed data, by 1032 times that, which is what deflate can unpack it to).
 
 mod archive;
 mod entry;
