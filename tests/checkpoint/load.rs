@@ -11,6 +11,7 @@ fn file_of(store: &ParameterStore, format: Format) -> Checkpoint {
     Checkpoint::from_bytes(format, &bytes).unwrap()
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it ends chains of calls")]
 fn text(error: Error) -> String {
     error.to_string()
 }

@@ -36,13 +36,15 @@ fn parameter(text: &mut Text<'_>) -> Outcome<Entry> {
                 let end = text.open()?;
                 while let Some(name) = text.field(Some(end))? {
                     match name {
-                        "dim" => text.scalars(|token| Some(shape.push(integer(token)?)), "a size")?,
+                        "dim" => {
+                            text.scalars(|token| integer(token).map(|size| shape.push(size)), "a size")?
+                        }
                         _ => text.skip_value()?,
                     }
                 }
             }
-            "data" => text.scalars(|token| Some(values.push(float(token)?)), "a number")?,
-            "need_grad" => text.scalars(|token| Some(need_grad = boolean(token)?), "a boolean")?,
+            "data" => text.scalars(|token| float(token).map(|value| values.push(value)), "a number")?,
+            "need_grad" => text.scalars(|token| boolean(token).map(|flag| need_grad = flag), "a boolean")?,
             _ => text.skip_value()?,
         }
     }
@@ -314,7 +316,7 @@ pub(super) fn write(output: &mut dyn Write, entries: &Entries, options: SaveOpti
             Ok(())
         })?;
         let flag = if entry.need_grad_or_default() { "  need_grad: true\n" } else { "" };
-        write!(output, "{flag}}}\n")?;
+        writeln!(output, "{flag}}}")?;
     }
     Ok(())
 }
