@@ -88,7 +88,8 @@ pub use initializer::{
 pub use layerfn_macros::network;
 pub use mode::{is_training, test_mode, train_mode};
 pub use network::{
-    BoxedForward, IntoValue, Network, NetworkT, Stage, Summary, SummaryParameter, SummaryRow, Value, recur,
+    BoxedForward, GradientAudit, GradientFault, GradientFinding, IntoValue, Network, NetworkT, Profile,
+    ProfileRow, Stage, Summary, SummaryParameter, SummaryRow, Value, recur,
 };
 pub use parameter::{
     ArgumentInfo, GetParameterOrCreate, LayerInfo, Parameter, ParameterInfo, ParameterStore, Parameters,

@@ -1,8 +1,12 @@
 //! `network!`: what it computes, which paths it gives, and what it says when something is wrong.
 
+#[path = "../../examples/architectures/mod.rs"]
+mod architectures;
+mod composition;
 mod grammar;
 mod layers;
 mod paths;
+mod reports;
 mod values;
 
 use candle_core::{DType, Device, Tensor};

@@ -340,7 +340,8 @@ impl Picture<'_> {
             y += height;
             if let Some(next) = items.get(i + 1) {
                 let text = last_shape(item, self.nodes);
-                self.arrow(x, y - exit_inset(item), x, y + GAP + entry_inset(next), &text);
+                self.arrow((x, y - exit_inset(item)), (x, y + GAP + entry_inset(next)), !is_split(next));
+                self.shape(x, y + GAP / 2.0 + 1.0, &text);
                 y += GAP;
             }
         }
@@ -395,7 +396,7 @@ impl Picture<'_> {
             );
             return;
         };
-        self.arrow(x, y, middle, y + GAP + entry_inset(first), "");
+        self.arrow((x, y), (middle, y + GAP + entry_inset(first)), !is_split(first));
         let end = self.column(branch, middle, y + GAP);
         let text = last_shape(last, self.nodes);
         if end - exit_inset(last) + GAP < join_y {
@@ -406,7 +407,9 @@ impl Picture<'_> {
                 join_y - GAP
             );
         }
-        self.arrow(middle, (join_y - GAP).max(end - exit_inset(last)), x, join_y, &text);
+        let start = (join_y - GAP).max(end - exit_inset(last));
+        self.arrow((middle, start), (x, join_y), true);
+        self.shape(middle, start + 7.0, &text);
     }
 
     fn stage(&mut self, index: usize, x: f64, y: f64) {
@@ -435,24 +438,28 @@ impl Picture<'_> {
         self.front.push_str("</g>");
     }
 
-    fn arrow(&mut self, x1: f64, y1: f64, x2: f64, y2: f64, text: &str) {
+    fn arrow(&mut self, (x1, y1): (f64, f64), (x2, y2): (f64, f64), tip: bool) {
         let middle = (y1 + y2) / 2.0;
+        let (end, tip) = if tip { (y2 - 3.0, " marker-end='url(#tip)'") } else { (y2, "") };
         let _ = write!(
             self.back,
-            "<path d='M {x1:.1} {y1:.1} C {x1:.1} {middle:.1} {x2:.1} {middle:.1} {x2:.1} {:.1}' class='arrow' \
-             marker-end='url(#tip)'/>",
-            y2 - 3.0
+            "<path d='M {x1:.1} {y1:.1} C {x1:.1} {middle:.1} {x2:.1} {middle:.1} {x2:.1} {end:.1}' class='arrow'{tip}/>"
         );
-        if !text.is_empty() {
-            // Beside the upper end: lower down the arrows of branches meet.
-            let text_y = if (x1 - x2).abs() < 1.0 { middle + 2.0 } else { y1 + 7.0 };
-            let _ = write!(
-                self.front,
-                "<text x='{:.1}' y='{text_y:.1}' class='shape'>{}</text>",
-                x1 + 7.0,
-                escape(text)
-            );
-        }
+    }
+
+    /// The shape of a tensor, to the right of its arrow.
+    fn shape(&mut self, x: f64, y: f64, text: &str) {
+        let _ =
+            write!(self.front, "<text x='{:.1}' y='{y:.1}' class='shape'>{}</text>", x + 7.0, escape(text));
+    }
+}
+
+/// Whether the arrow into the item goes on into branches: its tip is there.
+fn is_split(item: &Item) -> bool {
+    match item {
+        Item::Stage(_) => false,
+        Item::Group { items, .. } => items.first().is_some_and(is_split),
+        Item::Split { .. } => true,
     }
 }
 
@@ -484,10 +491,12 @@ pub(super) fn svg(nodes: &[Node]) -> String {
     let input = nodes.first().map(input_shape).unwrap_or_default();
     let inset = items.first().map_or(0.0, entry_inset);
     let _ = write!(picture.front, "<text x='{x:.1}' y='24' class='name'>input</text>");
-    picture.arrow(x, 30.0, x, 60.0 + inset, &input);
+    picture.arrow((x, 30.0), (x, 60.0 + inset), !items.first().is_some_and(is_split));
+    picture.shape(x, 46.0, &input);
     let end = picture.column(&items, x, 60.0);
     let output = items.last().map(|item| last_shape(item, nodes)).unwrap_or_default();
-    picture.arrow(x, end - items.last().map_or(0.0, exit_inset), x, end + 32.0, &output);
+    picture.arrow((x, end - items.last().map_or(0.0, exit_inset)), (x, end + 32.0), true);
+    picture.shape(x, end + 16.0, &output);
     let _ = write!(picture.front, "<text x='{x:.1}' y='{:.1}' class='name'>output</text>", end + 46.0);
     for (from, to) in skips {
         if let (Some(&(x1, y1)), Some(&(x2, y2))) = (picture.places.get(&from), picture.places.get(&to)) {

@@ -1,8 +1,10 @@
 //! Networks: what `network!` makes, and what its stages are.
 
+mod audit;
 mod draw;
 pub(crate) mod frame;
 pub(crate) mod join;
+mod profile;
 mod record;
 mod recurrent;
 mod stage;
@@ -11,12 +13,15 @@ mod value;
 
 use std::fmt;
 use std::rc::Rc;
+use std::time::Instant;
 
 use candle_core::{DType, Device, Module, ModuleT, Tensor};
 
 use self::record::{Recorder, Watch};
 use crate::mode::with_mode;
-use crate::{Dims, ParameterStore, Result, current_parameter_scope, parameter_scope};
+use crate::{Dims, Error, ParameterStore, Result, current_parameter_scope, parameter_scope};
+pub use audit::{GradientAudit, GradientFault, GradientFinding};
+pub use profile::{Profile, ProfileRow};
 pub use recurrent::recur;
 pub use stage::Stage;
 pub use summary::{Summary, SummaryParameter, SummaryRow};
@@ -119,6 +124,55 @@ macro_rules! network_of {
                     with_mode(false, || parameter_scope(scope, || (self.forward)($($x),+)))
                 })?;
                 Ok(Summary::new(recorder.nodes()))
+            }
+
+            /// Time and memory of each stage in one forward and backward pass on these inputs, in training mode.
+            ///
+            /// `loss` makes a number of the output; its gradient is what flows back. A first run beforehand makes the
+            /// parameters and warms up.
+            ///
+            /// # Errors
+            /// Those of [`forward`](Self::forward), of the loss and of the backward pass.
+            pub fn profile<L>(&self, $($x: &Tensor,)+ loss: impl Fn(&O) -> Result<Tensor, L>) -> Result<Profile>
+            where
+                O: Value,
+                Error: From<L>,
+            {
+                with_mode(true, || self.forward($($x),+))?;
+                let recorder = Recorder::new(Watch::Time);
+                let began = Instant::now();
+                let output = {
+                    let _frame = frame::outermost_with(Some(Rc::clone(&recorder)));
+                    with_mode(true, || (self.forward)($($x),+))?
+                };
+                let forward = began.elapsed();
+                let loss = loss(&output)?;
+                let began = Instant::now();
+                loss.backward()?;
+                Ok(Profile::new(&recorder.nodes(), &recorder.passed(), forward, (began, Instant::now())))
+            }
+
+            /// Runs the network and a backward pass in training mode and reports every trained parameter whose
+            /// gradient is missing, zero or not finite, with the stage that lost it.
+            ///
+            /// # Errors
+            /// Those of [`forward`](Self::forward), of the loss and of the backward pass.
+            pub fn gradient_audit<L>(
+                &self,
+                $($x: &Tensor,)+
+                loss: impl Fn(&O) -> Result<Tensor, L>,
+            ) -> Result<GradientAudit>
+            where
+                O: Value,
+                Error: From<L>,
+            {
+                let recorder = Recorder::new(Watch::Gradients);
+                let output = {
+                    let _frame = frame::outermost_with(Some(Rc::clone(&recorder)));
+                    with_mode(true, || (self.forward)($($x),+))?
+                };
+                let gradients = loss(&output)?.backward()?;
+                GradientAudit::new(&recorder.nodes(), &recorder.passed(), &gradients)
             }
 
             /// Puts the closure into a box, so that the type has a name.

@@ -29,6 +29,7 @@ pub(super) struct Port {
     pub(super) id: TensorId,
     pub(super) dims: Vec<usize>,
     pub(super) dtype: DType,
+    /// Whether gradients can flow through it.
     pub(super) tracked: bool,
 }
 
@@ -59,7 +60,8 @@ pub(super) struct Node {
     pub(super) inputs: Vec<Port>,
     pub(super) outputs: Vec<Port>,
     pub(super) taken: Vec<Taken>,
-    pub(super) forward: Duration,
+    /// Time until the stage returned, without what watching it costs.
+    pub(super) own: Duration,
 }
 
 /// What a probe saw pass backwards.
@@ -129,7 +131,7 @@ impl Recorder {
             inputs: input.map(ports).unwrap_or_default(),
             outputs: Vec::new(),
             taken: Vec::new(),
-            forward: Duration::ZERO,
+            own: Duration::ZERO,
         });
         state.open.push((index, Instant::now()));
         index
@@ -139,7 +141,9 @@ impl Recorder {
     pub(super) fn end(&self, index: usize) {
         let mut state = self.state.borrow_mut();
         while let Some((open, since)) = state.open.pop() {
-            state.nodes[open].forward = since.elapsed();
+            if state.nodes[open].own.is_zero() {
+                state.nodes[open].own = since.elapsed();
+            }
             if open == index {
                 break;
             }
@@ -148,6 +152,11 @@ impl Recorder {
 
     /// Notes what the stage returns, and watches it.
     pub(super) fn returns<V: Value>(&self, index: usize, value: V) -> Result<V> {
+        {
+            let mut state = self.state.borrow_mut();
+            let since = state.open.iter().find(|(open, _)| *open == index).map(|&(_, since)| since);
+            state.nodes[index].own = since.map(|since| since.elapsed()).unwrap_or_default();
+        }
         let value = if self.watch == Watch::Nothing {
             value
         } else {
@@ -192,7 +201,9 @@ impl Recorder {
             let taken = &mut state.nodes[index].taken;
             match taken.iter_mut().find(|other| other.path == path) {
                 Some(again) => again.times += 1,
-                None => taken.push(Taken { path: path.to_owned(), parameter: parameter.clone(), layer, times: 1 }),
+                None => {
+                    taken.push(Taken { path: path.to_owned(), parameter: parameter.clone(), layer, times: 1 })
+                }
             }
         }
     }

@@ -38,7 +38,13 @@ where
 {
     let n_steps = match x.dims().get(axis) {
         Some(&n_steps) if n_steps > 0 && x.rank() > 1 => n_steps,
-        _ => return Err(Error::invalid("axis", format!("must be an axis of {:?} with steps", x.dims()), axis)),
+        _ => {
+            return Err(Error::invalid(
+                "axis",
+                format!("must be an axis of {:?} with steps", x.dims()),
+                axis,
+            ));
+        }
     };
     let step = |t: usize| x.get_on_dim(axis, t)?.contiguous();
     let first = step(0)?;
