@@ -1,12 +1,12 @@
 //! Prints the summary of well-known networks and draws them.
 //!
-//! Run with `cargo run --release --example networks`; the pictures lie in `target/networks/`.
+//! Run with `cargo run --release --bin networks`; the pictures lie in `target/networks/`.
 
 use std::fs;
 use std::path::Path;
 
-use layerfn::prelude::*;
 use layerfn::Summary;
+use layerfn::prelude::*;
 use layerfn_examples::architectures as nets;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::Path;
 
 use plotters::coord::Shift;
-use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -62,14 +62,11 @@ fn draw_loss(canvas: &Canvas<'_>, history: &History) -> Result<()> {
             )
         })
         .collect();
-    let all = || steps.iter().chain(&means).map(|&(_, loss)| loss).filter(|loss| loss.is_finite());
-    let most = all().fold(0.1, f64::max) * 1.2;
-    // At least a decade, so that the axis has numbers.
-    let least = (all().fold(most, f64::min) / 1.3).clamp(most / 1e4, most / 11.0);
-
-    let mut chart =
-        panel(canvas, "Training loss").build_cartesian_2d(0.0..n_epochs as f64, (least..most).log_scale())?;
-    mesh(&mut chart, n_epochs, "mean cross-entropy", &log_label)?;
+    let losses = steps.iter().chain(&means).map(|&(_, loss)| loss).filter(|loss| loss.is_finite());
+    // Room for the legend above a loss that hardly falls.
+    let highest = losses.fold(0.1, f64::max) * 1.3;
+    let mut chart = panel(canvas, "Training loss").build_cartesian_2d(0.0..n_epochs as f64, 0.0..highest)?;
+    mesh(&mut chart, n_epochs, "mean cross-entropy")?;
     chart
         .draw_series(LineSeries::new(steps, BLUE.mix(0.45).stroke_width(2)))?
         .label("mean of a tenth of an epoch")
@@ -90,7 +87,7 @@ fn draw_accuracy(canvas: &Canvas<'_>, history: &History) -> Result<()> {
     // Room for the legend below the worst.
     let lowest = (worst - 0.25 * (100.0 - worst)).floor().max(0.0);
     let mut chart = panel(canvas, "Test accuracy").build_cartesian_2d(0.0..n_epochs as f64, lowest..100.0)?;
-    mesh(&mut chart, n_epochs, "right answers, %", &|accuracy| format!("{accuracy}"))?;
+    mesh(&mut chart, n_epochs, "right answers, %")?;
     chart.draw_series(DashedLineSeries::new([(0.0, last.1), last], 4, 4, GREEN.mix(0.6).stroke_width(1)))?;
     chart
         .draw_series(LineSeries::new(points, GREEN.filled().stroke_width(2)).point_size(4))?
@@ -110,18 +107,9 @@ fn panel<'a, 'b>(canvas: &'a Canvas<'b>, title: &str) -> ChartBuilder<'a, 'b, SV
     builder
 }
 
-type Chart<'a, 'b, Y> =
-    ChartContext<'a, SVGBackend<'b>, Cartesian2d<plotters::coord::types::RangedCoordf64, Y>>;
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
-fn mesh<Y>(
-    chart: &mut Chart<'_, '_, Y>,
-    n_epochs: usize,
-    description: &str,
-    format: &dyn Fn(&f64) -> String,
-) -> Result<()>
-where
-    Y: Ranged<ValueType = f64> + ValueFormatter<f64> + AsRangedCoord<CoordDescType = Y, Value = f64>,
-{
+fn mesh(chart: &mut Chart<'_, '_>, n_epochs: usize, description: &str) -> Result<()> {
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)
@@ -133,7 +121,6 @@ where
         .x_label_formatter(&|epoch| format!("{epoch}"))
         .x_desc("epoch")
         .y_desc(description)
-        .y_label_formatter(format)
         .draw()?;
     Ok(())
 }
@@ -142,10 +129,7 @@ fn legend_line(x: i32, y: i32, style: ShapeStyle) -> PathElement<(i32, i32)> {
     PathElement::new([(x, y), (x + 18, y)], style)
 }
 
-fn legend<'b: 'a, 'a, Y>(chart: &mut Chart<'a, 'b, Y>, position: SeriesLabelPosition) -> Result<()>
-where
-    Y: Ranged<ValueType = f64>,
-{
+fn legend<'a, 'b: 'a>(chart: &mut Chart<'a, 'b>, position: SeriesLabelPosition) -> Result<()> {
     chart
         .configure_series_labels()
         .position(position)
@@ -176,18 +160,6 @@ const TILE: i32 = SIDE as i32 * PIXEL;
 const CELL: (i32, i32) = (TILE + 24, TILE + 64);
 const MARGIN: i32 = 24;
 const HEADER: i32 = 84;
-
-/// Numbers 1, 2 and 5 of a decade; more would run into each other.
-fn log_label(value: &f64) -> String {
-    let decade = 10f64.powf((value * 1.000_001).log10().floor());
-    match (value / decade).round() as u32 {
-        digit @ (1 | 2 | 5) => {
-            let digits = (-decade.log10()).max(0.0).round() as usize;
-            format!("{:.digits$}", f64::from(digit) * decade)
-        }
-        _ => String::new(),
-    }
-}
 
 /// Draws the digits read wrongly, the surest mistakes first, with what they are and what they were read as.
 ///

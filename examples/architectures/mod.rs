@@ -1,7 +1,7 @@
 //! Well-known networks, each one declaration.
 
 use layerfn::prelude::*;
-use layerfn::{Result, recur};
+use layerfn::recur;
 
 network! {
     /// LeNet for 28×28 digits.

@@ -2,6 +2,7 @@
 
 pub use candle_core::{DType, Device, Module, ModuleT, Tensor};
 
+pub use crate::checkpoint::{load_parameters, save_parameters};
 pub use crate::functions::{
     elu, gelu, global_average_pooling, hard_sigmoid, leaky_relu, log_softmax, mean_softmax_cross_entropy,
     mean_squared_error, relu, selu, sigmoid, sigmoid_cross_entropy, silu, softmax, softmax_cross_entropy,
@@ -9,6 +10,7 @@ pub use crate::functions::{
 };
 pub use crate::parametric_functions::*;
 pub use crate::{
-    Dims, Initializer, Network, ParameterStore, PerAxis, Rng, avg_pool, bn, conv, get_parameters, max_pool,
-    network, no_grad, parameter_scope, parametric_function, test_mode,
+    Dims, Initializer, LayerInfo, Network, ParameterStore, PerAxis, Result, Rng, avg_pool, bn, conv,
+    get_all_parameters, get_parameters, is_training, max_pool, network, no_grad, parameter_scope,
+    parametric_function, test_mode,
 };

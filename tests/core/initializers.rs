@@ -7,7 +7,7 @@ use layerfn::{
     get_parameter_or_create, parameter_scope,
 };
 use layerfn_tests::support::compare::{difference, values};
-use layerfn_tests::support::fixtures::{Tensors, folder, json};
+use layerfn_tests::support::fixtures::{Tensors, folder, given_folder, json};
 
 use crate::refused_calls::sizes;
 
@@ -64,7 +64,12 @@ fn the_documented_glorot_rule_by_hand() {
 #[test]
 fn samples_match_nnabla_bit_for_bit() {
     let Some(file) = json("initializers.json") else { return };
-    let tensors = Tensors::load(&folder().join("initializer_samples.safetensors")).unwrap();
+    let path = folder().join("initializer_samples.safetensors");
+    if given_folder().is_some() && !path.exists() {
+        eprintln!("skipped: no {}", path.display());
+        return;
+    }
+    let tensors = Tensors::load(&path).unwrap();
     for sample in file["samples"].as_array().expect("samples") {
         let number = |key: &str, default: f64| sample[key].as_f64().unwrap_or(default);
         let initializer = match sample["kind"].as_str().expect("kind") {

@@ -1,6 +1,6 @@
 //! How layers use the store: types, flags, modes, sharing and error texts.
 
-use candle_core::{DType, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use layerfn::{
     Error, Parameter, ParameterStore, Result, SelectionAlgorithm, affine, batch_normalization, convolution,
     embed, get_all_parameters, get_parameter, get_parameters, inq_affine, mean_subtraction, no_grad,
@@ -303,4 +303,24 @@ fn private_state_is_saved_but_not_listed() {
     let all = store.parameters();
     assert!(all.get("inq_affine/_count").is_some());
     assert!(all.iter().all(|(path, parameter)| !path.contains("/_") || !parameter.need_grad()));
+}
+
+#[test]
+fn incremental_quantization_rounds_between_two_powers_as_nnabla() {
+    // Recorded from NNabla 1.35: logarithms in single precision decide, so 12 becomes 16 and 24 becomes 16.
+    let rounded = |weights: &[f32], expected: &[f64]| {
+        fresh(|| {
+            let w = Tensor::new(weights, &Device::Cpu).unwrap().unsqueeze(0).unwrap();
+            let x = Tensor::ones((1, 1), DType::F32, &Device::Cpu).unwrap();
+            let layer = inq_affine(&x, weights.len()).num_bits(6).inq_iterations([0]).with_bias(false);
+            assert_eq!(values(&layer.w_init(w).call().unwrap()), expected);
+        });
+    };
+    rounded(
+        &[64.0, 1.5, 0.375, 0.75, 3.0, 0.1875, 6.0, 12.0, 24.0, -0.375, -1.5, 0.09375],
+        &[64.0, 2.0, 0.5, 1.0, 4.0, 0.25, 8.0, 16.0, 16.0, -0.5, -2.0, 0.125],
+    );
+    // The largest weight is measured by another rounding of log2(1.5), and bounds the others.
+    rounded(&[1.5, 0.75, -1.5, 0.375], &[1.0, 1.0, -1.0, 0.5]);
+    rounded(&[0.375, -0.375, 0.1875], &[0.25, -0.25, 0.25]);
 }

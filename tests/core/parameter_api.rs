@@ -31,7 +31,7 @@ fn parameter_calls_match_nnabla() {
                     failures.push(format!("{name}, step {i} {step}: got {got:?}"));
                 }
             }
-            let left = listing(get_all_parameters(), "");
+            let left = listing(&get_all_parameters(), "");
             if left != scenario["final"] {
                 failures.push(format!("{name}: in the end {left}, expected {}", scenario["final"]));
             }
@@ -60,7 +60,7 @@ fn replay(op: &str, args: &Value) -> Result<Value, String> {
         "get_parameters" => {
             let grad_only = args["grad_only"].as_bool().unwrap_or(true);
             let found = if grad_only { get_parameters() } else { get_all_parameters() };
-            listing(found, args["path"].as_str().unwrap_or_default())
+            listing(&found, args["path"].as_str().unwrap_or_default())
         }
         "get_parameter" => match get_parameter(name) {
             None => Value::Null,
@@ -122,7 +122,7 @@ fn described(tensor: &Tensor, need_grad: bool) -> Value {
 }
 
 /// NNabla puts its argument `path` in front of the names.
-fn listing(parameters: Parameters, path: &str) -> Value {
+fn listing(parameters: &Parameters, path: &str) -> Value {
     let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
     let line = |(path, parameter): (&str, &Parameter)| {
         let mut line = Map::new();

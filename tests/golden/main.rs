@@ -78,7 +78,7 @@ fn run_manifest(label: &str, dir: &Path, filters: &[String], newer: run::NewerAr
                 }
             }
         }
-    } else if given_folder().is_some() {
+    } else if given_folder().is_some_and(|given| given.is_dir()) {
         println!("no {}", path.display());
     } else {
         fail(&format!("no {}", path.display()));

@@ -96,7 +96,7 @@ impl Run<'_> {
     /// Registers the recorded values of the parameters that `choose` picks.
     fn register(&self, choose: impl Fn(&crate::case::Parameter) -> bool) -> Result<(), Failure> {
         for parameter in self.case.parameters.iter().filter(|parameter| choose(parameter)) {
-            let var = Var::from_tensor(&first_value(self.tensors, &parameter.path)?).map_err(text)?;
+            let var = Var::from_tensor(&first_value(self.tensors, &parameter.path)?)?;
             layerfn::set_parameter(&parameter.path, layerfn::Parameter::new(var, parameter.need_grad))?;
         }
         Ok(())
@@ -114,7 +114,7 @@ impl Run<'_> {
                 _ => self.tensors.get(&name)?.clone(),
             };
             let tensor = if input.need_grad && !tensor.is_variable() {
-                Var::from_tensor(&tensor).map_err(text)?.into_inner()
+                Var::from_tensor(&tensor)?.into_inner()
             } else {
                 tensor
             };
@@ -136,8 +136,8 @@ impl Run<'_> {
             let stored = get_all_parameters();
             let stored =
                 stored.get(&parameter.path).ok_or_else(|| format!("`{}` is missing", parameter.path))?;
-            let value = self.tensors.float(&name)?.to_dtype(stored.var().dtype()).map_err(text)?;
-            stored.var().set(&value).map_err(text)?;
+            let value = self.tensors.float(&name)?.to_dtype(stored.var().dtype())?;
+            stored.var().set(&value)?;
         }
         Ok(())
     }
@@ -148,7 +148,7 @@ impl Run<'_> {
         let mut state = BTreeMap::new();
         for parameter in &self.case.parameters {
             let value = match stored.get(&parameter.path) {
-                Some(stored) => stored.var().copy().map_err(text)?,
+                Some(stored) => stored.var().copy()?,
                 None if pass == 1 => first_value(self.tensors, &parameter.path)?,
                 None => return Err(format!("`{}` is missing before pass {pass}", parameter.path).into()),
             };
@@ -187,15 +187,14 @@ impl Run<'_> {
         for (i, output) in outputs.iter().enumerate() {
             let name = self.case.prefix(pass) + &self.case.of_output("grad_output", i);
             let gradient = self.tensors.float(&name)?;
-            let term = output.mul(&gradient).and_then(|product| product.sum_all()).map_err(text)?;
+            let term = output.mul(&gradient).and_then(|product| product.sum_all())?;
             loss = Some(match loss {
                 None => term,
-                Some(loss) => (loss + term).map_err(text)?,
+                Some(loss) => (loss + term)?,
             });
         }
-        loss.ok_or_else(|| "the layer returned nothing".to_owned())?
-            .backward()
-            .map_err(|error| text(error).into())
+        let loss = loss.ok_or_else(|| "the layer returned nothing".to_owned())?;
+        Ok(loss.backward()?)
     }
 
     fn compare(&mut self, name: &str, got: &Tensor) {
@@ -297,7 +296,3 @@ impl Run<'_> {
 
 /// Tensors by name, in the order of the manifest.
 type Inputs = Vec<(String, Tensor)>;
-
-fn text(error: candle_core::Error) -> String {
-    error.to_string()
-}

@@ -38,6 +38,12 @@ impl From<layerfn::Error> for Failure {
     }
 }
 
+impl From<candle_core::Error> for Failure {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Layer(error.into())
+    }
+}
+
 /// The inputs and arguments of one call. Each must be used: one that the layer does not know is a failure.
 pub struct Arguments<'a> {
     inputs: Vec<(String, Tensor)>,
@@ -501,7 +507,7 @@ fn lstm_cell_class(arguments: &mut Arguments<'_>) -> Result<Vec<Tensor>, Failure
     );
     let (h, c) = (arguments.optional_input("h"), arguments.optional_input("c"));
     if h.is_some() || c.is_some() {
-        let zeros = Tensor::zeros(shape, DType::F32, &Device::Cpu).map_err(layerfn::Error::from)?;
+        let zeros = Tensor::zeros(shape, DType::F32, &Device::Cpu)?;
         cell = cell.state(h.as_ref().unwrap_or(&zeros), c.as_ref().unwrap_or(&zeros));
     }
     let steps: Vec<String> =

@@ -175,6 +175,8 @@ fn call(layer: &Layer) -> TokenStream {
         /// # Errors
         /// What the layer reports, with the path of its scope.
         #[track_caller]
+        // The `?` converts the error of a function that returns another `Result`.
+        #[allow(clippy::needless_question_mark)]
         #visibility fn call(#self_) -> #layerfn::__private::Result<#output> {
             let Self { #(#names,)* name: __pf_name, fix_parameters: __pf_fix_parameters } = #self_;
             #layerfn::__private::call_layer(

@@ -40,7 +40,7 @@ pub enum NeedGrad {
 /// let bytes = Checkpoint::from_parameters(&get_all_parameters())?.to_bytes(Format::Safetensors)?;
 ///
 /// let checkpoint = Checkpoint::from_bytes(Format::Safetensors, &bytes)?;
-/// let load = Load::new(checkpoint).partial(["**/W"]).rename("old/**", "new/**").create_unknown(true);
+/// let load = Load::new(checkpoint).partial(["**/W"]).rename("old/**", "new/**").create_unknown(true).allow_missing(true);
 /// assert_eq!(load.plan()?.report().created(), ["new/affine/W"]);
 /// let report = load.apply()?;
 /// assert_eq!(report.skipped(), ["old/affine/b"]);

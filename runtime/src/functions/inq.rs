@@ -126,21 +126,25 @@ impl Inq {
 
     fn round(&self, weights: &mut [f64], indicators: &[f64]) {
         let largest = weights.iter().fold(0.0, |largest: f64, weight| largest.max(weight.abs()));
-        let n1 = exponent(if largest == 0.0 { 1.0 } else { largest });
+        let n1 = exponent(if largest == 0.0 { 1.0 } else { largest }, 1.5f64.log2());
         let n2 = n1 + 1.0 - 2f64.powi(self.num_bits as i32 - 2);
+        let step = f64::from(1.5f64.log2() as f32);
         for (weight, _) in weights.iter_mut().zip(indicators).filter(|(_, fixed)| **fixed != 0.0) {
             *weight = match weight.abs() {
                 size if size < (n2 - 1.0).exp2() => 0.0,
-                size => exponent(size).clamp(n2, n1).exp2().copysign(*weight),
+                size => exponent(size, step).clamp(n2, n1).exp2().copysign(*weight),
             };
         }
     }
 }
 
-/// The exponent of the power of two that is nearest, up to 1.5 downwards.
-fn exponent(x: f64) -> f64 {
-    let log = x.log2();
-    log.floor() + f64::from(u8::from(log - log.floor() >= 1.5f64.log2()))
+/// The exponent of the power of two that is nearest, up to 1.5 (whose logarithm is `step`) downwards.
+///
+/// The logarithm is taken in single precision and `step` is rounded to it for weights but not for the largest one,
+/// as in NNabla: that decides where a weight is 1.5 times a power of two.
+fn exponent(x: f64, step: f64) -> f64 {
+    let log = (x as f32).log2();
+    f64::from(log.floor()) + f64::from(u8::from(f64::from(log - log.floor()) >= step))
 }
 
 /// Fixes half of the free weights, rounded down, largest first.

@@ -175,15 +175,15 @@ fn value_bits(n: usize, taken: usize, for_what: &'static str) -> Result<i32> {
 }
 
 impl FixedPoint {
-    fn max(&self) -> Result<f64> {
-        let bits = value_bits(self.n, usize::from(self.sign), "the sign")?;
-        Ok((2f64.powi(bits) - 1.0) * self.delta)
+    /// How many steps the largest value is away from 0.
+    fn levels(&self) -> Result<f64> {
+        Ok(2f64.powi(value_bits(self.n, usize::from(self.sign), "the sign")?) - 1.0)
     }
 }
 
 impl Transform for FixedPoint {
     fn checked(self) -> Result<Self> {
-        self.max()?;
+        self.levels()?;
         if self.delta > 0.0 && self.delta.is_finite() {
             return Ok(self);
         }
@@ -191,28 +191,28 @@ impl Transform for FixedPoint {
     }
 
     fn apply(&self, w: &Tensor) -> Result<Tensor> {
-        struct Steps {
-            delta: f64,
-            min: f64,
-            max: f64,
-            fine_grained: bool,
+        struct Steps<'a> {
+            settings: &'a FixedPoint,
+            levels: f64,
         }
-        impl Elementwise for Steps {
+        impl Elementwise for Steps<'_> {
             fn element<T: Float>(&self, x: T) -> (T, bool) {
-                let (min, max, delta) = (T::of(self.min), T::of(self.max), T::of(self.delta));
+                let FixedPoint { sign, ste_fine_grained, .. } = *self.settings;
+                let delta = T::of(self.settings.delta);
+                let max = T::of(self.levels * delta.wide());
+                let min = if sign { -max } else { T::ZERO };
                 if x > max {
-                    return (max, !self.fine_grained);
+                    return (max, !ste_fine_grained);
                 }
                 if x < min {
-                    return (min, !self.fine_grained);
+                    return (min, !ste_fine_grained);
                 }
-                let steps = (x.abs() / delta + T::of(0.5)).floor() * delta;
+                // The half is added in double precision, as NNabla does: it decides just below a half.
+                let steps = T::of(((x.abs() / delta).wide() + 0.5).floor()) * delta;
                 (if x < T::ZERO { -steps } else { steps }, true)
             }
         }
-        let max = self.max()?;
-        let min = if self.sign { -max } else { 0.0 };
-        apply_elementwise(&Steps { delta: self.delta, min, max, fine_grained: self.ste_fine_grained }, w)
+        apply_elementwise(&Steps { settings: self, levels: self.levels()? }, w)
     }
 }
 
@@ -271,6 +271,7 @@ impl Transform for Pow2 {
             fn element<T: Float>(&self, x: T) -> (T, bool) {
                 let Pow2 { sign, with_zero, ste_fine_grained, .. } = *self.settings;
                 let (min, max) = (T::of(self.min), T::of(self.max));
+                let zero_below = T::of(self.min * std::f64::consts::FRAC_1_SQRT_2);
                 if x < T::ZERO && !sign {
                     return (if with_zero { T::ZERO } else { min }, !ste_fine_grained);
                 }
@@ -279,7 +280,7 @@ impl Transform for Pow2 {
                     return (if x < T::ZERO { -max } else { max }, !ste_fine_grained);
                 }
                 let size = match () {
-                    () if with_zero && x.abs() < min / T::of(2.0).sqrt() => T::ZERO,
+                    () if power < min && with_zero && x.abs() < zero_below => T::ZERO,
                     () if power < min => min,
                     () => power,
                 };

@@ -27,14 +27,12 @@ pub(crate) trait Float:
     fn abs(self) -> Self;
     fn exp(self) -> Self;
     fn exp_m1(self) -> Self;
-    fn floor(self) -> Self;
     fn is_nan(self) -> bool;
     fn ln(self) -> Self;
     fn log2(self) -> Self;
     /// To the nearest integer, halves away from zero.
     fn round(self) -> Self;
     fn ln_1p(self) -> Self;
-    fn sqrt(self) -> Self;
     fn tanh(self) -> Self;
     /// The larger of the two; the other one if one is NaN.
     fn max(self, other: Self) -> Self;
@@ -67,9 +65,6 @@ macro_rules! float {
             fn exp_m1(self) -> Self {
                 self.exp_m1()
             }
-            fn floor(self) -> Self {
-                self.floor()
-            }
             fn is_nan(self) -> bool {
                 self.is_nan()
             }
@@ -84,9 +79,6 @@ macro_rules! float {
             }
             fn ln_1p(self) -> Self {
                 self.ln_1p()
-            }
-            fn sqrt(self) -> Self {
-                self.sqrt()
             }
             fn tanh(self) -> Self {
                 self.tanh()

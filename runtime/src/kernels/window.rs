@@ -175,8 +175,14 @@ impl Window {
             }
             let first = self.first_column(taps[2], segment.columns.start + start);
             let source = &source[segment.dest..][start..end];
-            for (value, addend) in row[first..].iter_mut().step_by(self.stride[2]).zip(source) {
-                *value += *addend;
+            if self.stride[2] == 1 {
+                for (value, addend) in row[first..].iter_mut().zip(source) {
+                    *value += *addend;
+                }
+            } else {
+                for (value, addend) in row[first..].iter_mut().step_by(self.stride[2]).zip(source) {
+                    *value += *addend;
+                }
             }
         });
     }

@@ -47,7 +47,9 @@ impl Parameter {
             return Err(Error::invalid("value", reason, value.dims()));
         }
         let value = value.detach().to_dtype(self.var.dtype())?.to_device(self.var.device())?;
-        Ok(self.var.set(&value)?)
+        // candle refuses a value that shares the variable's memory, as its own tensor does.
+        self.var.set(&value).or_else(|_| self.var.set(&value.copy()?))?;
+        Ok(())
     }
 }
 

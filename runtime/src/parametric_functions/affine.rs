@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{bias, sample_size, weight};
+use super::sample_size;
 use crate::{Dims, Initializer, Result, Rng, functions, parametric_function};
 
 /// Affine layer, also known as the fully connected layer.
@@ -35,10 +35,11 @@ use crate::{Dims, Initializer, Result, Rng, functions, parametric_function};
     scope = "affine",
     params(
         /// Weight matrix.
-        W: [inmaps, ..n_outmaps] = weight(w_init, &rng, inmaps, n_outmaps.elem_count(), &[]),
+        W: [inmaps, ..n_outmaps] =
+            w_init.unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, &[])).with_rng(&rng),
         /// Bias vector.
         #[when(with_bias)]
-        b: [..n_outmaps] = bias(b_init),
+        b: [..n_outmaps] = b_init,
     )
 )]
 pub fn affine(
@@ -53,9 +54,9 @@ pub fn affine(
     /// Initializer of `W`; Glorot uniform if absent.
     #[opt(into)]
     w_init: Option<Initializer>,
-    /// Initializer of `b`; zeros if absent.
-    #[opt(into)]
-    b_init: Option<Initializer>,
+    /// Initializer of `b`.
+    #[opt(into, default = Initializer::constant(0.0))]
+    b_init: Initializer,
     /// Generator that a random default draws from; the parameter's own if absent.
     #[opt(into)]
     rng: Option<Rng>,
@@ -63,6 +64,6 @@ pub fn affine(
     #[opt(default = true)]
     with_bias: bool,
 ) -> Result<Tensor> {
-    let inmaps = sample_size(inp, base_axis)?;
+    let (inmaps, outmaps) = (sample_size(inp, base_axis)?, n_outmaps.elem_count());
     functions::affine(inp, &param!(W)?, param!(b)?.as_ref(), base_axis)
 }

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{bias, sample_size, weight};
+use super::sample_size;
 use crate::functions::ConvGeometry;
 use crate::{Dims, Initializer, PerAxis, Result, Rng, functions, parametric_function};
 
@@ -39,13 +39,15 @@ use crate::{Dims, Initializer, PerAxis, Result, Rng, functions, parametric_funct
     scope = "bicon_affine",
     params(
         /// Weight matrix in float.
-        W: [inmaps, ..n_outmaps] = weight(w_init, &rng, inmaps, n_outmaps.elem_count(), &[]),
+        W: [inmaps, ..n_outmaps] =
+            w_init.unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, &[])).with_rng(&rng),
         /// Binarized weights.
         #[need_grad(false)]
-        Wb: [inmaps, ..n_outmaps] = weight(wb_init, &rng, inmaps, n_outmaps.elem_count(), &[]),
+        Wb: [inmaps, ..n_outmaps] =
+            wb_init.unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, &[])).with_rng(&rng),
         /// Bias vector.
         #[when(with_bias)]
-        b: [..n_outmaps] = bias(b_init),
+        b: [..n_outmaps] = b_init,
     )
 )]
 pub fn binary_connect_affine(
@@ -63,9 +65,9 @@ pub fn binary_connect_affine(
     /// Initializer of `Wb`; Glorot uniform if absent.
     #[opt(into)]
     wb_init: Option<Initializer>,
-    /// Initializer of `b`; zeros if absent.
-    #[opt(into)]
-    b_init: Option<Initializer>,
+    /// Initializer of `b`.
+    #[opt(into, default = Initializer::constant(0.0))]
+    b_init: Initializer,
     /// Generator that a random default draws from; the parameter's own if absent.
     #[opt(into)]
     rng: Option<Rng>,
@@ -73,7 +75,7 @@ pub fn binary_connect_affine(
     #[opt(default = true)]
     with_bias: bool,
 ) -> Result<Tensor> {
-    let inmaps = sample_size(inp, base_axis)?;
+    let (inmaps, outmaps) = (sample_size(inp, base_axis)?, n_outmaps.elem_count());
     let (w, _) = (param!(W)?, param!(Wb)?);
     let wb = functions::binary_connect(&w)?;
     param!(Wb = &wb)?;
@@ -113,13 +115,15 @@ pub fn binary_connect_affine(
     scope = "bicon_conv",
     params(
         /// Filter weights in float.
-        W: [outmaps, inmaps / group, ..kernel] = weight(w_init, &rng, inmaps, outmaps, kernel),
+        W: [outmaps, inmaps / group, ..kernel] =
+            w_init.unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, kernel)).with_rng(&rng),
         /// Binarized weights.
         #[need_grad(false)]
-        Wb: [outmaps, inmaps / group, ..kernel] = weight(wb_init, &rng, inmaps, outmaps, kernel),
+        Wb: [outmaps, inmaps / group, ..kernel] =
+            wb_init.unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, kernel)).with_rng(&rng),
         /// Bias vector.
         #[when(with_bias)]
-        b: [outmaps] = bias(b_init),
+        b: [outmaps] = b_init,
     )
 )]
 pub fn binary_connect_convolution(
@@ -148,9 +152,9 @@ pub fn binary_connect_convolution(
     /// Initializer of `Wb`; Glorot uniform if absent.
     #[opt(into)]
     wb_init: Option<Initializer>,
-    /// Initializer of `b`; zeros if absent.
-    #[opt(into)]
-    b_init: Option<Initializer>,
+    /// Initializer of `b`.
+    #[opt(into, default = Initializer::constant(0.0))]
+    b_init: Initializer,
     /// Number of leading axes that are samples.
     #[opt(default = 1)]
     base_axis: usize,
@@ -202,16 +206,18 @@ pub fn binary_connect_convolution(
     scope = "bwn_affine",
     params(
         /// Weight matrix in float.
-        W: [inmaps, ..n_outmaps] = weight(w_init, &rng, inmaps, n_outmaps.elem_count(), &[]),
+        W: [inmaps, ..n_outmaps] =
+            w_init.unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, &[])).with_rng(&rng),
         /// Binarized weights.
         #[need_grad(false)]
-        Wb: [inmaps, ..n_outmaps] = weight(wb_init, &rng, inmaps, n_outmaps.elem_count(), &[]),
+        Wb: [inmaps, ..n_outmaps] =
+            wb_init.unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, &[])).with_rng(&rng),
         /// Scaling factors.
         #[need_grad(false)]
         alpha: [..n_outmaps] = 0.0,
         /// Bias vector.
         #[when(with_bias)]
-        b: [..n_outmaps] = bias(b_init),
+        b: [..n_outmaps] = b_init,
     )
 )]
 pub fn binary_weight_affine(
@@ -229,9 +235,9 @@ pub fn binary_weight_affine(
     /// Initializer of `Wb`; Glorot uniform if absent.
     #[opt(into)]
     wb_init: Option<Initializer>,
-    /// Initializer of `b`; zeros if absent.
-    #[opt(into)]
-    b_init: Option<Initializer>,
+    /// Initializer of `b`.
+    #[opt(into, default = Initializer::constant(0.0))]
+    b_init: Initializer,
     /// Generator that a random default draws from; the parameter's own if absent.
     #[opt(into)]
     rng: Option<Rng>,
@@ -239,7 +245,7 @@ pub fn binary_weight_affine(
     #[opt(default = true)]
     with_bias: bool,
 ) -> Result<Tensor> {
-    let inmaps = sample_size(inp, base_axis)?;
+    let (inmaps, outmaps) = (sample_size(inp, base_axis)?, n_outmaps.elem_count());
     let (w, _, _) = (param!(W)?, param!(Wb)?, param!(alpha)?);
     let binary = functions::binary_weight(&w, 0..1)?;
     param!(Wb = &binary.wb)?;
@@ -279,16 +285,18 @@ pub fn binary_weight_affine(
     scope = "bwn_conv",
     params(
         /// Filter weights in float.
-        W: [outmaps, inmaps / group, ..kernel] = weight(w_init, &rng, inmaps, outmaps, kernel),
+        W: [outmaps, inmaps / group, ..kernel] =
+            w_init.unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, kernel)).with_rng(&rng),
         /// Binarized weights.
         #[need_grad(false)]
-        Wb: [outmaps, inmaps / group, ..kernel] = weight(wb_init, &rng, inmaps, outmaps, kernel),
+        Wb: [outmaps, inmaps / group, ..kernel] =
+            wb_init.unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, kernel)).with_rng(&rng),
         /// Scaling factors.
         #[need_grad(false)]
         alpha: [outmaps] = 0.0,
         /// Bias vector.
         #[when(with_bias)]
-        b: [outmaps] = bias(b_init),
+        b: [outmaps] = b_init,
     )
 )]
 pub fn binary_weight_convolution(
@@ -317,9 +325,9 @@ pub fn binary_weight_convolution(
     /// Initializer of `Wb`; Glorot uniform if absent.
     #[opt(into)]
     wb_init: Option<Initializer>,
-    /// Initializer of `b`; zeros if absent.
-    #[opt(into)]
-    b_init: Option<Initializer>,
+    /// Initializer of `b`.
+    #[opt(into, default = Initializer::constant(0.0))]
+    b_init: Initializer,
     /// Number of leading axes that are samples.
     #[opt(default = 1)]
     base_axis: usize,

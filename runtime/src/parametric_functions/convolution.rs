@@ -2,7 +2,6 @@
 
 use candle_core::Tensor;
 
-use super::{bias, weight};
 use crate::functions::{ConvGeometry, DeconvGeometry};
 use crate::{Initializer, PerAxis, Result, Rng, functions, parametric_function};
 
@@ -40,10 +39,11 @@ use crate::{Initializer, PerAxis, Result, Rng, functions, parametric_function};
     scope = "conv",
     params(
         /// Filter weights.
-        W: [outmaps, inmaps / group, ..kernel] = weight(w_init, &rng, inmaps, outmaps, kernel),
+        W: [outmaps, inmaps / group, ..kernel] =
+            w_init.unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, kernel)).with_rng(&rng),
         /// Bias vector.
         #[when(with_bias)]
-        b: [outmaps] = bias(b_init),
+        b: [outmaps] = b_init,
     )
 )]
 pub fn convolution(
@@ -69,9 +69,9 @@ pub fn convolution(
     /// Initializer of `W`; Glorot uniform over all `inmaps`, whatever `group`, if absent.
     #[opt(into)]
     w_init: Option<Initializer>,
-    /// Initializer of `b`; zeros if absent.
-    #[opt(into)]
-    b_init: Option<Initializer>,
+    /// Initializer of `b`.
+    #[opt(into, default = Initializer::constant(0.0))]
+    b_init: Initializer,
     /// Number of leading axes that are samples.
     #[opt(default = 1)]
     base_axis: usize,
@@ -117,10 +117,11 @@ pub fn convolution(
     scope = "depthwise_conv",
     params(
         /// Filter weights.
-        W: [outmaps, ..kernel] = weight(w_init, &rng, outmaps, inmaps, kernel),
+        W: [outmaps, ..kernel] =
+            w_init.unwrap_or_else(|| Initializer::glorot_uniform(outmaps, inmaps, kernel)).with_rng(&rng),
         /// Bias vector.
         #[when(with_bias)]
-        b: [outmaps] = bias(b_init),
+        b: [outmaps] = b_init,
     )
 )]
 pub fn depthwise_convolution(
@@ -144,9 +145,9 @@ pub fn depthwise_convolution(
     /// Initializer of `W`; Glorot uniform from `outmaps` to `inmaps` maps if absent.
     #[opt(into)]
     w_init: Option<Initializer>,
-    /// Initializer of `b`; zeros if absent.
-    #[opt(into)]
-    b_init: Option<Initializer>,
+    /// Initializer of `b`.
+    #[opt(into, default = Initializer::constant(0.0))]
+    b_init: Initializer,
     /// Number of leading axes that are samples.
     #[opt(default = 1)]
     base_axis: usize,
@@ -193,10 +194,11 @@ pub fn depthwise_convolution(
     scope = "deconv",
     params(
         /// Filter weights.
-        W: [inmaps, outmaps / group, ..kernel] = weight(w_init, &rng, outmaps, inmaps, kernel),
+        W: [inmaps, outmaps / group, ..kernel] =
+            w_init.unwrap_or_else(|| Initializer::glorot_uniform(outmaps, inmaps, kernel)).with_rng(&rng),
         /// Bias vector.
         #[when(with_bias)]
-        b: [outmaps] = bias(b_init),
+        b: [outmaps] = b_init,
     )
 )]
 pub fn deconvolution(
@@ -222,9 +224,9 @@ pub fn deconvolution(
     /// Initializer of `W`; Glorot uniform from `outmaps` to `inmaps` maps if absent.
     #[opt(into)]
     w_init: Option<Initializer>,
-    /// Initializer of `b`; zeros if absent.
-    #[opt(into)]
-    b_init: Option<Initializer>,
+    /// Initializer of `b`.
+    #[opt(into, default = Initializer::constant(0.0))]
+    b_init: Initializer,
     /// Number of leading axes that are samples.
     #[opt(default = 1)]
     base_axis: usize,
@@ -268,10 +270,11 @@ pub fn deconvolution(
     scope = "depthwise_deconv",
     params(
         /// Filter weights.
-        W: [inmaps, ..kernel] = weight(w_init, &rng, inmaps, inmaps, kernel),
+        W: [inmaps, ..kernel] =
+            w_init.unwrap_or_else(|| Initializer::glorot_uniform(inmaps, inmaps, kernel)).with_rng(&rng),
         /// Bias vector.
         #[when(with_bias)]
-        b: [inmaps / divisor] = bias(b_init),
+        b: [inmaps / divisor] = b_init,
     )
 )]
 pub fn depthwise_deconvolution(
@@ -295,9 +298,9 @@ pub fn depthwise_deconvolution(
     /// Initializer of `W`; Glorot uniform from `inmaps` to `inmaps` maps if absent.
     #[opt(into)]
     w_init: Option<Initializer>,
-    /// Initializer of `b`; zeros if absent.
-    #[opt(into)]
-    b_init: Option<Initializer>,
+    /// Initializer of `b`.
+    #[opt(into, default = Initializer::constant(0.0))]
+    b_init: Initializer,
     /// Number of leading axes that are samples.
     #[opt(default = 1)]
     base_axis: usize,

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{bias, sample_size, weight};
+use super::sample_size;
 use crate::functions::{ConvGeometry, Cpd3Options};
 use crate::{
     Dims, Initializer, PerAxis, Result, Rng, functions, get_parameter, initial_value, parametric_function,
@@ -43,7 +43,7 @@ use crate::{
         V: [r, ..n_outmaps] = v_init,
         /// Bias vector.
         #[when(with_bias)]
-        b: [..n_outmaps] = bias(b_init),
+        b: [..n_outmaps] = b_init,
     )
 )]
 pub fn svd_affine(
@@ -60,9 +60,9 @@ pub fn svd_affine(
     /// The weight to factorize, or its initializer; Glorot uniform if absent.
     #[opt(into)]
     uv_init: Option<Initializer>,
-    /// Initializer of `b`; zeros if absent.
-    #[opt(into)]
-    b_init: Option<Initializer>,
+    /// Initializer of `b`.
+    #[opt(into, default = Initializer::constant(0.0))]
+    b_init: Initializer,
     /// Generator that a random default draws from; the parameter's own if absent.
     #[opt(into)]
     rng: Option<Rng>,
@@ -74,7 +74,8 @@ pub fn svd_affine(
     let outmaps = n_outmaps.elem_count();
     functions::check_rank(r, inmaps.min(outmaps))?;
     let [u_init, v_init] = factors(["U", "V"], || {
-        let init = weight(uv_init, &rng, inmaps, outmaps, &[]);
+        let init =
+            uv_init.unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, &[])).with_rng(&rng);
         let w = initial_value("UV", &[&[inmaps], &n_outmaps[..]].concat(), &init)?;
         let (u, v) = functions::svd_factors(&w.reshape((inmaps, outmaps))?, r)?;
         Ok([u, v.reshape([&[r], &n_outmaps[..]].concat())?])
@@ -119,7 +120,7 @@ pub fn svd_affine(
         V: [outmaps, inmaps * r, ..ones] = v_init,
         /// Bias vector.
         #[when(with_bias)]
-        b: [outmaps] = bias(b_init),
+        b: [outmaps] = b_init,
     )
 )]
 pub fn svd_convolution(
@@ -144,9 +145,9 @@ pub fn svd_convolution(
     /// The weight to factorize, or its initializer; Glorot uniform if absent.
     #[opt(into)]
     uv_init: Option<Initializer>,
-    /// Initializer of `b`; zeros if absent.
-    #[opt(into)]
-    b_init: Option<Initializer>,
+    /// Initializer of `b`.
+    #[opt(into, default = Initializer::constant(0.0))]
+    b_init: Initializer,
     /// Number of leading axes that are samples.
     #[opt(default = 1)]
     base_axis: usize,
@@ -162,7 +163,8 @@ pub fn svd_convolution(
     let taps = kernel.iter().product::<usize>();
     functions::check_rank(r, taps.min(outmaps))?;
     let [u_init, v_init] = factors(["U", "V"], || {
-        let init = weight(uv_init, &rng, inmaps, outmaps, kernel);
+        let init =
+            uv_init.unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, kernel)).with_rng(&rng);
         let w = initial_value("UV", &[&[outmaps, inmaps], &kernel[..]].concat(), &init)?;
         let (u, v) = functions::svd_factors_by_map(&w.reshape((outmaps, inmaps, taps))?, r)?;
         Ok([
@@ -215,7 +217,7 @@ pub fn svd_convolution(
         K: [r, ..kernel] = k_init,
         /// Bias vector.
         #[when(with_bias)]
-        b: [outmaps] = bias(b_init),
+        b: [outmaps] = b_init,
     )
 )]
 pub fn cpd3_convolution(
@@ -240,9 +242,9 @@ pub fn cpd3_convolution(
     /// The weight to factorize, or its initializer; Glorot uniform if absent.
     #[opt(into)]
     oik_init: Option<Initializer>,
-    /// Initializer of `b`; zeros if absent.
-    #[opt(into)]
-    b_init: Option<Initializer>,
+    /// Initializer of `b`.
+    #[opt(into, default = Initializer::constant(0.0))]
+    b_init: Initializer,
     /// Number of leading axes that are samples.
     #[opt(default = 1)]
     base_axis: usize,
@@ -266,7 +268,8 @@ pub fn cpd3_convolution(
     let (inmaps, kernel, ones) = (conv.inmaps(), conv.kernel(), vec![1; conv.kernel().len()]);
     functions::check_rank(r, usize::MAX)?;
     let [i_init, o_init, k_init] = factors(["I", "O", "K"], || {
-        let init = weight(oik_init, &rng, inmaps, outmaps, kernel);
+        let init =
+            oik_init.unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, kernel)).with_rng(&rng);
         let w = initial_value("OIK", &[&[outmaps, inmaps], &kernel[..]].concat(), &init)?;
         let options = Cpd3Options { r, max_iter, stopping_criterion, lambda_reg };
         let start = rng.unwrap_or_else(|| Rng::new(313));

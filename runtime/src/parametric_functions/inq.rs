@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{bias, sample_size, weight};
+use super::sample_size;
 pub use crate::functions::SelectionAlgorithm;
 use crate::functions::{ConvGeometry, Inq};
 use crate::{Dims, Initializer, ParameterStore, PerAxis, Result, Rng, functions, parametric_function};
@@ -38,13 +38,14 @@ use crate::{Dims, Initializer, ParameterStore, PerAxis, Result, Rng, functions, 
     scope = "inq_affine",
     params(
         /// Weight matrix in float.
-        W: [inmaps, ..n_outmaps] = weight(w_init, &rng, inmaps, n_outmaps.elem_count(), &[]),
+        W: [inmaps, ..n_outmaps] =
+            w_init.unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, &[])).with_rng(&rng),
         /// Indicators of the fixed weights.
         #[need_grad(false)]
         I: [inmaps, ..n_outmaps] = i_init,
         /// Bias vector.
         #[when(with_bias)]
-        b: [..n_outmaps] = bias(b_init),
+        b: [..n_outmaps] = b_init,
         /// Weights after the last forward pass.
         #[need_grad(false)]
         _W: [inmaps, ..n_outmaps] = 0.0,
@@ -80,9 +81,9 @@ pub fn inq_affine(
     /// Initializer of `I`: 0 for free, 1 for fixed.
     #[opt(into, default = Initializer::constant(0.0))]
     i_init: Initializer,
-    /// Initializer of `b`; zeros if absent.
-    #[opt(into)]
-    b_init: Option<Initializer>,
+    /// Initializer of `b`.
+    #[opt(into, default = Initializer::constant(0.0))]
+    b_init: Initializer,
     /// Generator that a random default draws from; the parameter's own if absent.
     #[opt(into)]
     rng: Option<Rng>,
@@ -90,7 +91,7 @@ pub fn inq_affine(
     #[opt(default = true)]
     with_bias: bool,
 ) -> Result<Tensor> {
-    let inmaps = sample_size(inp, base_axis)?;
+    let (inmaps, outmaps) = (sample_size(inp, base_axis)?, n_outmaps.elem_count());
     let inq = Inq { num_bits, inq_iterations, selection_algorithm, seed }.checked()?;
     let (w, i, b) = (param!(W)?, param!(I)?, param!(b)?);
     let step = inq.step(&w, &i, &param!(_W)?, &param!(_count)?, &ParameterStore::current().rng())?;
@@ -132,13 +133,14 @@ pub fn inq_affine(
     scope = "inq_conv",
     params(
         /// Filter weights in float.
-        W: [outmaps, inmaps / group, ..kernel] = weight(w_init, &rng, inmaps, outmaps, kernel),
+        W: [outmaps, inmaps / group, ..kernel] =
+            w_init.unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, kernel)).with_rng(&rng),
         /// Indicators of the fixed weights.
         #[need_grad(false)]
         I: [outmaps, inmaps / group, ..kernel] = i_init,
         /// Bias vector.
         #[when(with_bias)]
-        b: [outmaps] = bias(b_init),
+        b: [outmaps] = b_init,
         /// Weights after the last forward pass.
         #[need_grad(false)]
         _W: [outmaps, inmaps / group, ..kernel] = 0.0,
@@ -185,9 +187,9 @@ pub fn inq_convolution(
     /// Initializer of `I`: 0 for free, 1 for fixed.
     #[opt(into, default = Initializer::constant(0.0))]
     i_init: Initializer,
-    /// Initializer of `b`; zeros if absent.
-    #[opt(into)]
-    b_init: Option<Initializer>,
+    /// Initializer of `b`.
+    #[opt(into, default = Initializer::constant(0.0))]
+    b_init: Initializer,
     /// Number of leading axes that are samples.
     #[opt(default = 1)]
     base_axis: usize,

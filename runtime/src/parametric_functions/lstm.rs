@@ -2,7 +2,6 @@
 
 use candle_core::Tensor;
 
-use super::{bias, weight};
 use crate::{Error, Initializer, Result, functions, parametric_function};
 
 /// One step of a long short-term memory (LSTM).
@@ -35,9 +34,10 @@ use crate::{Error, Initializer, Result, functions, parametric_function};
     scope = "lstm/affine",
     params(
         /// Stacked weights of the gates: input, output, forget, candidate.
-        W: [inmaps + state_size, 4, state_size] = weight(w_init, &None, inmaps + state_size, 4 * state_size, &[]),
+        W: [inmaps + state_size, 4, state_size] =
+            w_init.unwrap_or_else(|| Initializer::glorot_uniform(inmaps + state_size, 4 * state_size, &[])),
         /// Stacked biases of the gates.
-        b: [4, state_size] = bias(b_init),
+        b: [4, state_size] = b_init,
     )
 )]
 pub fn lstm(
@@ -52,9 +52,9 @@ pub fn lstm(
     /// Initializer of `W`; Glorot uniform if absent.
     #[opt(into)]
     w_init: Option<Initializer>,
-    /// Initializer of `b`; zeros if absent.
-    #[opt(into)]
-    b_init: Option<Initializer>,
+    /// Initializer of `b`.
+    #[opt(into, default = Initializer::constant(0.0))]
+    b_init: Initializer,
 ) -> Result<(Tensor, Tensor)> {
     let &[batch_size, inmaps] = x.dims() else {
         return Err(Error::invalid("x", "must have the shape (batch_size, input_size)", x.dims()));

@@ -26,7 +26,7 @@ pub use stages::*;
 
 use candle_core::Tensor;
 
-use crate::{Error, Initializer, LayerInfo, Result, Rng};
+use crate::{Error, LayerInfo, Result};
 
 /// Every parametric function of the crate, in the order of the specification.
 pub const LAYERS: &[&LayerInfo] = &[
@@ -56,22 +56,6 @@ pub const LAYERS: &[&LayerInfo] = &[
     PrunedConvolution::INFO,
     Lstm::INFO,
 ];
-
-/// The initializer given for a weight, or Glorot's uniform; `rng` replaces the parameter's own generator.
-fn weight(
-    given: Option<Initializer>,
-    rng: &Option<Rng>,
-    inmaps: usize,
-    outmaps: usize,
-    kernel: &[usize],
-) -> Initializer {
-    given.unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, kernel)).with_rng(rng.as_ref())
-}
-
-/// The initializer given for a bias, or zeros.
-fn bias(given: Option<Initializer>) -> Initializer {
-    given.unwrap_or_else(|| Initializer::constant(0.0))
-}
 
 /// The axes of the samples and those of each sample.
 fn split_at(inp: &Tensor, base_axis: usize) -> Result<(&[usize], &[usize])> {

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{bias, sample_size, weight};
+use super::sample_size;
 use crate::functions::{ConvGeometry, FixedPoint, Pow2, Prune, Transform};
 use crate::{Dims, Initializer, PerAxis, Result, Rng, functions, parametric_function};
 
@@ -39,18 +39,20 @@ use crate::{Dims, Initializer, PerAxis, Result, Rng, functions, parametric_funct
     scope = "fp_quantized_affine",
     params(
         /// Weight matrix in float.
-        W: [inmaps, ..n_outmaps] = weight(w_init.clone(), &rng, inmaps, n_outmaps.elem_count(), &[]),
+        W: [inmaps, ..n_outmaps] =
+            w_init.clone().unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, &[])).with_rng(&rng),
         /// Quantized weights.
         #[need_grad(false)]
         #[when(quantize_w)]
-        W_q: [inmaps, ..n_outmaps] = weight(w_init, &rng, inmaps, n_outmaps.elem_count(), &[]),
+        W_q: [inmaps, ..n_outmaps] =
+            w_init.unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, &[])).with_rng(&rng),
         /// Bias vector in float.
         #[when(with_bias)]
-        b: [..n_outmaps] = bias(b_init.clone()),
+        b: [..n_outmaps] = b_init.clone(),
         /// Quantized bias.
         #[need_grad(false)]
         #[when(with_bias && quantize_b)]
-        b_q: [..n_outmaps] = bias(b_init),
+        b_q: [..n_outmaps] = b_init,
     )
 )]
 pub fn fixed_point_quantized_affine(
@@ -65,9 +67,9 @@ pub fn fixed_point_quantized_affine(
     /// Initializer of `W`; Glorot uniform if absent.
     #[opt(into)]
     w_init: Option<Initializer>,
-    /// Initializer of `b`; zeros if absent.
-    #[opt(into)]
-    b_init: Option<Initializer>,
+    /// Initializer of `b`.
+    #[opt(into, default = Initializer::constant(0.0))]
+    b_init: Initializer,
     /// Generator that a random default draws from; the parameter's own if absent.
     #[opt(into)]
     rng: Option<Rng>,
@@ -105,7 +107,7 @@ pub fn fixed_point_quantized_affine(
     #[opt(default = true)]
     ste_fine_grained_b: bool,
 ) -> Result<Tensor> {
-    let inmaps = sample_size(inp, base_axis)?;
+    let (inmaps, outmaps) = (sample_size(inp, base_axis)?, n_outmaps.elem_count());
     let w_transform =
         FixedPoint { sign: sign_w, n: n_w, delta: delta_w, ste_fine_grained: ste_fine_grained_w }
             .checked()?;
@@ -159,18 +161,20 @@ pub fn fixed_point_quantized_affine(
     scope = "fp_quantized_conv",
     params(
         /// Filter weights in float.
-        W: [outmaps, inmaps / group, ..kernel] = weight(w_init.clone(), &rng, inmaps, outmaps, kernel),
+        W: [outmaps, inmaps / group, ..kernel] =
+            w_init.clone().unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, kernel)).with_rng(&rng),
         /// Quantized weights.
         #[need_grad(false)]
         #[when(quantize_w)]
-        W_q: [outmaps, inmaps / group, ..kernel] = weight(w_init, &rng, inmaps, outmaps, kernel),
+        W_q: [outmaps, inmaps / group, ..kernel] =
+            w_init.unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, kernel)).with_rng(&rng),
         /// Bias vector in float.
         #[when(with_bias)]
-        b: [outmaps] = bias(b_init.clone()),
+        b: [outmaps] = b_init.clone(),
         /// Quantized bias.
         #[need_grad(false)]
         #[when(with_bias && quantize_b)]
-        b_q: [outmaps] = bias(b_init),
+        b_q: [outmaps] = b_init,
     )
 )]
 pub fn fixed_point_quantized_convolution(
@@ -196,9 +200,9 @@ pub fn fixed_point_quantized_convolution(
     /// Initializer of `W`; Glorot uniform if absent.
     #[opt(into)]
     w_init: Option<Initializer>,
-    /// Initializer of `b`; zeros if absent.
-    #[opt(into)]
-    b_init: Option<Initializer>,
+    /// Initializer of `b`.
+    #[opt(into, default = Initializer::constant(0.0))]
+    b_init: Initializer,
     /// Number of leading axes that are samples.
     #[opt(default = 1)]
     base_axis: usize,
@@ -296,18 +300,20 @@ pub fn fixed_point_quantized_convolution(
     scope = "pow2_quantized_affine",
     params(
         /// Weight matrix in float.
-        W: [inmaps, ..n_outmaps] = weight(w_init.clone(), &rng, inmaps, n_outmaps.elem_count(), &[]),
+        W: [inmaps, ..n_outmaps] =
+            w_init.clone().unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, &[])).with_rng(&rng),
         /// Quantized weights.
         #[need_grad(false)]
         #[when(quantize_w)]
-        W_q: [inmaps, ..n_outmaps] = weight(w_init, &rng, inmaps, n_outmaps.elem_count(), &[]),
+        W_q: [inmaps, ..n_outmaps] =
+            w_init.unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, &[])).with_rng(&rng),
         /// Bias vector in float.
         #[when(with_bias)]
-        b: [..n_outmaps] = bias(b_init.clone()),
+        b: [..n_outmaps] = b_init.clone(),
         /// Quantized bias.
         #[need_grad(false)]
         #[when(with_bias && quantize_b)]
-        b_q: [..n_outmaps] = bias(b_init),
+        b_q: [..n_outmaps] = b_init,
     )
 )]
 pub fn pow2_quantized_affine(
@@ -322,9 +328,9 @@ pub fn pow2_quantized_affine(
     /// Initializer of `W`; Glorot uniform if absent.
     #[opt(into)]
     w_init: Option<Initializer>,
-    /// Initializer of `b`; zeros if absent.
-    #[opt(into)]
-    b_init: Option<Initializer>,
+    /// Initializer of `b`.
+    #[opt(into, default = Initializer::constant(0.0))]
+    b_init: Initializer,
     /// Generator that a random default draws from; the parameter's own if absent.
     #[opt(into)]
     rng: Option<Rng>,
@@ -368,7 +374,7 @@ pub fn pow2_quantized_affine(
     #[opt(default = true)]
     ste_fine_grained_b: bool,
 ) -> Result<Tensor> {
-    let inmaps = sample_size(inp, base_axis)?;
+    let (inmaps, outmaps) = (sample_size(inp, base_axis)?, n_outmaps.elem_count());
     let w_transform =
         Pow2 { sign: sign_w, with_zero: with_zero_w, n: n_w, m: m_w, ste_fine_grained: ste_fine_grained_w }
             .checked()?;
@@ -423,18 +429,20 @@ pub fn pow2_quantized_affine(
     scope = "pow2_quantized_conv",
     params(
         /// Filter weights in float.
-        W: [outmaps, inmaps / group, ..kernel] = weight(w_init.clone(), &rng, inmaps, outmaps, kernel),
+        W: [outmaps, inmaps / group, ..kernel] =
+            w_init.clone().unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, kernel)).with_rng(&rng),
         /// Quantized weights.
         #[need_grad(false)]
         #[when(quantize_w)]
-        W_q: [outmaps, inmaps / group, ..kernel] = weight(w_init, &rng, inmaps, outmaps, kernel),
+        W_q: [outmaps, inmaps / group, ..kernel] =
+            w_init.unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, kernel)).with_rng(&rng),
         /// Bias vector in float.
         #[when(with_bias)]
-        b: [outmaps] = bias(b_init.clone()),
+        b: [outmaps] = b_init.clone(),
         /// Quantized bias.
         #[need_grad(false)]
         #[when(with_bias && quantize_b)]
-        b_q: [outmaps] = bias(b_init),
+        b_q: [outmaps] = b_init,
     )
 )]
 pub fn pow2_quantized_convolution(
@@ -460,9 +468,9 @@ pub fn pow2_quantized_convolution(
     /// Initializer of `W`; Glorot uniform if absent.
     #[opt(into)]
     w_init: Option<Initializer>,
-    /// Initializer of `b`; zeros if absent.
-    #[opt(into)]
-    b_init: Option<Initializer>,
+    /// Initializer of `b`.
+    #[opt(into, default = Initializer::constant(0.0))]
+    b_init: Initializer,
     /// Number of leading axes that are samples.
     #[opt(default = 1)]
     base_axis: usize,
@@ -565,18 +573,20 @@ pub fn pow2_quantized_convolution(
     scope = "pruned_affine",
     params(
         /// Weight matrix in float.
-        W: [inmaps, ..n_outmaps] = weight(w_init.clone(), &rng, inmaps, n_outmaps.elem_count(), &[]),
+        W: [inmaps, ..n_outmaps] =
+            w_init.clone().unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, &[])).with_rng(&rng),
         /// Pruned weights.
         #[need_grad(false)]
         #[when(prune_w)]
-        W_q: [inmaps, ..n_outmaps] = weight(w_init, &rng, inmaps, n_outmaps.elem_count(), &[]),
+        W_q: [inmaps, ..n_outmaps] =
+            w_init.unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, &[])).with_rng(&rng),
         /// Bias vector in float.
         #[when(with_bias)]
-        b: [..n_outmaps] = bias(b_init.clone()),
+        b: [..n_outmaps] = b_init.clone(),
         /// Pruned bias.
         #[need_grad(false)]
         #[when(with_bias && prune_b)]
-        b_q: [..n_outmaps] = bias(b_init),
+        b_q: [..n_outmaps] = b_init,
     )
 )]
 pub fn pruned_affine(
@@ -591,9 +601,9 @@ pub fn pruned_affine(
     /// Initializer of `W`; Glorot uniform if absent.
     #[opt(into)]
     w_init: Option<Initializer>,
-    /// Initializer of `b`; zeros if absent.
-    #[opt(into)]
-    b_init: Option<Initializer>,
+    /// Initializer of `b`.
+    #[opt(into, default = Initializer::constant(0.0))]
+    b_init: Initializer,
     /// Generator that a random default draws from; the parameter's own if absent.
     #[opt(into)]
     rng: Option<Rng>,
@@ -613,7 +623,7 @@ pub fn pruned_affine(
     #[opt(default = 0.9)]
     rate_b: f64,
 ) -> Result<Tensor> {
-    let inmaps = sample_size(inp, base_axis)?;
+    let (inmaps, outmaps) = (sample_size(inp, base_axis)?, n_outmaps.elem_count());
     let w_transform = Prune { rate: rate_w }.checked()?;
     let b_transform = Prune { rate: rate_b }.checked()?;
     let mut w = param!(W)?;
@@ -663,18 +673,20 @@ pub fn pruned_affine(
     scope = "pruned_conv",
     params(
         /// Filter weights in float.
-        W: [outmaps, inmaps / group, ..kernel] = weight(w_init.clone(), &rng, inmaps, outmaps, kernel),
+        W: [outmaps, inmaps / group, ..kernel] =
+            w_init.clone().unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, kernel)).with_rng(&rng),
         /// Pruned weights.
         #[need_grad(false)]
         #[when(prune_w)]
-        W_q: [outmaps, inmaps / group, ..kernel] = weight(w_init, &rng, inmaps, outmaps, kernel),
+        W_q: [outmaps, inmaps / group, ..kernel] =
+            w_init.unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, kernel)).with_rng(&rng),
         /// Bias vector in float.
         #[when(with_bias)]
-        b: [outmaps] = bias(b_init.clone()),
+        b: [outmaps] = b_init.clone(),
         /// Pruned bias.
         #[need_grad(false)]
         #[when(with_bias && prune_b)]
-        b_q: [outmaps] = bias(b_init),
+        b_q: [outmaps] = b_init,
     )
 )]
 pub fn pruned_convolution(
@@ -700,9 +712,9 @@ pub fn pruned_convolution(
     /// Initializer of `W`; Glorot uniform if absent.
     #[opt(into)]
     w_init: Option<Initializer>,
-    /// Initializer of `b`; zeros if absent.
-    #[opt(into)]
-    b_init: Option<Initializer>,
+    /// Initializer of `b`.
+    #[opt(into, default = Initializer::constant(0.0))]
+    b_init: Initializer,
     /// Number of leading axes that are samples.
     #[opt(default = 1)]
     base_axis: usize,
