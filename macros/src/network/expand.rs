@@ -54,6 +54,8 @@ fn expand_item(item: &Item) -> TokenStream {
     quote! {
         #(#attrs)*
         #docs
+        // The table links to every stage, to private functions too.
+        #[allow(rustdoc::private_intra_doc_links)]
         #vis fn #name(#(#inputs: &::layerfn::__private::Tensor,)* #(#arguments),*) -> #output #body
     }
 }
