@@ -33,6 +33,7 @@
 //! | parameters and scopes | [`parameter_scope`], [`get_parameters`], [`ParameterStore`] |
 //! | first values | [`Initializer`] |
 //! | training and testing | [`test_mode`], [`no_grad`] |
+//! | updating parameters | [`solver`] |
 //! | files | [`save_parameters`], [`load_parameters`] |
 //!
 //! # Where NNabla's page and its behaviour differ
@@ -69,8 +70,10 @@ mod mode;
 mod network;
 mod parameter;
 mod parametric_functions;
+mod pattern;
 pub mod prelude;
 mod rng;
+pub mod solver;
 
 pub use checkpoint::{LoadReport, load_parameters, save_parameters};
 pub use dims::{Dims, PerAxis};

@@ -14,10 +14,11 @@ use layerfn::checkpoint::{Checkpoint, Format};
 use layerfn::{Parameter, ParameterStore};
 
 /// Formats that keep every type.
-const LOSSLESS: [Format; 2] = [Format::Hdf5, Format::Safetensors];
+const LOSSLESS: [Format; 4] = [Format::Hdf5, Format::Nnp, Format::Npz, Format::Safetensors];
 
 /// All formats.
-const FORMATS: [Format; 3] = [Format::Hdf5, Format::Protobuf, Format::Safetensors];
+const FORMATS: [Format; 6] =
+    [Format::Hdf5, Format::Protobuf, Format::Text, Format::Nnp, Format::Npz, Format::Safetensors];
 
 /// The folder of the fixtures: that of the repository, or another that has the same layout.
 fn fixtures() -> PathBuf {
@@ -81,6 +82,7 @@ fn put(store: &ParameterStore, path: &str, var: Var, need_grad: bool) {
 /// Every type, shapes with and without elements, names that need care, values that arithmetic would change.
 fn zoo() -> ParameterStore {
     let store = zoo_of_f32();
+    put(&store, "types/f32", var(vec![f32::from_bits(0x7fc0_1234), f32::from_bits(0xff80_0001)], &[2]), true);
     put(
         &store,
         "types/f64",
@@ -104,14 +106,7 @@ fn zoo() -> ParameterStore {
 
 fn zoo_of_f32() -> ParameterStore {
     let store = ParameterStore::new();
-    let odd = [
-        f32::NAN,
-        f32::INFINITY,
-        f32::NEG_INFINITY,
-        -0.0,
-        f32::MIN_POSITIVE / 4.0,
-        f32::from_bits(0x7fc0_1234),
-    ];
+    let odd = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, f32::MIN_POSITIVE / 4.0, 0.1];
     put(&store, "z/last/W", var(odd.to_vec(), &[2, 3]), true);
     put(&store, "a/first/W", var(vec![1.5_f32; 24], &[2, 3, 4]), false);
     put(&store, "z/b", var(vec![0.1_f32], &[]), true);

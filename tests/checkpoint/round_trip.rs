@@ -21,15 +21,16 @@ fn every_type_shape_and_name_survives() {
 fn streams_and_slices_and_files_agree() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoint = Checkpoint::from_parameters(&zoo_of_f32().parameters()).unwrap();
-    for (format, extension) in FORMATS.into_iter().zip(Format::extensions()) {
-        let file = folder.path().join("model").with_extension(extension);
+    for format in FORMATS {
+        let file = folder.path().join("model").with_extension(format.extension());
         checkpoint.save(&file).unwrap();
         let bytes = std::fs::read(&file).unwrap();
         let expected = bits_of(&checkpoint);
         assert_eq!(bits_of(&Checkpoint::open(&file).unwrap()), expected);
         assert_eq!(bits_of(&Checkpoint::from_bytes(format, &bytes).unwrap()), expected);
         assert_eq!(bits_of(&Checkpoint::from_reader(format, bytes.as_slice()).unwrap()), expected);
-        if format != Format::Hdf5 {
+        // An archive with HDF5 in it is as long, but HDF5 keeps the time of writing.
+        if !matches!(format, Format::Hdf5 | Format::Nnp) {
             assert!(checkpoint.to_bytes(format).unwrap() == bytes);
         }
     }
@@ -102,7 +103,7 @@ fn a_view_is_saved_as_the_values_it_shows() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
     fn any_parameters_pass_through_any_two_formats(
@@ -114,6 +115,7 @@ proptest! {
         second in prop::sample::select(&FORMATS[..]),
     ) {
         let store = ParameterStore::new();
+        let text = [first, second].contains(&Format::Text);
         for (name, shape, need_grad, seed) in parameters {
             prop_assume!(name != "." && name != "..");
             let count = shape.iter().product::<usize>();
@@ -121,7 +123,9 @@ proptest! {
             let mut state = seed | 1;
             let values = (0..count).map(|_| {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                f32::from_bits((state >> 32) as u32)
+                let value = f32::from_bits((state >> 32) as u32);
+                // Text has one NaN.
+                if text && value.is_nan() { f32::NAN } else { value }
             });
             put(&store, &format!("scope/{name}"), var(values.collect(), &shape), need_grad);
         }

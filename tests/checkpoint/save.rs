@@ -31,6 +31,29 @@ fn protobuf_refuses_what_f32_would_change() {
     }
 }
 
+#[test]
+fn text_refuses_a_nan_that_it_would_change() {
+    let store = single(var(vec![f32::from_bits(0x7fc0_1234)], &[1]));
+    let checkpoint = Checkpoint::from_parameters(&store.parameters()).unwrap();
+    assert!(checkpoint.to_bytes(Format::Text).unwrap_err().to_string().contains("a NaN with a payload"));
+    checkpoint.allow_rounding(true).to_bytes(Format::Text).unwrap();
+}
+
+#[test]
+fn an_nnp_keeps_the_network_it_held() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("model.nnp");
+    fs::copy(crate::fixtures().join("model.nnp"), &file).unwrap();
+    let store = single(var(vec![1_f32], &[1]));
+    store.save_parameters(&file).unwrap();
+    let read = Checkpoint::open(&file).unwrap();
+    assert_eq!(read.entries().iter().map(|entry| entry.path()).collect::<Vec<_>>(), ["p"]);
+    let old = fs::read(crate::fixtures().join("model.nnp")).unwrap();
+    let new = fs::read(&file).unwrap();
+    let network = |bytes: &[u8]| bytes.windows(8).filter(|window| *window == b"network ").count();
+    assert!(network(&old) > 0 && network(&old) == network(&new));
+}
+
 fn single(var: candle_core::Var) -> ParameterStore {
     let store = ParameterStore::new();
     put(&store, "p", var, true);
@@ -64,7 +87,7 @@ fn a_deep_path_is_refused_where_it_could_not_be_read_again() {
     put(&store, &path, var(vec![1_f32], &[1]), true);
     let checkpoint = Checkpoint::from_parameters(&store.parameters()).unwrap();
     assert!(checkpoint.to_bytes(Format::Hdf5).unwrap_err().to_string().contains("deeper"));
-    for format in [Format::Protobuf, Format::Safetensors] {
+    for format in [Format::Protobuf, Format::Text, Format::Npz, Format::Safetensors] {
         let read = Checkpoint::from_bytes(format, &checkpoint.to_bytes(format).unwrap()).unwrap();
         assert_eq!(bits_of(&read), bits_of(&checkpoint));
     }
@@ -114,5 +137,51 @@ fn permissions_and_links_are_those_of_an_ordinary_write() {
         symlink(&file, &link).unwrap();
         save_parameters(&link).unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    }
+}
+
+/// Not a test of its own: what `a_killed_writer_leaves_a_whole_file` starts and kills.
+#[test]
+fn writer_to_be_killed() {
+    let Some(file) = std::env::var_os("LAYERFN_TEST_WRITE_TO") else { return };
+    for round in 0.. {
+        state(round).save_parameters(&file).unwrap();
+    }
+}
+
+/// One of two states, large enough that writing takes its time.
+fn state(round: usize) -> ParameterStore {
+    let store = ParameterStore::new();
+    for i in 0..8 {
+        put(
+            &store,
+            &format!("p{i}"),
+            var(vec![(round % 2) as f32; 50_000], &[50_000]),
+            round.is_multiple_of(2),
+        );
+    }
+    store
+}
+
+#[test]
+fn a_killed_writer_leaves_a_whole_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let states = [crate::bits_in(&state(0)), crate::bits_in(&state(1))];
+    for format in [Format::Hdf5, Format::Protobuf, Format::Npz, Format::Safetensors] {
+        let file = folder.path().join("model").with_extension(format.extension());
+        state(0).save_parameters(&file).unwrap();
+        for pause in [1, 5, 17, 30, 55, 90] {
+            let mut writer = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "save::writer_to_be_killed", "--nocapture"])
+                .env("LAYERFN_TEST_WRITE_TO", &file)
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(pause));
+            writer.kill().unwrap();
+            writer.wait().unwrap();
+            let read = bits_of(&Checkpoint::open(&file).unwrap());
+            assert!(states.contains(&read), "{format:?} after {pause} ms");
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use candle_core::{Tensor, Var};
 
 use super::{Fault, Outcome};
+use crate::pattern::Pattern;
 
 /// One parameter of a checkpoint.
 #[derive(Clone, Debug)]
@@ -42,6 +43,16 @@ impl Entry {
         self.need_grad.unwrap_or(true)
     }
 
+    /// The path after the first rule that matches it.
+    pub(super) fn target(&self, rules: &[(Pattern, Pattern)]) -> String {
+        let renamed = rules.iter().find_map(|(from, to)| Some(to.filled(&from.captures(&self.path)?)));
+        renamed.unwrap_or_else(|| self.path.clone())
+    }
+
+    pub(super) fn renamed(self, rules: &[(Pattern, Pattern)]) -> Self {
+        Self { path: self.target(rules), ..self }
+    }
+
     pub(super) fn var(&self) -> &Var {
         &self.var
     }
@@ -66,6 +77,19 @@ impl Entries {
         }
         self.list.push(entry);
         Ok(())
+    }
+
+    /// Like [`push`](Self::push), but takes the place of an entry of the same path.
+    pub(super) fn put(&mut self, entry: Entry) -> Outcome<()> {
+        if !self.paths.contains(&entry.path) {
+            return self.push(entry);
+        }
+        self.list.iter_mut().filter(|old| old.path == entry.path).for_each(|old| *old = entry.clone());
+        Ok(())
+    }
+
+    pub(super) fn into_vec(self) -> Vec<Entry> {
+        self.list
     }
 
     pub(super) fn len(&self) -> usize {

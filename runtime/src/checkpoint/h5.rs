@@ -7,17 +7,17 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use candle_core::{Var, WithDType};
-use half::{bf16, f16};
+use half::f16;
 use hdf5::format::messages::datatype::{ByteOrder, DatatypeMessage, EnumMember};
 use hdf5::types::H5Type;
 use hdf5::{ChunkIndex, H5File, H5Group, StorageLayout};
 
 use super::entry::{Entries, Entry, check_path};
-use super::values::{Stored, signed, variable, with_bytes};
+use super::values::{Stored, narrow_bf16, signed, variable, widened, with_bytes};
 use super::{Fault, Outcome};
 
 /// No stream of deflate expands more than this.
-const DEFLATE_LIMIT: u64 = 1032;
+pub(super) const DEFLATE_LIMIT: u64 = 1032;
 
 /// The crate lists datasets to a depth of 256 groups.
 const MAX_DEPTH: usize = 250;
@@ -67,17 +67,17 @@ fn dataset(
     budget: &mut u64,
 ) -> Outcome<(Option<i64>, Entry)> {
     let dataset = file.dataset(name)?;
-    let mut stored = stored(&dataset.datatype()?)?;
+    let stored = stored(&dataset.datatype()?)?;
     let shape = dataset.shape();
     guard(&dataset, stored, &shape, length, budget)?;
     let attributes = dataset.attr_names()?;
     let has = |name: &str| attributes.iter().any(|attribute| attribute == name);
-    if stored == Stored::F32 && has(BFLOAT16) {
-        stored = Stored::BF16;
-    }
     let index = if has("index") { integer(&dataset, "index")? } else { None };
     let need_grad = if has("need_grad") { flag(&dataset)? } else { None };
-    let var = values(&dataset, stored, &shape)?;
+    let mut var = values(&dataset, stored, &shape)?;
+    if stored == Stored::F32 && has(BFLOAT16) {
+        var = narrow_bf16(var)?;
+    }
     Ok((index, Entry::new(path.to_owned(), var, need_grad)))
 }
 
@@ -233,18 +233,7 @@ fn values(dataset: &Dataset, stored: Stored, shape: &[usize]) -> Outcome<Var> {
         Stored::I64 => read!(i64),
         // The crate has no such type; a vector of the same width becomes one of these in place.
         Stored::F16 => read!(u16 => f16::from_bits),
-        Stored::BF16 => {
-            let wide = raw::<u32>(dataset, shape)?;
-            if wide.iter().all(|bits| bits & 0xffff == 0) {
-                return checked(
-                    wide.into_iter().map(|bits| bf16::from_bits((bits >> 16) as u16)).collect(),
-                    shape,
-                );
-            }
-            // Somebody wrote other values over ours.
-            checked(wide.into_iter().map(f32::from_bits).collect::<Vec<_>>(), shape)
-        }
-        Stored::F32 => read!(f32),
+        Stored::F32 | Stored::BF16 => read!(f32),
         Stored::F64 => read!(f64),
     }
 }
@@ -300,13 +289,7 @@ fn write_entry(groups: &mut Groups<'_>, index: usize, entry: &Entry) -> Outcome<
     let builder = if dims.is_empty() { builder.scalar() } else { builder.shape(dims) };
     let dataset = builder.create(name)?;
     if entry.tensor().elem_count() > 0 {
-        with_bytes(entry.tensor(), |bytes| {
-            if stored != Stored::BF16 {
-                return Ok(dataset.write_raw_bytes(bytes)?);
-            }
-            let wide: Vec<u8> = bytes.chunks_exact(2).flat_map(|pair| [0, 0, pair[0], pair[1]]).collect();
-            Ok(dataset.write_raw_bytes(&wide)?)
-        })?;
+        with_bytes(&widened(entry.tensor())?, |bytes| Ok(dataset.write_raw_bytes(bytes)?))?;
     }
     if stored == Stored::BF16 {
         dataset.set_attr_typed(BFLOAT16, boolean(), vec![1])?;

@@ -7,11 +7,11 @@ use std::panic::Location;
 use candle_core::{DType, Device, Var};
 
 use super::entry::{Entry, check_path};
-use super::pattern::Pattern;
 use super::values::first_change;
 use super::{Checkpoint, Fault, Outcome};
 use crate::parameter::scope::current_store;
 use crate::parameter::store::Update;
+use crate::pattern::Pattern;
 use crate::{Error, Parameter, ParameterStore, Parameters, Result, current_parameter_scope};
 
 /// Whose `need_grad` counts when an existing parameter is loaded.
@@ -212,8 +212,7 @@ impl<'a> Comparison<'a> {
                 self.report.skipped.push(path.to_owned());
                 continue;
             }
-            let renamed = load.renames.iter().find_map(|(from, to)| Some(to.filled(&from.captures(path)?)));
-            let target = renamed.unwrap_or_else(|| path.to_owned());
+            let target = entry.target(&load.renames);
             if let Err(Fault::Format(reason)) = check_path(&target) {
                 self.problems.push(Difference::Path { path: path.to_owned(), reason });
             } else if !seen.insert(target.clone()) {

@@ -8,31 +8,40 @@
 //! |---|---|---|
 //! | `.h5` | HDF5 as NNabla writes it | all |
 //! | `.protobuf` | NNabla's protobuf message | f32 |
+//! | `.nntxt`, `.prototxt` | the same message as text | f32 |
+//! | `.nnp` | NNabla's archive: a network, which is kept, and parameters | all |
+//! | `.npz` | NumPy's archive, `need_grad` in comments that NumPy ignores | all |
 //! | `.safetensors` | safetensors, order and `need_grad` in its metadata | all |
 //!
 //! Files are not trusted: a damaged one is an [`Error::Checkpoint`] and changes nothing. What is allocated is bounded
 //! by the file's length (for compressed data, by what deflate can unpack it to).
 
+mod archive;
 mod entry;
 mod file;
 mod generated;
 mod h5;
 mod input;
 mod load;
-mod pattern;
+mod nnp;
+mod npz;
 mod protobuf;
 mod safetensors;
+mod text;
 mod values;
 
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 
+use candle_core::DType;
+
 pub use entry::Entry;
 pub use load::{Difference, Load, LoadReport, NeedGrad, Plan};
 
+use crate::pattern::Pattern;
 use crate::{Error, ParameterStore, Parameters, Result};
 use entry::Entries;
-use input::Input;
+use input::{Input, Source};
 
 /// What goes wrong inside a reader or writer, which does not know the name of its file.
 #[derive(Debug)]
@@ -87,14 +96,26 @@ pub enum Format {
     Hdf5,
     /// `.protobuf`: NNabla's protobuf message.
     Protobuf,
+    /// `.nntxt`, `.prototxt`: the same message as text.
+    Text,
+    /// `.nnp`: NNabla's archive.
+    Nnp,
+    /// `.npz`: NumPy's archive.
+    Npz,
     /// `.safetensors`.
     Safetensors,
 }
 
 impl Format {
     /// Every format with its extensions, the usual one first.
-    const EXTENSIONS: &[(Self, &[&str])] =
-        &[(Self::Hdf5, &["h5"]), (Self::Protobuf, &["protobuf"]), (Self::Safetensors, &["safetensors"])];
+    const EXTENSIONS: &[(Self, &[&str])] = &[
+        (Self::Hdf5, &["h5"]),
+        (Self::Protobuf, &["protobuf"]),
+        (Self::Text, &["nntxt", "prototxt"]),
+        (Self::Nnp, &["nnp"]),
+        (Self::Npz, &["npz"]),
+        (Self::Safetensors, &["safetensors"]),
+    ];
 
     /// The format that the extension of `path` stands for, in upper or lower case.
     ///
@@ -116,6 +137,17 @@ impl Format {
                     .collect::<Vec<_>>()
                     .join(", "),
             })
+    }
+
+    /// The usual extension of the format, without the dot.
+    #[must_use]
+    pub fn extension(self) -> &'static str {
+        Self::EXTENSIONS
+            .iter()
+            .find(|(format, _)| *format == self)
+            .and_then(|(_, extensions)| extensions.first())
+            .copied()
+            .unwrap_or_default()
     }
 
     /// The extensions that [`from_path`](Self::from_path) knows.
@@ -153,10 +185,7 @@ impl Checkpoint {
         let entries = match format {
             // The HDF5 crate opens files by name only.
             Format::Hdf5 => h5::read(path),
-            _ => std::fs::File::open(path)
-                .map_err(Fault::from)
-                .and_then(Input::new)
-                .and_then(|mut input| read(format, &mut input)),
+            _ => std::fs::File::open(path).map_err(Fault::from).and_then(|mut file| read(format, &mut file)),
         };
         let entries = entries.map_err(|fault| fault.into_error("read", &origin))?;
         Ok(Self { origin, entries, owned: true, options: SaveOptions::default() })
@@ -183,11 +212,9 @@ impl Checkpoint {
         }
     }
 
-    fn from_source(format: Format, source: impl Read + Seek) -> Result<Self> {
+    fn from_source(format: Format, mut source: impl Read + Seek) -> Result<Self> {
         let origin = "a stream".to_owned();
-        let entries = Input::new(source)
-            .and_then(|mut input| read(format, &mut input))
-            .map_err(|fault| fault.into_error("read", &origin))?;
+        let entries = read(format, &mut source).map_err(|fault| fault.into_error("read", &origin))?;
         Ok(Self { origin, entries, owned: true, options: SaveOptions::default() })
     }
 
@@ -223,11 +250,39 @@ impl Checkpoint {
         &self.origin
     }
 
+    /// What saving in `format` would lose: types that it does not have. [`save`](Self::save) keeps the numbers all the
+    /// same, and fails where it cannot.
+    #[must_use]
+    pub fn losses(&self, format: Format) -> Vec<String> {
+        if !matches!(format, Format::Protobuf | Format::Text) {
+            return Vec::new();
+        }
+        let others = self.entries().iter().filter(|entry| entry.tensor().dtype() != DType::F32);
+        others
+            .map(|entry| format!("the type of `{}`: {:?} becomes F32", entry.path(), entry.tensor().dtype()))
+            .collect()
+    }
+
+    /// The same parameters under other paths; rules are those of [`Load::rename`].
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if two parameters get the same path, or one gets a path that files cannot carry.
+    pub fn rename<P: AsRef<str>>(mut self, rules: &[(P, P)]) -> Result<Self> {
+        let rules: Vec<_> =
+            rules.iter().map(|(from, to)| (Pattern::new(from.as_ref()), Pattern::new(to.as_ref()))).collect();
+        let mut renamed = Entries::new();
+        for entry in self.entries.into_vec() {
+            renamed.push(entry.renamed(&rules)).map_err(|fault| fault.into_error("rename", &self.origin))?;
+        }
+        self.entries = renamed;
+        Ok(self)
+    }
+
     fn is_owned(&self) -> bool {
         self.owned
     }
 
-    /// Whether saving may round values that the format cannot hold: `.protobuf` has f32 only. Default: false, which
+    /// Whether saving may round values that the format cannot hold: `.protobuf` and its text form have f32 only. Default: false, which
     /// makes such a value an error.
     #[must_use]
     pub fn allow_rounding(mut self, allow: bool) -> Self {
@@ -249,7 +304,11 @@ impl Checkpoint {
             Format::Hdf5 => h5::write(temporary.path(), &self.entries),
             _ => {
                 let mut output = io::BufWriter::with_capacity(1 << 16, temporary.as_file_mut());
-                self.write(format, &mut output)?;
+                match format {
+                    Format::Nnp => nnp::write(&mut output, &self.entries, Some(path))?,
+                    Format::Npz => npz::write(&mut output, &self.entries)?,
+                    _ => self.write(format, &mut output)?,
+                }
                 Ok(output.flush()?)
             }
         })
@@ -278,27 +337,38 @@ impl Checkpoint {
 
     fn write(&self, format: Format, output: &mut dyn Write) -> Outcome<()> {
         match format {
-            Format::Hdf5 => {
+            Format::Protobuf => protobuf::write(output, &self.entries, self.options),
+            Format::Text => text::write(output, &self.entries, self.options),
+            Format::Safetensors => safetensors::write(output, &self.entries),
+            // What is written at several places needs a file.
+            Format::Hdf5 | Format::Nnp | Format::Npz => {
                 let mut spool = tempfile::NamedTempFile::new()?;
-                h5::write(spool.path(), &self.entries)?;
+                match format {
+                    Format::Hdf5 => h5::write(spool.path(), &self.entries)?,
+                    Format::Nnp => nnp::write(spool.as_file_mut(), &self.entries, None)?,
+                    _ => npz::write(spool.as_file_mut(), &self.entries)?,
+                }
+                spool.rewind()?;
                 io::copy(spool.as_file_mut(), output)?;
                 Ok(())
             }
-            Format::Protobuf => protobuf::write(output, &self.entries, self.options),
-            Format::Safetensors => safetensors::write(output, &self.entries),
         }
     }
 }
 
-fn read(format: Format, input: &mut Input<'_>) -> Outcome<Entries> {
+fn read(format: Format, source: &mut dyn Source) -> Outcome<Entries> {
+    let length = input::length(source)?;
     match format {
         Format::Hdf5 => {
             let mut spool = tempfile::NamedTempFile::new()?;
-            io::copy(input, spool.as_file_mut())?;
+            io::copy(source, spool.as_file_mut())?;
             h5::read(spool.path())
         }
-        Format::Protobuf => protobuf::read(input),
-        Format::Safetensors => safetensors::read(input),
+        Format::Nnp => nnp::read(source),
+        Format::Npz => npz::read(source),
+        Format::Protobuf => protobuf::read(&mut Input::new(source, length)),
+        Format::Text => text::read(&mut Input::new(source, length)),
+        Format::Safetensors => safetensors::read(&mut Input::new(source, length)),
     }
 }
 

@@ -144,6 +144,30 @@ fn vector<T: Pod>(input: &mut Input<'_>, count: usize, big_endian: bool) -> Outc
     Ok(values)
 }
 
+/// bf16 as f32 with the same numbers, down to the payloads of NaNs; other types as they are.
+pub(super) fn widened(tensor: &Tensor) -> Outcome<Tensor> {
+    if tensor.dtype() != DType::BF16 {
+        return Ok(tensor.clone());
+    }
+    let wide = with_bytes(tensor, |bytes| {
+        let bits = bytes.chunks_exact(2).map(|pair| u32::from_le_bytes([0, 0, pair[0], pair[1]]));
+        Ok(bits.map(f32::from_bits).collect::<Vec<_>>())
+    })?;
+    Ok(Tensor::from_vec(wide, tensor.dims(), &Device::Cpu)?)
+}
+
+/// The inverse of [`widened`]; values that it cannot have made stay f32.
+pub(super) fn narrow_bf16(var: Var) -> Outcome<Var> {
+    let narrow = with_bytes(var.as_tensor(), |bytes| {
+        let narrow = |quad: &[u8]| (quad[..2] == [0, 0]).then(|| bf16::from_le_bytes([quad[2], quad[3]]));
+        Ok(bytes.chunks_exact(4).map(narrow).collect::<Option<Vec<_>>>())
+    })?;
+    match narrow {
+        Some(narrow) => variable(narrow, var.dims()),
+        None => Ok(var),
+    }
+}
+
 /// Shows `f` the elements of `tensor` in row-major order as little-endian bytes.
 pub(super) fn with_bytes<R>(tensor: &Tensor, f: impl FnOnce(&[u8]) -> Outcome<R>) -> Outcome<R> {
     with_storage(tensor, |storage, start, count| {

@@ -33,6 +33,7 @@ pub(crate) trait Float:
     /// To the nearest integer, halves away from zero.
     fn round(self) -> Self;
     fn ln_1p(self) -> Self;
+    fn sqrt(self) -> Self;
     fn tanh(self) -> Self;
     /// The larger of the two; the other one if one is NaN.
     fn max(self, other: Self) -> Self;
@@ -79,6 +80,9 @@ macro_rules! float {
             }
             fn ln_1p(self) -> Self {
                 self.ln_1p()
+            }
+            fn sqrt(self) -> Self {
+                self.sqrt()
             }
             fn tanh(self) -> Self {
                 self.tanh()

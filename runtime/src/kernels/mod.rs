@@ -14,6 +14,7 @@ pub(crate) mod lstm;
 mod parallel;
 mod pooling;
 mod softmax;
+mod update;
 mod window;
 
 pub(crate) use channels::{Channels, channel_sums};
@@ -27,4 +28,5 @@ pub(crate) use softmax::{
     Lanes, cross_entropy, cross_entropy_gradient, log_softmax, log_softmax_gradient, softmax,
     softmax_gradient,
 };
+pub(crate) use update::{all_finite, sum_of_squares, update};
 pub(crate) use window::Window;

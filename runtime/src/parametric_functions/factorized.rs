@@ -165,10 +165,10 @@ pub fn svd_convolution(
     let [u_init, v_init] = factors(["U", "V"], || {
         let init =
             uv_init.unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, kernel)).with_rng(&rng);
-        let w = initial_value("UV", &[&[outmaps, inmaps], &kernel[..]].concat(), &init)?;
+        let w = initial_value("UV", &[&[outmaps, inmaps], kernel].concat(), &init)?;
         let (u, v) = functions::svd_factors_by_map(&w.reshape((outmaps, inmaps, taps))?, r)?;
         Ok([
-            u.reshape([&[inmaps * r], &kernel[..]].concat())?,
+            u.reshape([&[inmaps * r], kernel].concat())?,
             v.reshape([&[outmaps, inmaps * r], &ones[..]].concat())?,
         ])
     })?;
@@ -270,20 +270,19 @@ pub fn cpd3_convolution(
     let [i_init, o_init, k_init] = factors(["I", "O", "K"], || {
         let init =
             oik_init.unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, kernel)).with_rng(&rng);
-        let w = initial_value("OIK", &[&[outmaps, inmaps], &kernel[..]].concat(), &init)?;
+        let w = initial_value("OIK", &[&[outmaps, inmaps], kernel].concat(), &init)?;
         let options = Cpd3Options { r, max_iter, stopping_criterion, lambda_reg };
         let start = rng.unwrap_or_else(|| Rng::new(313));
         let [o, i, k] = functions::cpd3_factors(&w.flatten_from(2)?, &options, &start)?;
         Ok([
             i.t()?.reshape([&[r, inmaps], &ones[..]].concat())?,
             o.reshape([&[outmaps, r], &ones[..]].concat())?,
-            k.t()?.reshape([&[r], &kernel[..]].concat())?,
+            k.t()?.reshape([&[r], kernel].concat())?,
         ])
     })?;
     let (i, o, k) = (param!(I)?, param!(O)?, param!(K)?.unsqueeze(1)?);
     let h = functions::convolution(inp, &i, None, &ConvGeometry::pointwise(inp.dims(), base_axis)?)?;
-    let depthwise =
-        ConvGeometry::depthwise(h.dims(), &kernel[..].into(), &pad, &stride, &dilation, base_axis)?;
+    let depthwise = ConvGeometry::depthwise(h.dims(), &kernel.into(), &pad, &stride, &dilation, base_axis)?;
     let h = functions::convolution(&h, &k, None, &depthwise)?;
     let pointwise = ConvGeometry::pointwise(h.dims(), base_axis)?;
     functions::convolution(&h, &o, param!(b)?.as_ref(), &pointwise)

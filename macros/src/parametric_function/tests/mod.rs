@@ -8,8 +8,8 @@ use super::expand;
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 /// The expansion, as rustfmt would print it.
-fn printed(args: TokenStream, item: TokenStream) -> Result<String, syn::Error> {
-    Ok(prettyplease::unparse(&syn::parse2(expand(args, &item))?))
+fn printed(args: TokenStream, item: &TokenStream) -> Result<String, syn::Error> {
+    Ok(prettyplease::unparse(&syn::parse2(expand(args, item))?))
 }
 
 /// The messages of the `compile_error!`s in an expansion; where they point, the ui tests record.
@@ -79,7 +79,7 @@ fn layer() -> (TokenStream, TokenStream) {
 #[test]
 fn expansion_is_as_recorded() -> Outcome {
     let (args, item) = layer();
-    let got = printed(args, item)?;
+    let got = printed(args, &item)?;
     if std::env::var_os("UPDATE").is_some() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/parametric_function/tests/convolution.expanded");
         std::fs::write(path, &got)?;
@@ -91,7 +91,7 @@ fn expansion_is_as_recorded() -> Outcome {
 #[test]
 fn expansion_stays_small() -> Outcome {
     let (args, item) = layer();
-    assert!(printed(args, item)?.lines().count() < 300);
+    assert!(printed(args, &item)?.lines().count() < 300);
     Ok(())
 }
 
@@ -99,7 +99,7 @@ fn expansion_stays_small() -> Outcome {
 fn a_plain_function_becomes_a_builder() -> Outcome {
     let got = printed(
         quote!(),
-        quote!(
+        &quote!(
             fn pool(inp: &Tensor) -> Result<Tensor> {
                 Ok(inp.clone())
             }
@@ -114,7 +114,7 @@ fn a_plain_function_becomes_a_builder() -> Outcome {
 #[test]
 fn documentation_stands_once() -> Outcome {
     let (args, item) = layer();
-    let got = printed(args, item)?;
+    let got = printed(args, &item)?;
     assert_eq!(got.matches("/// Convolution.").count(), 1);
     assert_eq!(got.matches("/// More.").count(), 1);
     Ok(())
@@ -132,7 +132,7 @@ fn the_structure_is_named_after_the_function() -> Outcome {
         ("r#self_", "Self_"),
     ] {
         let item = format!("fn {function}() -> Result<()> {{ Ok(()) }}").parse()?;
-        let got = printed(quote!(), item)?;
+        let got = printed(quote!(), &item)?;
         // `Self` is a word of the language.
         let structure = if structure == "Self_" { "LayerSelf" } else { structure };
         assert!(got.contains(&format!("struct {structure} {{")), "{function}:\n{got}");

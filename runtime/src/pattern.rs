@@ -1,25 +1,25 @@
 //! Patterns of paths: `*` and `?` within a part, `**` for any number of parts.
 
 #[derive(Clone, Debug)]
-pub(super) struct Pattern(String);
+pub(crate) struct Pattern(String);
 
 impl Pattern {
-    pub(super) fn new(pattern: &str) -> Self {
+    pub(crate) fn new(pattern: &str) -> Self {
         Self(pattern.to_owned())
     }
 
-    pub(super) fn matches(&self, path: &str) -> bool {
+    pub(crate) fn matches(&self, path: &str) -> bool {
         self.captures(path).is_some()
     }
 
     /// What the wildcards stand for, in order, if the pattern matches `path`.
-    pub(super) fn captures<'p>(&self, path: &'p str) -> Option<Vec<&'p str>> {
+    pub(crate) fn captures<'p>(&self, path: &'p str) -> Option<Vec<&'p str>> {
         let mut captures = Vec::new();
         matched(&self.0, path, &mut captures).then_some(captures)
     }
 
     /// The pattern with its wildcards filled; those for which nothing is left become empty.
-    pub(super) fn filled(&self, captures: &[&str]) -> String {
+    pub(crate) fn filled(&self, captures: &[&str]) -> String {
         let (mut filled, mut rest, mut captures) = (String::new(), self.0.as_str(), captures.iter());
         while let Some(start) = rest.find(['*', '?']) {
             filled.push_str(&rest[..start]);

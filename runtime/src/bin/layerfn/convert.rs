@@ -1,0 +1,47 @@
+//! `layerfn convert` and `layerfn rename`.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use layerfn::checkpoint::{Checkpoint, Format};
+
+use crate::Outcome;
+
+pub(crate) fn run(input: &Path, output: &Path, allow_loss: bool) -> Outcome {
+    let format = Format::from_path(output)?;
+    let checkpoint = Checkpoint::open(input)?;
+    let losses = checkpoint.losses(format);
+    if !losses.is_empty() && !allow_loss {
+        let lines: String = losses.iter().map(|loss| format!("\n  {loss}")).collect();
+        return Err(format!(
+            "nothing was written; .{} would lose:{lines}\npass --allow-loss to go on",
+            format.extension()
+        )
+        .into());
+    }
+    for loss in losses {
+        eprintln!("layerfn: lost: {loss}");
+    }
+    if Format::from_path(input)? == Format::Nnp && format != Format::Nnp {
+        eprintln!(
+            "layerfn: the network of {} is left behind; only parameters are converted",
+            input.display()
+        );
+    }
+    checkpoint.allow_rounding(allow_loss).save(output)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn rename(input: &Path, output: &Path, rules: &[(String, String)]) -> Outcome {
+    Format::from_path(output)?;
+    Checkpoint::open(input)?.rename(rules)?.save(output)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Parses `FROM=TO`.
+pub(crate) fn rule(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((from, to)) if !from.is_empty() && !to.is_empty() => Ok((from.to_owned(), to.to_owned())),
+        _ => Err("a rule reads FROM=TO, as in `old/**=new/**`".to_owned()),
+    }
+}

@@ -1,0 +1,76 @@
+//! `layerfn diff`.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use candle_core::DType;
+use layerfn::checkpoint::{Checkpoint, Entry};
+
+use crate::Outcome;
+
+pub(crate) fn run(left: &Path, right: &Path, tolerance: f64, types: bool, output: &mut Vec<u8>) -> Outcome {
+    let (left, right) = (Checkpoint::open(left)?, Checkpoint::open(right)?);
+    let mut differences = Vec::new();
+    let others: HashMap<&str, &Entry> = right.entries().iter().map(|entry| (entry.path(), entry)).collect();
+    let mut common = Vec::new();
+    for entry in left.entries() {
+        match others.get(entry.path()) {
+            Some(other) => {
+                common.push(entry.path());
+                compare(entry, other, tolerance, types, &mut differences)?;
+            }
+            None => differences.push(format!("- {} {:?}", entry.path(), entry.tensor().dims())),
+        }
+    }
+    let known: HashMap<&str, ()> = common.iter().map(|path| (*path, ())).collect();
+    let both = right.entries().iter().filter(|entry| known.contains_key(entry.path()));
+    if both.map(Entry::path).ne(common.iter().copied()) {
+        differences.push("~ the order of the parameters differs".to_owned());
+    }
+    for entry in right.entries().iter().filter(|entry| !known.contains_key(entry.path())) {
+        differences.push(format!("+ {} {:?}", entry.path(), entry.tensor().dims()));
+    }
+    for difference in &differences {
+        writeln!(output, "{difference}")?;
+    }
+    Ok(if differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn compare(
+    left: &Entry,
+    right: &Entry,
+    tolerance: f64,
+    types: bool,
+    found: &mut Vec<String>,
+) -> Result<(), candle_core::Error> {
+    let (path, a, b) = (left.path(), left.tensor(), right.tensor());
+    if left.need_grad() != right.need_grad() && left.need_grad().is_some() && right.need_grad().is_some() {
+        found.push(format!("~ {path}: need_grad differs"));
+    }
+    if types && a.dtype() != b.dtype() {
+        found.push(format!("~ {path}: type {} and {}", a.dtype().as_str(), b.dtype().as_str()));
+    }
+    if a.dims() != b.dims() {
+        found.push(format!("~ {path}: shape {:?} and {:?}", a.dims(), b.dims()));
+        return Ok(());
+    }
+    let values = |tensor: &candle_core::Tensor| tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
+    let (mut count, mut largest) = (0_usize, 0_f64);
+    for (x, y) in values(a)?.into_iter().zip(values(b)?) {
+        // Equal infinities have no difference, and any NaN equals any other.
+        if x == y || (x.is_nan() && y.is_nan()) {
+            continue;
+        }
+        let difference = (x - y).abs();
+        if difference.is_nan() || difference > tolerance {
+            count += 1;
+            largest = if difference.is_nan() { f64::INFINITY } else { largest.max(difference) };
+        }
+    }
+    if count > 0 {
+        found.push(format!("~ {path}: {count} of {} values differ, by {largest:e} at most", a.elem_count()));
+    }
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! `layerfn layers`.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use layerfn::{LAYERS, LayerInfo};
+
+use crate::{Outcome, table};
+
+pub(crate) fn run(names: &[String], json: bool, output: &mut Vec<u8>) -> Outcome {
+    let mut chosen: Vec<&LayerInfo> = Vec::new();
+    for name in names {
+        let found = LAYERS.iter().find(|layer| layer.name == name);
+        chosen.push(found.ok_or_else(|| format!("no layer `{name}`; `layerfn layers` lists them"))?);
+    }
+    if names.is_empty() {
+        chosen = LAYERS.to_vec();
+    }
+    if json {
+        let layers: Vec<_> = chosen.into_iter().map(described).collect();
+        writeln!(output, "{:#}", serde_json::Value::from(layers))?;
+    } else if names.is_empty() {
+        let row = |layer: &&LayerInfo| vec![layer.name.to_owned(), first_line(layer.doc)];
+        table(&chosen.iter().map(row).collect::<Vec<_>>(), output)?;
+    } else {
+        for (index, layer) in chosen.into_iter().enumerate() {
+            if index > 0 {
+                writeln!(output)?;
+            }
+            show(layer, output)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn first_line(doc: &str) -> String {
+    doc.trim().lines().next().unwrap_or_default().to_owned()
+}
+
+fn show(layer: &LayerInfo, output: &mut Vec<u8>) -> std::io::Result<()> {
+    writeln!(output, "{}: {}\n", layer.name, layer.doc.trim())?;
+    let mut rows = vec![["argument", "type", "default", "description"].map(str::to_owned).to_vec()];
+    rows.extend(layer.arguments.iter().map(|argument| {
+        let default = argument.default.unwrap_or("required");
+        vec![argument.name.to_owned(), argument.ty.to_owned(), default.to_owned(), first_line(argument.doc)]
+    }));
+    table(&rows, output)?;
+    if layer.parameters.is_empty() {
+        return Ok(());
+    }
+    writeln!(output)?;
+    let heads = ["parameter", "shape", "need_grad", "initial value", "description"];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
+    rows.extend(layer.parameters.iter().map(|parameter| {
+        let path = match layer.scope {
+            "" => parameter.name.to_owned(),
+            scope => format!("{scope}/{}", parameter.name),
+        };
+        let need_grad = parameter.need_grad.to_string();
+        let condition = parameter.when.map_or_else(String::new, |when| format!(" (if {when})"));
+        let doc = format!("{}{condition}", first_line(parameter.doc));
+        vec![path, parameter.shape.to_owned(), need_grad, parameter.initial.to_owned(), doc]
+    }));
+    table(&rows, output)
+}
+
+fn described(layer: &LayerInfo) -> serde_json::Value {
+    let arguments = layer.arguments.iter().map(|argument| {
+        serde_json::json!({
+            "name": argument.name, "type": argument.ty, "default": argument.default, "description": argument.doc.trim(),
+        })
+    });
+    let parameters = layer.parameters.iter().map(|parameter| {
+        serde_json::json!({
+            "name": parameter.name, "shape": parameter.shape, "need_grad": parameter.need_grad,
+            "initial": parameter.initial, "when": parameter.when, "description": parameter.doc.trim(),
+        })
+    });
+    serde_json::json!({
+        "name": layer.name, "scope": layer.scope, "description": layer.doc.trim(),
+        "arguments": arguments.collect::<Vec<_>>(), "parameters": parameters.collect::<Vec<_>>(),
+    })
+}

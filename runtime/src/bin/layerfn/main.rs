@@ -1,0 +1,138 @@
+//! `layerfn`: looks at checkpoints, converts and compares them, and lists the layers.
+//!
+//! Exit code: 0 if all went well, 1 if `diff` found differences, 2 if something is wrong.
+
+mod convert;
+mod diff;
+mod inspect;
+mod layers;
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// Looks at checkpoints, converts and compares them, and lists the layers.
+///
+/// The extension of a file says its format: .h5 .protobuf .nntxt .prototxt .nnp .npz .safetensors
+#[derive(Parser)]
+#[command(
+    name = "layerfn",
+    version,
+    after_help = "Exit code: 0 if all went well, 1 if `diff` found differences, 2 if something is wrong."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show the parameters of a file: shape, type, need_grad, statistics and a histogram
+    Inspect {
+        /// The checkpoint
+        file: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a checkpoint in another format
+    Convert {
+        /// The checkpoint to read
+        input: PathBuf,
+        /// The checkpoint to write
+        output: PathBuf,
+        /// Go on where the format cannot keep a type or has to round a value
+        #[arg(long)]
+        allow_loss: bool,
+    },
+    /// Compare two checkpoints: parameters, shapes, types, flags and values
+    Diff {
+        /// One checkpoint
+        left: PathBuf,
+        /// The other
+        right: PathBuf,
+        /// Largest difference of two values that counts as none
+        #[arg(long, default_value_t = 0.0)]
+        tolerance: f64,
+        /// Compare types too: the formats of NNabla's protobuf know f32 only
+        #[arg(long)]
+        types: bool,
+    },
+    /// Write a checkpoint with other paths
+    Rename {
+        /// The checkpoint to read
+        input: PathBuf,
+        /// The checkpoint to write
+        output: PathBuf,
+        /// A rule; `*` and `?` stand for characters of one part, `**` for any parts; the first that matches counts
+        #[arg(long = "rule", value_name = "FROM=TO", required = true, value_parser = convert::rule)]
+        rules: Vec<(String, String)>,
+    },
+    /// List the layers, or show the arguments and parameters of some
+    Layers {
+        /// Layers to show
+        names: Vec<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+/// What ends the program, with an exit code of its own.
+type Outcome = Result<ExitCode, Box<dyn Error>>;
+
+fn main() -> ExitCode {
+    let mut output = Vec::new();
+    let outcome = run(Arguments::parse().command, &mut output);
+    // A reader that has seen enough, as `head` does, is no error.
+    let written = io::stdout().write_all(&output).and_then(|()| io::stdout().flush());
+    if written.is_err_and(|error| error.kind() != io::ErrorKind::BrokenPipe) {
+        return ExitCode::from(2);
+    }
+    outcome.unwrap_or_else(|error| {
+        eprintln!("layerfn: {error}");
+        ExitCode::from(2)
+    })
+}
+
+fn run(command: Command, output: &mut Vec<u8>) -> Outcome {
+    match command {
+        Command::Inspect { file, json } => inspect::run(&file, json, output),
+        Command::Convert { input, output, allow_loss } => convert::run(&input, &output, allow_loss),
+        Command::Diff { left, right, tolerance, types } => diff::run(&left, &right, tolerance, types, output),
+        Command::Rename { input, output, rules } => convert::rename(&input, &output, &rules),
+        Command::Layers { names, json } => layers::run(&names, json, output),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "layerfn", output);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man => {
+            clap_mangen::Man::new(Arguments::command()).render(output)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Columns that line up; all but the first are as wide as their widest cell.
+fn table(rows: &[Vec<String>], output: &mut Vec<u8>) -> io::Result<()> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}"));
+        writeln!(output, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    }
+    Ok(())
+}

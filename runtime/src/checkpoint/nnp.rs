@@ -1,0 +1,65 @@
+//! NNabla's `.nnp`: a zip file with a network definition and the parameters beside it.
+//!
+//! Members are known by their extensions: `.h5` and `.protobuf` hold parameters, `.nntxt` and `.prototxt` may. No
+//! name of a member ever becomes the name of a file.
+
+use std::io::{self, Seek, Write};
+use std::path::Path;
+
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipArchive, ZipWriter};
+
+use super::archive::for_each;
+use super::entry::Entries;
+use super::input::Source;
+use super::{Format, Outcome, h5, protobuf, text};
+
+const PARAMETERS: &str = "parameter.h5";
+
+pub(super) fn read(source: &mut dyn Source) -> Outcome<Entries> {
+    let mut entries = Entries::new();
+    for_each(source, |name, _, input| {
+        let found = match Format::from_path(name) {
+            Ok(Format::Hdf5) => {
+                let mut spool = tempfile::NamedTempFile::new()?;
+                io::copy(input, spool.as_file_mut())?;
+                h5::read(spool.path())?
+            }
+            Ok(Format::Protobuf) => protobuf::read(input)?,
+            Ok(Format::Text) => text::read(input)?,
+            _ => return Ok(()),
+        };
+        input.finish()?;
+        // As in NNabla, a later member has the last word.
+        found.into_vec().into_iter().try_for_each(|entry| entries.put(entry))
+    })?;
+    Ok(entries)
+}
+
+/// Writes the parameters, with the other members of `old`: a network that was trained further keeps its definition.
+pub(super) fn write(output: impl Write + Seek, entries: &Entries, old: Option<&Path>) -> Outcome<()> {
+    let mut archive = ZipWriter::new(output);
+    let options = || SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+    // What is no archive has nothing to keep.
+    let kept = old.and_then(|old| ZipArchive::new(io::BufReader::new(std::fs::File::open(old).ok()?)).ok());
+    if let Some(mut kept) = kept {
+        for index in 0..kept.len() {
+            let member = kept.by_index_raw(index)?;
+            let name = member.name()?.into_owned();
+            if !matches!(Format::from_path(&name), Ok(Format::Hdf5 | Format::Protobuf)) {
+                archive.raw_copy_file(member)?;
+            }
+        }
+    } else {
+        archive.start_file("nnp_version.txt", options())?;
+        archive.write_all(b"0.1\n")?;
+        archive.start_file("network.nntxt", options())?;
+    }
+    let mut spool = tempfile::NamedTempFile::new()?;
+    h5::write(spool.path(), entries)?;
+    let large = spool.as_file().metadata()?.len() > 0xf000_0000;
+    archive.start_file(PARAMETERS, options().large_file(large))?;
+    io::copy(spool.as_file_mut(), &mut archive)?;
+    archive.finish()?.flush()?;
+    Ok(())
+}

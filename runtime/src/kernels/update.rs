@@ -1,0 +1,120 @@
+//! One step of a solver over the elements of a parameter.
+
+use rayon::prelude::*;
+
+use super::Float;
+use super::parallel::worthwhile;
+
+/// Elements per piece of work.
+const CHUNK: usize = 1 << 14;
+
+/// Partial results side by side, so that the compiler can keep them in one register.
+const LANES: usize = 16;
+
+/// `(w, states) = f(w, g, states)` for each element, in place.
+pub(crate) fn update<T: Float, const N: usize>(
+    w: &mut [T],
+    g: &[T],
+    states: [&mut [T]; N],
+    f: impl Fn(T, T, [T; N]) -> (T, [T; N]) + Sync,
+) {
+    if !worthwhile(w.len()) {
+        return run(w, g, states, &f);
+    }
+    let mut rest = states.map(|state| state.chunks_mut(CHUNK));
+    let pieces: Vec<_> = w
+        .chunks_mut(CHUNK)
+        .zip(g.chunks(CHUNK))
+        .map(|(w, g)| (w, g, rest.each_mut().map(|chunks| chunks.next().unwrap_or_default())))
+        .collect();
+    pieces.into_par_iter().for_each(|(w, g, states)| run(w, g, states, &f));
+}
+
+fn run<T: Float, const N: usize>(
+    w: &mut [T],
+    g: &[T],
+    states: [&mut [T]; N],
+    f: &impl Fn(T, T, [T; N]) -> (T, [T; N]),
+) {
+    // Slices of one length: no bounds check is left in the loop.
+    let n = w.len();
+    let (g, mut states) = (&g[..n], states.map(|state| &mut state[..n]));
+    for i in 0..n {
+        let values = states.each_ref().map(|state| state[i]);
+        let (value, values) = f(w[i], g[i], values);
+        w[i] = value;
+        for (state, value) in states.iter_mut().zip(values) {
+            state[i] = value;
+        }
+    }
+}
+
+/// Whether no element is infinite or NaN.
+pub(crate) fn all_finite<T: Float>(values: &[T]) -> bool {
+    let finite = |values: &[T]| {
+        // 0 · x is 0 for every finite x and NaN for the others.
+        let mut lanes = [T::ZERO; LANES];
+        let (whole, rest) = values.as_chunks::<LANES>();
+        for values in whole {
+            for (lane, &value) in lanes.iter_mut().zip(values) {
+                *lane += value * T::ZERO;
+            }
+        }
+        lanes.iter().chain(rest).all(|&value| !(value * T::ZERO).is_nan())
+    };
+    if worthwhile(values.len()) { values.par_chunks(CHUNK).all(finite) } else { finite(values) }
+}
+
+/// `Σ min(max(x, −limit), limit)²`, in an order that follows from the length alone.
+pub(crate) fn sum_of_squares<T: Float>(values: &[T], limit: f64) -> f64 {
+    let sum = |values: &[T]| {
+        let mut lanes = [0.0; LANES];
+        for values in values.chunks(LANES) {
+            for (lane, &value) in lanes.iter_mut().zip(values) {
+                let value = value.wide().clamp(-limit, limit);
+                *lane += value * value;
+            }
+        }
+        lanes.iter().sum::<f64>()
+    };
+    let sums: Vec<f64> = if worthwhile(values.len()) {
+        values.par_chunks(CHUNK).map(sum).collect()
+    } else {
+        values.chunks(CHUNK).map(sum).collect()
+    };
+    sums.iter().sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CHUNK, all_finite, sum_of_squares, update};
+
+    #[test]
+    fn every_element_is_updated_once() {
+        for n in [0, 1, CHUNK, 3 * CHUNK + 5] {
+            let (mut w, g, mut m) = (vec![1f32; n], vec![2f32; n], vec![3f32; n]);
+            update(&mut w, &g, [&mut m], |w, g, [m]| (w + g + m, [m + g]));
+            assert!(w.iter().all(|&w| w == 6.0) && m.iter().all(|&m| m == 5.0), "{n}");
+        }
+    }
+
+    #[test]
+    fn one_bad_element_is_found_anywhere() {
+        for (n, at) in [(1, 0), (17, 16), (40, 3), (3 * CHUNK + 5, 2 * CHUNK), (3 * CHUNK + 5, 3 * CHUNK + 4)]
+        {
+            let mut values = vec![f32::MAX; n];
+            assert!(all_finite(&values));
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                values[at] = bad;
+                assert!(!all_finite(&values), "{n} {at} {bad}");
+            }
+        }
+    }
+
+    #[test]
+    fn squares_are_summed_after_the_limit() {
+        let values = vec![-2f32; 2 * CHUNK + 3];
+        assert_eq!(sum_of_squares(&values, f64::INFINITY), 4.0 * values.len() as f64);
+        assert_eq!(sum_of_squares(&values, 1.0), values.len() as f64);
+    }
+}

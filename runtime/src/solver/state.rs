@@ -1,0 +1,265 @@
+//! The state of one parameter, and one step of it.
+
+use std::cell::{Cell, RefCell};
+
+use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Storage, Tensor, Var};
+
+use super::number::Composed;
+use super::{Change, Rule, computed_in};
+use crate::kernels::{self, Float};
+use crate::{Error, Parameters, Result};
+
+/// The numbers that a rule keeps for the elements of a parameter, and how many steps there were.
+#[derive(Debug)]
+pub(super) struct State {
+    t: u32,
+    values: Values,
+}
+
+#[derive(Debug)]
+enum Values {
+    /// All zeros; no memory is taken before the first step.
+    Zeros(usize),
+    F32(Vec<Vec<f32>>),
+    F64(Vec<Vec<f64>>),
+    /// For devices and types without a kernel.
+    Tensors(Vec<Tensor>),
+}
+
+impl State {
+    pub(super) fn new(n: usize) -> Self {
+        Self { t: 0, values: Values::Zeros(n) }
+    }
+
+    pub(super) fn steps(&self) -> u32 {
+        self.t
+    }
+
+    /// Updates `var` and the state.
+    pub(super) fn step<R: Rule<N>, const N: usize>(
+        &mut self,
+        rule: &R,
+        rates: R::Rates,
+        change: Change,
+        var: &Var,
+        gradient: &Tensor,
+    ) -> Result<()> {
+        self.values.allocate(var)?;
+        if let Values::Tensors(states) = &mut self.values {
+            composed(rule, rates, change, var, gradient, states)?;
+        } else {
+            let step =
+                Step { rule, rates, change, states: RefCell::new(&mut self.values), done: Cell::new(false) };
+            match var.inplace_op2(gradient, &step) {
+                // candle refuses a gradient that shares the variable's memory.
+                Err(_) if !step.done.get() => var.inplace_op2(&gradient.copy()?, &step)?,
+                result => result?,
+            }
+        }
+        self.t = self.t.saturating_add(1);
+        Ok(())
+    }
+
+    /// Copies, with their names; none before the first step.
+    pub(super) fn vars<const N: usize>(
+        &self,
+        names: &[&'static str; N],
+        var: &Var,
+    ) -> Result<Vec<(&'static str, Var)>> {
+        if self.t == 0 {
+            return Ok(Vec::new());
+        }
+        let tensors = match &self.values {
+            Values::Zeros(_) => Vec::new(),
+            Values::F32(values) => to_tensors(values, var)?,
+            Values::F64(values) => to_tensors(values, var)?,
+            Values::Tensors(tensors) => {
+                tensors.iter().map(Tensor::copy).collect::<candle_core::Result<_>>()?
+            }
+        };
+        let t = Tensor::from_slice(&[self.t], 1, &Device::Cpu)?;
+        let named = names.iter().copied().zip(tensors).chain([("t", t)]);
+        named.map(|(name, tensor)| Ok((name, Var::from_tensor(&tensor)?))).collect()
+    }
+
+    /// The state of the parameter `path` among `states`.
+    pub(super) fn restored<const N: usize>(
+        path: &str,
+        names: &[&'static str; N],
+        states: &Parameters,
+        var: &Var,
+    ) -> Result<Self> {
+        let find = |name: &str, dtype: DType, dims: &[usize]| {
+            let path = format!("{path}/{name}");
+            let Some(state) = states.get(&path) else {
+                return Err(Error::invalid("states", format!("must hold `{path}` too"), "none"));
+            };
+            let state = state.var();
+            // A file format may know no integers.
+            let fits = state.dims() == dims && (state.dtype() == dtype || name == "t");
+            if !fits {
+                let reason = format!("must hold `{path}` as {dtype:?} of shape {dims:?}");
+                return Err(Error::invalid("states", reason, (state.dtype(), state.dims())));
+            }
+            Ok(state.as_detached_tensor().to_dtype(dtype)?)
+        };
+        let t = find("t", DType::U32, &[1])?.to_vec1::<u32>()?[0];
+        let tensors = names.iter().map(|name| find(name, computed_in(var.dtype()), var.dims()));
+        let tensors = tensors.collect::<Result<Vec<_>>>()?;
+        let mut values = Values::Zeros(N);
+        values.allocate(var)?;
+        match &mut values {
+            Values::Zeros(_) => {}
+            Values::F32(values) => from_tensors(&tensors, values)?,
+            Values::F64(values) => from_tensors(&tensors, values)?,
+            Values::Tensors(values) => {
+                for (value, tensor) in values.iter_mut().zip(tensors) {
+                    *value = tensor.to_device(var.device())?.copy()?;
+                }
+            }
+        }
+        Ok(Self { t, values })
+    }
+}
+
+impl Values {
+    fn allocate(&mut self, var: &Var) -> Result<()> {
+        if let Self::Zeros(n) = *self {
+            let len = var.elem_count();
+            *self = match (var.dtype(), var.device()) {
+                (DType::F32, Device::Cpu) if var.is_contiguous() => Self::F32(vec![vec![0.0; len]; n]),
+                (DType::F64, Device::Cpu) if var.is_contiguous() => Self::F64(vec![vec![0.0; len]; n]),
+                (dtype, device) => {
+                    let zeros = || Tensor::zeros(var.dims(), computed_in(dtype), device);
+                    Self::Tensors((0..n).map(|_| zeros()).collect::<candle_core::Result<_>>()?)
+                }
+            };
+        }
+        Ok(())
+    }
+}
+
+fn to_tensors<T: candle_core::WithDType>(values: &[Vec<T>], var: &Var) -> candle_core::Result<Vec<Tensor>> {
+    values.iter().map(|values| Tensor::from_slice(values, var.dims(), &Device::Cpu)).collect()
+}
+
+fn from_tensors<T: candle_core::WithDType>(tensors: &[Tensor], values: &mut [Vec<T>]) -> Result<()> {
+    for (tensor, values) in tensors.iter().zip(values) {
+        *values = tensor.to_device(&Device::Cpu)?.flatten_all()?.to_vec1()?;
+    }
+    Ok(())
+}
+
+/// One step as candle's operation on the variable, whose storage is locked only while it runs.
+struct Step<'a, R: Rule<N>, const N: usize> {
+    rule: &'a R,
+    rates: R::Rates,
+    change: Change,
+    states: RefCell<&'a mut Values>,
+    done: Cell<bool>,
+}
+
+impl<R: Rule<N>, const N: usize> InplaceOp2 for Step<'_, R, N> {
+    fn name(&self) -> &'static str {
+        "solver"
+    }
+
+    fn cpu_fwd(
+        &self,
+        w: &mut CpuStorage,
+        w_layout: &Layout,
+        g: &CpuStorage,
+        g_layout: &Layout,
+    ) -> candle_core::Result<()> {
+        self.done.set(true);
+        match (w, g, &mut **self.states.borrow_mut()) {
+            (CpuStorage::F32(w), CpuStorage::F32(g), Values::F32(states)) => {
+                self.run(part_mut(w, w_layout)?, part(g, g_layout)?, states);
+            }
+            (CpuStorage::F64(w), CpuStorage::F64(g), Values::F64(states)) => {
+                self.run(part_mut(w, w_layout)?, part(g, g_layout)?, states);
+            }
+            _ => candle_core::bail!("the types of a parameter, its gradient and its state differ"),
+        }
+        Ok(())
+    }
+}
+
+impl<R: Rule<N>, const N: usize> Step<'_, R, N> {
+    fn run<T: Float>(&self, w: &mut [T], g: &[T], states: &mut [Vec<T>]) {
+        let (rule, rates, change) = (self.rule, self.rates, self.change);
+        let mut states = states.iter_mut();
+        let states = [(); N].map(|()| states.next().map(Vec::as_mut_slice).unwrap_or_default());
+        if change == Change::NONE {
+            kernels::update(w, g, states, |w, g, states| rule.step(rates, w, g, states));
+        } else {
+            kernels::update(w, g, states, |w, g, states| rule.step(rates, w, change.apply(&w, g), states));
+        }
+    }
+}
+
+/// The same step in operations of candle.
+fn composed<R: Rule<N>, const N: usize>(
+    rule: &R,
+    rates: R::Rates,
+    change: Change,
+    var: &Var,
+    gradient: &Tensor,
+    states: &mut [Tensor],
+) -> Result<()> {
+    let w = Composed(var.as_detached_tensor().to_dtype(computed_in(var.dtype())));
+    let mut before = states.iter().cloned();
+    let before = [(); N].map(|()| {
+        Composed(before.next().ok_or_else(|| candle_core::Error::msg("a solver has lost one of its states")))
+    });
+    let gradient = change.apply(&w, Composed(Ok(gradient.detach())));
+    let (w, after) = rule.step(rates, w, gradient, before);
+    let w = w.0?.to_dtype(var.dtype())?;
+    let after = after.into_iter().map(|state| state.0).collect::<candle_core::Result<Vec<_>>>()?;
+    var.set(&w).or_else(|_| var.set(&w.copy()?))?;
+    states.clone_from_slice(&after);
+    Ok(())
+}
+
+fn part<'a, T>(values: &'a [T], layout: &Layout) -> candle_core::Result<&'a [T]> {
+    let Some((start, end)) = layout.contiguous_offsets() else {
+        candle_core::bail!("a solver was given a gradient that is not contiguous")
+    };
+    values.get(start..end).ok_or_else(|| candle_core::Error::msg("a layout points outside its storage"))
+}
+
+fn part_mut<'a, T>(values: &'a mut [T], layout: &Layout) -> candle_core::Result<&'a mut [T]> {
+    let Some((start, end)) = layout.contiguous_offsets() else {
+        candle_core::bail!("a solver was given a variable that is not contiguous")
+    };
+    values.get_mut(start..end).ok_or_else(|| candle_core::Error::msg("a layout points outside its storage"))
+}
+
+/// Whether a gradient of type f32 or f64 has only finite elements.
+pub(super) fn all_finite(gradient: &Tensor) -> Result<bool> {
+    let (storage, layout) = gradient.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(CpuStorage::F32(values)) => return Ok(kernels::all_finite(part(values, layout)?)),
+        Storage::Cpu(CpuStorage::F64(values)) => return Ok(kernels::all_finite(part(values, layout)?)),
+        _ => drop(storage),
+    }
+    // 0 · x is 0 for every finite x and NaN for the others.
+    let zero = gradient.affine(0.0, 0.0)?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+    Ok(zero == 0.0)
+}
+
+/// The squared length of a gradient of type f32 or f64 whose elements are first moved into `[−limit, limit]`.
+pub(super) fn sum_of_squares(gradient: &Tensor, limit: f64) -> Result<f64> {
+    let (storage, layout) = gradient.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(CpuStorage::F32(values)) => {
+            return Ok(kernels::sum_of_squares(part(values, layout)?, limit));
+        }
+        Storage::Cpu(CpuStorage::F64(values)) => {
+            return Ok(kernels::sum_of_squares(part(values, layout)?, limit));
+        }
+        _ => drop(storage),
+    }
+    let limited = if limit.is_finite() { gradient.clamp(-limit, limit)? } else { gradient.clone() };
+    Ok(limited.to_dtype(DType::F64)?.sqr()?.sum_all()?.to_scalar()?)
+}

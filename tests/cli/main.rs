@@ -1,0 +1,134 @@
+//! The `layerfn` program: what it prints, what it writes, how it ends.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn layerfn(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_layerfn")).args(arguments).output().unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn fixture(name: &str) -> String {
+    let golden = std::env::var_os("LAYERFN_GOLDEN_DIR").map(PathBuf::from);
+    let golden = golden.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden"));
+    golden.join("checkpoints").join(name).display().to_string()
+}
+
+#[test]
+fn inspect_shows_each_parameter() {
+    let output = layerfn(&["inspect", &fixture("model.h5")]);
+    assert_eq!(code(&output), 0);
+    let shown = text(&output.stdout);
+    let line = shown.lines().find(|line| line.starts_with("net/features/stage1/conv1/conv/W ")).unwrap();
+    assert!(line.contains("[4, 3, 3, 3]  f32   true"), "{line}");
+    assert!(shown.lines().last().unwrap().starts_with("15 parameters, "), "{shown}");
+    let json = layerfn(&["inspect", "--json", &fixture("scalar.protobuf")]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["parameters"][0]["path"], "act/prelu/slope");
+    assert_eq!(json["parameters"][0]["shape"], serde_json::json!([]));
+    assert_eq!(json["parameters"][0]["min"], json["parameters"][0]["max"]);
+}
+
+#[test]
+fn convert_keeps_everything_or_refuses() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let source = fixture("model.h5");
+    for name in ["m.protobuf", "m.nntxt", "m.nnp", "m.npz", "m.safetensors", "m.h5"] {
+        let output = layerfn(&["convert", &source, &path(name)]);
+        assert_eq!((code(&output), text(&output.stderr)), (0, String::new()));
+        let output = layerfn(&["diff", "--types", &source, &path(name)]);
+        assert_eq!((code(&output), text(&output.stdout)), (0, String::new()), "{name}");
+    }
+    let state = fixture("state.h5");
+    let refused = layerfn(&["convert", &state, &path("state.protobuf")]);
+    assert_eq!(code(&refused), 2);
+    assert!(
+        text(&refused.stderr)
+            .starts_with("layerfn: nothing was written; .protobuf would lose:\n  the type of `")
+    );
+    assert!(!Path::new(&path("state.protobuf")).exists());
+    let allowed = layerfn(&["convert", "--allow-loss", &state, &path("state.protobuf")]);
+    assert_eq!(code(&allowed), 0);
+    assert!(text(&allowed.stderr).contains("I32 becomes F32"));
+    assert_eq!(code(&layerfn(&["diff", &state, &path("state.protobuf")])), 0);
+    assert_eq!(code(&layerfn(&["diff", "--types", &state, &path("state.protobuf")])), 1);
+}
+
+#[test]
+fn diff_says_what_differs() {
+    let folder = tempfile::tempdir().unwrap();
+    let renamed = folder.path().join("renamed.h5").display().to_string();
+    let source = fixture("model.h5");
+    let output = layerfn(&["rename", &source, &renamed, "--rule", "net/classifier/**=net/head/**"]);
+    assert_eq!((code(&output), text(&output.stderr)), (0, String::new()));
+    let output = layerfn(&["diff", &source, &renamed]);
+    assert_eq!(code(&output), 1);
+    let shown = text(&output.stdout);
+    assert!(
+        shown.contains("- net/classifier/affine/W [") && shown.contains("+ net/head/affine/b ["),
+        "{shown}"
+    );
+    let output = layerfn(&["diff", &source, &fixture("order.h5")]);
+    assert_eq!(code(&output), 1);
+}
+
+#[test]
+fn layers_come_from_their_declarations() {
+    let all = text(&layerfn(&["layers"]).stdout);
+    assert_eq!(all.lines().count(), layerfn::LAYERS.len());
+    let shown = text(&layerfn(&["layers", "convolution"]).stdout);
+    for expected in ["outmaps", "required", "conv/W", "need_grad"] {
+        assert!(shown.contains(expected), "{shown}");
+    }
+    let json: serde_json::Value = serde_json::from_slice(&layerfn(&["layers", "--json"]).stdout).unwrap();
+    assert_eq!(json.as_array().unwrap().len(), layerfn::LAYERS.len());
+    let unknown = layerfn(&["layers", "convolutoin"]);
+    assert_eq!(code(&unknown), 2);
+    assert!(text(&unknown.stderr).contains("no layer `convolutoin`"));
+}
+
+#[test]
+fn mistakes_end_with_2_and_a_line_on_stderr() {
+    for (arguments, expected) in [
+        (&["inspect", "no.h5"][..], "layerfn: cannot read `no.h5`: No such file or directory (os error 2)\n"),
+        (
+            &["convert", "no.h5", "out.txt"],
+            "layerfn: `out.txt` has none of the extensions of a checkpoint: \
+             .h5, .protobuf, .nntxt, .prototxt, .nnp, .npz, .safetensors\n",
+        ),
+    ] {
+        let output = layerfn(arguments);
+        assert_eq!((code(&output), text(&output.stderr).as_str()), (2, expected));
+        assert!(output.stdout.is_empty());
+    }
+    let usage = layerfn(&["rename", "a.h5", "b.h5", "--rule", "nothing"]);
+    assert_eq!(code(&usage), 2);
+    assert!(text(&usage.stderr).contains("a rule reads FROM=TO"));
+}
+
+#[test]
+fn completions_and_manual_are_printed() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        assert!(text(&layerfn(&["completions", shell]).stdout).contains("inspect"), "{shell}");
+    }
+    assert!(text(&layerfn(&["man"]).stdout).contains("layerfn\\-inspect"));
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_layerfn"))
+        .args(["inspect", &fixture("many.h5")])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(program.stdout.take());
+    assert_eq!(program.wait().unwrap().code(), Some(0));
+}

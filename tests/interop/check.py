@@ -1,0 +1,149 @@
+#!/usr/bin/env python3
+"""Whether NNabla, h5py, NumPy and safetensors agree with the `layerfn` program about files.
+
+Usage: check.py LAYERFN
+"""
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+LAYERFN = sys.argv[1] if len(sys.argv) > 1 else "target/release/layerfn"
+FIXTURES = Path(__file__).parent.parent / "golden" / "checkpoints"
+results = {"passed": 0, "failed": 0, "skipped": 0}
+
+
+def note(kind, what, why=""):
+    results[kind] += 1
+    print(f"{kind}: {what}{': ' if why else ''}{why}")
+
+
+def check(what, f):
+    try:
+        f()
+    except Exception as error:  # noqa: BLE001: every failure is a result
+        note("failed", what, f"{type(error).__name__}: {error}")
+    else:
+        note("passed", what)
+
+
+def optional(name):
+    try:
+        return __import__(name)
+    except ImportError:
+        note("skipped", f"everything with {name}", "it is not installed")
+        return None
+
+
+def layerfn(*arguments):
+    return subprocess.run([LAYERFN, *map(str, arguments)], check=True, capture_output=True, text=True).stdout
+
+
+def listed(file):
+    """(path, shape, need_grad) as layerfn sees them."""
+    return [(p["path"], tuple(p["shape"]), p["need_grad"]) for p in json.loads(layerfn("inspect", "--json", file))["parameters"]]
+
+
+def same(got, wanted, what):
+    if got != wanted:
+        raise AssertionError(f"{what}: {got!r} is not {wanted!r}")
+
+
+def bits(array):
+    return np.ascontiguousarray(array).tobytes()
+
+
+def main():
+    nnabla, h5py, st = optional("nnabla"), optional("h5py"), optional("safetensors.numpy")
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        sets = sorted(path.stem for path in FIXTURES.glob("*.h5"))
+        for name in sets:
+            source = FIXTURES / f"{name}.h5"
+            if nnabla:
+                for extension in ["h5", "protobuf", "nntxt", "nnp"]:
+                    check(f"nnabla reads {name}.{extension}", lambda: by_nnabla(nnabla, source, folder / f"{name}.{extension}"))
+            if h5py:
+                check(f"h5py reads {name}.h5", lambda: by_h5py(h5py, source, folder / f"again-{name}.h5"))
+            if st:
+                check(f"safetensors reads {name}", lambda: by_safetensors(h5py, source, folder / f"{name}.safetensors"))
+            check(f"numpy reads {name}.npz", lambda: by_numpy(source, folder / f"{name}.npz"))
+        if nnabla:
+            for extension in ["h5", "protobuf"]:
+                check(f"layerfn reads nnabla's {extension}", lambda: from_nnabla(nnabla, folder / f"own.{extension}"))
+        if st and h5py:
+            check("layerfn reads safetensors'", lambda: from_safetensors(folder / "own.safetensors"))
+    print("{passed} passed, {failed} failed, {skipped} skipped".format(**results))
+    return 1 if results["failed"] else 0
+
+
+def nnabla_parameters(nnabla, file):
+    nnabla.clear_parameters()
+    nnabla.load_parameters(str(file))
+    return nnabla.get_parameters(grad_only=False)
+
+
+def by_nnabla(nnabla, source, target):
+    layerfn("convert", source, target, "--allow-loss")
+    wanted = {path: (v.d.copy(), v.need_grad) for path, v in nnabla_parameters(nnabla, source).items()}
+    got = nnabla_parameters(nnabla, target)
+    same(list(got), list(wanted), "paths")
+    for path, (values, need_grad) in wanted.items():
+        same(got[path].need_grad, need_grad, path)
+        same(got[path].d.shape, values.shape, path)
+        same(bits(got[path].d.astype(np.float32)), bits(values.astype(np.float32)), path)
+
+
+def datasets(h5py, file):
+    found = []
+    with h5py.File(file, "r") as h5:
+        h5.visititems(lambda path, item: found.append((int(item.attrs["index"]), path, bool(item.attrs["need_grad"]), item[()])) if isinstance(item, h5py.Dataset) else None)
+    return sorted(found, key=lambda entry: entry[:2])
+
+
+def by_h5py(h5py, source, target):
+    layerfn("convert", source, target)
+    for got, wanted in zip(datasets(h5py, target), datasets(h5py, source), strict=True):
+        same(got[:3], wanted[:3], "index, path, need_grad")
+        same((got[3].dtype, got[3].shape, bits(got[3])), (wanted[3].dtype, wanted[3].shape, bits(wanted[3])), got[1])
+
+
+def by_safetensors(h5py, source, target):
+    from safetensors.numpy import load_file
+
+    layerfn("convert", source, target)
+    got = load_file(target)
+    for _, path, _, values in datasets(h5py, source):
+        same((got[path].dtype, got[path].shape, bits(got[path])), (values.dtype, values.shape, bits(values)), path)
+
+
+def by_numpy(source, target):
+    layerfn("convert", source, target)
+    with np.load(target) as got:
+        same([(path, got[path].shape) for path in got.files], [entry[:2] for entry in listed(source)], "paths and shapes")
+
+
+def from_nnabla(nnabla, file):
+    import nnabla.parametric_functions as PF
+
+    nnabla.clear_parameters()
+    x = nnabla.Variable((2, 3, 8, 8))
+    with nnabla.parameter_scope("net"):
+        PF.affine(PF.batch_normalization(PF.convolution(x, 4, (3, 3), name="c1")), 5)
+    nnabla.save_parameters(str(file))
+    wanted = [(path, v.shape, v.need_grad) for path, v in nnabla.get_parameters(grad_only=False).items()]
+    same(listed(file), wanted, "parameters")
+
+
+def from_safetensors(file):
+    from safetensors.numpy import save_file
+
+    save_file({"b": np.arange(3, dtype=np.float16), "a": np.zeros((), np.int64)}, file)
+    same(sorted(entry[:2] for entry in listed(file)), [("a", ()), ("b", (3,))], "parameters")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

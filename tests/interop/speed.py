@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""Times loading and saving a store of 400 MB, and the memory it takes, beside h5py and safetensors.
+
+Usage: speed.py SPEED_PROGRAM [FOLDER]
+SPEED_PROGRAM is made by `cargo build --release -p layerfn-tests --bin checkpoint_speed`.
+Each figure is the best of five runs in a process of its own; files are in the page cache.
+"""
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+PYTHON = r'''
+import resource, sys, time
+import numpy as np
+what, kind, file = sys.argv[1:]
+count, side = 100, 1000
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+if kind == "h5":
+    import h5py
+    def save(arrays):
+        with h5py.File(file, "w") as f:
+            for i, (k, v) in enumerate(arrays.items()):
+                d = f.create_dataset(k, data=v); d.attrs["index"] = i; d.attrs["need_grad"] = True
+    def load():
+        found = {}
+        with h5py.File(file, "r") as f:
+            f.visititems(lambda k, d: found.__setitem__(k, d[...]) if isinstance(d, h5py.Dataset) else None)
+        return found
+else:
+    from safetensors.numpy import load_file, save_file
+    save = lambda arrays: save_file(arrays, file)
+    load = lambda: load_file(file)
+if what == "save":
+    arrays = {f"s{i}/W": np.full((side, side), i, np.float32) for i in range(count)}
+    before = peak(); start = time.perf_counter(); save(arrays)
+else:
+    before = peak(); start = time.perf_counter(); arrays = load()
+print(time.perf_counter() - start, peak() - before)
+'''
+
+
+def best(command):
+    runs = [subprocess.run(command, check=True, capture_output=True, text=True).stdout.split() for _ in range(5)]
+    return min(float(run[0]) for run in runs), max(float(run[1]) for run in runs)
+
+
+def main():
+    program = sys.argv[1]
+    with tempfile.TemporaryDirectory(dir=sys.argv[2] if len(sys.argv) > 2 else None) as folder:
+        print(f"{'format':12} {'':5} {'layerfn':>18} {'Python':>18} {'ratio':>6}")
+        for kind in ["h5", "safetensors", "protobuf", "npz"]:
+            for what in ["save", "load"]:
+                file = str(Path(folder) / f"model.{kind}")
+                ours = best([program, what, file])
+                line = f"{kind:12} {what:5} {ours[0]:8.3f} s {ours[1]:5.0f} MB"
+                if kind in ["h5", "safetensors"]:
+                    theirs = best([sys.executable, "-c", PYTHON, what, kind, file])
+                    line += f" {theirs[0]:8.3f} s {theirs[1]:5.0f} MB {ours[0] / theirs[0]:6.2f}"
+                print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
