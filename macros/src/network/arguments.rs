@@ -58,16 +58,15 @@ fn take_value(cursor: &mut Cursor) -> TokenStream {
     let mut in_bars = false;
     let mut generics = 0usize;
     while let Some(token) = cursor.peek() {
-        match token {
-            TokenTree::Punct(punct) => match punct.as_char() {
+        if let TokenTree::Punct(punct) = token {
+            match punct.as_char() {
                 ',' if !in_bars && generics == 0 => break,
                 '|' if in_bars => in_bars = false,
                 '|' if starts_closure(&value) && !cursor.punct_at(0).starts_with("||") => in_bars = true,
                 '<' if generics > 0 || ends_with_path_sep(&value) => generics += 1,
                 '>' if generics > 0 && !ends_with(&value, '-') => generics -= 1,
                 _ => {}
-            },
-            _ => {}
+            }
         }
         value.extend(cursor.take(1));
     }

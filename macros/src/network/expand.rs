@@ -54,6 +54,8 @@ fn expand_item(item: &Item) -> TokenStream {
     quote! {
         #(#attrs)*
         #docs
+        // The table links to every stage, to private functions too.
+        #[allow(rustdoc::private_intra_doc_links)]
         #vis fn #name(#(#inputs: &::layerfn::__private::Tensor,)* #(#arguments),*) -> #output #body
     }
 }
@@ -95,7 +97,17 @@ struct Expander {
 impl Expander {
     /// Statements that replace `__pf_h`.
     fn chain(&mut self, chain: &Chain, names: &mut Names) -> TokenStream {
-        chain.steps.iter().map(|step| self.step(step, names)).collect()
+        // rustc takes quadratic time over a long row of `let`: each opens a scope in the one before. A name given
+        // with `as` has to stay visible to the end.
+        const ROW: usize = 32;
+        let h = local("h");
+        let mut statements = TokenStream::new();
+        for steps in chain.steps.chunks(ROW) {
+            let row: TokenStream = steps.iter().map(|step| self.step(step, names)).collect();
+            let folded = chain.steps.len() > ROW && steps.iter().all(|step| step.bind.is_none());
+            statements.extend(if folded { quote!(let #h = { #row #h };) } else { row });
+        }
+        statements
     }
 
     /// An expression: the chain run on `input`, which it takes.

@@ -656,10 +656,9 @@ fn parse_match(cursor: &mut Cursor, errors: &mut Errors) -> Stage {
             break;
         }
         let arrow = cursor.take(2).into_iter().collect();
-        let braced = cursor.group_at(0, Delimiter::Brace).is_some();
         let chain = parse_angled_chain(&mut cursor, errors);
         arms.push(Arm { pattern, arrow, chain });
-        let _ = (braced, finish_branch(&mut cursor, errors));
+        finish_branch(&mut cursor, errors);
     }
     Stage::Match { head, keyword, arms }
 }

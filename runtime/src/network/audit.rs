@@ -87,7 +87,7 @@ impl GradientAudit {
                     continue;
                 }
                 if let Some(fault) = fault(gradients.get(taken.parameter.var()))? {
-                    let culprit = flow.culprit(index, &state);
+                    let culprit = flow.culprit(index, &state, fault);
                     findings.push(GradientFinding {
                         parameter: taken.path.clone(),
                         fault,
@@ -118,12 +118,13 @@ fn fault(gradient: Option<&Tensor>) -> Result<Option<GradientFault>> {
 }
 
 /// Who takes whose output.
-struct Flow {
+struct Flow<'a> {
+    nodes: &'a [Node],
     takers: Vec<Vec<usize>>,
 }
 
-impl Flow {
-    fn new(nodes: &[Node]) -> Self {
+impl<'a> Flow<'a> {
+    fn new(nodes: &'a [Node]) -> Self {
         let mut makers: HashMap<TensorId, usize> = HashMap::new();
         let mut takers = vec![Vec::new(); nodes.len()];
         for (index, node) in nodes.iter().enumerate() {
@@ -163,15 +164,18 @@ impl Flow {
                 Kind::Block | Kind::Branch => {}
             }
         }
-        Self { takers }
+        Self { nodes, takers }
     }
 
-    /// The first stage from `start` on whose output has a right gradient: it lost it on the way to its input.
-    fn culprit(&self, start: usize, state: &[Option<GradientFault>]) -> Option<usize> {
+    /// The first stage from `start` on whose output is detached, or has a gradient without the fault: it came up on the way to
+    /// its input.
+    fn culprit(&self, start: usize, state: &[Option<GradientFault>], fault: GradientFault) -> Option<usize> {
         let mut queue = std::collections::VecDeque::from([start]);
         let mut seen = HashSet::from([start]);
         while let Some(index) = queue.pop_front() {
-            if state[index].is_none() {
+            let outputs = &self.nodes[index].outputs;
+            let detached = !outputs.is_empty() && outputs.iter().all(|port| !port.tracked);
+            if detached || state[index] != Some(fault) {
                 return Some(index);
             }
             queue.extend(self.takers[index].iter().copied().filter(|&taker| seen.insert(taker)));

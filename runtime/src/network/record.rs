@@ -29,6 +29,8 @@ pub(super) struct Port {
     pub(super) id: TensorId,
     pub(super) dims: Vec<usize>,
     pub(super) dtype: DType,
+    /// Whether gradients can flow through it.
+    pub(super) tracked: bool,
 }
 
 /// A parameter that a stage took.
@@ -210,7 +212,12 @@ impl Recorder {
 fn ports<V: Value + ?Sized>(value: &V) -> Vec<Port> {
     let mut ports = Vec::new();
     value.each(&mut |tensor| {
-        ports.push(Port { id: tensor.id(), dims: tensor.dims().to_vec(), dtype: tensor.dtype() });
+        ports.push(Port {
+            id: tensor.id(),
+            dims: tensor.dims().to_vec(),
+            dtype: tensor.dtype(),
+            tracked: tensor.track_op(),
+        });
     });
     ports
 }
