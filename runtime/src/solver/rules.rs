@@ -234,7 +234,7 @@ impl Rule<2> for AdamRule {
 /// let w = get_parameter_or_create("w").initializer(Tensor::new(&[8f32], &Device::Cpu)?).call()?;
 /// let mut solver = AdamW::new(1e-3).wd(0.25);
 /// solver.set_parameters(&get_parameters());
-/// solver.update(&w.affine(0.0, 0.0)?.sum_all()?.backward()?)?; // the gradient is 0
+/// solver.update(&(&w - &w)?.sum_all()?.backward()?)?; // the gradient is 0
 /// assert_eq!(w.to_vec1::<f32>()?, [6.]);
 /// # Ok::<(), layerfn::Error>(())
 /// ```
