@@ -241,8 +241,11 @@ struct Workload {
     batch: usize,
     network: fn(&Tensor) -> layerfn::Result<Tensor>,
     /// Makes the solver for the parameters of the current store, with its learning rate; none if there is no training.
-    solver: Option<(fn(f64) -> Update, f64)>,
+    solver: Option<(MakeSolver, f64)>,
 }
+
+/// Makes a solver with a learning rate.
+type MakeSolver = fn(f64) -> Update;
 
 impl Workload {
     fn named(name: &str) -> Option<Self> {

@@ -2,6 +2,7 @@
 
 mod cases;
 mod formula;
+mod gradients;
 mod readme;
 
 use candle_core::{DType, Tensor};

@@ -99,22 +99,17 @@ struct Edge {
     to: usize,
 }
 
-fn edges(
-    items: &[Item],
-    nodes: &[Node],
-    mut sources: Vec<Option<usize>>,
-    found: &mut Vec<Edge>,
-) -> Vec<Option<usize>> {
+fn edges(items: &[Item], mut sources: Vec<Option<usize>>, found: &mut Vec<Edge>) -> Vec<Option<usize>> {
     for item in items {
         sources = match item {
             Item::Stage(index) => {
                 found.extend(sources.iter().map(|&from| Edge { from, to: *index }));
                 vec![Some(*index)]
             }
-            Item::Group { items, .. } => edges(items, nodes, sources, found),
+            Item::Group { items, .. } => edges(items, sources, found),
             Item::Split { join, branches } => {
                 for branch in branches {
-                    let ends = edges(branch, nodes, sources.clone(), found);
+                    let ends = edges(branch, sources.clone(), found);
                     found.extend(ends.into_iter().map(|from| Edge { from, to: *join }));
                 }
                 vec![Some(*join)]
@@ -197,7 +192,7 @@ pub(super) fn dot(nodes: &[Node]) -> String {
     }
     let items = roots(nodes);
     let mut flow = Vec::new();
-    edges(&items, nodes, vec![None], &mut flow);
+    edges(&items, vec![None], &mut flow);
     let mut out = String::from(
         "digraph network {\n  node [shape=box, style=\"rounded,filled\", fontname=\"Helvetica\", fontsize=11];\n  \
          edge [fontname=\"Helvetica\", fontsize=9, color=\"#607d8b\"];\n  input [label=\"input\", shape=plaintext, style=\"\"];\n",
@@ -244,7 +239,7 @@ pub(super) fn mermaid(nodes: &[Node]) -> String {
     }
     let items = roots(nodes);
     let mut flow = Vec::new();
-    edges(&items, nodes, vec![None], &mut flow);
+    edges(&items, vec![None], &mut flow);
     let mut out = String::from("flowchart TD\n  input([\"input\"])\n");
     group(&items, nodes, 1, &mut 0, &mut out);
     for edge in &flow {
@@ -482,7 +477,7 @@ pub(super) fn svg(nodes: &[Node]) -> String {
     let items = roots(nodes);
     let (width, height) = column_size(&items, nodes);
     let mut flow = Vec::new();
-    edges(&items, nodes, vec![None], &mut flow);
+    edges(&items, vec![None], &mut flow);
     let skips = skips(nodes, &flow);
     let margin = if skips.is_empty() { 30.0 } else { 90.0 };
     let (width, height) = (width.max(160.0) + 2.0 * margin, height + 120.0);

@@ -97,8 +97,10 @@ impl Observer for Frame {
 
 /// Puts back the run that was current before.
 pub struct FrameGuard {
-    restore: Option<(Option<Rc<Frame>>, Option<Rc<dyn Observer>>)>,
+    restore: Option<Before>,
 }
+
+type Before = (Option<Rc<Frame>>, Option<Rc<dyn Observer>>);
 
 impl Drop for FrameGuard {
     fn drop(&mut self) {
@@ -287,6 +289,7 @@ pub fn indexed(label: &str, index: &dyn Display, ident: &'static str, id: u32, i
 /// # Errors
 /// Those of the stage; one that names no layer yet gets the path and name of the stage.
 #[track_caller]
+#[expect(clippy::needless_pass_by_value, reason = "the stage ends when this is dropped")]
 pub fn run<S: Stage>(entered: Entered, stage: S) -> Result<S::Output> {
     let value = stage.run().map_err(|error| entered.locate(error))?;
     match &entered.recorded {

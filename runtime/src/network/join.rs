@@ -33,6 +33,7 @@ pub fn mul<const N: usize>(branches: [Tensor; N]) -> Result<Tensor> {
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if the shapes differ in another axis.
+#[expect(clippy::needless_pass_by_value, reason = "called as the other joins are")]
 pub fn concat<const N: usize>(axis: usize, branches: [Tensor; N]) -> Result<Tensor> {
     let rest = |branch: &Tensor| {
         let mut dims = branch.dims().to_vec();

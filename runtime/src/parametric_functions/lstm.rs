@@ -21,7 +21,7 @@ use crate::{Error, Initializer, Result, functions, parametric_function};
 ///
 /// # Example
 /// ```
-/// use candle_core::Tensor;
+/// use candle_core::{DType, Device, Tensor};
 /// use layerfn::lstm;
 ///
 /// let x = Tensor::zeros((4, 3), DType::F32, &Device::Cpu)?;
@@ -76,7 +76,7 @@ pub fn lstm(
 ///
 /// # Example
 /// ```
-/// use candle_core::Tensor;
+/// use candle_core::{DType, Device, Tensor};
 /// use layerfn::{LSTMCell, get_parameters};
 ///
 /// let mut cell = LSTMCell::new(4, 5).name("encoder");
