@@ -7,6 +7,7 @@ mod layers;
 mod parameter_api;
 mod refused_calls;
 mod store;
+mod texts;
 
 use candle_core::{DType, Device, Tensor};
 

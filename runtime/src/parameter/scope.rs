@@ -320,7 +320,9 @@ fn take(
         None => {
             let initial = initial();
             let stream = || store.stream(&path, &shape, initial.key());
-            let value = initial.generate(&shape, flags.dtype, &flags.device, stream)?;
+            let value = initial
+                .generate(&shape, flags.dtype, &flags.device, stream)
+                .map_err(|error| initializer_of(&path, error))?;
             store.insert_new(&request, &value)?
         }
     };
@@ -349,7 +351,19 @@ fn take(
 pub fn initial_value(name: &str, shape: &[usize], initializer: &Initializer) -> Result<Tensor> {
     let (store, path, flags) =
         with(|context| (context.store.clone(), join(&context.path, name), context.flags.clone()));
-    initializer.generate(shape, flags.dtype, &flags.device, || store.stream(&path, shape, initializer.key()))
+    initializer
+        .generate(shape, flags.dtype, &flags.device, || store.stream(&path, shape, initializer.key()))
+        .map_err(|error| initializer_of(&path, error))
+}
+
+/// Says of which parameter the initializer was.
+fn initializer_of(path: &str, error: Error) -> Error {
+    match error {
+        Error::InvalidArgument { argument: argument @ "initializer", reason, got } => {
+            Error::InvalidArgument { argument, reason: format!("of `{path}` {reason}"), got }
+        }
+        other => other,
+    }
 }
 
 /// What the code generated for a layer says of one call.
