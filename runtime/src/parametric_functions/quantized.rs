@@ -114,17 +114,11 @@ pub fn fixed_point_quantized_affine(
     let b_transform =
         FixedPoint { sign: sign_b, n: n_b, delta: delta_b, ste_fine_grained: ste_fine_grained_b }
             .checked()?;
-    let mut w = param!(W)?;
-    if param!(W_q)?.is_some() {
-        w = w_transform.apply(&w)?;
-        param!(W_q = &w)?;
-    }
-    let mut b = param!(b)?;
-    if let (Some(float), Some(_)) = (&b, param!(b_q)?) {
-        let quantized = b_transform.apply(float)?;
-        param!(b_q = &quantized)?;
-        b = Some(quantized);
-    }
+    let w = through(&w_transform, param!(W)?, param!(W_q)?.is_some(), |q| param!(W_q = q))?;
+    let b = match param!(b)? {
+        Some(b) => Some(through(&b_transform, b, param!(b_q)?.is_some(), |q| param!(b_q = q))?),
+        None => None,
+    };
     functions::affine(inp, &w, b.as_ref(), base_axis)
 }
 
@@ -252,17 +246,11 @@ pub fn fixed_point_quantized_convolution(
     let b_transform =
         FixedPoint { sign: sign_b, n: n_b, delta: delta_b, ste_fine_grained: ste_fine_grained_b }
             .checked()?;
-    let mut w = param!(W)?;
-    if param!(W_q)?.is_some() {
-        w = w_transform.apply(&w)?;
-        param!(W_q = &w)?;
-    }
-    let mut b = param!(b)?;
-    if let (Some(float), Some(_)) = (&b, param!(b_q)?) {
-        let quantized = b_transform.apply(float)?;
-        param!(b_q = &quantized)?;
-        b = Some(quantized);
-    }
+    let w = through(&w_transform, param!(W)?, param!(W_q)?.is_some(), |q| param!(W_q = q))?;
+    let b = match param!(b)? {
+        Some(b) => Some(through(&b_transform, b, param!(b_q)?.is_some(), |q| param!(b_q = q))?),
+        None => None,
+    };
     functions::convolution(inp, &w, b.as_ref(), &conv)
 }
 
@@ -381,17 +369,11 @@ pub fn pow2_quantized_affine(
     let b_transform =
         Pow2 { sign: sign_b, with_zero: with_zero_b, n: n_b, m: m_b, ste_fine_grained: ste_fine_grained_b }
             .checked()?;
-    let mut w = param!(W)?;
-    if param!(W_q)?.is_some() {
-        w = w_transform.apply(&w)?;
-        param!(W_q = &w)?;
-    }
-    let mut b = param!(b)?;
-    if let (Some(float), Some(_)) = (&b, param!(b_q)?) {
-        let quantized = b_transform.apply(float)?;
-        param!(b_q = &quantized)?;
-        b = Some(quantized);
-    }
+    let w = through(&w_transform, param!(W)?, param!(W_q)?.is_some(), |q| param!(W_q = q))?;
+    let b = match param!(b)? {
+        Some(b) => Some(through(&b_transform, b, param!(b_q)?.is_some(), |q| param!(b_q = q))?),
+        None => None,
+    };
     functions::affine(inp, &w, b.as_ref(), base_axis)
 }
 
@@ -526,17 +508,11 @@ pub fn pow2_quantized_convolution(
     let b_transform =
         Pow2 { sign: sign_b, with_zero: with_zero_b, n: n_b, m: m_b, ste_fine_grained: ste_fine_grained_b }
             .checked()?;
-    let mut w = param!(W)?;
-    if param!(W_q)?.is_some() {
-        w = w_transform.apply(&w)?;
-        param!(W_q = &w)?;
-    }
-    let mut b = param!(b)?;
-    if let (Some(float), Some(_)) = (&b, param!(b_q)?) {
-        let quantized = b_transform.apply(float)?;
-        param!(b_q = &quantized)?;
-        b = Some(quantized);
-    }
+    let w = through(&w_transform, param!(W)?, param!(W_q)?.is_some(), |q| param!(W_q = q))?;
+    let b = match param!(b)? {
+        Some(b) => Some(through(&b_transform, b, param!(b_q)?.is_some(), |q| param!(b_q = q))?),
+        None => None,
+    };
     functions::convolution(inp, &w, b.as_ref(), &conv)
 }
 
@@ -626,17 +602,11 @@ pub fn pruned_affine(
     let (inmaps, outmaps) = (sample_size(inp, base_axis)?, n_outmaps.elem_count());
     let w_transform = Prune { rate: rate_w }.checked()?;
     let b_transform = Prune { rate: rate_b }.checked()?;
-    let mut w = param!(W)?;
-    if param!(W_q)?.is_some() {
-        w = w_transform.apply(&w)?;
-        param!(W_q = &w)?;
-    }
-    let mut b = param!(b)?;
-    if let (Some(float), Some(_)) = (&b, param!(b_q)?) {
-        let quantized = b_transform.apply(float)?;
-        param!(b_q = &quantized)?;
-        b = Some(quantized);
-    }
+    let w = through(&w_transform, param!(W)?, param!(W_q)?.is_some(), |q| param!(W_q = q))?;
+    let b = match param!(b)? {
+        Some(b) => Some(through(&b_transform, b, param!(b_q)?.is_some(), |q| param!(b_q = q))?),
+        None => None,
+    };
     functions::affine(inp, &w, b.as_ref(), base_axis)
 }
 
@@ -742,16 +712,26 @@ pub fn pruned_convolution(
     let (inmaps, kernel) = (conv.inmaps(), conv.kernel());
     let w_transform = Prune { rate: rate_w }.checked()?;
     let b_transform = Prune { rate: rate_b }.checked()?;
-    let mut w = param!(W)?;
-    if param!(W_q)?.is_some() {
-        w = w_transform.apply(&w)?;
-        param!(W_q = &w)?;
-    }
-    let mut b = param!(b)?;
-    if let (Some(float), Some(_)) = (&b, param!(b_q)?) {
-        let quantized = b_transform.apply(float)?;
-        param!(b_q = &quantized)?;
-        b = Some(quantized);
-    }
+    let w = through(&w_transform, param!(W)?, param!(W_q)?.is_some(), |q| param!(W_q = q))?;
+    let b = match param!(b)? {
+        Some(b) => Some(through(&b_transform, b, param!(b_q)?.is_some(), |q| param!(b_q = q))?),
+        None => None,
+    };
     functions::convolution(inp, &w, b.as_ref(), &conv)
+}
+
+/// What the layer computes with: `float` through the transform, which `keep` registers; `float` itself if the transformed
+/// values are no parameter of this call.
+fn through(
+    transform: &impl Transform,
+    float: Tensor,
+    registered: bool,
+    keep: impl FnOnce(&Tensor) -> Result<()>,
+) -> Result<Tensor> {
+    if !registered {
+        return Ok(float);
+    }
+    let quantized = transform.apply(&float)?;
+    keep(&quantized)?;
+    Ok(quantized)
 }
