@@ -3,7 +3,8 @@
 use candle_core::Tensor;
 
 use super::geometry::{ConvGeometry, DeconvGeometry};
-use super::node::{Element, Gradients, attach, compute, for_float, tracked, widened};
+use super::graph::{Gradients, attach, tracked};
+use super::node::{Element, compute, for_float, widened};
 use crate::kernels::{Convolution, channel_sums};
 use crate::{Error, Result};
 
@@ -103,7 +104,7 @@ fn apply(
                 Direction::Transposed => plan.data_gradient(inp, w, None, y),
             })?;
             let rule = Rule { direction, plan, inp: inp.clone(), w: w.clone(), needed: tracked([&inp, &w, &w]) };
-            attach(name, [&inp, &w], y, move |_, dy| {
+            attach(name, [&inp, &w], y, move |dy| {
                 let [dx, dw] = rule.gradients::<T>(dy)?;
                 Ok([dx, dw])
             })
@@ -119,7 +120,7 @@ fn apply(
             Direction::Transposed => plan.data_gradient(inp, w, Some(b), y),
         })?;
         let rule = Rule { direction, plan, inp: inp.clone(), w: w.clone(), needed: tracked([&inp, &w, &b]) };
-        attach(name, [&inp, &w, &b], y, move |_, dy| {
+        attach(name, [&inp, &w, &b], y, move |dy| {
             let [dx, dw] = rule.gradients::<T>(dy)?;
             Ok([dx, dw, rule.bias_gradient::<T>(dy)?])
         })

@@ -11,6 +11,7 @@ mod convolution;
 mod embed;
 mod factorization;
 mod geometry;
+mod graph;
 mod inq;
 mod loss;
 mod lstm;
