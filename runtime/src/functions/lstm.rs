@@ -2,7 +2,8 @@
 
 use candle_core::Tensor;
 
-use super::node::{attach, compute, element_count, for_float, tracked, widened};
+use super::composed;
+use super::node::{attach, compute, element_count, for_float, tracked, widened, without_kernels};
 use crate::kernels::lstm;
 use crate::{Error, Result};
 
@@ -39,6 +40,10 @@ pub fn lstm_step(gates: &Tensor, c: &Tensor) -> Result<(Tensor, Tensor)> {
         ));
     }
     element_count(&wanted)?;
+    let compose = |t: &[Tensor]| composed::lstm_step(&t[0], &t[1]);
+    if let Some([h, c]) = without_kernels("lstm_step", &[gates, c], compose)? {
+        return Ok((h, c));
+    }
     let dtype = c.dtype();
     let [gates, c] = widened("lstm_step", [gates, c])?;
     let (h, c) = for_float!(gates.dtype(), T => {
