@@ -4,7 +4,8 @@ use candle_core::Tensor;
 
 use super::composed;
 use super::geometry::{ConvGeometry, DeconvGeometry};
-use super::node::{Element, Gradients, attach, compute, for_float, tracked, widened, without_kernels};
+use super::graph::{Gradients, attach, tracked};
+use super::node::{Element, compute, for_float, widened, without_kernels};
 use crate::kernels::{Convolution, channel_sums};
 use crate::{Error, Result};
 
@@ -113,7 +114,7 @@ fn apply(
                 Direction::Transposed => plan.data_gradient(inp, w, None, y),
             })?;
             let rule = Rule { direction, plan, inp: inp.clone(), w: w.clone(), needed: tracked([&inp, &w, &w]) };
-            attach(name, [&inp, &w], y, move |_, dy| {
+            attach(name, [&inp, &w], y, move |dy| {
                 let [dx, dw] = rule.gradients::<T>(dy)?;
                 Ok([dx, dw])
             })
@@ -127,7 +128,7 @@ fn apply(
             Direction::Transposed => plan.data_gradient(inp, w, Some(b), y),
         })?;
         let rule = Rule { direction, plan, inp: inp.clone(), w: w.clone(), needed: tracked([&inp, &w, &b]) };
-        attach(name, [&inp, &w, &b], y, move |_, dy| {
+        attach(name, [&inp, &w, &b], y, move |dy| {
             let [dx, dw] = rule.gradients::<T>(dy)?;
             Ok([dx, dw, rule.bias_gradient::<T>(dy)?])
         })

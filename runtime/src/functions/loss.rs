@@ -6,7 +6,8 @@ use candle_core::shape::Dim;
 use super::activation::lanes;
 use super::composed;
 use super::embed::indices;
-use super::node::{Value, attach, compute, for_float, tracked, widened, without_kernels, zeros};
+use super::graph::{attach, tracked};
+use super::node::{Value, compute, for_float, widened, without_kernels, zeros};
 use crate::kernels::{Float, cross_entropy, cross_entropy_gradient, zip, zip3};
 use crate::{Error, Result};
 
@@ -55,7 +56,7 @@ pub fn softmax_cross_entropy(inp: &Tensor, labels: &Tensor, axis: impl Dim + Cop
         let mut normalizers: Vec<T> = zeros(labels.len())?;
         let y = compute::<T, 1>(kept, [&x], |[x], y| cross_entropy(lanes, x, &labels, y, &mut normalizers))?;
         let arg = x.clone();
-        attach("softmax_cross_entropy", [&x], y, move |_, dy| {
+        attach("softmax_cross_entropy", [&x], y, move |dy| {
             let dx = compute::<T, 2>(arg.dims(), [&arg, dy], |[x, dy], dx| {
                 cross_entropy_gradient(lanes, x, (&labels, &normalizers), dy, dx);
             })?;
@@ -107,7 +108,7 @@ pub fn squared_error(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
     let y = for_float!(a.dtype(), T => {
         let y = compute::<T, 2>(a.dims(), [&a, &b], |[a, b], y| zip(a, b, y, |a, b| (a - b) * (a - b)))?;
         let (first, second) = (a.clone(), b.clone());
-        attach("squared_error", [&a, &b], y, move |_, dy| {
+        attach("squared_error", [&a, &b], y, move |dy| {
             let gradient = |a: &Tensor, b: &Tensor| -> candle_core::Result<Tensor> {
                 let two = T::of(2.0);
                 let value = compute::<T, 3>(a.dims(), [a, b, dy], |[a, b, dy], da| {
@@ -171,7 +172,7 @@ pub fn sigmoid_cross_entropy(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
             });
         })?;
         let (logits, targets) = (x.clone(), t.clone());
-        attach("sigmoid_cross_entropy", [&x, &t], y, move |_, dy| {
+        attach("sigmoid_cross_entropy", [&x, &t], y, move |dy| {
             let (mut dx, mut dt) = (None, None);
             if needed[0] {
                 let value = compute::<T, 3>(dy.dims(), [&logits, &targets, dy], |[x, t, dy], dx| {
@@ -213,7 +214,7 @@ fn mean(x: &Tensor) -> Result<Tensor> {
             total[0] = T::of(parts.sum::<f64>() / n as f64);
         })?;
         let dims = wide.dims().to_vec();
-        attach("mean", [&wide], value, move |_, dy| {
+        attach("mean", [&wide], value, move |dy| {
             let share = dy.to_scalar::<T>()? / T::of(n as f64);
             Ok([Some(Value { data: vec![share; n], dims: dims.clone() }.into_tensor()?)])
         })

@@ -3,7 +3,8 @@
 use candle_core::Tensor;
 
 use super::composed;
-use super::node::{attach, compute, element_count, for_float, tracked, widened, without_kernels};
+use super::graph::{attach, tracked};
+use super::node::{compute, element_count, for_float, widened, without_kernels};
 use crate::kernels::lstm;
 use crate::{Error, Result};
 
@@ -49,7 +50,7 @@ pub fn lstm_step(gates: &Tensor, c: &Tensor) -> Result<(Tensor, Tensor)> {
     let (h, c) = for_float!(gates.dtype(), T => {
         let value = compute::<T, 2>(c.dims(), [&gates, &c], |[gates, c], new| lstm::cell(gates, c, state, new))?;
         let (g, old, needed) = (gates.clone(), c.clone(), tracked([&gates, &c]));
-        let new = attach("lstm_cell_state", [&gates, &c], value, move |_, dnew| {
+        let new = attach("lstm_cell_state", [&gates, &c], value, move |dnew| {
             let (mut dgates, mut dc) = (None, None);
             if needed[0] {
                 let value = compute::<T, 3>(g.dims(), [&g, &old, dnew], |[gates, c, dnew], dgates| {
@@ -67,7 +68,7 @@ pub fn lstm_step(gates: &Tensor, c: &Tensor) -> Result<(Tensor, Tensor)> {
         })?;
         let value = compute::<T, 2>(c.dims(), [&gates, &new], |[gates, c], h| lstm::output(gates, c, state, h))?;
         let (g, state_now, needed) = (gates.clone(), new.clone(), tracked([&gates, &new]));
-        let h = attach("lstm_output", [&gates, &new], value, move |_, dh| {
+        let h = attach("lstm_output", [&gates, &new], value, move |dh| {
             let (mut dgates, mut dc) = (None, None);
             if needed[0] {
                 let value = compute::<T, 3>(g.dims(), [&g, &state_now, dh], |[gates, c, dh], dgates| {

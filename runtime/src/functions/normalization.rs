@@ -3,9 +3,8 @@
 use candle_core::Tensor;
 
 use super::composed;
-use super::node::{
-    Element, Gradients, Value, attach, compute, element_count, for_float, tracked, widened, without_kernels,
-};
+use super::graph::{Gradients, attach, tracked};
+use super::node::{Element, Value, compute, element_count, for_float, widened, without_kernels};
 use crate::kernels::{Channels, Float};
 use crate::{Error, Result};
 
@@ -106,7 +105,7 @@ pub fn batch_normalization_by(
         let y = normalized(&layout, &x, &beta, &gamma, &mean, &inv_std)?;
         let rule = Rule::<T> { channels: layout.channels, inp: x.clone(), gamma: gamma.clone(), mean, inv_std, coupled: false };
         let needed = tracked([&x, &beta, &gamma]);
-        attach("batch_normalization", [&x, &beta, &gamma], y, move |_, dy| rule.gradients(dy, needed))
+        attach("batch_normalization", [&x, &beta, &gamma], y, move |dy| rule.gradients(dy, needed))
     })?;
     Ok(layout.restored(&y)?.to_dtype(inp.dtype())?)
 }
@@ -151,7 +150,7 @@ pub fn subtract_mean(inp: &Tensor, mean: &Tensor, factor: f64) -> Result<Tensor>
         let y = compute::<T, 2>(x.dims(), [&x, &mean], |[x, mean], y| {
             rows.map(mean.as_chunks::<1>().0, x, x, y, |[mean], x, _| x - *mean);
         })?;
-        attach("subtract_mean", [&x], y, move |_, dy| Ok([Some((dy * factor)?)]))
+        attach("subtract_mean", [&x], y, move |dy| Ok([Some((dy * factor)?)]))
     })?;
     Ok(y.to_dtype(inp.dtype())?)
 }
@@ -260,12 +259,12 @@ fn normalize_by_batch<T: Element>(
         coupled: true,
     };
     let needed = tracked([x, beta, gamma]);
-    let y = attach("batch_normalization", [x, beta, gamma], y, move |_, dy| rule.gradients(dy, needed))?;
+    let y = attach("batch_normalization", [x, beta, gamma], y, move |dy| rule.gradients(dy, needed))?;
 
     let dims = &layout.parameter_dims;
     let mean = Value { data: means.clone(), dims: dims.clone() };
     let arg = x.clone();
-    let mean = attach("batch_mean", [x], mean, move |_, dm| {
+    let mean = attach("batch_mean", [x], mean, move |dm| {
         let dx = compute::<T, 2>(arg.dims(), [&arg, dm], |[x, dm], dx| {
             let shares: Vec<[T; 1]> = dm.iter().map(|dm| [*dm / T::of(n)]).collect();
             channels.map(&shares, x, x, dx, |[share], _, _| *share);
@@ -274,7 +273,7 @@ fn normalize_by_batch<T: Element>(
     })?;
     let var = Value { data: vars.into_iter().map(T::of).collect(), dims: dims.clone() };
     let arg = x.clone();
-    let var = attach("batch_variance", [x], var, move |_, dv| {
+    let var = attach("batch_variance", [x], var, move |dv| {
         let dx = compute::<T, 2>(arg.dims(), [&arg, dv], |[x, dv], dx| {
             let factors: Vec<[T; 2]> =
                 means.iter().zip(dv).map(|(mean, dv)| [*mean, *dv * T::of(2.0 / n)]).collect();

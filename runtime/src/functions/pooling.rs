@@ -6,7 +6,8 @@ use candle_core::Tensor;
 
 use super::composed;
 use super::geometry::{padded, positive, three_axes};
-use super::node::{attach, compute, element_count, for_float, widened, without_kernels};
+use super::graph::attach;
+use super::node::{compute, element_count, for_float, widened, without_kernels};
 use crate::kernels::{self, Channels, Float, Window};
 use crate::{Error, PerAxis, Result};
 
@@ -59,7 +60,7 @@ pub fn max_pooling(
             kernels::max_pool(&window, x, y, &mut positions);
         })?;
         let (positions, input_dims) = (Arc::new(positions), x.dims().to_vec());
-        attach("max_pooling", [&x], y, move |_, dy| {
+        attach("max_pooling", [&x], y, move |dy| {
             let dx = compute::<T, 1>(&*input_dims, [dy], |[dy], dx| {
                 kernels::max_pool_gradient(&window, &positions, dy, dx);
             })?;
@@ -108,7 +109,7 @@ pub fn average_pooling(
     let y = for_float!(x.dtype(), T => {
         let y = compute::<T, 1>(dims, [&x], |[x], y| kernels::average_pool(&window, including_pad, x, y))?;
         let input_dims = x.dims().to_vec();
-        attach("average_pooling", [&x], y, move |_, dy| {
+        attach("average_pooling", [&x], y, move |dy| {
             let dx = compute::<T, 1>(&*input_dims, [dy], |[dy], dx| {
                 kernels::average_pool_gradient(&window, including_pad, dy, dx);
             })?;
@@ -157,7 +158,7 @@ pub fn global_average_pooling(inp: &Tensor) -> Result<Tensor> {
             }
         })?;
         let input_dims = dims.to_vec();
-        attach("global_average_pooling", [&x], y, move |_, dy| {
+        attach("global_average_pooling", [&x], y, move |dy| {
             let dx = compute::<T, 1>(&*input_dims, [dy], |[dy], dx| {
                 for (dx, dy) in dx.chunks_mut(planes.inner).zip(dy) {
                     dx.fill(*dy / T::of(n));

@@ -5,7 +5,8 @@ use std::ops::Range;
 use candle_core::Tensor;
 
 use super::composed;
-use super::node::{Element, Elements, Value, attach, compute, for_float, widened, without_kernels};
+use super::graph::attach;
+use super::node::{Element, Elements, Value, compute, for_float, widened, without_kernels};
 use crate::kernels::Float;
 use crate::{Error, Result};
 
@@ -46,7 +47,7 @@ pub fn straight_through(w: &Tensor, value: &Tensor) -> Result<Tensor> {
 
 /// `value` in place of `x`, with the gradient of `value` handed to `x` where `passes`.
 fn replace<T: Element>(x: &Tensor, value: Value<T>, passes: Option<Vec<bool>>) -> Result<Tensor> {
-    attach("straight_through", [x], value, move |_, dy| {
+    attach("straight_through", [x], value, move |dy| {
         let Some(passes) = &passes else { return Ok([Some(dy.clone())]) };
         let elements = Elements::of(dy);
         let kept =
