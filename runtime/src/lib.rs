@@ -61,6 +61,7 @@ extern crate self as layerfn;
 #[doc(hidden)]
 pub mod __private;
 pub mod checkpoint;
+mod device;
 mod dims;
 mod error;
 pub mod functions;

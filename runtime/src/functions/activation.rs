@@ -3,8 +3,9 @@
 use candle_core::Tensor;
 use candle_core::shape::Dim;
 
+use super::composed;
 use super::graph::{attach, attach_with_result, tracked};
-use super::node::{compute, for_float, widened};
+use super::node::{compute, for_float, widened, without_kernels};
 use crate::kernels::{self, Channels, Float, Lanes, map, zip};
 use crate::{Error, Result};
 
@@ -72,16 +73,20 @@ macro_rules! activations {
 
         $(#[$doc])*
         pub fn $name(inp: &Tensor $(, $argument: f64)*) -> Result<Tensor> {
+            let compose = |t: &[Tensor]| Ok([composed::activation::$name(&t[0] $(, $argument)*)?]);
+            if let Some([y]) = without_kernels(stringify!($name), &[inp], compose)? {
+                return Ok(y);
+            }
             pointwise(inp, $f { $($argument),* })
         }
     )*};
 }
 
 /// `sqrt(2 / pi)` and the cubic coefficient of the tanh form of GELU.
-const GELU: (f64, f64) = (0.797_884_560_802_865_4, 0.044_715);
+pub(super) const GELU: (f64, f64) = (0.797_884_560_802_865_4, 0.044_715);
 
 /// Scale and alpha of SELU.
-const SELU: (f64, f64) = (1.050_700_987_355_480_5, 1.673_263_242_354_377_2);
+pub(super) const SELU: (f64, f64) = (1.050_700_987_355_480_5, 1.673_263_242_354_377_2);
 
 activations! {
     /// `max(x, 0)`; the gradient at 0 is 0.
@@ -289,6 +294,10 @@ fn positive_part<T: Float>(x: T) -> T {
 /// ```
 pub fn softmax(inp: &Tensor, axis: impl Dim + Copy) -> Result<Tensor> {
     let lanes = lanes(inp, axis, "softmax")?;
+    let compose = |t: &[Tensor]| Ok([composed::activation::softmax(&t[0], axis)?]);
+    if let Some([y]) = without_kernels("softmax", &[inp], compose)? {
+        return Ok(y);
+    }
     let [x] = widened("softmax", [inp])?;
     let y = for_float!(x.dtype(), T => {
         let y = compute::<T, 1>(x.dims(), [&x], |[x], y| kernels::softmax(lanes, x, y))?;
@@ -315,6 +324,10 @@ pub fn softmax(inp: &Tensor, axis: impl Dim + Copy) -> Result<Tensor> {
 /// ```
 pub fn log_softmax(inp: &Tensor, axis: impl Dim + Copy) -> Result<Tensor> {
     let lanes = lanes(inp, axis, "log_softmax")?;
+    let compose = |t: &[Tensor]| Ok([composed::activation::log_softmax(&t[0], axis)?]);
+    if let Some([y]) = without_kernels("log_softmax", &[inp], compose)? {
+        return Ok(y);
+    }
     let [x] = widened("log_softmax", [inp])?;
     let y = for_float!(x.dtype(), T => {
         let y = compute::<T, 1>(x.dims(), [&x], |[x], y| kernels::log_softmax(lanes, x, y))?;
@@ -365,6 +378,10 @@ pub fn prelu(inp: &Tensor, slope: &Tensor, base_axis: usize) -> Result<Tensor> {
             return Err(Error::invalid("slope", reason, slope.dims()));
         }
     };
+    let compose = |t: &[Tensor]| Ok([composed::activation::prelu(&t[0], &t[1], base_axis)?]);
+    if let Some([y]) = without_kernels("prelu", &[inp, slope], compose)? {
+        return Ok(y);
+    }
     let [x, w] = widened("prelu", [inp, slope])?;
     let needed = tracked([&x, &w]);
     let y = for_float!(x.dtype(), T => {
@@ -419,8 +436,15 @@ pub fn dropout(inp: &Tensor, p: f64, draw: &mut impl FnMut() -> u32) -> Result<T
     if p == 0.0 {
         return Ok(inp.clone());
     }
-    let [x] = widened("dropout", [inp])?;
     let threshold = (p * (u32::MAX as f64 + 1.0)) as u64;
+    let compose = |t: &[Tensor]| {
+        let kept = std::iter::repeat_with(|| u64::from(draw()) >= threshold).take(inp.elem_count());
+        Ok([composed::activation::dropout(&t[0], kept, 1.0 / (1.0 - p))?])
+    };
+    if let Some([y]) = without_kernels("dropout", &[inp], compose)? {
+        return Ok(y);
+    }
+    let [x] = widened("dropout", [inp])?;
     let y = for_float!(x.dtype(), T => {
         let scale = T::of(1.0 / (1.0 - p));
         let factors: Vec<T> = std::iter::repeat_with(|| if u64::from(draw()) >= threshold { scale } else { T::ZERO })

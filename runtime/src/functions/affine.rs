@@ -2,8 +2,9 @@
 
 use candle_core::Tensor;
 
+use super::composed;
 use super::graph::{attach, tracked};
-use super::node::{compute, element_count, for_float, widened};
+use super::node::{compute, element_count, for_float, widened, without_kernels};
 use crate::kernels::{Float, Mat, MatMut, Threads, channel_sums, gemm};
 use crate::{Error, Result};
 
@@ -32,6 +33,11 @@ pub fn affine(inp: &Tensor, w: &Tensor, b: Option<&Tensor>, base_axis: usize) ->
     let plan = Plan::new(inp, w, b, base_axis)?;
     let mut output_dims = inp.dims()[..base_axis].to_vec();
     output_dims.extend(&w.dims()[1..]);
+    let tensors: Vec<_> = [inp, w].into_iter().chain(b).collect();
+    let compose = |t: &[Tensor]| Ok([composed::affine(&t[0], &t[1], t.get(2), base_axis)?]);
+    if let Some([y]) = without_kernels("affine", &tensors, compose)? {
+        return Ok(y);
+    }
     let dtype = inp.dtype();
     let Some(b) = b else {
         let [inp, w] = widened("affine", [inp, w])?;

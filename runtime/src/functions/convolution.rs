@@ -2,9 +2,10 @@
 
 use candle_core::Tensor;
 
+use super::composed;
 use super::geometry::{ConvGeometry, DeconvGeometry};
 use super::graph::{Gradients, attach, tracked};
-use super::node::{Element, compute, for_float, widened};
+use super::node::{Element, compute, for_float, widened, without_kernels};
 use crate::kernels::{Convolution, channel_sums};
 use crate::{Error, Result};
 
@@ -81,7 +82,7 @@ pub fn deconvolution(
 
 /// Which way a convolution is run.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Direction {
+pub(crate) enum Direction {
     Forward,
     Transposed,
 }
@@ -95,6 +96,15 @@ fn apply(
     b: Option<&Tensor>,
     output_dims: &[usize],
 ) -> Result<Tensor> {
+    let outmaps = if direction == Direction::Forward { plan.outmaps } else { plan.inmaps };
+    b.map_or(Ok(()), |b| check_dims("b", b, &[outmaps]))?;
+    let tensors: Vec<_> = [inp, w].into_iter().chain(b).collect();
+    let compose = |t: &[Tensor]| {
+        Ok([composed::convolution(name, direction, &plan, &t[0], &t[1], t.get(2), output_dims)?])
+    };
+    if let Some([y]) = without_kernels(name, &tensors, compose)? {
+        return Ok(y);
+    }
     let dtype = inp.dtype();
     let Some(b) = b else {
         let [inp, w] = widened(name, [inp, w])?;
@@ -111,8 +121,6 @@ fn apply(
         })?;
         return Ok(y.to_dtype(dtype)?);
     };
-    let outmaps = if direction == Direction::Forward { plan.outmaps } else { plan.inmaps };
-    check_dims("b", b, &[outmaps])?;
     let [inp, w, b] = widened(name, [inp, w, b])?;
     let y = for_float!(inp.dtype(), T => {
         let y = compute::<T, 3>(output_dims, [&inp, &w, &b], |[inp, w, b], y| match direction {

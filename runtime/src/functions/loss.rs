@@ -4,9 +4,10 @@ use candle_core::Tensor;
 use candle_core::shape::Dim;
 
 use super::activation::lanes;
+use super::composed;
 use super::embed::indices;
 use super::graph::{attach, tracked};
-use super::node::{Value, compute, for_float, widened, zeros};
+use super::node::{Value, compute, for_float, widened, without_kernels, zeros};
 use crate::kernels::{Float, cross_entropy, cross_entropy_gradient, zip, zip3};
 use crate::{Error, Result};
 
@@ -43,7 +44,13 @@ pub fn softmax_cross_entropy(inp: &Tensor, labels: &Tensor, axis: impl Dim + Cop
         let reason = format!("must have shape {kept:?} or {dropped:?} for input {:?}", inp.dims());
         return Err(Error::invalid("labels", reason, labels.dims()));
     }
+    let classes = labels;
     let labels = indices("labels", labels, lanes.len, "number of classes")?;
+    let compose =
+        |t: &[Tensor]| Ok([composed::loss::softmax_cross_entropy(&t[0], &classes.reshape(&*kept)?, axis)?]);
+    if let Some([y]) = without_kernels("softmax_cross_entropy", &[inp], compose)? {
+        return Ok(y);
+    }
     let [x] = widened("softmax_cross_entropy", [inp])?;
     let y = for_float!(x.dtype(), T => {
         let mut normalizers: Vec<T> = zeros(labels.len())?;
@@ -92,6 +99,10 @@ pub fn mean_softmax_cross_entropy(inp: &Tensor, labels: &Tensor, axis: impl Dim 
 /// ```
 pub fn squared_error(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
     check_same_shape(inp, target)?;
+    let compose = |t: &[Tensor]| Ok([composed::loss::squared_error(&t[0], &t[1])?]);
+    if let Some([y]) = without_kernels("squared_error", &[inp, target], compose)? {
+        return Ok(y);
+    }
     let [a, b] = widened("squared_error", [inp, target])?;
     let needed = tracked([&a, &b]);
     let y = for_float!(a.dtype(), T => {
@@ -147,6 +158,10 @@ pub fn mean_squared_error(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
 /// ```
 pub fn sigmoid_cross_entropy(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
     check_same_shape(inp, target)?;
+    let compose = |t: &[Tensor]| Ok([composed::loss::sigmoid_cross_entropy(&t[0], &t[1])?]);
+    if let Some([y]) = without_kernels("sigmoid_cross_entropy", &[inp, target], compose)? {
+        return Ok(y);
+    }
     let [x, t] = widened("sigmoid_cross_entropy", [inp, target])?;
     let needed = tracked([&x, &t]);
     let y = for_float!(x.dtype(), T => {
@@ -186,6 +201,10 @@ fn check_same_shape(inp: &Tensor, target: &Tensor) -> Result<()> {
 fn mean(x: &Tensor) -> Result<Tensor> {
     if x.elem_count() == 0 {
         return Err(Error::invalid("inp", "must have samples to take the mean of", x.dims()));
+    }
+    let compose = |t: &[Tensor]| Ok([composed::loss::mean(&t[0])?]);
+    if let Some([y]) = without_kernels("mean", &[x], compose)? {
+        return Ok(y);
     }
     let [wide] = widened("mean", [x])?;
     let n = x.elem_count();

@@ -2,8 +2,9 @@
 
 use candle_core::Tensor;
 
+use super::composed;
 use super::graph::{attach_all, share, tracked};
-use super::node::{Element, Value, compute, element_count, for_float, widened, zeros};
+use super::node::{Element, Value, compute, element_count, for_float, widened, without_kernels, zeros};
 use super::sum::{Gradient, Product};
 use crate::kernels::{Mat, MatMut, Threads, channel_sums, gemm, lstm};
 use crate::{Error, Result};
@@ -37,6 +38,10 @@ use crate::{Error, Result};
 /// ```
 pub fn lstm_cell(x: &Tensor, h: &Tensor, c: &Tensor, w: &Tensor, b: &Tensor) -> Result<(Tensor, Tensor)> {
     let sizes = Sizes::new(x, h, c, w, b)?;
+    let compose = |t: &[Tensor]| composed::lstm_cell(&t[0], &t[1], &t[2], &t[3], &t[4]);
+    if let Some([h, c]) = without_kernels("lstm_cell", &[x, h, c, w, b], compose)? {
+        return Ok((h, c));
+    }
     let dtype = x.dtype();
     let [x, h, c, w, b] = widened("lstm_cell", [x, h, c, w, b])?;
     let (h, c) = for_float!(x.dtype(), T => step::<T>(sizes, [&x, &h, &c, &w, &b]))?;

@@ -2,11 +2,12 @@
 //!
 //! What NNabla calls `F.*`, as far as layers need it. Each function has its own gradient, since several of candle's
 //! are wrong or missing; inputs may be `f32`, `f64`, `f16` or `bf16` (the half precisions are computed in `f32`) and need
-//! not be contiguous. Bad input is an [`Error`](crate::Error), never a panic. Results do not depend on the number of
-//! threads.
+//! not be contiguous. Bad input is an [`Error`](crate::Error), never a panic. On the CPU, results do not depend on the number
+//! of threads; on other devices each function is a composition of candle's operations.
 
 mod activation;
 mod affine;
+mod composed;
 mod convolution;
 mod embed;
 mod factorization;

@@ -1,7 +1,10 @@
-//! Between candle's tensors and the slices of the kernels; the one decision about devices is here, too.
+//! Between candle's tensors and the slices of the kernels.
+//!
+//! Where the kernels do not run, [`without_kernels`] hands over to [`composed`](super::composed).
 
 use candle_core::{DType, Device, Layout, Storage, StorageRef, Tensor, WithDType};
 
+use crate::device::has_kernels;
 use crate::kernels::Float;
 use crate::{Error, Result};
 
@@ -33,42 +36,53 @@ pub(crate) fn not_float(dtype: DType) -> Error {
     Error::invalid("inp", "must hold f32, f64, f16 or bf16 numbers", dtype)
 }
 
-/// The tensors in a precision that the kernels compute in, contiguous: `f16` and `bf16` become `f32`.
+/// The tensors in a precision that is computed in, contiguous: `f16` and `bf16` become `f32`.
 ///
 /// # Errors
-/// If a tensor lies on another device than the CPU, is of another type than the first, or of no floating-point type.
+/// If a tensor lies on another device than the first, is of another type, or of no floating-point type.
 pub(crate) fn widened<const N: usize>(function: &'static str, tensors: [&Tensor; N]) -> Result<[Tensor; N]> {
-    let dtype = tensors[0].dtype();
+    all_widened(function, &tensors)?
+        .try_into()
+        .map_err(|_| Error::invalid("inp", "must be as many tensors as asked for", N))
+}
+
+fn all_widened(function: &'static str, tensors: &[&Tensor]) -> Result<Vec<Tensor>> {
+    let (dtype, device) = (tensors[0].dtype(), tensors[0].device());
     let computed_in = match dtype {
         DType::F16 | DType::BF16 | DType::F32 => DType::F32,
         DType::F64 => DType::F64,
         other => return Err(not_float(other)),
     };
-    let mut widened = Vec::with_capacity(N);
-    for tensor in tensors {
-        require_cpu(function, tensor)?;
+    let widen = |tensor: &&Tensor| {
+        if !tensor.device().same_device(device) {
+            let reason =
+                format!("must lie on one device for `{function}`, {:?} as the first", device.location());
+            return Err(Error::invalid("inp", reason, tensor.device().location()));
+        }
         if tensor.dtype() != dtype {
             let reason = format!("must have one element type for all tensors, {dtype:?} as the first has");
             return Err(Error::invalid("inp", reason, tensor.dtype()));
         }
-        widened.push(tensor.to_dtype(computed_in)?.contiguous()?);
-    }
-    widened.try_into().map_err(|_| Error::invalid("inp", "must be as many tensors as asked for", N))
+        Ok(tensor.to_dtype(computed_in)?.contiguous()?)
+    };
+    tensors.iter().map(widen).collect()
 }
 
-/// The one place that decides where a function runs.
-///
-/// On the CPU each function has kernels of its own. A composition of candle operations for other devices would be
-/// chosen here; until a function has one, this is its error.
-fn require_cpu(function: &'static str, tensor: &Tensor) -> Result<()> {
-    match tensor.device() {
-        Device::Cpu => Ok(()),
-        other => Err(Error::invalid(
-            "inp",
-            format!("must be on the CPU, `{function}` runs nowhere else yet"),
-            other,
-        )),
+/// The results of a function where the kernels do not run: what `compose` makes of the widened inputs. `None` where
+/// they do.
+pub(crate) fn without_kernels<const M: usize>(
+    function: &'static str,
+    inputs: &[&Tensor],
+    compose: impl FnOnce(&[Tensor]) -> candle_core::Result<[Tensor; M]>,
+) -> Result<Option<[Tensor; M]>> {
+    if has_kernels(inputs[0].device()) {
+        return Ok(None);
     }
+    let mut results = compose(&all_widened(function, inputs)?)?;
+    for result in &mut results {
+        *result = result.to_dtype(inputs[0].dtype())?;
+    }
+    Ok(Some(results))
 }
 
 /// Read access to the elements of a contiguous tensor on the CPU.

@@ -2,8 +2,9 @@
 
 use candle_core::Tensor;
 
+use super::composed;
 use super::graph::{Gradients, attach, tracked};
-use super::node::{Element, Value, compute, element_count, for_float, widened};
+use super::node::{Element, Value, compute, element_count, for_float, widened, without_kernels};
 use crate::kernels::{Channels, Float};
 use crate::{Error, Result};
 
@@ -47,6 +48,10 @@ pub fn batch_normalization(
     if layout.channels.per_channel() == 0 {
         return Err(Error::invalid("inp", "must have elements to take the statistics of", inp.dims()));
     }
+    let compose = |t: &[Tensor]| composed::normalization::by_batch(&t[0], &t[1], &t[2], eps);
+    if let Some([y, mean, var]) = without_kernels("batch_normalization", &[inp, beta, gamma], compose)? {
+        return Ok((y, mean, var));
+    }
     let [x, beta, gamma] = widened("batch_normalization", [inp, beta, gamma])?;
     let x = layout.gathered(&x)?;
     let (y, mean, var) =
@@ -88,6 +93,10 @@ pub fn batch_normalization_by(
         layout.check(name, parameter)?;
     }
     check_eps(eps)?;
+    let compose = |t: &[Tensor]| Ok([composed::normalization::by(&t[0], &t[1], &t[2], &t[3], &t[4], eps)?]);
+    if let Some([y]) = without_kernels("batch_normalization", &[inp, beta, gamma, mean, var], compose)? {
+        return Ok(y);
+    }
     let [x, beta, gamma, mean, var] = widened("batch_normalization", [inp, beta, gamma, mean, var])?;
     let x = layout.gathered(&x)?;
     let y = for_float!(x.dtype(), T => {
@@ -129,6 +138,10 @@ pub fn subtract_mean(inp: &Tensor, mean: &Tensor, factor: f64) -> Result<Tensor>
             format!("must have the last sizes of the input {:?}", inp.dims()),
             mean.dims(),
         ));
+    }
+    let compose = |t: &[Tensor]| Ok([composed::normalization::subtract_mean(&t[0], &t[1], factor)?]);
+    if let Some([y]) = without_kernels("subtract_mean", &[inp, mean], compose)? {
+        return Ok(y);
     }
     let [x, mean] = widened("subtract_mean", [inp, &mean.detach()])?;
     let len = mean.elem_count();

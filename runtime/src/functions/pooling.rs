@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
+use super::composed;
 use super::geometry::{padded, positive, three_axes};
 use super::graph::attach;
-use super::node::{compute, element_count, for_float, widened};
+use super::node::{compute, element_count, for_float, widened, without_kernels};
 use crate::kernels::{self, Channels, Float, Window};
 use crate::{Error, PerAxis, Result};
 
@@ -44,10 +45,14 @@ pub fn max_pooling(
     pad: &PerAxis,
 ) -> Result<Tensor> {
     let (window, dims) = sizes(inp, kernel, stride, ignore_border, pad)?;
-    let [x] = widened("max_pooling", [inp])?;
     if u32::try_from(window.n_inputs()).is_err() {
         return Err(Error::invalid("inp", "must have fewer than 2^32 elements per plane", inp.dims()));
     }
+    let compose = |t: &[Tensor]| Ok([composed::pooling::max(&t[0], &window, &dims)?]);
+    if let Some([y]) = without_kernels("max_pooling", &[inp], compose)? {
+        return Ok(y);
+    }
+    let [x] = widened("max_pooling", [inp])?;
     let y = for_float!(x.dtype(), T => {
         let mut positions = Vec::new();
         let y = compute::<T, 1>(dims, [&x], |[x], y| {
@@ -96,6 +101,10 @@ pub fn average_pooling(
     including_pad: bool,
 ) -> Result<Tensor> {
     let (window, dims) = sizes(inp, kernel, stride, ignore_border, pad)?;
+    let compose = |t: &[Tensor]| Ok([composed::pooling::average(&t[0], &window, including_pad, &dims)?]);
+    if let Some([y]) = without_kernels("average_pooling", &[inp], compose)? {
+        return Ok(y);
+    }
     let [x] = widened("average_pooling", [inp])?;
     let y = for_float!(x.dtype(), T => {
         let y = compute::<T, 1>(dims, [&x], |[x], y| kernels::average_pool(&window, including_pad, x, y))?;
@@ -132,6 +141,10 @@ pub fn global_average_pooling(inp: &Tensor) -> Result<Tensor> {
             "must have at least one spatial axis after two others, and none of size 0",
             dims,
         ));
+    }
+    let compose = |t: &[Tensor]| Ok([composed::pooling::global_average(&t[0])?]);
+    if let Some([y]) = without_kernels("global_average_pooling", &[inp], compose)? {
+        return Ok(y);
     }
     let [x] = widened("global_average_pooling", [inp])?;
     let planes = Channels { outer: 1, channels: dims[0] * dims[1], inner: element_count(&dims[2..])? };
