@@ -5,7 +5,6 @@
 
 mod channels;
 mod convolution;
-mod depthwise;
 mod elementwise;
 mod float;
 mod gemm;
@@ -13,6 +12,7 @@ mod lookup;
 pub(crate) mod lstm;
 mod parallel;
 mod pooling;
+mod simd;
 mod softmax;
 mod update;
 mod window;
