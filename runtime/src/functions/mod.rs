@@ -42,3 +42,4 @@ pub use pooling::{average_pooling, global_average_pooling, max_pooling};
 pub use quantization::{
     BinaryWeight, FixedPoint, Pow2, Prune, Transform, binary_connect, binary_weight, straight_through,
 };
+pub(crate) use sum::add;

@@ -2,8 +2,10 @@
 
 use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor, WithDType};
 
-use super::node::{Element, Value, compute, for_float};
+use super::graph::attach;
+use super::node::{Element, Value, compute, for_float, widened};
 use crate::Result;
+use crate::device::has_kernels;
 use crate::kernels::{Mat, MatMut, Threads, gemm, zip, zip_in_place};
 
 /// A gradient as a backward rule gives it.
@@ -75,11 +77,22 @@ impl Sum {
     }
 }
 
-/// `a + b` for contiguous tensors of one shape.
-pub(crate) fn plus(a: &Tensor, b: &Tensor) -> candle_core::Result<Tensor> {
-    if !a.device().is_cpu() {
-        return a + b;
+/// `a + b` for tensors of one shape; the gradient goes to both without a copy.
+pub(crate) fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    if !has_kernels(a.device()) {
+        return Ok((a + b)?);
     }
+    let dtype = a.dtype();
+    let [a, b] = widened("add", [a, b])?;
+    let sum = for_float!(a.dtype(), T => {
+        let sum = compute::<T, 2>(a.dims(), [&a, &b], |[a, b], sum| zip(a, b, sum, |a, b| a + b))?;
+        attach("add", [&a, &b], sum, |dy| Ok([Some(dy.clone()), Some(dy.clone())]))
+    })?;
+    Ok(sum.to_dtype(dtype)?)
+}
+
+/// `a + b` for contiguous tensors of one shape.
+fn plus(a: &Tensor, b: &Tensor) -> candle_core::Result<Tensor> {
     Ok(for_float!(a.dtype(), T => {
         compute::<T, 2>(a.dims(), [a, b], |[a, b], sum| zip(a, b, sum, |a, b| a + b))?.into_tensor().map_err(Into::into)
     })?)

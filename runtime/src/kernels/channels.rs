@@ -3,7 +3,9 @@
 use rayon::prelude::*;
 
 use super::Float;
+use super::elementwise::zip_serial;
 use super::parallel::{self, worthwhile};
+use super::simd::{Job, Level, Simd};
 
 /// A tensor seen as `(outer, channels, inner)`.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +17,9 @@ pub(crate) struct Channels {
 
 /// Elements summed in `T` before the sum goes into an `f64`.
 const RUN: usize = 1024;
+
+/// Running sums side by side.
+const LANES: usize = 32;
 
 /// Inner sizes from which a channel is worth a loop of its own.
 const LONG: usize = 16;
@@ -39,7 +44,7 @@ impl Channels {
         a: &[T],
         b: &[T],
         out: &mut [T],
-        f: impl Fn(&[T; K], T, T) -> T + Send + Sync,
+        f: impl Fn(&[T; K], T, T) -> T + Copy + Send + Sync,
     ) {
         let work = out.len();
         if self.inner >= LONG {
@@ -51,9 +56,7 @@ impl Channels {
                 |(), i, out| {
                     let coefficients = &coefficients[i % self.channels];
                     let range = i * self.inner..(i + 1) * self.inner;
-                    for ((out, a), b) in out.iter_mut().zip(&a[range.clone()]).zip(&b[range]) {
-                        *out = f(coefficients, *a, *b);
-                    }
+                    zip_serial(&a[range.clone()], &b[range], out, |a, b| f(coefficients, a, b));
                 },
             );
         } else {
@@ -96,9 +99,7 @@ impl Channels {
             for n in 0..self.outer {
                 let start = n * self.row() + c * self.inner;
                 let (a, b) = (&a[start..][..self.inner], &b[start..][..self.inner]);
-                for (a, b) in a.chunks(RUN).zip(b.chunks(RUN)) {
-                    add(&mut totals, &sum_run(a, b, |a, b| term(c, a, b)).map(Float::wide));
-                }
+                T::run(Level::detect(), Runs { a, b, term: |a, b| term(c, a, b), totals: &mut totals });
             }
             totals
         };
@@ -161,17 +162,35 @@ fn add<const K: usize>(totals: &mut [f64; K], addends: &[f64; K]) {
     }
 }
 
-/// Sum in eight running sums, which the compiler can keep in registers.
+/// Adds the sums of the terms to the totals, [`RUN`] elements at a time.
+struct Runs<'a, T, F, const K: usize> {
+    a: &'a [T],
+    b: &'a [T],
+    term: F,
+    totals: &'a mut [f64; K],
+}
+
+impl<T: Float, F: Fn(T, T) -> [T; K], const K: usize> Job<T> for Runs<'_, T, F, K> {
+    #[inline(always)]
+    fn run<V: Simd<T>>(self) {
+        for (a, b) in self.a.chunks(RUN).zip(self.b.chunks(RUN)) {
+            add(self.totals, &sum_run(a, b, &self.term).map(Float::wide));
+        }
+    }
+}
+
+/// Sum in as many running sums as the compiler can keep in registers.
+#[inline(always)]
 fn sum_run<T: Float, const K: usize>(a: &[T], b: &[T], term: impl Fn(T, T) -> [T; K]) -> [T; K] {
-    let mut sums = [[T::ZERO; 8]; K];
-    let (a_chunks, b_chunks) = (a.chunks_exact(8), b.chunks_exact(8));
-    for (a, b) in a_chunks.remainder().iter().zip(b_chunks.remainder()) {
+    let mut sums = [[T::ZERO; LANES]; K];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a_rest.iter().zip(b_rest) {
         for (sums, addend) in sums.iter_mut().zip(term(*a, *b)) {
             sums[0] += addend;
         }
     }
-    for (a, b) in a_chunks.zip(b_chunks) {
-        for lane in 0..8 {
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..LANES {
             let terms = term(a[lane], b[lane]);
             for (sums, addend) in sums.iter_mut().zip(terms) {
                 sums[lane] += addend;

@@ -55,6 +55,11 @@ pub(crate) fn zip<T: Float>(a: &[T], b: &[T], out: &mut [T], f: impl Fn(T, T) ->
     for_each([a, b], out, |out, [a, b]| *out = f(a, b));
 }
 
+/// [`zip`] by the calling thread.
+pub(super) fn zip_serial<T: Float>(a: &[T], b: &[T], out: &mut [T], f: impl Fn(T, T) -> T) {
+    T::run(Level::detect(), Loop { out, inputs: [a, b], f: |out: &mut T, [a, b]: [T; 2]| *out = f(a, b) });
+}
+
 /// `a = f(a, b)`.
 pub(crate) fn zip_in_place<T: Float>(a: &mut [T], b: &[T], f: impl Fn(T, T) -> T + Copy + Send + Sync) {
     for_each([b], a, |a, [b]| *a = f(*a, b));

@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::Float;
 use super::parallel::worthwhile;
+use super::simd::{Job, Level, Simd};
 
 /// Elements per piece of work.
 const CHUNK: usize = 1 << 14;
@@ -36,15 +37,29 @@ fn run<T: Float, const N: usize>(
     states: [&mut [T]; N],
     f: &impl Fn(T, T, [T; N]) -> (T, [T; N]),
 ) {
-    // Slices of one length: no bounds check is left in the loop.
-    let n = w.len();
-    let (g, mut states) = (&g[..n], states.map(|state| &mut state[..n]));
-    for i in 0..n {
-        let values = states.each_ref().map(|state| state[i]);
-        let (value, values) = f(w[i], g[i], values);
-        w[i] = value;
-        for (state, value) in states.iter_mut().zip(values) {
-            state[i] = value;
+    T::run(Level::detect(), Update { w, g, states, f });
+}
+
+struct Update<'a, T, F, const N: usize> {
+    w: &'a mut [T],
+    g: &'a [T],
+    states: [&'a mut [T]; N],
+    f: &'a F,
+}
+
+impl<T: Float, F: Fn(T, T, [T; N]) -> (T, [T; N]), const N: usize> Job<T> for Update<'_, T, F, N> {
+    #[inline(always)]
+    fn run<V: Simd<T>>(self) {
+        // Slices of one length: no bounds check is left in the loop.
+        let n = self.w.len();
+        let (g, mut states) = (&self.g[..n], self.states.map(|state| &mut state[..n]));
+        for i in 0..n {
+            let values = states.each_ref().map(|state| state[i]);
+            let (value, values) = (self.f)(self.w[i], g[i], values);
+            self.w[i] = value;
+            for (state, value) in states.iter_mut().zip(values) {
+                state[i] = value;
+            }
         }
     }
 }

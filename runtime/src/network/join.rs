@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use crate::{Error, Result};
+use crate::{Error, Result, functions};
 
 /// `add { a, b }`: the sum of branches of one shape.
 ///
@@ -12,7 +12,7 @@ pub fn add<const N: usize>(branches: [Tensor; N]) -> Result<Tensor> {
     if branches.iter().any(|branch| branch.dims() != branches[0].dims()) {
         return Err(shapes_differ("must have one shape to be added", &branches));
     }
-    reduce(branches, |a, b| Ok((&a + &b)?))
+    reduce(branches, |a, b| functions::add(&a, &b))
 }
 
 /// `mul { a, b }`: the product, where axes of size one are broadcast, as a gate needs it.
