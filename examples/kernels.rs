@@ -56,7 +56,7 @@ fn main() -> Result<()> {
 /// GFLOP/s of a product of two matrices of 1024 rows and columns.
 fn product(budget: Duration) -> Result<f64> {
     let (a, b) = (random(&[1024, 1024])?, random(&[1024, 1024])?);
-    Ok(2.0 * 1024f64.powi(3) / nanoseconds(budget, || Ok(drop(a.matmul(&b)?)))?)
+    Ok(2.0 * 1024f64.powi(3) / nanoseconds(budget, || Ok(a.matmul(&b)?))?)
 }
 
 /// GFLOP/s of a convolution, of its data gradient (the deconvolution) and of its weight gradient.
@@ -66,15 +66,15 @@ fn convolutions(shape: &Shape, budget: Duration) -> Result<[f64; 3]> {
     let w = random(&[outmaps, inmaps / group, kernel, kernel])?;
     let [kernel, pad, stride] = [kernel, pad, stride].map(layerfn::PerAxis::from);
     let sizes = ConvGeometry::new(x.dims(), &kernel, &pad, &stride, &1.into(), group, 1)?;
-    let forward = nanoseconds(budget, || Ok(drop(convolution(&x, &w, None, &sizes)?)))?;
+    let forward = nanoseconds(budget, || Ok(convolution(&x, &w, None, &sizes)?))?;
 
     let dy = random(&sizes.output_dims(outmaps))?;
     let transposed = DeconvGeometry::new(dy.dims(), &kernel, &pad, &stride, &1.into(), group, 1)?;
-    let data = nanoseconds(budget, || Ok(drop(deconvolution(&dy, &w, None, &transposed)?)))?;
+    let data = nanoseconds(budget, || Ok(deconvolution(&dy, &w, None, &transposed)?))?;
 
     let w = Var::from_tensor(&w)?;
     let y = convolution(&x, w.as_tensor(), None, &sizes)?;
-    let weights = nanoseconds(budget, || Ok(drop(y.backward()?)))?;
+    let weights = nanoseconds(budget, || Ok(y.backward()?))?;
 
     let per_weight = images * sizes.output_spatial().iter().product::<usize>();
     let work = 2.0 * (per_weight * w.elem_count()) as f64;
@@ -82,7 +82,7 @@ fn convolutions(shape: &Shape, budget: Duration) -> Result<[f64; 3]> {
 }
 
 /// Of the fastest call.
-fn nanoseconds(budget: Duration, mut f: impl FnMut() -> Result<()>) -> Result<f64> {
+fn nanoseconds<R>(budget: Duration, mut f: impl FnMut() -> Result<R>) -> Result<f64> {
     let begun = Instant::now();
     let mut best = f64::INFINITY;
     loop {
