@@ -284,7 +284,7 @@ mod tests {
                 dilation: [1; 3],
             };
             // Many equal values, and NaN, which only a first element passes on.
-            let value = |i: usize| if i % 11 == 0 { f32::NAN } else { (i * 7919 % 13) as f32 };
+            let value = |i: usize| if i.is_multiple_of(11) { f32::NAN } else { (i * 7919 % 13) as f32 };
             let x: Vec<f32> = (0..2 * window.n_inputs()).map(value).collect();
             let mut y = vec![0.0; 2 * window.n_outputs()];
             let mut positions = vec![0; y.len()];
