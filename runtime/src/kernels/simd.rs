@@ -300,8 +300,9 @@ impl<T: Float> Job<T> for Transpose<'_, T> {
         assert!((rows - 1) * from_stride + columns <= from.len(), "a transposed matrix is cut short");
         assert!((columns - 1) * to_stride + rows <= to.len(), "no room for a transposed matrix");
         let (whole_rows, whole_columns) = (rows - rows % V::BLOCK, columns - columns % V::BLOCK);
-        for i in (0..whole_rows).step_by(V::BLOCK) {
-            for j in (0..whole_columns).step_by(V::BLOCK) {
+        // Rows in the inner loop, so that cache lines are written whole.
+        for j in (0..whole_columns).step_by(V::BLOCK) {
+            for i in (0..whole_rows).step_by(V::BLOCK) {
                 // SAFETY: the square at (i, j) lies inside the matrices, which the assertions found inside the slices.
                 unsafe {
                     let (from, to) =

@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use super::super::simd::{Job, Simd};
 use super::super::{Float, Window};
 use super::Convolution;
 
@@ -45,9 +46,17 @@ pub(super) struct Correlation {
     pub(super) source_maps: usize,
     pub(super) out_maps: usize,
     axes: [Axis; 3],
-    /// The steps of each phase, the phases of the last axis next to each other. Weights stand in the order
+    /// The steps of each class of outputs, those of the last axis next to each other. Weights stand in the order
     /// (source map, tap).
-    phases: Vec<Steps>,
+    classes: Vec<Steps>,
+    rows: Vec<Row>,
+}
+
+/// A row of outputs: where in the padded source its steps count from, and its first class.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    base: usize,
+    class: usize,
 }
 
 /// Pixels of an output row that have the same steps.
@@ -60,33 +69,19 @@ pub(super) struct Piece<'a> {
     pub(super) len: usize,
 }
 
-/// One axis of a correlation.
-#[derive(Clone, Debug)]
-struct Axis {
-    source: usize,
-    out: usize,
-    /// Distance of source positions of the same phase, and the phases (remainders) that the copy keeps.
-    split: usize,
-    kept: Vec<usize>,
-    /// The copy of a phase holds its positions `first..first + len`; those outside of the source are 0.
-    first: isize,
-    len: usize,
-    /// Output `g + j * step` is output `j` of phase `g`.
-    step: usize,
-    phases: Vec<Vec<AxisTap>>,
-}
-
-/// A tap that sees element `offset + j` of the copied axis at output `j` of a phase.
-#[derive(Clone, Copy, Debug)]
-struct AxisTap {
-    tap: usize,
-    offset: usize,
+/// What becomes of taps that see a whole row of padding.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum PaddedRows {
+    /// They are steps too, so that all rows (of a phase) have the same steps.
+    Kept,
+    /// They are no steps, which spares the multiplications by zero.
+    Skipped,
 }
 
 impl Correlation {
     /// From input to output.
-    pub(super) fn forward(conv: &Convolution) -> Self {
-        let axes = std::array::from_fn(|axis| Axis::forward(&conv.window, axis));
+    pub(super) fn forward(conv: &Convolution, padded_rows: PaddedRows) -> Self {
+        let axes = std::array::from_fn(|axis| Axis::forward(&conv.window, axis, padded_rows));
         Self::new(conv.inmaps / conv.group, conv.outmaps / conv.group, axes, conv.window.n_taps())
     }
 
@@ -98,35 +93,40 @@ impl Correlation {
 
     fn new(source_maps: usize, out_maps: usize, axes: [Axis; 3], n_taps: usize) -> Self {
         let [depth, height, width] = &axes;
-        let mut phases = Vec::new();
-        for d in &depth.phases {
-            for h in &height.phases {
-                for w in &width.phases {
-                    phases.push((d, h, w));
-                }
-            }
-        }
-        let row = source_maps * width.padded_len();
-        let steps = |(d, h, w): (&Vec<AxisTap>, &Vec<AxisTap>, &Vec<AxisTap>)| {
-            let mut list = Vec::with_capacity(source_maps * d.len() * h.len() * w.len());
+        let pitch = width.padded_len();
+        let row_len = source_maps * pitch;
+        let steps = |d: &[AxisTap], h: &[AxisTap], w: &[AxisTap]| {
+            let mut steps = Vec::with_capacity(source_maps * d.len() * h.len() * w.len());
             for map in 0..source_maps {
                 for d in d {
                     for h in h {
-                        for w in w {
-                            list.push(Step {
-                                source: (d.offset * height.padded_len() + h.offset) * row
-                                    + map * width.padded_len()
-                                    + w.offset,
-                                weight: map * n_taps + d.tap + h.tap + w.tap,
-                            });
-                        }
+                        let source = (d.offset * height.padded_len() + h.offset) * row_len + map * pitch;
+                        let weight = map * n_taps + d.weight + h.weight;
+                        let step =
+                            |w: &AxisTap| Step { source: source + w.offset, weight: weight + w.weight };
+                        steps.extend(w.iter().map(step));
                     }
                 }
             }
-            Steps::new(list)
+            Steps::new(steps)
         };
-        let phases = phases.into_iter().map(steps).collect();
-        Self { source_maps, out_maps, axes, phases }
+        let mut classes = Vec::new();
+        for d in &depth.classes {
+            for h in &height.classes {
+                classes.extend(width.classes.iter().map(|w| steps(d, h, w)));
+            }
+        }
+        let mut rows = Vec::with_capacity(depth.out * height.out);
+        for d in 0..depth.out {
+            for h in 0..height.out {
+                let class = depth.class_of[d] * height.classes.len() + height.class_of[h];
+                rows.push(Row {
+                    base: ((d / depth.step) * height.padded_len() + h / height.step) * row_len,
+                    class: class * width.classes.len(),
+                });
+            }
+        }
+        Self { source_maps, out_maps, axes, classes, rows }
     }
 
     pub(super) fn n_sources(&self) -> usize {
@@ -138,7 +138,7 @@ impl Correlation {
     }
 
     pub(super) fn n_rows(&self) -> usize {
-        self.axes[0].out * self.axes[1].out
+        self.rows.len()
     }
 
     pub(super) fn row_len(&self) -> usize {
@@ -150,101 +150,177 @@ impl Correlation {
         self.source_maps * self.axes.iter().map(Axis::padded_len).product::<usize>()
     }
 
-    /// Copies the maps of a group into `padded`, of which the elements that are padding must be 0 already and stay so.
-    /// Its order is (depth, height, map, width), so that what a row of outputs needs stands close together.
-    pub(super) fn pad<T: Float>(&self, source: &[T], padded: &mut [T]) {
-        let [depth, height, width] = &self.axes;
-        let (map_len, pitch) = (self.n_sources(), width.padded_len());
-        let mut dest = 0;
-        for d in 0..depth.padded_len() {
-            for h in 0..height.padded_len() {
-                if let (Some(d), Some(h)) = (depth.source_of(d), height.source_of(h)) {
-                    let row = (d * height.source + h) * width.source;
-                    for map in 0..self.source_maps {
-                        let source = &source[map * map_len + row..][..width.source];
-                        width.pad(source, &mut padded[dest + map * pitch..][..pitch]);
-                    }
-                }
-                dest += self.source_maps * pitch;
-            }
-        }
-    }
-
     /// Into how many pieces a row of outputs falls.
     pub(super) fn n_pieces(&self) -> usize {
-        self.axes[2].phases.len()
+        self.axes[2].classes.len()
     }
 
     /// The pixels `start, start + n_pieces, ..` of output row `row`.
+    #[inline(always)]
     pub(super) fn piece(&self, row: usize, start: usize) -> Piece<'_> {
-        let [depth, height, width] = &self.axes;
-        let (d, h) = (row / height.out, row % height.out);
-        let padded_row = (d / depth.step) * height.padded_len() + h / height.step;
-        let phase = (d % depth.step) * height.phases.len() + h % height.step;
-        Piece {
-            steps: &self.phases[phase * width.phases.len() + start],
-            base: padded_row * self.source_maps * width.padded_len(),
-            step: width.step,
-            len: (width.out - start).div_ceil(width.step),
+        let Row { base, class } = self.rows[row];
+        let width = &self.axes[2];
+        let len = if width.step == 1 { width.out } else { (width.out - start).div_ceil(width.step) };
+        Piece { steps: &self.classes[class + start], base, step: width.step, len }
+    }
+}
+
+/// Copies the maps of a group into `padded`, of which the elements that are padding must be 0 already and stay so.
+/// Its order is (depth, height, map, width), so that what a row of outputs needs stands close together.
+pub(super) struct Pad<'a, T> {
+    pub(super) corr: &'a Correlation,
+    pub(super) source: &'a [T],
+    pub(super) padded: &'a mut [T],
+}
+
+impl<T: Float> Job<T> for Pad<'_, T> {
+    #[inline(always)]
+    fn run<V: Simd<T>>(self) {
+        let Self { corr, source, padded } = self;
+        let [depth, height, width] = &corr.axes;
+        let (map_len, pitch) = (corr.n_sources(), width.padded_len());
+        if corr.padded_len() == 0 || map_len == 0 {
+            return;
+        }
+        let mut rows = padded.chunks_exact_mut(corr.source_maps * pitch);
+        for d in 0..depth.padded_len() {
+            let d = depth.source_of(d);
+            for (h, padded) in rows.by_ref().take(height.padded_len()).enumerate() {
+                let (Some(d), Some(h)) = (d, height.source_of(h)) else { continue };
+                let row = (d * height.source + h) * width.source;
+                for (map, padded) in padded.chunks_exact_mut(pitch).enumerate() {
+                    width.pad(&source[map * map_len + row..][..width.source], padded);
+                }
+            }
         }
     }
 }
 
+/// One axis of a correlation.
+#[derive(Clone, Debug)]
+struct Axis {
+    source: usize,
+    out: usize,
+    /// Distance of source positions of the same phase, and the phases that the copy keeps.
+    split: usize,
+    kept: Vec<Kept>,
+    /// The copy of a phase holds its positions `first..first + len`; those outside of the source are 0.
+    first: isize,
+    len: usize,
+    /// Distance of outputs of the same phase: output `g + j * step` is output `j` of phase `g`.
+    step: usize,
+    /// The different lists of taps that outputs have, and which of them each output has.
+    classes: Vec<Vec<AxisTap>>,
+    class_of: Vec<usize>,
+}
+
+/// A phase of the source, and which elements of its copy are no padding.
+#[derive(Clone, Debug)]
+struct Kept {
+    remainder: usize,
+    inside: Range<usize>,
+}
+
+/// A tap that sees element `offset + j` of the copied axis at output `j` of a phase, and where its weight is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct AxisTap {
+    offset: usize,
+    weight: usize,
+}
+
+/// A tap that sees position `shift + j` of the source's phase `remainder` at output `j` of a phase.
+#[derive(Clone, Copy)]
+struct Sight {
+    tap: usize,
+    remainder: usize,
+    shift: isize,
+}
+
 impl Axis {
-    fn forward(window: &Window, axis: usize) -> Self {
-        let stride = window.stride[axis];
-        let sees = |tap| {
+    fn forward(window: &Window, axis: usize, padded_rows: PaddedRows) -> Self {
+        let stride = window.stride[axis] as isize;
+        let sight = |tap| {
             let shift = (tap * window.dilation[axis]) as isize - window.pad[axis] as isize;
-            (tap, shift.rem_euclid(stride as isize) as usize, shift.div_euclid(stride as isize))
+            Sight { tap, remainder: shift.rem_euclid(stride) as usize, shift: shift.div_euclid(stride) }
         };
-        let taps = (0..window.kernel[axis]).map(sees).collect();
-        Self::new(window.input[axis], window.output[axis], stride, 1, vec![taps], tap_weight(window, axis))
+        let phases = vec![(0..window.kernel[axis]).map(sight).collect()];
+        let sizes = (window.input[axis], window.output[axis]);
+        Self::new(
+            sizes,
+            (window.stride[axis], 1),
+            phases,
+            weight_distance(window, axis),
+            axis < 2 && padded_rows == PaddedRows::Skipped,
+        )
     }
 
     fn transposed(window: &Window, axis: usize) -> Self {
         let stride = window.stride[axis];
-        let phases = (0..stride.min(window.input[axis])).map(|phase| {
-            let reaching = |tap| {
+        let phase = |phase| {
+            let sight = |tap| {
                 let shift = (phase + window.pad[axis]) as isize - (tap * window.dilation[axis]) as isize;
-                let exact = shift.rem_euclid(stride as isize) == 0;
-                exact.then(|| (tap, 0, shift.div_euclid(stride as isize)))
+                let reaches = shift.rem_euclid(stride as isize) == 0;
+                reaches.then(|| Sight { tap, remainder: 0, shift: shift.div_euclid(stride as isize) })
             };
-            (0..window.kernel[axis]).filter_map(reaching).collect()
-        });
-        let phases = phases.collect();
-        Self::new(window.output[axis], window.input[axis], 1, stride, phases, tap_weight(window, axis))
+            (0..window.kernel[axis]).filter_map(sight).collect()
+        };
+        let phases = (0..stride.min(window.input[axis])).map(phase).collect();
+        let sizes = (window.output[axis], window.input[axis]);
+        Self::new(sizes, (1, stride), phases, weight_distance(window, axis), axis < 2)
     }
 
-    /// `phases` lists, for each phase of the outputs, taps with the phase of the source that they see and the distance
-    /// from the output's index to the position in it. Taps that see padding only are left out.
+    /// `phases` lists the taps of each phase of the outputs.
     fn new(
-        source: usize,
-        out: usize,
-        split: usize,
-        step: usize,
-        mut phases: Vec<Vec<(usize, usize, isize)>>,
-        tap_weight: usize,
+        (source, out): (usize, usize),
+        (split, step): (usize, usize),
+        mut phases: Vec<Vec<Sight>>,
+        weight_distance: usize,
+        skip_padding: bool,
     ) -> Self {
+        let n_positions = |remainder: usize| source.saturating_sub(remainder).div_ceil(split) as isize;
+        // Taps that see nothing but padding would only make the copy larger.
         for (phase, taps) in phases.iter_mut().enumerate() {
-            let count = (out - phase.min(out)).div_ceil(step) as isize;
-            taps.retain(|&(_, remainder, shift)| {
-                let end = source.saturating_sub(remainder).div_ceil(split) as isize;
-                shift + count > 0 && shift < end
-            });
+            let n_outs = (out - phase.min(out)).div_ceil(step) as isize;
+            taps.retain(|tap| tap.shift + n_outs > 0 && tap.shift < n_positions(tap.remainder));
         }
-        let seen = || phases.iter().flatten();
-        let mut kept: Vec<usize> = seen().map(|tap| tap.1).collect();
+        let shifts = || phases.iter().flatten().map(|tap| tap.shift);
+        let (first, last) = (shifts().min().unwrap_or(0), shifts().max().unwrap_or(0));
+        let len = out.div_ceil(step) + (last - first) as usize;
+        let mut kept: Vec<usize> = phases.iter().flatten().map(|tap| tap.remainder).collect();
         kept.sort_unstable();
         kept.dedup();
-        let first = seen().map(|tap| tap.2).min().unwrap_or(0);
-        let last = seen().map(|tap| tap.2).max().unwrap_or(0);
-        let len = out.div_ceil(step) + (last - first) as usize;
-        let offset = |(tap, remainder, shift): (usize, usize, isize)| {
-            let kept = kept.partition_point(|&kept| kept < remainder);
-            AxisTap { tap: tap * tap_weight, offset: kept * len + (shift - first) as usize }
+
+        let tap = |tap: &Sight| AxisTap {
+            offset: kept.partition_point(|&kept| kept < tap.remainder) * len + (tap.shift - first) as usize,
+            weight: tap.tap * weight_distance,
         };
-        let phases = phases.into_iter().map(|taps| taps.into_iter().map(offset).collect()).collect();
-        Self { source, out, split, kept, first, len, step, phases }
+        let mut classes: Vec<Vec<AxisTap>> = Vec::new();
+        let mut class_of: Vec<usize> = Vec::with_capacity(out);
+        if skip_padding {
+            for o in 0..out {
+                let sees = |tap: &&Sight| {
+                    let position = tap.shift + (o / step) as isize;
+                    (0..n_positions(tap.remainder)).contains(&position)
+                };
+                let taps: Vec<_> = phases[o % step].iter().filter(sees).map(tap).collect();
+                let known = classes.iter().position(|class| *class == taps);
+                class_of.push(known.unwrap_or(classes.len()));
+                if known.is_none() {
+                    classes.push(taps);
+                }
+            }
+        } else {
+            classes.extend(phases.iter().map(|taps| taps.iter().map(tap).collect()));
+            class_of.extend((0..out).map(|o| o % step));
+        }
+
+        let inside = |&remainder: &usize| {
+            let end = (n_positions(remainder) - first).max(0) as usize;
+            let start = (-first).max(0) as usize;
+            Kept { remainder, inside: start..end.clamp(start, len.max(start)) }
+        };
+        let kept = kept.iter().map(inside).collect();
+        Self { source, out, split, kept, first, len, step, classes, class_of }
     }
 
     fn padded_len(&self) -> usize {
@@ -253,38 +329,58 @@ impl Axis {
 
     /// The source position whose copy is element `i`.
     fn source_of(&self, i: usize) -> Option<usize> {
-        let position = ((i % self.len) as isize + self.first) * self.split as isize;
-        let position = usize::try_from(position + self.kept[i / self.len] as isize).ok()?;
-        (position < self.source).then_some(position)
+        let Kept { remainder, inside } = &self.kept[i / self.len];
+        inside.contains(&(i % self.len)).then(|| self.position(*remainder, i % self.len))
     }
 
+    /// The source position of an element inside.
+    #[inline(always)]
+    fn position(&self, remainder: usize, i: usize) -> usize {
+        (i as isize + self.first) as usize * self.split + remainder
+    }
+
+    #[inline(always)]
     fn pad<T: Copy>(&self, source: &[T], padded: &mut [T]) {
-        for (phase, &remainder) in self.kept.iter().enumerate() {
-            let Range { start, end } = self.inside(remainder);
-            if start >= end {
+        for (phase, Kept { remainder, inside }) in self.kept.iter().enumerate() {
+            if inside.is_empty() {
                 continue;
             }
-            let position = (start as isize + self.first) as usize * self.split + remainder;
-            let (source, padded) = (&source[position..], &mut padded[phase * self.len..][start..end]);
-            if self.split == 1 {
-                padded.copy_from_slice(&source[..padded.len()]);
-            } else {
-                for (padded, source) in padded.iter_mut().zip(source.iter().step_by(self.split)) {
-                    *padded = *source;
+            let source = &source[self.position(*remainder, inside.start)..];
+            let padded = &mut padded[phase * self.len..][inside.clone()];
+            match self.split {
+                1 => copy_short(&source[..padded.len()], padded),
+                2 => {
+                    let (last, padded) = padded.split_last_mut().expect("a range that is not empty");
+                    *last = source[2 * padded.len()];
+                    for (padded, source) in padded.iter_mut().zip(source.chunks_exact(2)) {
+                        *padded = source[0];
+                    }
+                }
+                split => {
+                    for (padded, source) in padded.iter_mut().zip(source.iter().step_by(split)) {
+                        *padded = *source;
+                    }
                 }
             }
         }
     }
+}
 
-    /// The elements of a phase's copy that are no padding.
-    fn inside(&self, remainder: usize) -> Range<usize> {
-        let end = self.source.saturating_sub(remainder).div_ceil(self.split) as isize - self.first;
-        let start = (-self.first).max(0) as usize;
-        start..(end.max(0) as usize).min(self.len)
+/// Copies a row of an image, for which a call of the library's function would take longer than the copy.
+#[inline(always)]
+fn copy_short<T: Copy>(from: &[T], to: &mut [T]) {
+    const PART: usize = 8;
+    let (from_parts, from_rest) = from.as_chunks::<PART>();
+    let (to_parts, to_rest) = to.as_chunks_mut::<PART>();
+    for (to, from) in to_parts.iter_mut().zip(from_parts) {
+        *to = *from;
+    }
+    for (to, from) in to_rest.iter_mut().zip(from_rest) {
+        *to = *from;
     }
 }
 
 /// How far apart weights of neighbouring taps on an axis are.
-fn tap_weight(window: &Window, axis: usize) -> usize {
+fn weight_distance(window: &Window, axis: usize) -> usize {
     window.kernel[axis + 1..].iter().product()
 }

@@ -12,7 +12,7 @@ mod tests;
 mod weights;
 mod wide;
 
-use self::correlation::Correlation;
+use self::correlation::{Correlation, PaddedRows};
 use super::simd::Level;
 use super::{Float, Window};
 
@@ -38,7 +38,7 @@ impl Convolution {
             pointwise::forward(self, x, w, b, y);
         } else {
             let w = (w, self.n_weights_per_map(), self.window.n_taps());
-            spatial::correlate(level, self, &Correlation::forward(self), w, b, x, y);
+            spatial::correlate(level, self, &Correlation::forward(self, PaddedRows::Skipped), w, b, x, y);
         }
     }
 

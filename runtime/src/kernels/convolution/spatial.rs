@@ -3,7 +3,7 @@
 use super::super::simd::{Level, Transpose};
 use super::super::{Float, parallel};
 use super::Convolution;
-use super::correlation::Correlation;
+use super::correlation::{Correlation, Pad};
 use super::narrow::{self, Plane};
 use super::wide::Block;
 
@@ -45,7 +45,7 @@ pub(super) fn correlate<T: Float>(
     if dest.len() / group_len >= ENOUGH {
         let scratch = || (memory(), Vec::new());
         parallel::for_each_chunk(dest, group_len, conv.n_products(), scratch, |(padded, buffer), i, dest| {
-            corr.pad(source_of(i), padded);
+            T::run(level.narrow(), Pad { corr, source: source_of(i), padded });
             for (block, dest) in dest.chunks_mut(plan.block_len()).enumerate() {
                 plan.block(i % conv.group, block, padded, buffer, dest);
             }
@@ -54,7 +54,7 @@ pub(super) fn correlate<T: Float>(
         let mut padded = memory();
         let work = conv.n_products() / (dest.len() / group_len);
         for (i, dest) in dest.chunks_mut(group_len).enumerate() {
-            corr.pad(source_of(i), &mut padded);
+            T::run(level.narrow(), Pad { corr, source: source_of(i), padded: &mut padded });
             parallel::for_each_chunk(dest, plan.block_len(), work, Vec::new, |buffer, block, dest| {
                 plan.block(i % conv.group, block, &padded, buffer, dest);
             });

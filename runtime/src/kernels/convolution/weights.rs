@@ -10,7 +10,7 @@ use std::array;
 use super::super::simd::{Job, Level, Simd, Transpose};
 use super::super::{Float, parallel};
 use super::Convolution;
-use super::correlation::{Correlation, Step, Steps};
+use super::correlation::{Correlation, Pad, PaddedRows, Step, Steps};
 use super::spatial::{ENOUGH, lanes_for};
 
 /// Most taps of a tile.
@@ -20,7 +20,8 @@ const MAX_TAPS: usize = 9;
 pub(super) fn gradient<T: Float>(level: Level, conv: &Convolution, x: &[T], dy: &[T], dw: &mut [T]) {
     let sum = Sum::new::<T>(level, conv);
     let part_len = conv.group * sum.group_len();
-    if part_len == 0 {
+    if part_len == 0 || conv.window.n_outputs() == 0 {
+        dw.fill(T::ZERO);
         return;
     }
     // Groups that are many need no parts.
@@ -98,7 +99,7 @@ impl<T: Float> Memory<T> {
 
 impl<'a> Sum<'a> {
     fn new<T: Float>(level: Level, conv: &'a Convolution) -> Self {
-        let corr = Correlation::forward(conv);
+        let corr = Correlation::forward(conv, PaddedRows::Kept);
         let lanes = lanes_for::<T>(level, corr.out_maps);
         Self { level, conv, n_weights: corr.source_maps * conv.window.n_taps(), lanes, corr }
     }
@@ -132,7 +133,8 @@ impl<'a> Sum<'a> {
     ) -> Option<&'b [T]> {
         let (n_sources, n_outs) = (self.corr.n_sources(), self.corr.n_outs());
         let (x_len, dy_len) = (self.corr.source_maps * n_sources, self.corr.out_maps * n_outs);
-        self.corr.pad(&x[i * x_len..][..x_len], &mut memory.padded);
+        let x = &x[i * x_len..][..x_len];
+        T::run(self.level.narrow(), Pad { corr: &self.corr, source: x, padded: &mut memory.padded });
         let dy = &dy[i * dy_len..][..dy_len];
         if self.lanes == 1 {
             return Some(dy);
