@@ -97,9 +97,9 @@ pub use network::{
 };
 pub use parameter::{
     ArgumentInfo, GetParameterOrCreate, LayerInfo, Parameter, ParameterInfo, ParameterStore, Parameters,
-    ParametricFunction, clear_parameters, current_parameter_scope, get_all_parameters, get_parameter,
-    get_parameter_or_create, get_parameters, initial_value, no_grad, parameter_scope, pop_parameter,
-    set_parameter,
+    ParametricFunction, clear_parameters, current_parameter_scope, full_precision, get_all_parameters,
+    get_parameter, get_parameter_or_create, get_parameters, initial_value, no_grad, parameter_scope,
+    pop_parameter, set_parameter,
 };
 pub use parametric_functions::*;
 /// Short names for chains.

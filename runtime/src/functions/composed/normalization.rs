@@ -28,6 +28,7 @@ pub(crate) fn by_batch(x: &Tensor, beta: &Tensor, gamma: &Tensor, eps: f64) -> R
     Ok([y, batch_mean, var])
 }
 
+/// The statistics are constants.
 pub(crate) fn by(
     x: &Tensor,
     beta: &Tensor,
@@ -36,15 +37,16 @@ pub(crate) fn by(
     var: &Tensor,
     eps: f64,
 ) -> Result<Tensor> {
-    let (arg, gamma_values, mean) = (x.detach(), gamma.detach(), mean.detach());
-    let inv_std = (var.detach() + eps)?.sqrt()?.recip()?;
+    let (arg, gamma_values, mean) = (x.detach(), gamma.detach(), mean.clone());
+    let inv_std = (var + eps)?.sqrt()?.recip()?;
     let y = normalized(&arg.broadcast_sub(&mean)?, &(&gamma_values * &inv_std)?, beta)?;
     let rule = Rule { arg, gamma: gamma_values, mean, inv_std, coupled: false };
     attach("batch_normalization", &[x, beta, gamma], &y, move |dy, needed| rule.gradients(dy, needed))
 }
 
+/// The mean is a constant.
 pub(crate) fn subtract_mean(x: &Tensor, mean: &Tensor, factor: f64) -> Result<Tensor> {
-    let y = x.detach().broadcast_sub(&mean.detach())?;
+    let y = x.detach().broadcast_sub(mean)?;
     attach("subtract_mean", &[x], &y, move |dy, _| Ok(vec![Some((dy * factor)?)]))
 }
 
