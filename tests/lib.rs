@@ -102,11 +102,9 @@ pub fn assert_gradients(f: impl Fn(&[Tensor]) -> Result<Tensor>, inputs: &[Tenso
         assert_eq!(flat(&f(&inputs).unwrap()), y, "result for inputs with other strides");
         let gradients = gradients(&f, &inputs, &upstream, |_| true);
         for (i, (got, want)) in gradients.iter().zip(&all).enumerate() {
-            assert_eq!(
-                flat(got.as_ref().unwrap()),
-                flat(want.as_ref().unwrap()),
-                "input {i} with other strides"
-            );
+            // Not to the bit: a copy to other strides may change the order in which an input's uses are summed.
+            let (got, want) = (got.as_ref().unwrap(), want.as_ref().unwrap());
+            assert_close(got, want, 1e-13, &format!("gradient of input {i} with other strides"));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::thread;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor, Var};
-use layerfn::functions::{affine, batch_normalization, lstm_step, relu, sigmoid, straight_through, tanh};
+use layerfn::functions::{affine, batch_normalization, relu, sigmoid, straight_through, tanh};
 use layerfn_tests::{flat, gate, values};
 
 #[test]
@@ -47,9 +47,6 @@ fn some_of_several_results_are_used() {
         },
         &inputs,
     );
-    let state = [values([2, 4, 3], 4), values([2, 3], 5)];
-    gate(|t| Ok(lstm_step(&t[0], &t[1])?.0), &state);
-    gate(|t| Ok(lstm_step(&t[0], &t[1])?.1), &state);
 }
 
 /// Variables, and two losses that share a part.

@@ -25,6 +25,7 @@ use std::thread::{self, ThreadId};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Shape, Tensor, TensorId};
 
 use super::node::{Element, Value};
+use super::sum::{Gradient, Sum};
 use crate::Result;
 
 /// What a backward rule returns: a gradient for each input, or none where the input needs none.
@@ -50,7 +51,7 @@ where
     B: Fn(&Tensor) -> Gradients<N> + Send + Sync + 'static,
 {
     let [result] = attach_all(name, inputs, [value], move |[gradient]| match gradient {
-        Some(gradient) => backward(gradient),
+        Some(gradient) => Ok(backward(gradient)?.map(|gradient| gradient.map(Gradient::Tensor))),
         None => Ok(array::from_fn(|_| None)),
     })?;
     Ok(result)
@@ -87,7 +88,7 @@ pub(crate) fn attach_all<T, const N: usize, const M: usize, B>(
 ) -> Result<[Tensor; M]>
 where
     T: Element,
-    B: Fn([Option<&Tensor>; M]) -> Gradients<N> + Send + Sync + 'static,
+    B: Fn([Option<&Tensor>; M]) -> candle_core::Result<[Option<Gradient>; N]> + Send + Sync + 'static,
 {
     let mut results = Vec::with_capacity(M);
     if inputs.iter().any(|input| input.track_op()) {
@@ -113,7 +114,25 @@ where
     results.try_into().map_err(|_| crate::Error::invalid("values", "must each become a result", M))
 }
 
-type Backward = dyn Fn(&[Option<Tensor>]) -> candle_core::Result<Vec<Option<Tensor>>> + Send + Sync;
+/// Has the gradients of a variable come together before candle gets their sum, as long as the result lives.
+///
+/// For weights that are used in many steps: candle's sum takes new memory for each, and products cannot be joined there.
+pub(crate) fn share(variable: &Tensor) -> Result<Option<Arc<Origin>>> {
+    if !variable.is_variable() {
+        return Ok(None);
+    }
+    if let Some(origin) = Origin::of(variable) {
+        return Ok(Some(origin));
+    }
+    let same =
+        |sums: &[Option<Tensor>]| Ok(sums.iter().map(|sum| sum.clone().map(Gradient::Tensor)).collect());
+    let (node, token) = Node::new("share", &[variable], Box::new(same))?;
+    let origin = Arc::new(Origin { node, index: 0, token, id: OnceLock::new() });
+    origin.register(variable.id());
+    Ok(Some(origin))
+}
+
+type Backward = dyn Fn(&[Option<Tensor>]) -> candle_core::Result<Vec<Option<Gradient>>> + Send + Sync;
 
 /// One call of a function: where its gradients come together and where they go.
 struct Node {
@@ -136,7 +155,7 @@ enum Input {
 /// The gradients of a node's results that a backward pass has found so far.
 #[derive(Default)]
 struct Pass {
-    sums: Vec<Option<Tensor>>,
+    sums: Vec<Sum>,
     n_terms: usize,
     /// For candle, where the token has more inputs than candle's operations.
     rest: Vec<Option<Tensor>>,
@@ -190,16 +209,12 @@ impl Node {
     }
 
     /// Takes a gradient of a result; returns what its token's gradient grows by.
-    fn add(&self, index: usize, gradient: Tensor) -> candle_core::Result<Tensor> {
-        let gradient = gradient.contiguous()?;
+    fn add(&self, index: usize, gradient: Gradient) -> candle_core::Result<Tensor> {
         self.with_pass(|pass| {
             if pass.sums.len() <= index {
-                pass.sums.resize(index + 1, None);
+                pass.sums.resize_with(index + 1, Sum::default);
             }
-            pass.sums[index] = Some(match pass.sums[index].take() {
-                Some(sum) => (sum + gradient)?,
-                None => gradient,
-            });
+            pass.sums[index].add(gradient)?;
             pass.n_terms += 1;
             Ok(ONE.clone())
         })
@@ -214,7 +229,11 @@ impl Node {
                 self.name
             );
         }
-        let gradients = if n_terms == 0 { vec![None; self.inputs.len()] } else { (self.backward)(&sums)? };
+        let sums = sums.into_iter().map(Sum::into_tensor).collect::<candle_core::Result<Vec<_>>>()?;
+        let gradients = match n_terms {
+            0 => self.inputs.iter().map(|_| None).collect(),
+            _ => (self.backward)(&sums)?,
+        };
         drop(sums);
         let mut for_candle = Vec::with_capacity(gradients.len());
         for (input, gradient) in self.inputs.iter().zip(gradients) {
@@ -222,7 +241,7 @@ impl Node {
                 (Input::Constant, _) => continue,
                 (Input::Function(origin), Some(gradient)) => Some(origin.node.add(origin.index, gradient)?),
                 (Input::Function(_), None) => Some(ZERO.clone()),
-                (Input::Candle(_), Some(gradient)) => Some(gradient),
+                (Input::Candle(_), Some(gradient)) => gradient.into_tensor()?,
                 (Input::Candle(input), None) if input.is_variable() => None,
                 (Input::Candle(input), None) => Some(input.zeros_like()?), // candle panics without
             });
@@ -243,8 +262,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Where a tensor of candle's graph comes from.
-struct Origin {
+/// Where the gradient of a tensor goes: to one of the results of a node.
+pub(crate) struct Origin {
     node: Arc<Node>,
     /// Which of the node's results it is.
     index: usize,
@@ -252,7 +271,7 @@ struct Origin {
     id: OnceLock<TensorId>,
 }
 
-/// The results that are alive. A tensor holds its [`Origin`], and an origin leaves this list with its tensor.
+/// Those that are alive, by the tensor. A result holds its origin, which leaves this list with it.
 static ORIGINS: LazyLock<Mutex<HashMap<TensorId, Weak<Origin>>>> = LazyLock::new(Mutex::default);
 
 impl Origin {
@@ -269,7 +288,10 @@ impl Origin {
 impl Drop for Origin {
     fn drop(&mut self) {
         if let Some(id) = self.id.get() {
-            lock(&ORIGINS).remove(id);
+            let mut origins = lock(&ORIGINS);
+            if origins.get(id).is_some_and(|origin| origin.strong_count() == 0) {
+                origins.remove(id);
+            }
         }
     }
 }
@@ -290,7 +312,7 @@ impl CustomOp1 for Output {
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        self.origin.node.add(self.origin.index, gradient.clone()).map(Some)
+        self.origin.node.add(self.origin.index, gradient.clone().into()).map(Some)
     }
 }
 

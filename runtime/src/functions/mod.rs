@@ -20,6 +20,7 @@ mod node;
 mod normalization;
 mod pooling;
 mod quantization;
+mod sum;
 
 pub use activation::{
     dropout, elu, gelu, hard_sigmoid, leaky_relu, log_softmax, prelu, relu, selu, sigmoid, silu, softmax,
@@ -35,7 +36,7 @@ pub use loss::{
     mean_softmax_cross_entropy, mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy,
     squared_error,
 };
-pub use lstm::lstm_step;
+pub use lstm::lstm_cell;
 pub use normalization::{batch_normalization, batch_normalization_by, subtract_mean};
 pub use pooling::{average_pooling, global_average_pooling, max_pooling};
 pub use quantization::{

@@ -38,6 +38,22 @@ pub(crate) fn zip<T: Float>(a: &[T], b: &[T], out: &mut [T], f: impl Fn(T, T) ->
     );
 }
 
+/// `a = f(a, b)`.
+pub(crate) fn zip_in_place<T: Float>(a: &mut [T], b: &[T], f: impl Fn(T, T) -> T + Send + Sync) {
+    let work = a.len();
+    for_each_chunk(
+        a,
+        CHUNK,
+        work,
+        || (),
+        |(), i, a| {
+            for (a, b) in a.iter_mut().zip(&b[i * CHUNK..]) {
+                *a = f(*a, *b);
+            }
+        },
+    );
+}
+
 /// `out = f(a, b, c)`.
 pub(crate) fn zip3<T: Float>(
     a: &[T],

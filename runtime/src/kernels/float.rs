@@ -3,6 +3,8 @@
 use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
+use super::simd::Vectorized;
+
 /// `f32` or `f64`.
 pub(crate) trait Float:
     Copy
@@ -18,6 +20,7 @@ pub(crate) trait Float:
     + Mul<Output = Self>
     + Div<Output = Self>
     + Neg<Output = Self>
+    + Vectorized
 {
     const ZERO: Self;
     const ONE: Self;
@@ -37,6 +40,9 @@ pub(crate) trait Float:
     fn tanh(self) -> Self;
     /// The larger of the two; the other one if one is NaN.
     fn max(self, other: Self) -> Self;
+
+    /// `self * factor + addend`, rounded once where the target's instructions do so anyway.
+    fn mul_add_if_fast(self, factor: Self, addend: Self) -> Self;
 
     /// `1 / (1 + exp(-x))` without overflow.
     fn sigmoid(self) -> Self {
@@ -89,6 +95,14 @@ macro_rules! float {
             }
             fn max(self, other: Self) -> Self {
                 self.max(other)
+            }
+            #[inline(always)]
+            fn mul_add_if_fast(self, factor: Self, addend: Self) -> Self {
+                if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
+                    self.mul_add(factor, addend)
+                } else {
+                    self * factor + addend
+                }
             }
         }
     };

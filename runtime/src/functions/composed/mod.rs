@@ -18,7 +18,7 @@ mod window;
 use candle_core::{DType, Result, Tensor};
 
 pub(super) use convolution::convolution;
-pub(super) use lstm::lstm_step;
+pub(super) use lstm::lstm_cell;
 
 pub(super) fn affine(x: &Tensor, w: &Tensor, b: Option<&Tensor>, base_axis: usize) -> Result<Tensor> {
     let (samples, outputs) = (&x.dims()[..base_axis], &w.dims()[1..]);
