@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Tensor, Var};
 use layerfn::Result;
 
+pub mod golden;
 pub mod support;
 
 /// Repeatable values in (-1, 1), another sequence for each `seed`; no two of them are equal.
