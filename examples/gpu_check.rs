@@ -67,7 +67,8 @@ fn case(name: &str, f: impl Fn(&[Tensor]) -> Result<Tensor> + 'static, sizes: &[
 }
 
 fn activations() -> Vec<Case> {
-    let pointwise: [(&str, fn(&Tensor) -> Result<Tensor>); 10] = [
+    type Pointwise = fn(&Tensor) -> Result<Tensor>;
+    let pointwise: [(&str, Pointwise); 10] = [
         ("relu", relu),
         ("leaky_relu", |x| leaky_relu(x, 0.1)),
         ("elu", |x| elu(x, 0.7)),

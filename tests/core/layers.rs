@@ -55,10 +55,7 @@ fn statistics_of_half_precisions_are_single() {
                 // bf16 has 8 bits: it would stop at about half of it, and count to 256.
                 let wanted = if path == "bn/mean" { 1.0 - 0.99f64.powi(300) } else { 1.0 };
                 for (got, exact) in values(&stored(path)).iter().zip(&exact) {
-                    assert!(
-                        (f64::from(*got) / (exact * wanted) - 1.0).abs() < 1e-4,
-                        "{path}: {got}, not {exact}"
-                    );
+                    assert!((got / (exact * wanted) - 1.0).abs() < 1e-4, "{path}: {got}, not {exact}");
                 }
             }
             assert_eq!(values(&stored("mean_subtraction/t")), [300.0]);
