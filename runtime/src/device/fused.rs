@@ -50,7 +50,6 @@ pub(crate) fn fused_indices(
 
 #[cfg(feature = "cuda")]
 mod on_cuda {
-    use candle_core::backend::BackendStorage;
     use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
     use candle_core::cuda_backend::{CudaDType, CudaDevice, CudaStorage};
     use candle_core::op::BackpropOp;
