@@ -79,6 +79,7 @@ pub mod solver;
 pub use checkpoint::{LoadReport, load_parameters, save_parameters};
 pub use dims::{Dims, PerAxis};
 pub use error::{Error, Result};
+pub use functions::graph::backward;
 /// Makes a function a layer.
 #[doc = include_str!("macro_docs/parametric_function.md")]
 pub use layerfn_macros::parametric_function;

@@ -18,15 +18,70 @@
 //! that were handed over: what an earlier, failed pass has left behind is noticed.
 
 use std::array;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::{self, ThreadId};
 
+use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Shape, Tensor, TensorId};
 
 use super::node::{Element, Value};
 use super::sum::{Gradient, Sum};
 use crate::Result;
+
+/// The gradients of `loss` for all variables, as candle's own `loss.backward()` gives them, in less time.
+///
+/// candle begins the gradient of each variable with zeros and adds to it, each time in new memory. This function hands the
+/// gradients of our functions over as they are. For large affine layers that saves a fifth of a training step.
+///
+/// # Errors
+/// If candle has no gradient for one of its own operations.
+///
+/// # Example
+/// ```
+/// use layerfn::prelude::*;
+/// let y = affine(&Tensor::ones((2, 3), DType::F32, &Device::Cpu)?, 4).call()?;
+/// let gradients = backward(&y.sum_all()?)?;
+/// let b = get_parameters().get("affine/b").unwrap().var().clone();
+/// assert_eq!(gradients.get(&b).unwrap().to_vec1::<f32>()?, [2.0; 4]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn backward(loss: &Tensor) -> Result<GradStore> {
+    struct Restore(Option<HashMap<TensorId, Sum>>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            OF_VARIABLES.set(self.0.take());
+        }
+    }
+    let restore = Restore(OF_VARIABLES.replace(Some(HashMap::new())));
+    let mut gradients = loss.backward()?;
+    let of_variables = OF_VARIABLES.take().unwrap_or_default();
+    drop(restore);
+    for (id, sum) in of_variables {
+        if let Some(gradient) = sum.into_tensor()? {
+            let gradient = match gradients.get_id(id) {
+                Some(other) => (other + gradient)?,
+                None => gradient,
+            };
+            gradients.insert_id(id, gradient);
+        }
+    }
+    Ok(gradients)
+}
+
+thread_local! {
+    /// The gradients of variables, while [`backward`] runs.
+    static OF_VARIABLES: RefCell<Option<HashMap<TensorId, Sum>>> = const { RefCell::new(None) };
+}
+
+/// Hands the gradient of a variable to [`backward`], or returns it for candle where that does not run.
+fn keep(variable: &Tensor, gradient: Gradient) -> candle_core::Result<Option<Tensor>> {
+    OF_VARIABLES.with_borrow_mut(|sums| match sums {
+        Some(sums) => sums.entry(variable.id()).or_default().add(gradient).map(|()| None),
+        None => gradient.into_tensor(),
+    })
+}
 
 /// What a backward rule returns: a gradient for each input, or none where the input needs none.
 pub(crate) type Gradients<const N: usize> = candle_core::Result<[Option<Tensor>; N]>;
@@ -241,6 +296,7 @@ impl Node {
                 (Input::Constant, _) => continue,
                 (Input::Function(origin), Some(gradient)) => Some(origin.node.add(origin.index, gradient)?),
                 (Input::Function(_), None) => Some(ZERO.clone()),
+                (Input::Candle(input), Some(gradient)) if input.is_variable() => keep(input, gradient)?,
                 (Input::Candle(_), Some(gradient)) => gradient.into_tensor()?,
                 (Input::Candle(input), None) if input.is_variable() => None,
                 (Input::Candle(input), None) => Some(input.zeros_like()?), // candle panics without

@@ -12,7 +12,7 @@ mod convolution;
 mod embed;
 mod factorization;
 mod geometry;
-mod graph;
+pub(crate) mod graph;
 mod inq;
 mod loss;
 mod lstm;

@@ -2,6 +2,7 @@
 
 use super::Float;
 use super::parallel::for_each_part;
+use super::simd::{Job, Level, Simd};
 
 /// The four gates of a sample.
 fn gates_of<T>(gates: &mut [T]) -> [&mut [T]; 4] {
@@ -10,6 +11,31 @@ fn gates_of<T>(gates: &mut [T]) -> [&mut [T]; 4] {
     let (output, rest) = rest.split_at_mut(state);
     let (forget, candidate) = rest.split_at_mut(state);
     [input, output, forget, candidate]
+}
+
+/// What happens to one sample.
+struct Forward<'a, T> {
+    gates: [&'a mut [T]; 4],
+    c: &'a [T],
+    h: &'a mut [T],
+    new: &'a mut [T],
+    squashed: &'a mut [T],
+}
+
+impl<T: Float> Job<T> for Forward<'_, T> {
+    #[inline(always)]
+    fn run<V: Simd<T>>(self) {
+        let Self { gates: [input, output, forget, candidate], c, h, new, squashed } = self;
+        for k in 0..c.len() {
+            input[k] = input[k].sigmoid();
+            output[k] = output[k].sigmoid();
+            forget[k] = forget[k].sigmoid();
+            candidate[k] = candidate[k].tanh();
+            new[k] = forget[k] * c[k] + input[k] * candidate[k];
+            squashed[k] = new[k].tanh();
+            h[k] = output[k] * squashed[k];
+        }
+    }
 }
 
 /// Sizes of a cell.
@@ -37,23 +63,10 @@ impl Cell {
         for_each_part([gates, h, new, squashed], self.samples, work, |n, [gates, h, new, squashed]| {
             let [input, output, forget, candidate] = gates_of(gates);
             let c = &c[n * state..][..state];
-            for gate in [&mut *input, &mut *output, &mut *forget] {
-                for gate in gate {
-                    *gate = gate.sigmoid();
-                }
-            }
-            for candidate in &mut *candidate {
-                *candidate = candidate.tanh();
-            }
-            for k in 0..state {
-                new[k] = forget[k] * c[k] + input[k] * candidate[k];
-            }
-            for (squashed, new) in squashed.iter_mut().zip(&*new) {
-                *squashed = new.tanh();
-            }
-            for k in 0..state {
-                h[k] = output[k] * squashed[k];
-            }
+            T::run(
+                Level::detect(),
+                Forward { gates: [input, output, forget, candidate], c, h, new, squashed },
+            );
         });
     }
 

@@ -11,6 +11,7 @@ mod float;
 mod gemm;
 mod lookup;
 pub(crate) mod lstm;
+mod math;
 mod parallel;
 mod pooling;
 mod simd;

@@ -33,6 +33,12 @@ impl Window {
         self.kernel == [1; 3] && self.stride == [1; 3] && self.pad == [0; 3]
     }
 
+    /// The input position that `tap` of the window at output `o` sees on `axis`, if it is not padding.
+    pub(crate) fn source(&self, axis: usize, o: usize, tap: usize) -> Option<usize> {
+        let shifted = o * self.stride[axis] + tap * self.dilation[axis];
+        shifted.checked_sub(self.pad[axis]).filter(|&position| position < self.input[axis])
+    }
+
     /// The inputs on `axis` that the window at output `o` covers (dilation 1).
     pub(crate) fn inputs_covered(&self, axis: usize, o: usize) -> Range<usize> {
         let start = o * self.stride[axis];
