@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::window::{source, table};
+use super::window::table;
 use crate::device::{Arguments, fused_indices};
 use crate::kernels::Window;
 use crate::kernels::cuda::Kernel;
@@ -73,7 +73,7 @@ pub(crate) fn average(
     let mut sums = x.clone();
     for axis in 0..3 {
         let (taps, outputs) = (window.kernel[axis], window.output[axis]);
-        let places = table(window, axis, |tap, o| source(window, axis, tap, o).unwrap_or(0));
+        let places = table(window, axis, |tap, o| window.source(axis, o, tap).unwrap_or(0));
         let shares = (0..taps * outputs).map(|i| {
             let (tap, o) = (i / outputs, i % outputs);
             let end = window.input[axis] + 2 * window.pad[axis];
@@ -81,7 +81,7 @@ pub(crate) fn average(
                 true => window.kernel[axis].min(end - o * window.stride[axis]),
                 false => window.inputs_covered(axis, o).len(),
             };
-            if source(window, axis, tap, o).is_some() { 1.0 / counted as f64 } else { 0.0 }
+            if window.source(axis, o, tap).is_some() { 1.0 / counted as f64 } else { 0.0 }
         });
         let (before, behind) = ([n_planes, n_planes * d, n_planes * d * h][axis], [h * w, w, 1][axis]);
         let shares = Tensor::from_iter(shares, x.device())?.to_dtype(x.dtype())?;

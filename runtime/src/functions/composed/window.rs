@@ -4,12 +4,6 @@ use candle_core::{Result, Tensor};
 
 use crate::kernels::Window;
 
-/// The input that a tap sees at an output on an axis, if it is not padding.
-pub(super) fn source(window: &Window, axis: usize, tap: usize, o: usize) -> Option<usize> {
-    let place = o * window.stride[axis] + tap * window.dilation[axis];
-    place.checked_sub(window.pad[axis]).filter(|&place| place < window.input[axis])
-}
-
 /// For each tap and output on an axis, `(taps, outputs)`, the input that `seen` says.
 pub(super) fn table(window: &Window, axis: usize, seen: impl Fn(usize, usize) -> usize) -> Vec<u32> {
     let (taps, outputs) = (window.kernel[axis], window.output[axis]);
@@ -29,7 +23,7 @@ struct Axis {
 impl Axis {
     fn new(window: &Window, axis: usize) -> Self {
         let size = window.input[axis];
-        let places = table(window, axis, |tap, o| source(window, axis, tap, o).unwrap_or(size));
+        let places = table(window, axis, |tap, o| window.source(axis, o, tap).unwrap_or(size));
         let padded = places.contains(&(size as u32));
         Self { places, size, padded }
     }
