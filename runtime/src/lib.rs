@@ -34,6 +34,7 @@
 //! | first values | [`Initializer`] |
 //! | training and testing | [`test_mode`], [`no_grad`] |
 //! | updating parameters | [`solver`] |
+//! | GPUs and half precisions | [`ParameterStore::to_device`], [`full_precision`] |
 //! | files | [`save_parameters`], [`load_parameters`] |
 //!
 //! # Where NNabla's page and its behaviour differ
