@@ -30,6 +30,7 @@ Options:
   --budget SECONDS    Time steps for at least so long [default: 2]
   --warmup N          Steps before those that are timed [default: 3]
   --threads N         Threads to compute with [default: 2]
+  --device NAME       cpu or cuda, the first GPU of a build with that feature [default: cpu]
   --max-wall SECONDS  Stop after so long, whatever is missing [default: 90]
   --smoke             Two steps of w1b1, to see that everything works
   --help              Print this
@@ -81,6 +82,7 @@ struct Options {
     budget: f64,
     warmup: usize,
     threads: usize,
+    device: Device,
     max_wall: f64,
 }
 
@@ -98,6 +100,7 @@ impl Options {
             budget: 2.0,
             warmup: 3,
             threads: 2,
+            device: Device::Cpu,
             max_wall: 90.0,
         };
         while let Some(flag) = arguments.next() {
@@ -126,6 +129,13 @@ impl Options {
                 "--budget" => options.budget = number(&flag, &value)?,
                 "--warmup" => options.warmup = number(&flag, &value)?,
                 "--threads" => options.threads = number(&flag, &value)?,
+                "--device" => {
+                    options.device = match value.as_str() {
+                        "cpu" => Device::Cpu,
+                        "cuda" => Device::new_cuda(0).map_err(|error| error.to_string())?,
+                        other => return Err(format!("`--device` is `cpu` or `cuda`, not `{other}`")),
+                    }
+                }
                 "--max-wall" => options.max_wall = number(&flag, &value)?,
                 other => return Err(format!("there is no option `{other}`; `--help` lists them")),
             }
@@ -300,7 +310,7 @@ impl Workload {
                 ["W", ..] => next(elements, (6.0 / dims[1..].iter().product::<usize>() as f64).sqrt()),
                 _ => continue,
             };
-            parameter.var().set(&Tensor::from_vec(weights, dims, &Device::Cpu)?)?;
+            parameter.var().set(&Tensor::from_vec(weights, dims, parameter.var().device())?)?;
         }
         Ok(())
     }
@@ -342,7 +352,7 @@ fn values(seed: u64, n: usize, bound: f64) -> Vec<f32> {
 fn run(workload: &Workload, options: &Options) -> Result<String> {
     rayon::ThreadPoolBuilder::new().num_threads(options.threads).build_global()?;
     let base_rss = memory("VmRSS:");
-    let (network, x) = (workload.network, workload.inputs()?);
+    let (network, x) = (workload.network, workload.inputs()?.to_device(&options.device)?);
     let forward = || test_mode(|| no_grad(|| network(&x)));
     forward()?; // makes the parameters
     workload.set_weights()?;

@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Tensor, Var};
 use layerfn::Result;
 
+pub mod golden;
 pub mod support;
 
 /// Repeatable values in (-1, 1), another sequence for each `seed`; no two of them are equal.
@@ -38,22 +39,29 @@ pub fn both_paths(check: impl Fn()) {
     layerfn::__private::composed(check);
 }
 
-/// Checks that what runs on devices without kernels gives the results and gradients that the kernels give, in f64,
-/// and that its precisions agree.
+/// Checks that what runs on devices without kernels gives what the kernels give; see [`assert_device_agrees`].
 #[track_caller]
 pub fn assert_composed_agrees(f: impl Fn(&[Tensor]) -> Result<Tensor>, inputs: &[Tensor]) {
+    assert_device_agrees(&Device::Cpu, f, inputs);
+}
+
+/// Checks that results and gradients of `f` on `device`, without kernels, are those of the kernels on the CPU, in f64, and
+/// that the precisions agree there.
+#[track_caller]
+pub fn assert_device_agrees(device: &Device, f: impl Fn(&[Tensor]) -> Result<Tensor>, inputs: &[Tensor]) {
     let composed = |inputs: &[Tensor]| layerfn::__private::composed(|| f(inputs));
     let inputs: Vec<Tensor> = inputs.iter().map(|x| x.to_dtype(DType::F64).unwrap()).collect();
+    let there: Vec<Tensor> = inputs.iter().map(|x| x.to_device(device).unwrap()).collect();
     let y = f(&inputs).unwrap();
-    assert_close(&composed(&inputs).unwrap(), &y, 1e-9, "composed result");
+    assert_close(&composed(&there).unwrap(), &y, 1e-9, "result without kernels");
     let upstream = values(y.dims(), 4711);
-    let got = gradients(composed, &inputs, &upstream, |_| true);
+    let got = gradients(composed, &there, &upstream, |_| true);
     let want = gradients(&f, &inputs, &upstream, |_| true);
     for (i, (got, want)) in got.iter().zip(&want).enumerate() {
         let (got, want) = (got.as_ref().unwrap(), want.as_ref().unwrap());
-        assert_close(got, want, 1e-9, &format!("composed gradient of input {i}"));
+        assert_close(got, want, 1e-9, &format!("gradient of input {i} without kernels"));
     }
-    assert_precisions_agree(composed, &inputs);
+    assert_precisions_agree(composed, &there);
 }
 
 /// Compares the gradients of `f` with central differences in f64.
@@ -204,7 +212,7 @@ fn bits(x: &Tensor) -> Vec<u32> {
 }
 
 fn weighted_sum(y: &Tensor, weights: &Tensor) -> Tensor {
-    (y * weights).unwrap().sum_all().unwrap()
+    (y * weights.to_device(y.device()).unwrap()).unwrap().sum_all().unwrap()
 }
 
 /// The same values with strides as if the axes were stored in reverse order.

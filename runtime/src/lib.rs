@@ -34,6 +34,7 @@
 //! | first values | [`Initializer`] |
 //! | training and testing | [`test_mode`], [`no_grad`] |
 //! | updating parameters | [`solver`] |
+//! | GPUs and half precisions | [`ParameterStore::to_device`], [`full_precision`] |
 //! | files | [`save_parameters`], [`load_parameters`] |
 //!
 //! # Where NNabla's page and its behaviour differ
@@ -98,9 +99,9 @@ pub use network::{
 };
 pub use parameter::{
     ArgumentInfo, GetParameterOrCreate, LayerInfo, Parameter, ParameterInfo, ParameterStore, Parameters,
-    ParametricFunction, clear_parameters, current_parameter_scope, get_all_parameters, get_parameter,
-    get_parameter_or_create, get_parameters, initial_value, no_grad, parameter_scope, pop_parameter,
-    set_parameter,
+    ParametricFunction, clear_parameters, current_parameter_scope, full_precision, get_all_parameters,
+    get_parameter, get_parameter_or_create, get_parameters, initial_value, no_grad, parameter_scope,
+    pop_parameter, set_parameter,
 };
 pub use parametric_functions::*;
 /// Short names for chains.

@@ -39,6 +39,32 @@ fn new_parameters_have_the_type_of_the_input() {
 }
 
 #[test]
+fn statistics_of_half_precisions_are_single() {
+    for dtype in [DType::F16, DType::BF16] {
+        fresh(|| {
+            let x = (input(&[64, 3], dtype) + 300.0).unwrap();
+            for _ in 0..300 {
+                assert_eq!(batch_normalization(&x).decay_rate(0.99).call().unwrap().dtype(), dtype);
+                assert_eq!(mean_subtraction(&x).call().unwrap().dtype(), dtype);
+            }
+            assert_eq!(test_mode(|| batch_normalization(&x).call()).unwrap().dtype(), dtype);
+            let exact = x.to_dtype(DType::F64).unwrap().mean(0).unwrap().to_vec1::<f64>().unwrap();
+            let stored = |path: &str| get_parameter(path).unwrap().var().clone();
+            for path in ["bn/mean", "mean_subtraction/mean"] {
+                assert_eq!(stored(path).dtype(), DType::F32);
+                // bf16 has 8 bits: it would stop at about half of it, and count to 256.
+                let wanted = if path == "bn/mean" { 1.0 - 0.99f64.powi(300) } else { 1.0 };
+                for (got, exact) in values(&stored(path)).iter().zip(&exact) {
+                    assert!((got / (exact * wanted) - 1.0).abs() < 1e-4, "{path}: {got}, not {exact}");
+                }
+            }
+            assert_eq!(values(&stored("mean_subtraction/t")), [300.0]);
+            assert_eq!(stored("bn/gamma").dtype(), dtype);
+        });
+    }
+}
+
+#[test]
 fn initial_values_of_layers_in_both_precisions_agree() {
     let weights = |dtype| {
         fresh(|| {

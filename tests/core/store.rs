@@ -343,3 +343,29 @@ fn parameters_can_be_looked_at_by_scope() {
         assert_eq!((parameters.len(), parameters.vars().len(), parameters.elem_count()), (3, 3, 3));
     });
 }
+
+#[test]
+fn a_store_on_another_device_has_copies() {
+    let (store, copy) = fresh(|| {
+        parameter_scope("late", || ());
+        set_parameter("a/v", parameter(&[1.0, 2.0])).unwrap();
+        set_parameter("late/fixed", Parameter::new(Var::new(&[3f64], &Device::Cpu).unwrap(), false)).unwrap();
+        parameter_scope("late", || make("w"));
+        let store = ParameterStore::current();
+        let copy = store.to_device(&Device::Cpu).unwrap();
+        (store, copy)
+    });
+    assert_eq!(copy.seed(), store.seed());
+    let (old, new) = (store.parameters(), copy.parameters());
+    assert_eq!(new.paths().collect::<Vec<_>>(), ["late/fixed", "late/w", "a/v"]);
+    assert_eq!(new.paths().collect::<Vec<_>>(), old.paths().collect::<Vec<_>>());
+    for new in [new, old.to_device(&Device::Cpu).unwrap()] {
+        for ((path, old), (_, new)) in old.iter().zip(new.iter()) {
+            assert_eq!(new.need_grad(), old.need_grad(), "{path}");
+            assert_eq!(new.var().dtype(), old.var().dtype(), "{path}");
+            assert_eq!(values(new.var()), values(old.var()), "{path}");
+            new.var().set(&new.var().zeros_like().unwrap()).unwrap();
+        }
+    }
+    assert_eq!(values(store.get("a/v").unwrap().var()), [1.0, 2.0], "the variables are the copy's own");
+}

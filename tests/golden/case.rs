@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use layerfn_tests::support::compare::Tolerance;
-use layerfn_tests::support::fixtures::Tensors;
+use crate::support::compare::Tolerance;
+use crate::support::fixtures::Tensors;
 
 #[derive(Deserialize)]
 pub(crate) struct Case {

@@ -1,11 +1,11 @@
 //! Layers whose weights are factors: signs and scales are free, so their product is compared.
 
+use crate::support::compare::{difference, values};
+use crate::support::fixtures::Tensors;
 use candle_core::Tensor;
 use layerfn::get_all_parameters;
-use layerfn_tests::support::compare::{difference, values};
-use layerfn_tests::support::fixtures::Tensors;
 
-use crate::case::{Case, Check, Origin, first_value, leaf};
+use super::case::{Case, Check, Origin, first_value, leaf};
 
 /// What is wrong with the factors that the layer has just made.
 pub(crate) fn check(case: &Case, tensors: &Tensors) -> Result<Vec<String>, String> {

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::support::compare::values;
 use candle_core::Tensor;
 use layerfn::get_all_parameters;
-use layerfn_tests::support::compare::values;
 
-use crate::case::{Case, leaf};
+use super::case::{Case, leaf};
 
 /// Whether the generator is the documented one, so that its choices are recorded.
 pub(crate) fn is_seeded(case: &Case) -> bool {

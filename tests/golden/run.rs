@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::support::compare::difference;
+use crate::support::fixtures::Tensors;
+use crate::support::layers::{Arguments, Failure, find, in_scopes};
 use candle_core::backprop::GradStore;
-use candle_core::{Tensor, Var};
+use candle_core::{Device, Tensor, Var};
 use layerfn::{ParameterStore, get_all_parameters};
-use layerfn_tests::support::compare::difference;
-use layerfn_tests::support::fixtures::Tensors;
-use layerfn_tests::support::layers::{Arguments, Failure, find, in_scopes};
 
-use crate::case::{Case, Check, Origin, first_value};
-use crate::{factors, inq};
+use super::case::{Case, Check, Origin, first_value};
+use super::{factors, inq};
 
 pub(crate) enum Outcome {
     Passed,
@@ -27,11 +27,12 @@ pub(crate) enum NewerArguments {
     Skip,
 }
 
-pub(crate) fn run(dir: &Path, case: &Case, newer: NewerArguments) -> Outcome {
+/// Runs a case with all its tensors on `device`.
+pub(crate) fn run(dir: &Path, case: &Case, newer: NewerArguments, device: &Device) -> Outcome {
     if find(&case.function, &case.args).is_none() {
         return Outcome::Skipped(format!("there is no layer `{}`", case.function));
     }
-    let tensors = match Tensors::load(&dir.join(&case.file)) {
+    let tensors = match Tensors::load(&dir.join(&case.file)).and_then(|tensors| tensors.to_device(device)) {
         Ok(tensors) => tensors,
         Err(text) => return Outcome::Failed(vec![text]),
     };
@@ -94,7 +95,7 @@ impl Run<'_> {
     }
 
     /// Registers the recorded values of the parameters that `choose` picks.
-    fn register(&self, choose: impl Fn(&crate::case::Parameter) -> bool) -> Result<(), Failure> {
+    fn register(&self, choose: impl Fn(&super::case::Parameter) -> bool) -> Result<(), Failure> {
         for parameter in self.case.parameters.iter().filter(|parameter| choose(parameter)) {
             let var = Var::from_tensor(&first_value(self.tensors, &parameter.path)?)?;
             layerfn::set_parameter(&parameter.path, layerfn::Parameter::new(var, parameter.need_grad))?;

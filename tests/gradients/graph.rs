@@ -38,10 +38,11 @@ fn some_of_several_results_are_used() {
     let normalized = |t: &[Tensor]| batch_normalization(&t[0], &t[1], &t[2], &[1], 1e-3);
     let inputs = [values([5, 3], 1), values([1, 3], 2), values([1, 3], 3)];
     gate(|t| Ok(normalized(t)?.0), &inputs);
-    gate(|t| Ok(normalized(t)?.1), &inputs);
+    gate(|t| Ok(normalized(t)?.1.to_dtype(t[0].dtype())?), &inputs);
     gate(
         |t| {
             let (y, mean, var) = normalized(t)?;
+            let [mean, var] = [mean.to_dtype(y.dtype())?, var.to_dtype(y.dtype())?];
             Ok((y.broadcast_mul(&mean)?.broadcast_mul(&var)? + mean.broadcast_as(t[0].shape())?)?)
         },
         &inputs,

@@ -77,6 +77,18 @@ impl Tensors {
             .map(Self)
     }
 
+    /// The tensors on `device`.
+    ///
+    /// # Errors
+    /// A text if there is no room.
+    pub fn to_device(self, device: &Device) -> Result<Self, String> {
+        let moved = |(name, tensor): (String, Tensor)| Ok((name, tensor.to_device(device)?));
+        let tensors: candle_core::Result<_> = self.0.into_iter().map(moved).collect();
+        tensors
+            .map(Self)
+            .map_err(|error| format!("the tensors of a fixture on {:?}: {error}", device.location()))
+    }
+
     /// The tensor `name`, if the file has it.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<&Tensor> {

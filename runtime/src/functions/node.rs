@@ -68,9 +68,22 @@ fn all_widened(function: &'static str, tensors: &[&Tensor]) -> Result<Vec<Tensor
     tensors.iter().map(widen).collect()
 }
 
-/// The results of a function where the kernels do not run: what `compose` makes of the widened inputs. `None` where
-/// they do.
+/// The results of a function where the kernels do not run, in the type of the inputs: what `compose` makes of the
+/// widened inputs. `None` where they do.
 pub(crate) fn without_kernels<const M: usize>(
+    function: &'static str,
+    inputs: &[&Tensor],
+    compose: impl FnOnce(&[Tensor]) -> candle_core::Result<[Tensor; M]>,
+) -> Result<Option<[Tensor; M]>> {
+    let Some(mut results) = wide_without_kernels(function, inputs, compose)? else { return Ok(None) };
+    for result in &mut results {
+        *result = result.to_dtype(inputs[0].dtype())?;
+    }
+    Ok(Some(results))
+}
+
+/// [`without_kernels`] with results in the type of the computation.
+pub(crate) fn wide_without_kernels<const M: usize>(
     function: &'static str,
     inputs: &[&Tensor],
     compose: impl FnOnce(&[Tensor]) -> candle_core::Result<[Tensor; M]>,
@@ -78,11 +91,7 @@ pub(crate) fn without_kernels<const M: usize>(
     if has_kernels(inputs[0].device()) {
         return Ok(None);
     }
-    let mut results = compose(&all_widened(function, inputs)?)?;
-    for result in &mut results {
-        *result = result.to_dtype(inputs[0].dtype())?;
-    }
-    Ok(Some(results))
+    Ok(Some(compose(&all_widened(function, inputs)?)?))
 }
 
 /// Read access to the elements of a contiguous tensor on the CPU.

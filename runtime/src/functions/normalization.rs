@@ -4,14 +4,17 @@ use candle_core::Tensor;
 
 use super::composed;
 use super::graph::{Gradients, attach, tracked};
-use super::node::{Element, Value, compute, element_count, for_float, widened, without_kernels};
+use super::node::{
+    Element, Value, compute, element_count, for_float, wide_without_kernels, widened, without_kernels,
+};
 use crate::kernels::{Channels, Float};
 use crate::{Error, Result};
 
 /// Batch normalization by the statistics of the batch itself; returns the output, the mean and the biased variance.
 ///
 /// `m = mean(x)`, `v = mean((x - m)^2)`, `y = gamma (x - m) / sqrt(v + eps) + beta`, each mean over all axes that are not
-/// in `axes`. Gradients flow through all three results; the two statistics cost nothing where they get none.
+/// in `axes`. Gradients flow through all three results; the two statistics cost nothing where they get none. The statistics
+/// of half precisions are `f32`.
 ///
 /// # Shapes
 /// - `inp`: any
@@ -49,20 +52,20 @@ pub fn batch_normalization(
         return Err(Error::invalid("inp", "must have elements to take the statistics of", inp.dims()));
     }
     let compose = |t: &[Tensor]| composed::normalization::by_batch(&t[0], &t[1], &t[2], eps);
-    if let Some([y, mean, var]) = without_kernels("batch_normalization", &[inp, beta, gamma], compose)? {
-        return Ok((y, mean, var));
+    let dtype = inp.dtype();
+    if let Some([y, mean, var]) = wide_without_kernels("batch_normalization", &[inp, beta, gamma], compose)? {
+        return Ok((y.to_dtype(dtype)?, mean, var));
     }
     let [x, beta, gamma] = widened("batch_normalization", [inp, beta, gamma])?;
     let x = layout.gathered(&x)?;
     let (y, mean, var) =
         for_float!(x.dtype(), T => normalize_by_batch::<T>(&layout, &x, &beta, &gamma, eps))?;
-    let dtype = inp.dtype();
-    Ok((layout.restored(&y)?.to_dtype(dtype)?, mean.to_dtype(dtype)?, var.to_dtype(dtype)?))
+    Ok((layout.restored(&y)?.to_dtype(dtype)?, mean, var))
 }
 
 /// Batch normalization by given statistics, which are constants: `y = gamma (x - mean) / sqrt(var + eps) + beta`.
 ///
-/// Gradients flow to the input, `beta` and `gamma`.
+/// Gradients flow to the input, `beta` and `gamma`. The statistics may be of another precision than these.
 ///
 /// # Shapes
 /// As [`batch_normalization`].
@@ -93,11 +96,15 @@ pub fn batch_normalization_by(
         layout.check(name, parameter)?;
     }
     check_eps(eps)?;
-    let compose = |t: &[Tensor]| Ok([composed::normalization::by(&t[0], &t[1], &t[2], &t[3], &t[4], eps)?]);
-    if let Some([y]) = without_kernels("batch_normalization", &[inp, beta, gamma, mean, var], compose)? {
+    let compose = |t: &[Tensor]| {
+        let [mean, var] = [constant(mean, &t[0])?, constant(var, &t[0])?];
+        Ok([composed::normalization::by(&t[0], &t[1], &t[2], &mean, &var, eps)?])
+    };
+    if let Some([y]) = without_kernels("batch_normalization", &[inp, beta, gamma], compose)? {
         return Ok(y);
     }
-    let [x, beta, gamma, mean, var] = widened("batch_normalization", [inp, beta, gamma, mean, var])?;
+    let [x, beta, gamma] = widened("batch_normalization", [inp, beta, gamma])?;
+    let [mean, var] = [constant(mean, &x)?, constant(var, &x)?];
     let x = layout.gathered(&x)?;
     let y = for_float!(x.dtype(), T => {
         let mean = mean.flatten_all()?.to_vec1::<T>()?;
@@ -116,7 +123,7 @@ pub fn batch_normalization_by(
 ///
 /// # Shapes
 /// - `inp`: `(N.., D..)`
-/// - `mean`: `(D..)`
+/// - `mean`: `(D..)`, of any precision
 /// - output: as `inp`
 ///
 /// # Errors
@@ -139,11 +146,13 @@ pub fn subtract_mean(inp: &Tensor, mean: &Tensor, factor: f64) -> Result<Tensor>
             mean.dims(),
         ));
     }
-    let compose = |t: &[Tensor]| Ok([composed::normalization::subtract_mean(&t[0], &t[1], factor)?]);
-    if let Some([y]) = without_kernels("subtract_mean", &[inp, mean], compose)? {
+    let compose =
+        |t: &[Tensor]| Ok([composed::normalization::subtract_mean(&t[0], &constant(mean, &t[0])?, factor)?]);
+    if let Some([y]) = without_kernels("subtract_mean", &[inp], compose)? {
         return Ok(y);
     }
-    let [x, mean] = widened("subtract_mean", [inp, &mean.detach()])?;
+    let [x] = widened("subtract_mean", [inp])?;
+    let mean = constant(mean, &x)?;
     let len = mean.elem_count();
     let rows = Channels { outer: x.elem_count().checked_div(len).unwrap_or(0), channels: len, inner: 1 };
     let y = for_float!(x.dtype(), T => {
@@ -153,6 +162,11 @@ pub fn subtract_mean(inp: &Tensor, mean: &Tensor, factor: f64) -> Result<Tensor>
         attach("subtract_mean", [&x], y, move |dy| Ok([Some((dy * factor)?)]))
     })?;
     Ok(y.to_dtype(inp.dtype())?)
+}
+
+/// A statistic as a constant of the type that `x` is computed in.
+fn constant(statistic: &Tensor, x: &Tensor) -> candle_core::Result<Tensor> {
+    statistic.detach().to_dtype(x.dtype())?.contiguous()
 }
 
 fn check_eps(eps: f64) -> Result<()> {

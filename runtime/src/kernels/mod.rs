@@ -5,6 +5,7 @@
 
 mod channels;
 mod convolution;
+pub(crate) mod cuda;
 mod elementwise;
 mod float;
 mod gemm;

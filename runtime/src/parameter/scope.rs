@@ -173,6 +173,31 @@ pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
+/// Runs `f` with the parameters of layers of half precision made and taken in `f32`: for statistics that add up many small
+/// numbers.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use layerfn::{batch_normalization, get_parameter};
+///
+/// let x = Tensor::ones((4, 3), DType::BF16, &Device::Cpu)?;
+/// batch_normalization(&x).call()?; // takes `mean` by `full_precision(|| param!(mean))?`
+/// assert_eq!(get_parameter("bn/gamma").unwrap().var().dtype(), DType::BF16);
+/// assert_eq!(get_parameter("bn/mean").unwrap().var().dtype(), DType::F32);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn full_precision<R>(f: impl FnOnce() -> R) -> R {
+    let flags = with(|context| {
+        let mut flags = context.flags.clone();
+        if matches!(flags.dtype, DType::F16 | DType::BF16) {
+            flags.dtype = DType::F32;
+        }
+        flags
+    });
+    let _restore = enter(&[], Some(flags));
+    f()
+}
+
 /// The trainable parameters of the current scope, by their path in it; see [`ParameterStore::parameters`] for
 /// their order.
 #[must_use]
@@ -330,11 +355,14 @@ fn take(
         observer.takes_parameter(&path, &parameter);
     }
     let tensor = parameter.tensor(as_need_grad.unwrap_or(need_grad) && !flags.detached);
-    if !tensor.device().same_device(&flags.device) {
-        let reason = format!("lives on {:?}; move the input or the parameters", tensor.device().location());
+    // Outside of a layer there is no input to stand beside.
+    if flags.called_at.is_some() && !tensor.device().same_device(&flags.device) {
+        let lives = tensor.device().location();
         return Err(Error::InvalidArgument {
-            argument: "parameter",
-            reason: format!("`{path}` {reason}"),
+            argument: "inp",
+            reason: format!(
+                "must be where parameter `{path}` is, on {lives:?}; move it, or the store by `to_device`"
+            ),
             got: format!("an input on {:?}", flags.device.location()),
         });
     }

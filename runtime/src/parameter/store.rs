@@ -3,7 +3,7 @@
 use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use candle_core::{Tensor, Var};
+use candle_core::{Device, Tensor, Var};
 use indexmap::IndexMap;
 
 use super::scope;
@@ -33,6 +33,23 @@ impl Parameter {
     #[must_use]
     pub fn need_grad(&self) -> bool {
         self.need_grad
+    }
+
+    /// A variable of its own with the same values on `device`.
+    fn to_device(&self, path: &str, device: &Device) -> Result<Self> {
+        let moved = self
+            .var
+            .as_detached_tensor()
+            .to_device(device)
+            .and_then(|value| Var::from_tensor(&value.copy()?));
+        let var = moved.map_err(|error| {
+            Error::invalid(
+                "device",
+                format!("must have room for parameter `{path}`: {error}"),
+                device.location(),
+            )
+        })?;
+        Ok(Self { var, need_grad: self.need_grad })
     }
 
     /// The tensor that a computation uses: tracked if `need_grad`, detached otherwise.
@@ -102,6 +119,16 @@ impl Parameters {
         self.iter()
             .filter_map(|(path, parameter)| Some((path.strip_prefix(&prefix)?.to_owned(), parameter.clone())))
             .collect()
+    }
+
+    /// Copies of them on `device`, with variables of their own.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if one cannot be copied there; it names the parameter.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let copy =
+            |(path, parameter): (&str, &Parameter)| Ok((path.to_owned(), parameter.to_device(path, device)?));
+        self.iter().map(copy).collect()
     }
 
     /// How many parameters there are.
@@ -277,6 +304,32 @@ impl ParameterStore {
         }
     }
 
+    /// A store with copies of all parameters on `device`: paths, order, flags, seed and generator are the same, the
+    /// variables are its own.
+    ///
+    /// A solver keeps updating the variables it was given: give it those of the copy, and its own states with
+    /// [`set_states`](crate::solver::Solver::set_states).
+    ///
+    /// ```
+    /// use layerfn::prelude::*;
+    ///
+    /// let x = Tensor::zeros((4, 3), DType::F32, &Device::Cpu)?;
+    /// affine(&x, 2).name("fc").call()?;
+    ///
+    /// let device = Device::cuda_if_available(0).unwrap_or(Device::Cpu);
+    /// let store = ParameterStore::current().to_device(&device)?;
+    /// let y = store.enter(|| affine(&x.to_device(&device)?, 2).name("fc").call())?;
+    /// assert!(y.device().same_device(&device));
+    /// # Ok::<(), layerfn::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if a parameter cannot be copied there; it names the parameter.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let tree = copied(&self.lock(), "", device)?;
+        Ok(Self { tree: Arc::new(Mutex::new(tree)), seed: self.seed, noise: self.noise.clone() })
+    }
+
     /// Removes every parameter.
     pub fn clear(&self) {
         self.lock().clear();
@@ -441,6 +494,21 @@ fn descend<'a, 'p>(tree: &'a mut Scope, path: &'p str) -> Result<(&'a mut Scope,
         };
     }
     Ok((scope, name))
+}
+
+/// The scope `path` with its parameters on `device`.
+fn copied(scope: &Scope, path: &str, device: &Device) -> Result<Scope> {
+    let copy = |(name, node): (&String, &Node)| {
+        let path = scope::join(path, name);
+        let node = match node {
+            Node::Scope(members) => Node::Scope(copied(members, &path, device)?),
+            Node::Leaf(Leaf { parameter, created_at }) => {
+                Node::Leaf(Leaf { parameter: parameter.to_device(&path, device)?, created_at })
+            }
+        };
+        Ok((name.clone(), node))
+    };
+    scope.iter().map(copy).collect()
 }
 
 fn list_under(tree: &mut Scope, path: &str) -> Parameters {

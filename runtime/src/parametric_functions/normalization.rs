@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::{DType, Tensor};
 
 use super::split_at;
-use crate::{Dims, Error, Initializer, Result, functions, is_training, parametric_function};
+use crate::{Dims, Error, Initializer, Result, full_precision, functions, is_training, parametric_function};
 
 /// Receives the batch statistics of one [`batch_normalization`](fn@batch_normalization) call; gradients flow through
 /// them.
@@ -133,7 +133,7 @@ pub fn batch_normalization(
     }
     let shape = statistics_shape(inp, &axes)?;
     let (beta, gamma) = (param!(beta)?, param!(gamma)?);
-    let (mean, var) = (param!(mean)?, param!(var)?);
+    let (mean, var) = (full_precision(|| param!(mean))?, full_precision(|| param!(var))?);
     if !batch_stat {
         return functions::batch_normalization_by(inp, &beta, &gamma, &mean, &var, &axes, eps);
     }
@@ -216,11 +216,12 @@ pub fn mean_subtraction(
     update_running_mean: bool,
 ) -> Result<Tensor> {
     let (samples, shape) = split_at(inp, base_axis)?;
-    let (mean, t) = (param!(mean)?, param!(t)?);
+    let (mean, t) = (full_precision(|| param!(mean))?, full_precision(|| param!(t))?);
     if !update_running_mean {
         return functions::subtract_mean(inp, &mean, 1.0);
     }
-    let batch_mean = inp.detach().reshape([&[samples.iter().product()], shape].concat())?.mean(0)?;
+    let inputs = inp.detach().to_dtype(mean.dtype())?;
+    let batch_mean = inputs.reshape([&[samples.iter().product()], shape].concat())?.mean(0)?;
     let t = (t + 1.0)?;
     let mean = (&mean + (batch_mean - &mean)?.broadcast_div(&t)?)?;
     param!(mean = &mean)?;

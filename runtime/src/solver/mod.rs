@@ -62,6 +62,7 @@
 mod number;
 mod rules;
 mod state;
+mod traced;
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};

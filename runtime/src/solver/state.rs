@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Storage, Tensor, Var};
 
 use super::number::Composed;
-use super::{Change, Rule, computed_in};
+use super::{Change, Rule, computed_in, traced};
 use crate::device::has_kernels;
 use crate::kernels::{self, Float};
 use crate::{Error, Parameters, Result};
@@ -209,7 +209,15 @@ fn composed<R: Rule<N>, const N: usize>(
     gradient: &Tensor,
     states: &mut [Tensor],
 ) -> Result<()> {
-    let w = Composed(var.as_detached_tensor().to_dtype(computed_in(var.dtype())));
+    let w = var.as_detached_tensor().to_dtype(computed_in(var.dtype()))?;
+    if let Some(after) = traced::step(rule, rates, change, &w, gradient, states)? {
+        var.set(&after.get(0)?.to_dtype(var.dtype())?)?;
+        for (i, state) in states.iter_mut().enumerate() {
+            *state = after.get(1 + i)?;
+        }
+        return Ok(());
+    }
+    let w = Composed(Ok(w));
     let mut before = states.iter().cloned();
     let before = [(); N].map(|()| {
         Composed(before.next().ok_or_else(|| candle_core::Error::msg("a solver has lost one of its states")))

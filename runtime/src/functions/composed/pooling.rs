@@ -3,12 +3,27 @@
 use candle_core::{Result, Tensor};
 
 use super::window::table;
+use crate::device::{Arguments, fused_indices};
 use crate::kernels::Window;
+use crate::kernels::cuda::Kernel;
 
 /// The largest value of each window, of equal ones the first.
 ///
 /// It is found without a gradient, together with its place; what is taken from that place has one.
 pub(crate) fn max(x: &Tensor, window: &Window, output_dims: &[usize]) -> Result<Tensor> {
+    let n_planes = x.elem_count() / window.n_inputs();
+    let sizes = [window.input, window.output, window.kernel, window.stride, window.pad].concat();
+    let (arguments, n) =
+        (Arguments { sizes: &sizes, numbers: &[], inputs: &[x] }, n_planes * window.n_outputs());
+    let place = match fused_indices(Kernel::named("max_pool_places"), n, arguments, n)? {
+        Some(place) => place.reshape((n_planes, window.n_outputs()))?,
+        None => places(x, window)?,
+    };
+    x.reshape((n_planes, window.n_inputs()))?.gather(&place.contiguous()?, 1)?.reshape(output_dims)
+}
+
+/// Where in its plane the largest value of each window stands: `(planes, outputs)`.
+fn places(x: &Tensor, window: &Window) -> Result<Tensor> {
     let [d, h, w] = window.input;
     let n_planes = x.elem_count() / window.n_inputs();
     let mut best = x.detach().reshape((n_planes, d, h, w))?;
@@ -43,8 +58,7 @@ pub(crate) fn max(x: &Tensor, window: &Window, output_dims: &[usize]) -> Result<
         (best, place) =
             found.ok_or_else(|| candle_core::Error::msg("a window must have at least one tap"))?;
     }
-    let place = place.broadcast_as(best.shape())?.reshape((n_planes, window.n_outputs()))?;
-    x.reshape((n_planes, window.n_inputs()))?.gather(&place.contiguous()?, 1)?.reshape(output_dims)
+    place.broadcast_as(best.shape())?.reshape((n_planes, window.n_outputs()))
 }
 
 /// The mean of each window; with `including_pad` zeros of the padding count as elements.

@@ -3,7 +3,9 @@
 use candle_core::{DType, Result, Tensor};
 
 use super::rule::attach;
+use crate::device::{Arguments, fused};
 use crate::functions::{FixedPoint, Pow2};
+use crate::kernels::cuda::Kernel;
 
 /// `value` in place of `x`, with the gradient of `value` handed to `x` where `passes`; everywhere, if `None`.
 pub(crate) fn replace(x: &Tensor, value: &Tensor, passes: Option<Tensor>) -> Result<Tensor> {
@@ -27,6 +29,9 @@ pub(crate) fn fixed_point(
     settings: &FixedPoint,
     levels: f64,
 ) -> Result<(Tensor, Option<Tensor>)> {
+    if let Some((value, passes)) = fixed_point_in_one_kernel(x, settings, levels)? {
+        return Ok((value, settings.ste_fine_grained.then_some(passes)));
+    }
     let delta = Tensor::full(settings.delta, (), x.device())?.to_dtype(x.dtype())?;
     // The limits are rounded as the kernel rounds them: first the step, then its multiple.
     let max = (delta.to_dtype(DType::F64)? * levels)?.to_dtype(x.dtype())?;
@@ -43,6 +48,11 @@ pub(crate) fn fixed_point(
 
 /// Values, and where the gradient passes.
 pub(crate) fn pow2(x: &Tensor, settings: &Pow2, (min, max): (f64, f64)) -> Result<(Tensor, Option<Tensor>)> {
+    let sizes = [usize::from(settings.sign), usize::from(settings.with_zero)];
+    let numbers = [min, max, min * std::f64::consts::FRAC_1_SQRT_2];
+    if let Some((value, passes)) = in_one_kernel("pow2", x, &sizes, &numbers)? {
+        return Ok((value, settings.ste_fine_grained.then_some(passes)));
+    }
     let full = |value: f64| Tensor::full(value, x.dims(), x.device())?.to_dtype(x.dtype());
     let power = nearest_power(&x.abs()?)?;
     let above = power.gt(&full(max)?)?;
@@ -81,6 +91,32 @@ fn nearest_power(size: &Tensor) -> Result<Tensor> {
     let powers = Tensor::from_iter(powers, size.device())?.to_dtype(size.dtype())?;
     let power = powers.index_select(&row, 0)?.reshape(size.shape())?;
     size.ne(size)?.where_cond(size, &power) // NaN stays
+}
+
+/// Values, and where they are not cut off, if there is a kernel for that here.
+fn in_one_kernel(
+    name: &'static str,
+    x: &Tensor,
+    sizes: &[usize],
+    numbers: &[f64],
+) -> Result<Option<(Tensor, Tensor)>> {
+    let n = x.elem_count();
+    let arguments = Arguments { sizes, numbers, inputs: &[x] };
+    let Some(both) = fused(Kernel::named(name), n, arguments, 2 * n)? else { return Ok(None) };
+    let part = |start| both.narrow(0, start, n)?.reshape(x.shape());
+    Ok(Some((part(0)?, part(n)?.ne(0.0)?)))
+}
+
+fn fixed_point_in_one_kernel(
+    x: &Tensor,
+    settings: &FixedPoint,
+    levels: f64,
+) -> Result<Option<(Tensor, Tensor)>> {
+    // Rounded as the kernel of the CPU rounds: first the step, then its multiple.
+    let delta = if x.dtype() == DType::F32 { f64::from(settings.delta as f32) } else { settings.delta };
+    let high = levels * delta;
+    let low = if settings.sign { -high } else { 0.0 };
+    in_one_kernel("fixed_point", x, &[], &[delta, low, high])
 }
 
 fn with_sign_of(x: &Tensor, size: &Tensor) -> Result<Tensor> {

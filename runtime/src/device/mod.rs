@@ -1,8 +1,16 @@
 //! Where a function runs: by the kernels of the CPU, or composed of candle's operations.
 
+mod fused;
+#[cfg(test)]
+mod in_c;
+#[cfg(test)]
+mod tests;
+
 use std::cell::Cell;
 
 use candle_core::Device;
+
+pub(crate) use fused::{Arguments, fused, fused_indices};
 
 thread_local! {
     static COMPOSED: Cell<bool> = const { Cell::new(false) };

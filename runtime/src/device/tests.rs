@@ -1,0 +1,134 @@
+//! The kernels for CUDA, run as C, against the kernels of the CPU.
+
+use candle_core::{DType, Device, Tensor, Var};
+
+use super::in_c::with_kernels_in_c;
+use crate::functions::*;
+use crate::solver::{Adam, AdamW, Momentum, Nesterov, RMSprop, Rule, Sgd, Solver};
+use crate::{Parameter, ParameterStore, Result};
+
+/// Different numbers in (-1.5, 1.5).
+fn values(dims: &[usize], seed: usize) -> Tensor {
+    let n: usize = dims.iter().product();
+    let values: Vec<f64> =
+        (0..n).map(|i| ((i * 7919 + seed * 104_729) % 3001) as f64 / 1000.0 - 1.5).collect();
+    Tensor::from_vec(values, dims, &Device::Cpu).unwrap()
+}
+
+fn flat(x: &Tensor) -> Vec<f64> {
+    x.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1().unwrap()
+}
+
+/// The result of `f`, and the gradients of its weighted sum.
+fn results(f: &dyn Fn(&[Tensor]) -> Result<Tensor>, inputs: &[Tensor]) -> Vec<Vec<f64>> {
+    let vars: Vec<Var> = inputs.iter().map(|input| Var::from_tensor(input).unwrap()).collect();
+    let tensors: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
+    let y = f(&tensors).unwrap();
+    let weights = values(y.dims(), 7).to_dtype(y.dtype()).unwrap();
+    let gradients = (&y * weights).unwrap().sum_all().unwrap().backward().unwrap();
+    let gradients = vars.iter().map(|var| flat(gradients.get(var).unwrap()));
+    std::iter::once(flat(&y)).chain(gradients).collect()
+}
+
+#[track_caller]
+fn check(f: impl Fn(&[Tensor]) -> Result<Tensor>, sizes: &[&[usize]]) {
+    let inputs: Vec<Tensor> = sizes.iter().enumerate().map(|(i, dims)| values(dims, i)).collect();
+    let (want, got) = (results(&f, &inputs), with_kernels_in_c(|| results(&f, &inputs)));
+    for (got, want) in got.iter().flatten().zip(want.iter().flatten()) {
+        assert!((got - want).abs() <= 1e-11 * want.abs().max(1.0), "{got}, not {want}");
+    }
+}
+
+#[test]
+fn batch_normalization_by_channel() {
+    for (dims, of_channels, axis) in
+        [(&[4, 3, 5][..], &[1, 3, 1][..], 1), (&[6, 2], &[1, 2], 1), (&[3, 4], &[3, 1], 0)]
+    {
+        check(
+            |t| Ok(batch_normalization(&t[0], &t[1], &t[2], &[axis], 1e-2)?.0),
+            &[dims, of_channels, of_channels],
+        );
+        let (mean, var) = (values(of_channels, 4), values(of_channels, 5).sqr().unwrap());
+        check(
+            |t| batch_normalization_by(&t[0], &t[1], &t[2], &mean, &var, &[axis], 1e-2),
+            &[dims, of_channels, of_channels],
+        );
+    }
+}
+
+#[test]
+fn lstm_gates() {
+    let cell = |t: &[Tensor]| lstm_cell(&t[0], &t[1], &t[2], &t[3], &t[4]);
+    let sizes: [&[usize]; 5] = [&[3, 2], &[3, 5], &[3, 5], &[7, 4, 5], &[4, 5]];
+    check(|t| Ok(cell(t)?.0), &sizes);
+    check(|t| cell(t).and_then(|(h, c)| Ok(Tensor::cat(&[h, c], 1)?)), &sizes);
+}
+
+#[test]
+fn places_of_the_largest() {
+    for (dims, kernel, stride, pad) in
+        [(&[2, 3, 7, 8][..], 3, 2, 1), (&[2, 1, 5], 2, 1, 0), (&[1, 2, 4, 5, 6], 2, 2, 1)]
+    {
+        for ignore_border in [true, false] {
+            let [kernel, stride, pad] = [kernel, stride, pad].map(crate::PerAxis::Every);
+            check(|t| max_pooling(&t[0], &kernel, Some(&stride), ignore_border, &pad), &[dims]);
+        }
+    }
+}
+
+#[test]
+fn quantizers() {
+    for (sign, with_zero, fine) in [(true, true, true), (false, true, false), (false, false, true)] {
+        let fixed = FixedPoint { sign, n: 3, delta: 0.3, ste_fine_grained: fine };
+        check(|t| fixed.apply(&t[0]), &[&[300]]);
+        let power = Pow2 { sign, with_zero, n: 4, m: 0, ste_fine_grained: fine };
+        check(|t| power.apply(&t[0]), &[&[300]]);
+    }
+    let halves =
+        Tensor::new(&[0.499_999_97f32, 0.5, -0.5, 1.5, f32::INFINITY, f32::NAN, -9.0], &Device::Cpu).unwrap();
+    let fixed = FixedPoint { sign: true, n: 4, delta: 1.0, ste_fine_grained: true };
+    let power = Pow2 { sign: true, with_zero: true, n: 5, m: 1, ste_fine_grained: true };
+    let functions: [&dyn Fn() -> Tensor; 2] =
+        [&|| fixed.apply(&halves).unwrap(), &|| power.apply(&halves).unwrap()];
+    for f in functions {
+        let bits = |y: Tensor| flat(&y).into_iter().map(f64::to_bits).collect::<Vec<_>>();
+        assert_eq!(bits(with_kernels_in_c(f)), bits(f()));
+    }
+}
+
+/// The parameter and its states after two steps.
+fn steps<R: Rule<N>, const N: usize>(mut solver: Solver<R, N>, dtype: DType) -> Vec<Vec<f64>> {
+    let store = ParameterStore::new();
+    let var = Var::from_tensor(&values(&[2, 20], 1).to_dtype(dtype).unwrap()).unwrap();
+    store.set("w", Parameter::new(var.clone(), true)).unwrap();
+    solver.set_parameters(&store.parameters());
+    for step in 0..2 {
+        let gradient = values(&[2, 20], 5 + step).to_dtype(dtype).unwrap();
+        let gradients = (var.as_tensor() * gradient).unwrap().sum_all().unwrap().backward().unwrap();
+        solver.update(&gradients).unwrap();
+    }
+    let states = solver.get_states().unwrap();
+    std::iter::once(flat(&var)).chain(states.vars().iter().map(|state| flat(state))).collect()
+}
+
+#[test]
+fn solvers() {
+    fn check<R: Rule<N>, const N: usize>(solver: impl Fn() -> Solver<R, N>) {
+        for (dtype, tolerance, change) in [(DType::F64, 1e-13, true), (DType::F32, 1e-6, false)] {
+            let solver =
+                || if change { solver().weight_decay(0.1).clip_grad_by_value(0.5) } else { solver() };
+            let want = steps(solver(), dtype).concat();
+            let got = with_kernels_in_c(|| steps(solver(), dtype)).concat();
+            assert_eq!(got.len(), want.len());
+            for (got, want) in got.iter().zip(&want) {
+                assert!((got - want).abs() <= tolerance * want.abs().max(1.0), "{got}, not {want}");
+            }
+        }
+    }
+    check(|| Sgd::new(0.1));
+    check(|| Momentum::new(0.1, 0.8));
+    check(|| Nesterov::new(0.1, 0.8));
+    check(|| Adam::new(0.01));
+    check(|| AdamW::new(0.01));
+    check(|| RMSprop::new(0.01));
+}

@@ -1,0 +1,85 @@
+//! Compilation, once for each source, and launch.
+#![allow(unsafe_code)] // kernels work on raw memory; each use says why it is sound
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use candle_core::Result;
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaSlice, CudaView, DeviceRepr, LaunchConfig, PushKernelArg,
+};
+use candle_core::cuda_backend::cudarc::nvrtc::compile_ptx;
+use candle_core::cuda_backend::{CudaDevice, WrapErr};
+
+use super::{Kernel, prelude};
+
+/// Runs a kernel of `n` items: it gets `n`, the sizes, the numbers, the inputs and memory for `out_len` results, all of
+/// which it must write. `None` if NVRTC cannot compile it here; `number` is the C name of `T`.
+pub(crate) fn launch<T: DeviceRepr, O: DeviceRepr>(
+    device: &CudaDevice,
+    kernel: Kernel<'_>,
+    number: &'static str,
+    n: usize,
+    (sizes, numbers, inputs): (&[usize], &[T], &[CudaView<'_, T>]),
+    out_len: usize,
+) -> Result<Option<CudaSlice<O>>> {
+    let Some(compiled) = compiled(kernel.source, number) else { return Ok(None) };
+    let function = device.get_or_load_custom_func(kernel.name, &compiled.module, &compiled.ptx)?;
+    // SAFETY: the kernel writes all of it before anybody reads it.
+    let mut out = unsafe { device.alloc::<O>(out_len)? };
+    let sizes: Vec<u64> = [n].iter().chain(sizes).map(|&size| size as u64).collect();
+    let mut arguments = function.builder();
+    for size in &sizes {
+        arguments.arg(size);
+    }
+    for number in numbers {
+        arguments.arg(number);
+    }
+    for input in inputs {
+        arguments.arg(input);
+    }
+    arguments.arg(&mut out);
+    let threads = u32::try_from(n).unwrap_or(u32::MAX).min(1 << 30); // each takes several items, if need be
+    // SAFETY: the arguments are those that the kernel declares, in its order and types; it reads and writes only items
+    // below n and what the caller's sizes say of its inputs and output.
+    unsafe { arguments.launch(LaunchConfig::for_num_elems(threads)) }.w()?;
+    Ok(Some(out))
+}
+
+struct Compiled {
+    module: String,
+    ptx: String,
+}
+
+/// The source as PTX; `None` if it could not be compiled, which is tried once.
+fn compiled(source: &str, number: &'static str) -> Option<Arc<Compiled>> {
+    type Cache = HashMap<(String, &'static str), Option<Arc<Compiled>>>;
+    static CACHE: LazyLock<Mutex<Cache>> = LazyLock::new(Mutex::default);
+    let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
+    let module = format!("layerfn {}", cache.len());
+    let entry = cache.entry((source.to_owned(), number)).or_insert_with(|| {
+        let ptx = compile_ptx(prelude(number) + source).ok()?.to_src();
+        Some(Arc::new(Compiled { module, ptx }))
+    });
+    entry.clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::cuda_backend::cudarc::nvrtc::{CompileError, compile_ptx};
+
+    use super::super::{Kernel, prelude};
+
+    /// Where there is no NVRTC, there is nothing to check, unless the environment says that it is there.
+    #[test]
+    fn nvrtc_compiles_the_kernels() {
+        for number in ["float", "double"] {
+            match compile_ptx(prelude(number) + Kernel::named("").source) {
+                Ok(_) => println!("compiled for {number}"),
+                Err(CompileError::CompileError { log, .. }) => panic!("{}", log.to_string_lossy()),
+                Err(error) if std::env::var_os("LAYERFN_NVRTC").is_some() => panic!("no NVRTC: {error}"),
+                Err(_) => return,
+            }
+        }
+    }
+}
