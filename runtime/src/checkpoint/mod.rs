@@ -13,8 +13,14 @@
 //! | `.npz` | NumPy's archive, `need_grad` in comments that NumPy ignores | all |
 //! | `.safetensors` | safetensors, order and `need_grad` in its metadata | all |
 //!
-//! Files are not trusted: a damaged one is an [`Error::Checkpoint`] and changes nothing. What is allocated is bounded
-//! by the file's length (for compressed data, by 1032 times that, which is what deflate can unpack it to).
+//! Files are not trusted: a damaged one is an [`Error::Checkpoint`] and changes nothing. Reading takes memory of at most
+//! 40 times the length of the file: that much for parameters without values, which take a few bytes in a file and some
+//! 400 in memory, and one to three times the length for values. What is compressed counts with its length after
+//! unpacking, at most 1032 times that of the file: deflate cannot do more.
+//!
+//! Values go from the file into the vector that the parameter keeps and nowhere else, by ordinary reads. Files are not
+//! mapped into memory: candle's tensors own their values, so they would be copied all the same, both copies would
+//! count as the process's memory, and another program that shortens the file would end the process.
 
 mod archive;
 mod entry;

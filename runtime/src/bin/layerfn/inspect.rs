@@ -104,7 +104,8 @@ impl Statistics {
         let count = values.len() as f64;
         let min = values.iter().copied().fold(f64::INFINITY, f64::min);
         let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let mean = values.iter().map(|value| value / count).sum::<f64>();
+        // Rounding must not push it outside: equal values have no deviation.
+        let mean = values.iter().map(|value| value / count).sum::<f64>().clamp(min, max);
         let variance = values.iter().map(|value| (value - mean).powi(2) / count).sum::<f64>();
         let mut histogram = [0; 10];
         for value in &values {
