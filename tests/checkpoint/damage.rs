@@ -323,6 +323,17 @@ fn archives_that_lie() {
         &zipped("a.npy", &npy("{'descr': '<f4', 'fortran_order': False, 'shape': ()}", &[0; 8]), true),
         "4 bytes too many",
     );
+    // Which member counts would depend on the reader.
+    let store = layerfn::ParameterStore::new();
+    put(&store, "a", var(vec![1_f32], &[1]), true);
+    put(&store, "b", var(vec![2_f32], &[1]), true);
+    let mut twice = Checkpoint::from_parameters(&store.parameters()).unwrap().to_bytes(format).unwrap();
+    for at in 0..twice.len() - 5 {
+        if twice[at..].starts_with(b"b.npy") {
+            twice[at] = b'a';
+        }
+    }
+    refused(format, &twice, "two members have the same name");
     // A bomb may unpack to what deflate can make of it, and only if the shape says so.
     let bomb = zipped(
         "a.npy",

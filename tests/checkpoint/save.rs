@@ -32,11 +32,11 @@ fn protobuf_refuses_what_f32_would_change() {
 }
 
 #[test]
-fn text_refuses_a_nan_that_it_would_change() {
-    let store = single(var(vec![f32::from_bits(0x7fc0_1234)], &[1]));
-    let checkpoint = Checkpoint::from_parameters(&store.parameters()).unwrap();
-    assert!(checkpoint.to_bytes(Format::Text).unwrap_err().to_string().contains("a NaN with a payload"));
-    checkpoint.allow_rounding(true).to_bytes(Format::Text).unwrap();
+fn text_keeps_the_bits_of_a_nan_in_a_comment() {
+    let store = single(var(vec![f32::from_bits(0xffc0_1234), f32::NAN], &[2]));
+    let bytes = Checkpoint::from_parameters(&store.parameters()).unwrap().to_bytes(Format::Text).unwrap();
+    let text = std::str::from_utf8(&bytes).unwrap();
+    assert!(text.contains("  data: nan # 0xffc01234\n  data: nan\n"), "{text}");
 }
 
 #[test]
@@ -52,6 +52,23 @@ fn an_nnp_keeps_the_network_it_held() {
     let new = fs::read(&file).unwrap();
     let network = |bytes: &[u8]| bytes.windows(8).filter(|window| *window == b"network ").count();
     assert!(network(&old) > 0 && network(&old) == network(&new));
+    // Into another archive, it goes along.
+    let other = folder.path().join("other.nnp");
+    Checkpoint::open(&file).unwrap().save(&other).unwrap();
+    assert_eq!(network(&fs::read(&other).unwrap()), network(&old));
+}
+
+#[test]
+fn what_an_nnp_holds_besides_parameters_is_named_as_a_loss() {
+    let archive = crate::fixtures().join("model.nnp");
+    let read = Checkpoint::open(&archive).unwrap();
+    assert!(read.losses(Format::Nnp).is_empty());
+    assert_eq!(read.losses(Format::Hdf5), ["`network.nntxt` of the archive"]);
+    // A stream leaves no archive to copy it from.
+    let read = Checkpoint::from_bytes(Format::Nnp, &fs::read(&archive).unwrap()).unwrap();
+    assert_eq!(read.losses(Format::Nnp), ["`network.nntxt` of the archive"]);
+    let written = read.to_bytes(Format::Nnp).unwrap();
+    assert!(Checkpoint::from_bytes(Format::Nnp, &written).unwrap().losses(Format::Hdf5).is_empty());
 }
 
 fn single(var: candle_core::Var) -> ParameterStore {

@@ -63,6 +63,65 @@ fn convert_keeps_everything_or_refuses() {
 }
 
 #[test]
+fn the_network_of_an_archive_is_not_lost_unasked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let archive = fixture("model.nnp");
+    for arguments in [
+        &["convert", &archive, &path("m.h5")][..],
+        &["rename", &archive, &path("m.h5"), "--rule", "net/**=n/**"],
+    ] {
+        let refused = layerfn(arguments);
+        assert_eq!(code(&refused), 2);
+        assert!(text(&refused.stderr).contains(".h5 would lose:\n  `network.nntxt` of the archive\n"));
+        assert!(!Path::new(&path("m.h5")).exists());
+    }
+    assert_eq!(code(&layerfn(&["convert", "--allow-loss", &archive, &path("m.h5")])), 0);
+    assert_eq!(code(&layerfn(&["diff", &archive, &path("m.h5")])), 0);
+    // Another archive takes it along.
+    let output = layerfn(&["convert", &archive, &path("m.nnp")]);
+    assert_eq!((code(&output), text(&output.stderr)), (0, String::new()));
+    assert_eq!(code(&layerfn(&["convert", &path("m.nnp"), &path("again.h5")])), 2);
+}
+
+#[test]
+fn colours_are_for_terminals() {
+    let shown = |variables: &[(&str, &str)]| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_layerfn"));
+        for variable in ["NO_COLOR", "CLICOLOR_FORCE", "CLICOLOR"] {
+            program.env_remove(variable);
+        }
+        program.args(["inspect", &fixture("model.h5")]).envs(variables.iter().copied());
+        text(&program.output().unwrap().stdout)
+    };
+    let escape = '\u{1b}';
+    assert!(!shown(&[]).contains(escape));
+    assert!(shown(&[("CLICOLOR_FORCE", "1")]).contains(escape));
+    assert!(!shown(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]).contains(escape));
+}
+
+#[test]
+fn names_of_a_file_do_not_steer_the_terminal() {
+    use layerfn::checkpoint::{Checkpoint, Format};
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.safetensors");
+    let header = r#"{"a\u001b[2J\n":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}"#;
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 4]].concat();
+    assert_eq!(
+        Checkpoint::from_bytes(Format::Safetensors, &bytes).unwrap().entries()[0].path(),
+        "a\u{1b}[2J\n"
+    );
+    std::fs::write(&file, bytes).unwrap();
+    let shown = Command::new(env!("CARGO_BIN_EXE_layerfn"))
+        .args(["inspect", &file.display().to_string()])
+        .env_remove("NO_COLOR")
+        .env("CLICOLOR_FORCE", "1")
+        .output()
+        .unwrap();
+    assert!(text(&shown.stdout).contains(r"a\u{1b}[2J\n  "), "{}", text(&shown.stdout));
+}
+
+#[test]
 fn diff_says_what_differs() {
     let folder = tempfile::tempdir().unwrap();
     let renamed = folder.path().join("renamed.h5").display().to_string();
@@ -120,6 +179,8 @@ fn completions_and_manual_are_printed() {
         assert!(text(&layerfn(&["completions", shell]).stdout).contains("inspect"), "{shell}");
     }
     assert!(text(&layerfn(&["man"]).stdout).contains("layerfn\\-inspect"));
+    assert!(text(&layerfn(&["man", "convert"]).stdout).contains("\\-\\-allow\\-loss"));
+    assert_eq!(code(&layerfn(&["man", "nothing"])), 2);
 }
 
 #[test]

@@ -3,16 +3,18 @@
 
 Usage: speed.py SPEED_PROGRAM [FOLDER]
 SPEED_PROGRAM is made by `cargo build --release -p layerfn-tests --bin checkpoint_speed`.
-Each figure is the best of five runs in a process of its own; files are in the page cache.
+Each figure is the median of nine runs in processes of their own, ours and Python's in turn; the memory is what a run
+adds to its process at most. Files are in the page cache. What is saved is synced to the disk, by Python too; a FOLDER
+in memory (/dev/shm) leaves the disk out of it.
 """
-import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 PYTHON = r'''
-import resource, sys, time
+import os, resource, sys, time
 import numpy as np
 what, kind, file = sys.argv[1:]
 count, side = 100, 1000
@@ -35,15 +37,23 @@ else:
 if what == "save":
     arrays = {f"s{i}/W": np.full((side, side), i, np.float32) for i in range(count)}
     before = peak(); start = time.perf_counter(); save(arrays)
+    with open(file, "rb+") as f: os.fsync(f.fileno())
 else:
     before = peak(); start = time.perf_counter(); arrays = load()
 print(time.perf_counter() - start, peak() - before)
 '''
 
 
-def best(command):
-    runs = [subprocess.run(command, check=True, capture_output=True, text=True).stdout.split() for _ in range(5)]
-    return min(float(run[0]) for run in runs), max(float(run[1]) for run in runs)
+RUNS = 9
+
+
+def run(command):
+    seconds, megabytes = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return float(seconds), float(megabytes)
+
+
+def medians(runs):
+    return [statistics.median(figures) for figures in zip(*runs)]
 
 
 def main():
@@ -53,11 +63,14 @@ def main():
         for kind in ["h5", "safetensors", "protobuf", "npz"]:
             for what in ["save", "load"]:
                 file = str(Path(folder) / f"model.{kind}")
-                ours = best([program, what, file])
-                line = f"{kind:12} {what:5} {ours[0]:8.3f} s {ours[1]:5.0f} MB"
+                commands = [[program, what, file]]
                 if kind in ["h5", "safetensors"]:
-                    theirs = best([sys.executable, "-c", PYTHON, what, kind, file])
-                    line += f" {theirs[0]:8.3f} s {theirs[1]:5.0f} MB {ours[0] / theirs[0]:6.2f}"
+                    commands.append([sys.executable, "-c", PYTHON, what, kind, file])
+                rounds = [[run(command) for command in commands] for _ in range(RUNS)]
+                figures = [medians(runs) for runs in zip(*rounds)]
+                line = f"{kind:12} {what:5}" + "".join(f" {time:8.3f} s {peak:5.0f} MB" for time, peak in figures)
+                if len(figures) == 2:
+                    line += f" {figures[0][0] / figures[1][0]:6.2f}"
                 print(line, flush=True)
 
 

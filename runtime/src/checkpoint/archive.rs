@@ -25,6 +25,10 @@ pub(super) fn for_each(
     // What all members may take together: members may share their bytes.
     let mut budget = length.saturating_mul(DEFLATE_LIMIT);
     let mut archive = ZipArchive::new(source)?;
+    if archive.has_duplicate_names() {
+        // Which of them counts would depend on the reader.
+        return Err(Fault::format("two members have the same name"));
+    }
     for index in 0..archive.len() {
         let member = archive.by_index(index)?;
         if member.is_dir() {

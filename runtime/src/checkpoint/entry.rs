@@ -1,6 +1,6 @@
 //! What a checkpoint holds, between files and stores.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use candle_core::{Tensor, Var};
 
@@ -62,7 +62,7 @@ impl Entry {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Entries {
     list: Vec<Entry>,
-    paths: HashSet<String>,
+    places: HashMap<String, usize>,
 }
 
 impl Entries {
@@ -72,7 +72,7 @@ impl Entries {
 
     pub(super) fn push(&mut self, entry: Entry) -> Outcome<()> {
         check_path(&entry.path)?;
-        if !self.paths.insert(entry.path.clone()) {
+        if self.places.insert(entry.path.clone(), self.list.len()).is_some() {
             return Err(Fault::format(format!("`{}` occurs twice", entry.path)));
         }
         self.list.push(entry);
@@ -81,10 +81,10 @@ impl Entries {
 
     /// Like [`push`](Self::push), but takes the place of an entry of the same path.
     pub(super) fn put(&mut self, entry: Entry) -> Outcome<()> {
-        if !self.paths.contains(&entry.path) {
-            return self.push(entry);
+        match self.places.get(&entry.path) {
+            Some(&place) => self.list[place] = entry,
+            None => self.push(entry)?,
         }
-        self.list.iter_mut().filter(|old| old.path == entry.path).for_each(|old| *old = entry.clone());
         Ok(())
     }
 

@@ -13,8 +13,14 @@
 //! | `.npz` | NumPy's archive, `need_grad` in comments that NumPy ignores | all |
 //! | `.safetensors` | safetensors, order and `need_grad` in its metadata | all |
 //!
-//! Files are not trusted: a damaged one is an [`Error::Checkpoint`] and changes nothing. What is allocated is bounded
-//! by the file's length (for compressed data, by 1032 times that, which is what deflate can unpack it to).
+//! Files are not trusted: a damaged one is an [`Error::Checkpoint`] and changes nothing. Reading takes memory of at most
+//! 40 times the length of the file: that much for parameters without values, which take a few bytes in a file and some
+//! 400 in memory, and one to three times the length for values. What is compressed counts with its length after
+//! unpacking, at most 1032 times that of the file: deflate cannot do more.
+//!
+//! Values go from the file into the vector that the parameter keeps and nowhere else, by ordinary reads. Files are not
+//! mapped into memory: candle's tensors own their values, so they would be copied all the same, both copies would
+//! count as the process's memory, and another program that shortens the file would end the process.
 
 mod archive;
 mod entry;
@@ -31,7 +37,7 @@ mod text;
 mod values;
 
 use std::io::{self, Read, Seek, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::DType;
 
@@ -172,6 +178,10 @@ pub struct Checkpoint {
     /// Whether the variables belong to nobody else.
     owned: bool,
     options: SaveOptions,
+    /// Members of the archive it was read from that hold something else than parameters.
+    others: Vec<String>,
+    /// That archive, if it is a file.
+    archive: Option<PathBuf>,
 }
 
 impl Checkpoint {
@@ -182,13 +192,18 @@ impl Checkpoint {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let (format, origin) = (Format::from_path(path)?, path.display().to_string());
-        let entries = match format {
+        let read = match format {
             // The HDF5 crate opens files by name only.
-            Format::Hdf5 => h5::read(path),
+            Format::Hdf5 => h5::read(path).map(|entries| (entries, Vec::new())),
             _ => std::fs::File::open(path).map_err(Fault::from).and_then(|mut file| read(format, &mut file)),
         };
-        let entries = entries.map_err(|fault| fault.into_error("read", &origin))?;
-        Ok(Self { origin, entries, owned: true, options: SaveOptions::default() })
+        let archive = (format == Format::Nnp).then(|| path.to_owned());
+        Ok(Self { archive, ..Self::from_read(origin, read)? })
+    }
+
+    fn from_read(origin: String, read: Outcome<(Entries, Vec<String>)>) -> Result<Self> {
+        let (entries, others) = read.map_err(|fault| fault.into_error("read", &origin))?;
+        Ok(Self { origin, entries, owned: true, options: SaveOptions::default(), others, archive: None })
     }
 
     /// Reads a file that is in memory.
@@ -213,9 +228,7 @@ impl Checkpoint {
     }
 
     fn from_source(format: Format, mut source: impl Read + Seek) -> Result<Self> {
-        let origin = "a stream".to_owned();
-        let entries = read(format, &mut source).map_err(|fault| fault.into_error("read", &origin))?;
-        Ok(Self { origin, entries, owned: true, options: SaveOptions::default() })
+        Self::from_read("a stream".to_owned(), read(format, &mut source))
     }
 
     /// The given parameters, as [`get_all_parameters`](crate::get_all_parameters) or a store lists them.
@@ -229,7 +242,8 @@ impl Checkpoint {
             let entry = Entry::new(path.to_owned(), parameter.var().clone(), Some(parameter.need_grad()));
             entries.push(entry).map_err(|fault| fault.into_error("save", &origin))?;
         }
-        Ok(Self { origin, entries, owned: false, options: SaveOptions::default() })
+        let (options, others) = (SaveOptions::default(), Vec::new());
+        Ok(Self { origin, entries, owned: false, options, others, archive: None })
     }
 
     /// The parameters, in the order of the file.
@@ -250,17 +264,21 @@ impl Checkpoint {
         &self.origin
     }
 
-    /// What saving in `format` would lose: types that it does not have. [`save`](Self::save) keeps the numbers all the
-    /// same, and fails where it cannot.
+    /// What saving in `format` would lose, a line each: types that the format does not have, and what an archive that
+    /// was read holds besides parameters. [`save`](Self::save) keeps the numbers all the same, and fails where it cannot.
     #[must_use]
     pub fn losses(&self, format: Format) -> Vec<String> {
-        if !matches!(format, Format::Protobuf | Format::Text) {
-            return Vec::new();
+        let mut losses = Vec::new();
+        if format != Format::Nnp || self.archive.is_none() {
+            losses.extend(self.others.iter().map(|name| format!("`{name}` of the archive")));
         }
-        let others = self.entries().iter().filter(|entry| entry.tensor().dtype() != DType::F32);
-        others
-            .map(|entry| format!("the type of `{}`: {:?} becomes F32", entry.path(), entry.tensor().dtype()))
-            .collect()
+        if matches!(format, Format::Protobuf | Format::Text) {
+            let others = self.entries().iter().filter(|entry| entry.tensor().dtype() != DType::F32);
+            losses.extend(others.map(|entry| {
+                format!("the type of `{}`: {:?} becomes F32", entry.path(), entry.tensor().dtype())
+            }));
+        }
+        losses
     }
 
     /// The same parameters under other paths; rules are those of [`Load::rename`].
@@ -293,7 +311,8 @@ impl Checkpoint {
     /// Writes the file `path`; its extension says in which format.
     ///
     /// A file beside it is written, synced and renamed, so at any moment either the old or the new file is there,
-    /// whole.
+    /// whole. What an `.nnp` holds besides parameters is kept: from the archive that this was read from, or else from the
+    /// one that is replaced.
     ///
     /// # Errors
     /// [`Error::UnknownExtension`], [`Error::Io`], or [`Error::Checkpoint`] if the format cannot hold a parameter.
@@ -305,7 +324,9 @@ impl Checkpoint {
             _ => {
                 let mut output = io::BufWriter::with_capacity(1 << 16, temporary.as_file_mut());
                 match format {
-                    Format::Nnp => nnp::write(&mut output, &self.entries, Some(path))?,
+                    Format::Nnp => {
+                        nnp::write(&mut output, &self.entries, Some(self.archive.as_deref().unwrap_or(path)))?
+                    }
                     Format::Npz => npz::write(&mut output, &self.entries)?,
                     _ => self.write(format, &mut output)?,
                 }
@@ -345,7 +366,7 @@ impl Checkpoint {
                 let mut spool = tempfile::NamedTempFile::new()?;
                 match format {
                     Format::Hdf5 => h5::write(spool.path(), &self.entries)?,
-                    Format::Nnp => nnp::write(spool.as_file_mut(), &self.entries, None)?,
+                    Format::Nnp => nnp::write(spool.as_file_mut(), &self.entries, self.archive.as_deref())?,
                     _ => npz::write(spool.as_file_mut(), &self.entries)?,
                 }
                 spool.rewind()?;
@@ -356,20 +377,22 @@ impl Checkpoint {
     }
 }
 
-fn read(format: Format, source: &mut dyn Source) -> Outcome<Entries> {
+/// The entries, and the members of an archive that are none.
+fn read(format: Format, source: &mut dyn Source) -> Outcome<(Entries, Vec<String>)> {
     let length = input::length(source)?;
-    match format {
+    let entries = match format {
         Format::Hdf5 => {
             let mut spool = tempfile::NamedTempFile::new()?;
             io::copy(source, spool.as_file_mut())?;
             h5::read(spool.path())
         }
-        Format::Nnp => nnp::read(source),
+        Format::Nnp => return nnp::read(source),
         Format::Npz => npz::read(source),
         Format::Protobuf => protobuf::read(&mut Input::new(source, length)),
         Format::Text => text::read(&mut Input::new(source, length)),
         Format::Safetensors => safetensors::read(&mut Input::new(source, length)),
-    }
+    };
+    Ok((entries?, Vec::new()))
 }
 
 /// Saves the parameters of the current scope, those with `need_grad` false too; the extension of `path` says how.

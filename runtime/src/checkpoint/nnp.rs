@@ -15,10 +15,15 @@ use super::input::Source;
 use super::{Format, Outcome, h5, protobuf, text};
 
 const PARAMETERS: &str = "parameter.h5";
+const VERSION: &str = "nnp_version.txt";
 
-pub(super) fn read(source: &mut dyn Source) -> Outcome<Entries> {
-    let mut entries = Entries::new();
+/// The parameters, and the names of the members that hold something else.
+pub(super) fn read(source: &mut dyn Source) -> Outcome<(Entries, Vec<String>)> {
+    let (mut entries, mut others) = (Entries::new(), Vec::new());
     for_each(source, |name, _, input| {
+        if input.remaining() > 0 && name != VERSION && !is_parameters(name) {
+            others.push(name.to_owned());
+        }
         let found = match Format::from_path(name) {
             Ok(Format::Hdf5) => {
                 let mut spool = tempfile::NamedTempFile::new()?;
@@ -33,7 +38,12 @@ pub(super) fn read(source: &mut dyn Source) -> Outcome<Entries> {
         // As in NNabla, a later member has the last word.
         found.into_vec().into_iter().try_for_each(|entry| entries.put(entry))
     })?;
-    Ok(entries)
+    Ok((entries, others))
+}
+
+/// Whether a member of this name holds parameters and nothing else.
+fn is_parameters(name: &str) -> bool {
+    matches!(Format::from_path(name), Ok(Format::Hdf5 | Format::Protobuf))
 }
 
 /// Writes the parameters, with the other members of `old`: a network that was trained further keeps its definition.
@@ -46,12 +56,12 @@ pub(super) fn write(output: impl Write + Seek, entries: &Entries, old: Option<&P
         for index in 0..kept.len() {
             let member = kept.by_index_raw(index)?;
             let name = member.name()?.into_owned();
-            if !matches!(Format::from_path(&name), Ok(Format::Hdf5 | Format::Protobuf)) {
+            if !is_parameters(&name) {
                 archive.raw_copy_file(member)?;
             }
         }
     } else {
-        archive.start_file("nnp_version.txt", options())?;
+        archive.start_file(VERSION, options())?;
         archive.write_all(b"0.1\n")?;
         archive.start_file("network.nntxt", options())?;
     }

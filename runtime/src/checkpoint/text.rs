@@ -1,4 +1,6 @@
 //! `.nntxt` and `.prototxt`: the message of `.protobuf` in protobuf's text form.
+//!
+//! The form has one NaN. What is another one has its bits in a comment behind it, which other readers pass over.
 
 use std::fmt::Write as _;
 use std::io::Write;
@@ -18,13 +20,17 @@ pub(super) fn read(input: &mut Input<'_>) -> Outcome<Entries> {
             text.skip_value()?;
             continue;
         }
-        let line = text.line();
-        let entry = parameter(&mut text)
-            .map_err(|fault| fault.within(&format!("parameter {} at line {line}", entries.len())))?;
+        let start = text.at;
+        let entry = parameter(&mut text).map_err(|fault| {
+            fault.within(&format!("parameter {} at line {}", entries.len(), text.line_of(start)))
+        })?;
         entries.push(entry)?;
     }
     Ok(entries)
 }
+
+/// Between a NaN and the eight digits of its bits.
+const NAN_BITS: &str = "nan # 0x";
 
 fn parameter(text: &mut Text<'_>) -> Outcome<Entry> {
     let (mut path, mut shape, mut values, mut need_grad) = (String::new(), Vec::new(), Vec::new(), false);
@@ -64,6 +70,10 @@ fn float(token: &str) -> Option<f32> {
         "-inf" | "-infinity" => Some(f32::NEG_INFINITY),
         "nan" => Some(f32::NAN),
         "-nan" => Some(-f32::NAN),
+        lower if lower.starts_with(NAN_BITS) => {
+            let bits = u32::from_str_radix(&lower[NAN_BITS.len()..], 16).ok()?;
+            Some(f32::from_bits(bits)).filter(|value| value.is_nan())
+        }
         // Not `infinit` and what else Rust understands.
         lower if lower.contains(|c: char| !matches!(c, '0'..='9' | '.' | '-' | '+' | 'e' | 'f')) => None,
         lower => lower.strip_suffix('f').unwrap_or(lower).parse().ok(),
@@ -85,8 +95,9 @@ struct Text<'a> {
 }
 
 impl<'a> Text<'a> {
-    fn line(&self) -> usize {
-        1 + self.text.as_bytes()[..self.at].iter().filter(|&&byte| byte == b'\n').count()
+    /// For messages only: it counts from the start of the file.
+    fn line_of(&self, at: usize) -> usize {
+        1 + self.text.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count()
     }
 
     fn error(&self, expected: &str) -> Fault {
@@ -94,7 +105,7 @@ impl<'a> Text<'a> {
             Some(found) => format!("`{}`", found.escape_default()),
             None => "the end".to_owned(),
         };
-        Fault::format(format!("line {}: {expected} is expected, {found} found", self.line()))
+        Fault::format(format!("line {}: {expected} is expected, {found} found", self.line_of(self.at)))
     }
 
     /// What is left, after blanks and comments.
@@ -156,9 +167,13 @@ impl<'a> Text<'a> {
         }
         loop {
             let rest = self.rest();
-            let length = rest
+            let mut length = rest
                 .find(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '+' | '-' | '_'))
                 .unwrap_or(rest.len());
+            let with_bits = NAN_BITS.len() + 8;
+            if rest.starts_with(NAN_BITS) && rest.is_char_boundary(with_bits) && rest.len() >= with_bits {
+                length = with_bits;
+            }
             each(&rest[..length]).ok_or_else(|| self.error(expected))?;
             self.at += length;
             if !list || self.take(']') {
@@ -176,12 +191,13 @@ impl<'a> Text<'a> {
             return Err(self.error("`:`"));
         }
         let mut bytes = Vec::new();
-        let start = self.line();
+        let start = self.at;
         while let Some(quote) = self.rest().chars().next().filter(|quote| matches!(quote, '"' | '\'')) {
             self.at += 1;
             self.quoted(quote as u8, &mut bytes)?;
         }
-        String::from_utf8(bytes).map_err(|_| Fault::format(format!("line {start}: a string is not UTF-8")))
+        String::from_utf8(bytes)
+            .map_err(|_| Fault::format(format!("line {}: a string is not UTF-8", self.line_of(start))))
     }
 
     /// The rest of a string that `quote` opened.
@@ -303,12 +319,9 @@ pub(super) fn write(output: &mut dyn Write, entries: &Entries, options: SaveOpti
         with_bytes(&values, |bytes| {
             for value in bytes.chunks_exact(4) {
                 let value = f32::from_le_bytes([value[0], value[1], value[2], value[3]]);
-                if value.is_nan() && value.to_bits() != f32::NAN.to_bits() && !options.allow_rounding {
-                    let reason = "holds a NaN with a payload, which text does not keep; save as .h5 or .safetensors, or allow rounding";
-                    return Err(Fault::format(format!("`{}` {reason}", entry.path())));
-                }
                 match value {
-                    value if value.is_nan() => writeln!(output, "  data: nan")?,
+                    value if value.to_bits() == f32::NAN.to_bits() => writeln!(output, "  data: nan")?,
+                    value if value.is_nan() => writeln!(output, "  data: {NAN_BITS}{:08x}", value.to_bits())?,
                     // The shortest digits that give this number back.
                     value => writeln!(output, "  data: {value:?}")?,
                 }

@@ -6,10 +6,21 @@ use std::process::ExitCode;
 use layerfn::checkpoint::{Checkpoint, Format};
 
 use crate::Outcome;
+use crate::table::plain;
 
 pub(crate) fn run(input: &Path, output: &Path, allow_loss: bool) -> Outcome {
+    // A mistyped extension is told before a large file is read.
+    Format::from_path(output)?;
+    write(Checkpoint::open(input)?, output, allow_loss)
+}
+
+pub(crate) fn rename(input: &Path, output: &Path, rules: &[(String, String)], allow_loss: bool) -> Outcome {
+    Format::from_path(output)?;
+    write(Checkpoint::open(input)?.rename(rules)?, output, allow_loss)
+}
+
+fn write(checkpoint: Checkpoint, output: &Path, allow_loss: bool) -> Outcome {
     let format = Format::from_path(output)?;
-    let checkpoint = Checkpoint::open(input)?;
     let losses = checkpoint.losses(format);
     if !losses.is_empty() && !allow_loss {
         let lines: String = losses.iter().map(|loss| format!("\n  {loss}")).collect();
@@ -19,22 +30,10 @@ pub(crate) fn run(input: &Path, output: &Path, allow_loss: bool) -> Outcome {
         )
         .into());
     }
-    for loss in losses {
-        eprintln!("layerfn: lost: {loss}");
-    }
-    if Format::from_path(input)? == Format::Nnp && format != Format::Nnp {
-        eprintln!(
-            "layerfn: the network of {} is left behind; only parameters are converted",
-            input.display()
-        );
-    }
     checkpoint.allow_rounding(allow_loss).save(output)?;
-    Ok(ExitCode::SUCCESS)
-}
-
-pub(crate) fn rename(input: &Path, output: &Path, rules: &[(String, String)]) -> Outcome {
-    Format::from_path(output)?;
-    Checkpoint::open(input)?.rename(rules)?.save(output)?;
+    for loss in losses {
+        eprintln!("layerfn: lost: {}", plain(&loss));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

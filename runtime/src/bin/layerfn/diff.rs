@@ -5,10 +5,12 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
+use anstyle::{AnsiColor, Style};
 use candle_core::DType;
 use layerfn::checkpoint::{Checkpoint, Entry};
 
 use crate::Outcome;
+use crate::table::plain;
 
 pub(crate) fn run(left: &Path, right: &Path, tolerance: f64, types: bool, output: &mut Vec<u8>) -> Outcome {
     let (left, right) = (Checkpoint::open(left)?, Checkpoint::open(right)?);
@@ -33,7 +35,12 @@ pub(crate) fn run(left: &Path, right: &Path, tolerance: f64, types: bool, output
         differences.push(format!("+ {} {:?}", entry.path(), entry.tensor().dims()));
     }
     for difference in &differences {
-        writeln!(output, "{difference}")?;
+        let style = match difference.chars().next() {
+            Some('-') => AnsiColor::Red.on_default(),
+            Some('+') => AnsiColor::Green.on_default(),
+            _ => Style::new(),
+        };
+        writeln!(output, "{style}{}{style:#}", plain(difference))?;
     }
     Ok(if differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

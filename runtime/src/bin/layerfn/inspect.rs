@@ -4,10 +4,12 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
+use anstyle::{AnsiColor, Style};
 use candle_core::{DType, Tensor};
 use layerfn::checkpoint::{Checkpoint, Entry};
 
-use crate::{Outcome, table};
+use crate::Outcome;
+use crate::table::{HEAD, table};
 
 pub(crate) fn run(file: &Path, json: bool, output: &mut Vec<u8>) -> Outcome {
     let checkpoint = Checkpoint::open(file)?;
@@ -25,7 +27,14 @@ pub(crate) fn run(file: &Path, json: bool, output: &mut Vec<u8>) -> Outcome {
         bytes += entry.tensor().elem_count() * entry.tensor().dtype().size_in_bytes();
         rows.push(row(entry)?);
     }
-    table(&rows, output)?;
+    let style = |row: usize, column: usize| match (row, column) {
+        (0, _) => HEAD,
+        (_, 3) if rows[row][3] == "true" => AnsiColor::Green.on_default(),
+        (_, 3) => Style::new().dimmed(),
+        (_, 8) => AnsiColor::Cyan.on_default(),
+        _ => Style::new(),
+    };
+    table(&rows, style, output)?;
     let count = checkpoint.entries().len();
     writeln!(output, "{count} parameters, {elements} values, {bytes} bytes")?;
     Ok(ExitCode::SUCCESS)
@@ -34,7 +43,7 @@ pub(crate) fn run(file: &Path, json: bool, output: &mut Vec<u8>) -> Outcome {
 fn row(entry: &Entry) -> Result<Vec<String>, candle_core::Error> {
     let tensor = entry.tensor();
     let statistics = Statistics::of(tensor)?;
-    let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));
+    let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), number);
     Ok(vec![
         entry.path().to_owned(),
         format!("{:?}", tensor.dims()),
@@ -46,6 +55,15 @@ fn row(entry: &Entry) -> Result<Vec<String>, candle_core::Error> {
         number(statistics.std),
         statistics.bar(),
     ])
+}
+
+/// Four decimals where they say something.
+fn number(value: f64) -> String {
+    if value == 0.0 || (1e-3..1e5).contains(&value.abs()) {
+        format!("{value:.4}")
+    } else {
+        format!("{value:.3e}")
+    }
 }
 
 fn described(entry: &Entry) -> Result<serde_json::Value, candle_core::Error> {
@@ -86,7 +104,8 @@ impl Statistics {
         let count = values.len() as f64;
         let min = values.iter().copied().fold(f64::INFINITY, f64::min);
         let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let mean = values.iter().map(|value| value / count).sum::<f64>();
+        // Rounding must not push it outside: equal values have no deviation.
+        let mean = values.iter().map(|value| value / count).sum::<f64>().clamp(min, max);
         let variance = values.iter().map(|value| (value - mean).powi(2) / count).sum::<f64>();
         let mut histogram = [0; 10];
         for value in &values {

@@ -3,9 +3,11 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use anstyle::Style;
 use layerfn::{LAYERS, LayerInfo};
 
-use crate::{Outcome, table};
+use crate::Outcome;
+use crate::table::{HEAD, table};
 
 pub(crate) fn run(names: &[String], json: bool, output: &mut Vec<u8>) -> Outcome {
     let mut chosen: Vec<&LayerInfo> = Vec::new();
@@ -21,7 +23,9 @@ pub(crate) fn run(names: &[String], json: bool, output: &mut Vec<u8>) -> Outcome
         writeln!(output, "{:#}", serde_json::Value::from(layers))?;
     } else if names.is_empty() {
         let row = |layer: &&LayerInfo| vec![layer.name.to_owned(), first_line(layer.doc)];
-        table(&chosen.iter().map(row).collect::<Vec<_>>(), output)?;
+        let rows: Vec<_> = chosen.iter().map(row).collect();
+        let name = |_, column| if column == 0 { Style::new().bold() } else { Style::new() };
+        table(&rows, name, output)?;
     } else {
         for (index, layer) in chosen.into_iter().enumerate() {
             if index > 0 {
@@ -38,13 +42,14 @@ fn first_line(doc: &str) -> String {
 }
 
 fn show(layer: &LayerInfo, output: &mut Vec<u8>) -> std::io::Result<()> {
-    writeln!(output, "{}: {}\n", layer.name, layer.doc.trim())?;
+    let bold = Style::new().bold();
+    writeln!(output, "{bold}{}{bold:#}: {}\n", layer.name, layer.doc.trim())?;
     let mut rows = vec![["argument", "type", "default", "description"].map(str::to_owned).to_vec()];
     rows.extend(layer.arguments.iter().map(|argument| {
         let default = argument.default.unwrap_or("required");
         vec![argument.name.to_owned(), argument.ty.to_owned(), default.to_owned(), first_line(argument.doc)]
     }));
-    table(&rows, output)?;
+    table(&rows, under_heads, output)?;
     if layer.parameters.is_empty() {
         return Ok(());
     }
@@ -61,7 +66,11 @@ fn show(layer: &LayerInfo, output: &mut Vec<u8>) -> std::io::Result<()> {
         let doc = format!("{}{condition}", first_line(parameter.doc));
         vec![path, parameter.shape.to_owned(), need_grad, parameter.initial.to_owned(), doc]
     }));
-    table(&rows, output)
+    table(&rows, under_heads, output)
+}
+
+fn under_heads(row: usize, _column: usize) -> Style {
+    if row == 0 { HEAD } else { Style::new() }
 }
 
 fn described(layer: &LayerInfo) -> serde_json::Value {

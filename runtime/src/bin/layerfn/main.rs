@@ -6,6 +6,7 @@ mod convert;
 mod diff;
 mod inspect;
 mod layers;
+mod table;
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -17,6 +18,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 /// Looks at checkpoints, converts and compares them, and lists the layers.
 ///
 /// The extension of a file says its format: .h5 .protobuf .nntxt .prototxt .nnp .npz .safetensors
+///
+/// Colours are for terminals only, and for none if NO_COLOR is set.
 #[derive(Parser)]
 #[command(
     name = "layerfn",
@@ -44,7 +47,7 @@ enum Command {
         input: PathBuf,
         /// The checkpoint to write
         output: PathBuf,
-        /// Go on where the format cannot keep a type or has to round a value
+        /// Go on where the format cannot keep a type, a value or the network of an .nnp
         #[arg(long)]
         allow_loss: bool,
     },
@@ -70,6 +73,9 @@ enum Command {
         /// A rule; `*` and `?` stand for characters of one part, `**` for any parts; the first that matches counts
         #[arg(long = "rule", value_name = "FROM=TO", required = true, value_parser = convert::rule)]
         rules: Vec<(String, String)>,
+        /// Go on where the format cannot keep a type, a value or the network of an .nnp
+        #[arg(long)]
+        allow_loss: bool,
     },
     /// List the layers, or show the arguments and parameters of some
     Layers {
@@ -84,8 +90,11 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
-    Man,
+    /// Print the manual page of the program or of a command, for `man -l -`
+    Man {
+        /// The command
+        command: Option<String>,
+    },
 }
 
 /// What ends the program, with an exit code of its own.
@@ -95,12 +104,18 @@ fn main() -> ExitCode {
     let mut output = Vec::new();
     let outcome = run(Arguments::parse().command, &mut output);
     // A reader that has seen enough, as `head` does, is no error.
-    let written = io::stdout().write_all(&output).and_then(|()| io::stdout().flush());
-    if written.is_err_and(|error| error.kind() != io::ErrorKind::BrokenPipe) {
+    let mut stdout = anstream::AutoStream::auto(io::stdout());
+    let written = stdout.write_all(&output).and_then(|()| stdout.flush());
+    if let Err(error) = written
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        eprintln!("layerfn: cannot write the output: {error}");
         return ExitCode::from(2);
     }
     outcome.unwrap_or_else(|error| {
-        eprintln!("layerfn: {error}");
+        let message = error.to_string();
+        let lines: Vec<_> = message.split('\n').map(table::plain).collect();
+        eprintln!("layerfn: {}", lines.join("\n"));
         ExitCode::from(2)
     })
 }
@@ -110,29 +125,26 @@ fn run(command: Command, output: &mut Vec<u8>) -> Outcome {
         Command::Inspect { file, json } => inspect::run(&file, json, output),
         Command::Convert { input, output, allow_loss } => convert::run(&input, &output, allow_loss),
         Command::Diff { left, right, tolerance, types } => diff::run(&left, &right, tolerance, types, output),
-        Command::Rename { input, output, rules } => convert::rename(&input, &output, &rules),
+        Command::Rename { input, output, rules, allow_loss } => {
+            convert::rename(&input, &output, &rules, allow_loss)
+        }
         Command::Layers { names, json } => layers::run(&names, json, output),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "layerfn", output);
             Ok(ExitCode::SUCCESS)
         }
-        Command::Man => {
-            clap_mangen::Man::new(Arguments::command()).render(output)?;
+        Command::Man { command } => {
+            let page = manual(command.as_deref())?;
+            clap_mangen::Man::new(page).render(output)?;
             Ok(ExitCode::SUCCESS)
         }
     }
 }
 
-/// Columns that line up; all but the first are as wide as their widest cell.
-fn table(rows: &[Vec<String>], output: &mut Vec<u8>) -> io::Result<()> {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}"));
-        writeln!(output, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
-    }
-    Ok(())
+/// What a manual page is made of.
+fn manual(command: Option<&str>) -> Result<clap::Command, String> {
+    let mut program = Arguments::command();
+    program.build();
+    let Some(name) = command else { return Ok(program) };
+    program.find_subcommand(name).cloned().ok_or_else(|| format!("no command `{name}`"))
 }
