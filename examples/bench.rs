@@ -354,7 +354,7 @@ fn run(workload: &Workload, options: &Options) -> Result<String> {
         let (mut update, labels) = (solver(learning_rate), workload.labels()?);
         measure(options, CHECK_STEP, || {
             let loss = mean_softmax_cross_entropy(&network(&x)?, &labels, 1)?;
-            update(&loss.backward()?)?;
+            update(&backward(&loss)?)?;
             Ok(loss.to_scalar::<f32>()?)
         })?
     };

@@ -2,6 +2,7 @@
 
 pub use candle_core::Tensor;
 
+pub use crate::device::composed;
 pub use crate::network::frame::{
     apply, begin, block, indexed, indexed_block, join, labelled, nothing, run, unlabelled, value,
 };

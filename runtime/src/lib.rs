@@ -61,6 +61,7 @@ extern crate self as layerfn;
 #[doc(hidden)]
 pub mod __private;
 pub mod checkpoint;
+mod device;
 mod dims;
 mod error;
 pub mod functions;
@@ -78,6 +79,7 @@ pub mod solver;
 pub use checkpoint::{LoadReport, load_parameters, save_parameters};
 pub use dims::{Dims, PerAxis};
 pub use error::{Error, Result};
+pub use functions::graph::backward;
 /// Makes a function a layer.
 #[doc = include_str!("macro_docs/parametric_function.md")]
 pub use layerfn_macros::parametric_function;

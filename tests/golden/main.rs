@@ -24,9 +24,15 @@ fn main() -> ExitCode {
     }
     let dir = folder();
     println!("\nfixtures in {}", dir.display());
-    let top = run_manifest("golden", &dir, &filters, run::NewerArguments::Fail);
-    let beyond = run_manifest("beyond", &dir.join("beyond"), &filters, run::NewerArguments::Skip);
-    if top && beyond { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let run = |how: &str| {
+        let top = run_manifest(&format!("golden{how}"), &dir, &filters, run::NewerArguments::Fail);
+        let beyond = dir.join("beyond");
+        run_manifest(&format!("beyond{how}"), &beyond, &filters, run::NewerArguments::Skip) && top
+    };
+    let kernels = run("");
+    // What runs on devices without kernels.
+    let composed = layerfn::__private::composed(|| run(", composed"));
+    if kernels && composed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// What `cargo test` passes on: parts of test names, and options that mean nothing here.

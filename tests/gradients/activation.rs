@@ -1,7 +1,7 @@
 use candle_core::{D, Device, Tensor};
 use layerfn::Result;
 use layerfn::functions::*;
-use layerfn_tests::{assert_close, flat, gate, gradients, values};
+use layerfn_tests::{assert_close, both_paths, flat, gate, gradients, values};
 
 /// Small, with a size-1 axis, and large enough for threads.
 fn inputs() -> Vec<Tensor> {
@@ -34,49 +34,53 @@ fn pointwise_activations() {
 
 #[test]
 fn values_and_slopes_at_the_kinks_are_those_of_nnabla() {
-    let x = Tensor::new(&[-4f64, -2.5, 0., 2.5, 4.], &Device::Cpu).unwrap();
-    let check = |f: fn(&Tensor) -> Result<Tensor>, y: [f64; 5], slope: [f64; 5]| {
-        let tensor = |values: &[f64; 5]| Tensor::new(values, &Device::Cpu).unwrap();
-        assert_close(&f(&x).unwrap(), &tensor(&y), 2e-7, "value");
-        let got = gradients(|t| f(&t[0]), std::slice::from_ref(&x), &x.ones_like().unwrap(), |_| true);
-        assert_close(got[0].as_ref().unwrap(), &tensor(&slope), 2e-7, "slope");
-    };
-    check(relu, [0., 0., 0., 2.5, 4.], [0., 0., 0., 1., 1.]);
-    check(|x| leaky_relu(x, 0.1), [-0.4, -0.25, 0., 2.5, 4.], [0.1, 0.1, 0.1, 1., 1.]);
-    check(
-        |x| elu(x, 1.0),
-        [-0.9816843611, -0.9179150014, 0., 2.5, 4.],
-        [0.0183156389, 0.0820849986, 1., 1., 1.],
-    );
-    check(hard_sigmoid, [0., 0., 0.5, 1., 1.], [0., 0.2, 0.2, 0.2, 0.]);
-    check(
-        selu,
-        [-1.7258986, -1.6137857, 0., 2.6267526, 4.2028039],
-        [0.03220071, 0.14431357, 1.7580993, 1.050701, 1.050701],
-    );
-    check(
-        gelu,
-        [-7.0245995e-05, -1.5084270e-02, 0., 2.4849157, 3.9999297],
-        [-3.3512339e-04, -3.7951585e-02, 0.5, 1.0379516, 1.0003351],
-    );
-    check(
-        silu,
-        [-0.07194484, -0.18964545, 0., 2.3103545, 3.928055],
-        [-0.05266462, -0.09940112, 0.5, 1.0994011, 1.0526648],
-    );
-    check(
-        softplus,
-        [0.01814996, 0.07888975, std::f64::consts::LN_2, 2.5788898, 4.01815],
-        [0.01798621, 0.07585818, 0.5, 0.9241418, 0.98201376],
-    );
+    both_paths(|| {
+        let x = Tensor::new(&[-4f64, -2.5, 0., 2.5, 4.], &Device::Cpu).unwrap();
+        let check = |f: fn(&Tensor) -> Result<Tensor>, y: [f64; 5], slope: [f64; 5]| {
+            let tensor = |values: &[f64; 5]| Tensor::new(values, &Device::Cpu).unwrap();
+            assert_close(&f(&x).unwrap(), &tensor(&y), 2e-7, "value");
+            let got = gradients(|t| f(&t[0]), std::slice::from_ref(&x), &x.ones_like().unwrap(), |_| true);
+            assert_close(got[0].as_ref().unwrap(), &tensor(&slope), 2e-7, "slope");
+        };
+        check(relu, [0., 0., 0., 2.5, 4.], [0., 0., 0., 1., 1.]);
+        check(|x| leaky_relu(x, 0.1), [-0.4, -0.25, 0., 2.5, 4.], [0.1, 0.1, 0.1, 1., 1.]);
+        check(
+            |x| elu(x, 1.0),
+            [-0.9816843611, -0.9179150014, 0., 2.5, 4.],
+            [0.0183156389, 0.0820849986, 1., 1., 1.],
+        );
+        check(hard_sigmoid, [0., 0., 0.5, 1., 1.], [0., 0.2, 0.2, 0.2, 0.]);
+        check(
+            selu,
+            [-1.7258986, -1.6137857, 0., 2.6267526, 4.2028039],
+            [0.03220071, 0.14431357, 1.7580993, 1.050701, 1.050701],
+        );
+        check(
+            gelu,
+            [-7.0245995e-05, -1.5084270e-02, 0., 2.4849157, 3.9999297],
+            [-3.3512339e-04, -3.7951585e-02, 0.5, 1.0379516, 1.0003351],
+        );
+        check(
+            silu,
+            [-0.07194484, -0.18964545, 0., 2.3103545, 3.928055],
+            [-0.05266462, -0.09940112, 0.5, 1.0994011, 1.0526648],
+        );
+        check(
+            softplus,
+            [0.01814996, 0.07888975, std::f64::consts::LN_2, 2.5788898, 4.01815],
+            [0.01798621, 0.07585818, 0.5, 0.9241418, 0.98201376],
+        );
+    });
 }
 
 #[test]
 fn not_a_number_stays_visible() {
-    let x = Tensor::new(&[f32::NAN], &Device::Cpu).unwrap();
-    for f in [relu as fn(&Tensor) -> Result<Tensor>, softplus, hard_sigmoid, sigmoid] {
-        assert!(flat(&f(&x).unwrap())[0].is_nan());
-    }
+    both_paths(|| {
+        let x = Tensor::new(&[f32::NAN], &Device::Cpu).unwrap();
+        for f in [relu as fn(&Tensor) -> Result<Tensor>, softplus, hard_sigmoid, sigmoid] {
+            assert!(flat(&f(&x).unwrap())[0].is_nan());
+        }
+    });
 }
 
 #[test]
@@ -113,11 +117,14 @@ fn prelu_with_one_slope_and_with_one_per_channel() {
 
 #[test]
 fn prelu_takes_the_positive_branch_at_zero() {
-    let x = Tensor::new(&[0f64], &Device::Cpu).unwrap();
-    let slope = Tensor::new(-1f64, &Device::Cpu).unwrap();
-    let got = gradients(|t| prelu(&t[0], &t[1], 0), &[x.clone(), slope], &x.ones_like().unwrap(), |_| true);
-    assert_eq!(flat(got[0].as_ref().unwrap()), [1.0]);
-    assert_eq!(flat(got[1].as_ref().unwrap()), [0.0]);
+    both_paths(|| {
+        let x = Tensor::new(&[0f64], &Device::Cpu).unwrap();
+        let slope = Tensor::new(-1f64, &Device::Cpu).unwrap();
+        let got =
+            gradients(|t| prelu(&t[0], &t[1], 0), &[x.clone(), slope], &x.ones_like().unwrap(), |_| true);
+        assert_eq!(flat(got[0].as_ref().unwrap()), [1.0]);
+        assert_eq!(flat(got[1].as_ref().unwrap()), [0.0]);
+    });
 }
 
 /// A small generator that starts anew for each call.

@@ -1,5 +1,5 @@
 use candle_core::{DType, Device, Tensor};
-use layerfn::functions::{affine, embed, lstm_step};
+use layerfn::functions::{affine, embed, lstm_cell};
 use layerfn_tests::{flat, gate, gradients, values};
 
 #[test]
@@ -72,22 +72,54 @@ fn embed_adds_up_the_gradients_of_repeated_indices() {
 }
 
 #[test]
-fn lstm_step_in_both_results() {
-    for (batch, state) in
-        [(vec![2], 3), (vec![1], 1), (vec![2, 2], 2), (vec![], 3), (vec![0], 3), (vec![50], 90)]
-    {
-        let gates = values([&*batch, &[4, state]].concat(), 1);
-        let c = values([&*batch, &[state]].concat(), 2);
-        gate(|t| Ok(lstm_step(&t[0], &t[1])?.0), &[gates.clone(), c.clone()]);
-        gate(|t| Ok(lstm_step(&t[0], &t[1])?.1), &[gates.clone(), c.clone()]);
+fn lstm_cell_in_both_results() {
+    for (samples, inmaps, state) in [(2, 3, 4), (1, 1, 1), (3, 0, 2), (0, 3, 2), (2, 3, 0), (40, 20, 60)] {
+        let dims = [vec![samples, inmaps], vec![samples, state], vec![samples, state]];
+        let weights = [vec![inmaps + state, 4, state], vec![4, state]];
+        let inputs: Vec<_> =
+            dims.into_iter().chain(weights).zip(1..).map(|(dims, seed)| values(dims, seed)).collect();
+        let cell = |t: &[Tensor]| lstm_cell(&t[0], &t[1], &t[2], &t[3], &t[4]);
+        gate(|t| Ok(cell(t)?.0), &inputs);
+        gate(|t| Ok(cell(t)?.1), &inputs);
         gate(
             |t| {
-                let (h, c) = lstm_step(&t[0], &t[1])?;
+                let (h, c) = cell(t)?;
                 Ok(Tensor::cat(&[h, c], 0)?)
             },
-            &[gates, c],
+            &inputs,
         );
     }
-    assert!(lstm_step(&values([2, 3, 5], 1), &values([2, 5], 1)).is_err());
-    assert!(lstm_step(&values([4], 1), &values([], 1)).is_err());
+}
+
+#[test]
+fn lstm_cell_over_several_steps() {
+    let inputs =
+        [values([2, 3], 1), values([2, 2], 2), values([2, 2], 3), values([5, 4, 2], 4), values([4, 2], 5)];
+    gate(
+        |t| {
+            let (mut h, mut c) = (t[1].clone(), t[2].clone());
+            for _ in 0..5 {
+                (h, c) = lstm_cell(&t[0], &h, &c, &t[3], &t[4])?;
+            }
+            Ok(affine(&h, &c, None, 1)?)
+        },
+        &inputs,
+    );
+}
+
+#[test]
+fn lstm_cell_refuses_what_does_not_fit() {
+    let message = |dims: [&[usize]; 5]| {
+        let [x, h, c, w, b] = dims.map(|dims| values(dims, 1));
+        lstm_cell(&x, &h, &c, &w, &b).unwrap_err().to_string()
+    };
+    let (x, h, w, b) = (&[2, 3][..], &[2, 5][..], &[8, 4, 5][..], &[4, 5][..]);
+    assert!(message([&[2], h, h, w, b]).contains("`x`"), "{}", message([&[2], h, h, w, b]));
+    assert_eq!(
+        message([x, h, &[2, 4], w, b]),
+        "`c` must have shape [2, 5] for an input [2, 3] and a state 5, got [2, 4]"
+    );
+    assert!(message([x, &[1, 5], h, w, b]).starts_with("`h` must have shape [2, 5]"));
+    assert!(message([x, h, h, &[8, 20], b]).starts_with("`W` must have shape [8, 4, 5]"));
+    assert!(message([x, h, h, w, &[20]]).starts_with("`b` must have shape [4, 5]"));
 }

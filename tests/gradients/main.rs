@@ -3,6 +3,7 @@
 mod activation;
 mod affine;
 mod convolution;
+mod graph;
 mod loss;
 mod normalization;
 mod pooling;

@@ -1,6 +1,6 @@
 use candle_core::{Device, Tensor};
 use layerfn::functions::{batch_normalization, batch_normalization_by, subtract_mean};
-use layerfn_tests::{assert_close, flat, gate, gradients, values};
+use layerfn_tests::{assert_close, both_paths, flat, gate, gradients, values};
 
 const EPS: f64 = 1e-2;
 
@@ -34,17 +34,19 @@ fn batch_statistics_on_any_axes() {
 
 #[test]
 fn gradients_flow_through_all_three_results() {
-    for (dims, axes, stat_dims) in cases() {
-        let inputs = [values(dims, 1), values(&*stat_dims, 2), values(&*stat_dims, 3)];
-        gate(
-            |t| {
-                let (y, mean, var) = batch_normalization(&t[0], &t[1], &t[2], &axes, EPS)?;
-                let parts = [y.flatten_all()?, mean.flatten_all()?, var.flatten_all()?];
-                Ok(Tensor::cat(&parts, 0)?)
-            },
-            &inputs,
-        );
-    }
+    both_paths(|| {
+        for (dims, axes, stat_dims) in cases() {
+            let inputs = [values(dims, 1), values(&*stat_dims, 2), values(&*stat_dims, 3)];
+            gate(
+                |t| {
+                    let (y, mean, var) = batch_normalization(&t[0], &t[1], &t[2], &axes, EPS)?;
+                    let parts = [y.flatten_all()?, mean.flatten_all()?, var.flatten_all()?];
+                    Ok(Tensor::cat(&parts, 0)?)
+                },
+                &inputs,
+            );
+        }
+    });
 }
 
 #[test]
@@ -104,15 +106,17 @@ fn bad_arguments_are_errors() {
 
 #[test]
 fn subtracting_a_mean_scales_the_gradient_as_told() {
-    let (x, mean) = (values([5, 2, 3], 1), values([2, 3], 2));
-    gate(|t| subtract_mean(&t[0], &mean.to_dtype(t[0].dtype())?, 1.0), std::slice::from_ref(&x));
-    let upstream = values([5, 2, 3], 3);
-    let got =
-        gradients(|t| subtract_mean(&t[0], &t[1], 0.75), &[x.clone(), mean.clone()], &upstream, |_| true);
-    assert_close(got[0].as_ref().unwrap(), &(upstream * 0.75).unwrap(), 1e-15, "gradient");
-    assert_eq!(flat(got[1].as_ref().unwrap()), [0.0; 6]);
-    assert_eq!(subtract_mean(&values([0, 3], 1), &values([3], 1), 1.0).unwrap().dims(), [0, 3]);
-    assert_eq!(subtract_mean(&values([2, 0], 1), &values([0], 1), 1.0).unwrap().dims(), [2, 0]);
-    assert_eq!(subtract_mean(&values([3], 1), &values([], 1), 1.0).unwrap().dims(), [3]);
-    assert!(subtract_mean(&x, &values([3, 2], 1), 1.0).is_err());
+    both_paths(|| {
+        let (x, mean) = (values([5, 2, 3], 1), values([2, 3], 2));
+        gate(|t| subtract_mean(&t[0], &mean.to_dtype(t[0].dtype())?, 1.0), std::slice::from_ref(&x));
+        let upstream = values([5, 2, 3], 3);
+        let got =
+            gradients(|t| subtract_mean(&t[0], &t[1], 0.75), &[x.clone(), mean.clone()], &upstream, |_| true);
+        assert_close(got[0].as_ref().unwrap(), &(upstream * 0.75).unwrap(), 1e-15, "gradient");
+        assert_eq!(flat(got[1].as_ref().unwrap()), [0.0; 6]);
+        assert_eq!(subtract_mean(&values([0, 3], 1), &values([3], 1), 1.0).unwrap().dims(), [0, 3]);
+        assert_eq!(subtract_mean(&values([2, 0], 1), &values([0], 1), 1.0).unwrap().dims(), [2, 0]);
+        assert_eq!(subtract_mean(&values([3], 1), &values([], 1), 1.0).unwrap().dims(), [3]);
+        assert!(subtract_mean(&x, &values([3, 2], 1), 1.0).is_err());
+    });
 }

@@ -3,7 +3,9 @@
 use candle_core::{DType, Device, Tensor};
 use layerfn::functions::*;
 use layerfn::{Result, Rng};
-use layerfn_tests::{assert_close, assert_precisions_agree, assert_threads_agree, flat, gradients, values};
+use layerfn_tests::{
+    assert_close, assert_precisions_agree, assert_threads_agree, both_paths, flat, gradients, values,
+};
 
 fn tensor(values: &[f64]) -> Tensor {
     Tensor::new(values, &Device::Cpu).unwrap()
@@ -30,11 +32,13 @@ fn slopes(f: impl Fn(&Tensor) -> Result<Tensor>, x: &Tensor) -> Vec<f64> {
 
 #[track_caller]
 fn check(f: impl Fn(&Tensor) -> Result<Tensor>, x: &[f64], y: &[f64], slope: &[f64]) {
-    for dtype in [DType::F64, DType::F32, DType::F16, DType::BF16] {
-        let x = tensor(x).to_dtype(dtype).unwrap();
-        assert_eq!(flat(&f(&x).unwrap()), y, "{dtype:?}");
-        assert_eq!(slopes(&f, &x), slope, "{dtype:?}");
-    }
+    both_paths(|| {
+        for dtype in [DType::F64, DType::F32, DType::F16, DType::BF16] {
+            let x = tensor(x).to_dtype(dtype).unwrap();
+            assert_eq!(flat(&f(&x).unwrap()), y, "{dtype:?}");
+            assert_eq!(slopes(&f, &x), slope, "{dtype:?}");
+        }
+    });
 }
 
 #[test]
@@ -44,45 +48,51 @@ fn binary_connect_passes_every_gradient() {
 
 #[test]
 fn binary_weight_takes_the_mean_modulus_of_each_output() {
-    let w = values([2, 3, 4], 1);
-    let abs = w.abs().unwrap();
-    let sign = w.sign().unwrap();
-    for (inputs, alpha, kept) in
-        [(0..1, abs.mean(0).unwrap(), vec![1, 3, 4]), (1..3, abs.mean((1, 2)).unwrap(), vec![2, 1, 1])]
-    {
-        let got = binary_weight(&w, inputs.clone()).unwrap();
-        assert_close(&got.alpha, &alpha, 1e-14, "alpha");
-        assert_eq!(flat(&got.wb), flat(&sign));
-        let want = sign.broadcast_mul(&alpha.reshape(kept).unwrap()).unwrap();
-        assert_close(&got.output, &want, 1e-14, "alpha wb");
-        assert_eq!(slopes(|w| Ok(binary_weight(w, inputs.clone())?.output), &w), [1.0; 24]);
-        let var = candle_core::Var::from_tensor(&w).unwrap();
-        let got = binary_weight(var.as_tensor(), inputs).unwrap();
-        assert!(got.output.track_op() && !got.wb.track_op() && !got.alpha.track_op());
-    }
-    assert!(binary_weight(&w, 3..4).is_err());
+    both_paths(|| {
+        let w = values([2, 3, 4], 1);
+        let abs = w.abs().unwrap();
+        let sign = w.sign().unwrap();
+        for (inputs, alpha, kept) in
+            [(0..1, abs.mean(0).unwrap(), vec![1, 3, 4]), (1..3, abs.mean((1, 2)).unwrap(), vec![2, 1, 1])]
+        {
+            let got = binary_weight(&w, inputs.clone()).unwrap();
+            assert_close(&got.alpha, &alpha, 1e-14, "alpha");
+            assert_eq!(flat(&got.wb), flat(&sign));
+            let want = sign.broadcast_mul(&alpha.reshape(kept).unwrap()).unwrap();
+            assert_close(&got.output, &want, 1e-14, "alpha wb");
+            assert_eq!(slopes(|w| Ok(binary_weight(w, inputs.clone())?.output), &w), [1.0; 24]);
+            let var = candle_core::Var::from_tensor(&w).unwrap();
+            let got = binary_weight(var.as_tensor(), inputs).unwrap();
+            assert!(got.output.track_op() && !got.wb.track_op() && !got.alpha.track_op());
+        }
+        assert!(binary_weight(&w, 3..4).is_err());
+    });
 }
 
 #[test]
 fn straight_through_replaces_values_and_no_gradients() {
-    let (x, value) = (values([3, 4], 1), values([3, 4], 2));
-    assert_eq!(flat(&straight_through(&x, &value).unwrap()), flat(&value));
-    assert_eq!(slopes(|x| straight_through(x, &value), &x), [1.0; 12]);
-    assert!(straight_through(&x, &values([4, 3], 1)).is_err());
+    both_paths(|| {
+        let (x, value) = (values([3, 4], 1), values([3, 4], 2));
+        assert_eq!(flat(&straight_through(&x, &value).unwrap()), flat(&value));
+        assert_eq!(slopes(|x| straight_through(x, &value), &x), [1.0; 12]);
+        assert!(straight_through(&x, &values([4, 3], 1)).is_err());
+    });
 }
 
 #[test]
 fn fixed_point_rounds_in_the_precisions_of_nnabla() {
-    // Just below a half in f32: adding the half in f32 would round up to 1.
-    let x = Tensor::new(&[0.499_999_97f32], &Device::Cpu).unwrap();
-    assert_eq!(flat(&fixed_point(&x, true, 8, 1.0, true).unwrap()), [0.0]);
-    // The bound is a multiple of delta as an f32 number.
-    for (n, delta) in [(8, 0.1f64), (5, 0.3), (9, 0.7), (13, 0.0007)] {
-        let max = ((2f64.powi(n - 1) - 1.0) * f64::from(delta as f32)) as f32;
-        let x = Tensor::new(&[1e9f32, -1e9], &Device::Cpu).unwrap();
-        let y = fixed_point(&x, true, n as usize, delta, true).unwrap();
-        assert_eq!(y.to_vec1::<f32>().unwrap(), [max, -max]);
-    }
+    both_paths(|| {
+        // Just below a half in f32: adding the half in f32 would round up to 1.
+        let x = Tensor::new(&[0.499_999_97f32], &Device::Cpu).unwrap();
+        assert_eq!(flat(&fixed_point(&x, true, 8, 1.0, true).unwrap()), [0.0]);
+        // The bound is a multiple of delta as an f32 number.
+        for (n, delta) in [(8, 0.1f64), (5, 0.3), (9, 0.7), (13, 0.0007)] {
+            let max = ((2f64.powi(n - 1) - 1.0) * f64::from(delta as f32)) as f32;
+            let x = Tensor::new(&[1e9f32, -1e9], &Device::Cpu).unwrap();
+            let y = fixed_point(&x, true, n as usize, delta, true).unwrap();
+            assert_eq!(y.to_vec1::<f32>().unwrap(), [max, -max]);
+        }
+    });
 }
 
 #[test]
@@ -154,6 +164,33 @@ fn quantizers_agree_on_threads_and_strides() {
     assert_precisions_agree(|t| binary_connect(&t[0]), &[x]);
 }
 
+#[test]
+fn quantizers_give_the_same_bits_without_kernels() {
+    // Around the places where rounding decides, and what is special; an f64 has no rounding to hide the logarithm's own
+    // error exactly there.
+    let near = |x: f64| [x * (1.0 - 1e-7), x, x * (1.0 + 1e-7)];
+    let ties = (-8..8).flat_map(|k| near(2f64.powf(f64::from(k) / 2.0))).flat_map(|x| [x, -x]);
+    let special = [0.0, 1e-300, f64::INFINITY, f64::NAN];
+    let ties = tensor(&ties.chain(special).collect::<Vec<_>>()).to_dtype(DType::F32).unwrap();
+    for x in [ties, values([1000], 3), values([1000], 4).to_dtype(DType::F32).unwrap()] {
+        for (sign, zero, fine) in
+            [(true, true, true), (true, false, true), (false, true, false), (false, false, true)]
+        {
+            let functions: [&dyn Fn() -> Tensor; 3] = [
+                &|| fixed_point(&x, sign, 4, 0.3, fine).unwrap(),
+                &|| pow2(&x, sign, zero, 5, 1, fine).unwrap(),
+                &|| pow2(&x, sign, zero, 8, 1, fine).unwrap(),
+            ];
+            for f in functions {
+                let (got, want) = (flat(&layerfn::__private::composed(f)), flat(&f()));
+                for ((x, got), want) in flat(&x).into_iter().zip(got).zip(want) {
+                    assert_eq!(got.to_bits(), want.to_bits(), "{x}: {got}, with kernels {want}");
+                }
+            }
+        }
+    }
+}
+
 fn schedule(num_bits: usize, inq_iterations: &[usize], selection_algorithm: SelectionAlgorithm) -> Inq {
     Inq { num_bits, inq_iterations: inq_iterations.to_vec(), selection_algorithm, seed: 313 }
         .checked()
@@ -209,22 +246,24 @@ fn inq_selects_half_of_what_still_learns() {
 
 #[test]
 fn what_is_not_finite_or_empty_does_no_harm() {
-    for x in [tensor(&[f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1.]), values([0, 3], 1)] {
-        for dtype in [DType::F64, DType::F32, DType::F16] {
-            let x = x.to_dtype(dtype).unwrap();
-            assert_eq!(fixed_point(&x, true, 4, 0.5, true).unwrap().dims(), x.dims());
-            assert_eq!(pow2(&x, true, true, 4, 1, true).unwrap().dims(), x.dims());
-            assert_eq!(binary_connect(&x).unwrap().dims(), x.dims());
-            for rate in [0., 0.5, 1.] {
-                assert_eq!(prune(&x, rate).unwrap().dims(), x.dims());
-            }
-            let _ = binary_weight(&x, 0..1); // the mean of nothing may be an error, but no panic
-            for algorithm in [SelectionAlgorithm::LargestAbs, SelectionAlgorithm::Random] {
-                let inq = schedule(4, &[0, 1], algorithm);
-                let i = x.zeros_like().unwrap();
-                let step = inq.step(&x, &i, &x, &count(), &Rng::new(1));
-                assert!(step.is_err() || step.unwrap().w.dims() == x.dims());
+    both_paths(|| {
+        for x in [tensor(&[f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1.]), values([0, 3], 1)] {
+            for dtype in [DType::F64, DType::F32, DType::F16] {
+                let x = x.to_dtype(dtype).unwrap();
+                assert_eq!(fixed_point(&x, true, 4, 0.5, true).unwrap().dims(), x.dims());
+                assert_eq!(pow2(&x, true, true, 4, 1, true).unwrap().dims(), x.dims());
+                assert_eq!(binary_connect(&x).unwrap().dims(), x.dims());
+                for rate in [0., 0.5, 1.] {
+                    assert_eq!(prune(&x, rate).unwrap().dims(), x.dims());
+                }
+                let _ = binary_weight(&x, 0..1); // the mean of nothing may be an error, but no panic
+                for algorithm in [SelectionAlgorithm::LargestAbs, SelectionAlgorithm::Random] {
+                    let inq = schedule(4, &[0, 1], algorithm);
+                    let i = x.zeros_like().unwrap();
+                    let step = inq.step(&x, &i, &x, &count(), &Rng::new(1));
+                    assert!(step.is_err() || step.unwrap().w.dims() == x.dims());
+                }
             }
         }
-    }
+    });
 }

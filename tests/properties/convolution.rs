@@ -96,6 +96,8 @@ proptest! {
         let w_dims = [&[outmaps, s.in_per_group][..], &s.column(1)].concat();
         let (x, w, b) = (values(&*x_dims, 1), values(&*w_dims, 2), values([outmaps], 3));
         let y = convolution(&x, &w, Some(&b), &geometry).unwrap();
+        let composed = layerfn::__private::composed(|| convolution(&x, &w, Some(&b), &geometry)).unwrap();
+        assert_close(&composed, &y, 1e-12, "composed convolution");
 
         let y_dims = geometry.output_dims(outmaps);
         let (x, w, b) = (flat(&x), flat(&w), flat(&b));
@@ -116,6 +118,8 @@ proptest! {
         let w_dims = [&[x_dims[1], s.out_per_group][..], &s.column(1)].concat();
         let (x, w, b) = (values(&*x_dims, 1), values(&*w_dims, 2), values([outmaps], 3));
         let y = deconvolution(&x, &w, Some(&b), &geometry).unwrap();
+        let composed = layerfn::__private::composed(|| deconvolution(&x, &w, Some(&b), &geometry)).unwrap();
+        assert_close(&composed, &y, 1e-12, "composed deconvolution");
 
         let y_dims = geometry.output_dims(outmaps);
         let (x, w, b) = (flat(&x), flat(&w), flat(&b));

@@ -6,10 +6,19 @@ use super::{assert_close, flat, parameters, run, step_gradients};
 
 const STEPS: u64 = 7;
 
-/// Compares `solver` with `reference`, which changes `(w, g, states, t)`, in every type. One parameter is long enough for
-/// several threads.
+/// Compares `solver` with `reference`, which changes `(w, g, states, t)`, with the kernels and without them.
 #[track_caller]
 fn check<R: Rule<N>, const N: usize>(
+    solver: impl Fn() -> Solver<R, N>,
+    reference: impl Fn(&mut f64, f64, &mut [f64; 2], i32),
+) -> Result<()> {
+    check_every_type(&solver, &reference)?;
+    layerfn::__private::composed(|| check_every_type(&solver, &reference))
+}
+
+/// One parameter is long enough for several threads.
+#[track_caller]
+fn check_every_type<R: Rule<N>, const N: usize>(
     solver: impl Fn() -> Solver<R, N>,
     reference: impl Fn(&mut f64, f64, &mut [f64; 2], i32),
 ) -> Result<()> {

@@ -3,41 +3,54 @@
 use candle_core::Tensor;
 use candle_core::shape::Dim;
 
-use super::node::{attach, compute, for_float, tracked, widened};
-use crate::kernels::{self, Channels, Float, Lanes, map, zip, zip3};
+use super::composed;
+use super::graph::{attach, attach_with_result, tracked};
+use super::node::{compute, for_float, widened, without_kernels};
+use crate::kernels::{self, Channels, Float, Lanes, map, zip};
 use crate::{Error, Result};
 
 /// A function of one element and its slope.
 trait Pointwise: Copy + Send + Sync + 'static {
     const NAME: &'static str;
 
+    /// Whether the slope follows from the value; otherwise it is computed from the element. One of the two is kept for
+    /// the backward pass.
+    const SLOPE_FROM_VALUE: bool;
+
     fn value<T: Float>(self, x: T) -> T;
 
-    /// `dx` from the element `x`, its value `y` and the gradient `dy`.
-    fn gradient<T: Float>(self, x: T, y: T, dy: T) -> T;
+    /// `dx` from what is kept and the gradient `dy`.
+    fn gradient<T: Float>(self, kept: T, dy: T) -> T;
 }
 
 fn pointwise<P: Pointwise>(inp: &Tensor, f: P) -> Result<Tensor> {
     let [x] = widened(P::NAME, [inp])?;
     let y = for_float!(x.dtype(), T => {
         let y = compute::<T, 1>(x.dims(), [&x], |[x], y| map(x, y, |x| f.value(x)))?;
-        let arg = x.clone();
-        attach(P::NAME, [&x], y, move |y, dy| {
-            let dx = compute::<T, 3>(arg.dims(), [&arg, y, dy], |[x, y, dy], dx| {
-                zip3(x, y, dy, dx, |x, y, dy| f.gradient(x, y, dy));
+        let gradient = move |kept: &Tensor, dy: &Tensor| {
+            let dx = compute::<T, 2>(dy.dims(), [kept, dy], |[kept, dy], dx| {
+                zip(kept, dy, dx, |kept, dy| f.gradient(kept, dy));
             })?;
             Ok([Some(dx.into_tensor()?)])
-        })
+        };
+        if P::SLOPE_FROM_VALUE {
+            attach_with_result(P::NAME, [&x], y, gradient)
+        } else {
+            let kept = x.clone();
+            attach(P::NAME, [&x], y, move |dy| gradient(&kept, dy))
+        }
     })?;
     Ok(y.to_dtype(inp.dtype())?)
 }
 
 macro_rules! activations {
+    (@gradient_from_value) => { true };
+    (@gradient_from_element) => { false };
     ($(
         $(#[$doc:meta])*
         fn $name:ident($($argument:ident),*) = $f:ident {
             value($x:ident) = $value:expr;
-            gradient($gx:ident, $gy:ident, $dy:ident) = $gradient:expr;
+            $gradient_from:ident($kept:ident, $dy:ident) = $gradient:expr;
         }
     )*) => {$(
         #[derive(Clone, Copy)]
@@ -45,14 +58,14 @@ macro_rules! activations {
 
         impl Pointwise for $f {
             const NAME: &'static str = stringify!($name);
+            const SLOPE_FROM_VALUE: bool = activations!(@$gradient_from);
 
             fn value<T: Float>(self, $x: T) -> T {
                 $(let $argument = T::of(self.$argument);)*
                 $value
             }
 
-            #[allow(unused_variables)] // most slopes need only some of the three
-            fn gradient<T: Float>(self, $gx: T, $gy: T, $dy: T) -> T {
+            fn gradient<T: Float>(self, $kept: T, $dy: T) -> T {
                 $(let $argument = T::of(self.$argument);)*
                 $gradient
             }
@@ -60,16 +73,20 @@ macro_rules! activations {
 
         $(#[$doc])*
         pub fn $name(inp: &Tensor $(, $argument: f64)*) -> Result<Tensor> {
+            let compose = |t: &[Tensor]| Ok([composed::activation::$name(&t[0] $(, $argument)*)?]);
+            if let Some([y]) = without_kernels(stringify!($name), &[inp], compose)? {
+                return Ok(y);
+            }
             pointwise(inp, $f { $($argument),* })
         }
     )*};
 }
 
 /// `sqrt(2 / pi)` and the cubic coefficient of the tanh form of GELU.
-const GELU: (f64, f64) = (0.797_884_560_802_865_4, 0.044_715);
+pub(super) const GELU: (f64, f64) = (0.797_884_560_802_865_4, 0.044_715);
 
 /// Scale and alpha of SELU.
-const SELU: (f64, f64) = (1.050_700_987_355_480_5, 1.673_263_242_354_377_2);
+pub(super) const SELU: (f64, f64) = (1.050_700_987_355_480_5, 1.673_263_242_354_377_2);
 
 activations! {
     /// `max(x, 0)`; the gradient at 0 is 0.
@@ -86,7 +103,7 @@ activations! {
     /// ```
     fn relu() = Relu {
         value(x) = if x > T::ZERO || x.is_nan() { x } else { T::ZERO };
-        gradient(x, y, dy) = if y > T::ZERO { dy } else { T::ZERO };
+        gradient_from_value(y, dy) = if y > T::ZERO { dy } else { T::ZERO };
     }
 
     /// `x` where positive, else `alpha x` (NNabla's default for `alpha` is 0.1); the slope at 0 is `alpha`.
@@ -103,7 +120,7 @@ activations! {
     /// ```
     fn leaky_relu(alpha) = LeakyRelu {
         value(x) = if x > T::ZERO { x } else { alpha * x };
-        gradient(x, y, dy) = if x > T::ZERO { dy } else { alpha * dy };
+        gradient_from_element(x, dy) = if x > T::ZERO { dy } else { alpha * dy };
     }
 
     /// `x` where it is at least 0, else `alpha (exp(x) - 1)` (NNabla's default for `alpha` is 1).
@@ -120,7 +137,7 @@ activations! {
     /// ```
     fn elu(alpha) = Elu {
         value(x) = if x >= T::ZERO { x } else { alpha * x.exp_m1() };
-        gradient(x, y, dy) = if x >= T::ZERO { dy } else { dy * alpha * x.exp() };
+        gradient_from_element(x, dy) = if x >= T::ZERO { dy } else { dy * alpha * x.exp() };
     }
 
     /// `scale x` where positive, else `scale alpha (exp(x) - 1)`, with the two constants of Klambauer et al. 2017.
@@ -137,7 +154,7 @@ activations! {
     /// ```
     fn selu() = Selu {
         value(x) = T::of(SELU.0) * if x > T::ZERO { x } else { T::of(SELU.1) * x.exp_m1() };
-        gradient(x, y, dy) = dy * T::of(SELU.0) * if x > T::ZERO { T::ONE } else { T::of(SELU.1) * x.exp() };
+        gradient_from_element(x, dy) = dy * T::of(SELU.0) * if x > T::ZERO { T::ONE } else { T::of(SELU.1) * x.exp() };
     }
 
     /// `x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`: GELU in its tanh form, as in NNabla.
@@ -154,7 +171,7 @@ activations! {
     /// ```
     fn gelu() = Gelu {
         value(x) = T::of(0.5) * x * (T::ONE + gelu_inner(x).tanh());
-        gradient(x, y, dy) = {
+        gradient_from_element(x, dy) = {
             let t = gelu_inner(x).tanh();
             let inner_slope = T::of(GELU.0) * (T::ONE + T::of(3.0 * GELU.1) * x * x);
             dy * T::of(0.5) * (T::ONE + t + x * (T::ONE - t * t) * inner_slope)
@@ -175,7 +192,7 @@ activations! {
     /// ```
     fn silu() = Silu {
         value(x) = x * x.sigmoid();
-        gradient(x, y, dy) = {
+        gradient_from_element(x, dy) = {
             let s = x.sigmoid();
             dy * (s + x * s * (-x).sigmoid())
         };
@@ -195,7 +212,7 @@ activations! {
     /// ```
     fn sigmoid() = Sigmoid {
         value(x) = x.sigmoid();
-        gradient(x, y, dy) = dy * y * (T::ONE - y);
+        gradient_from_value(y, dy) = dy * y * (T::ONE - y);
     }
 
     /// Hyperbolic tangent.
@@ -212,7 +229,7 @@ activations! {
     /// ```
     fn tanh() = Tanh {
         value(x) = x.tanh();
-        gradient(x, y, dy) = dy * (T::ONE - y * y);
+        gradient_from_value(y, dy) = dy * (T::ONE - y * y);
     }
 
     /// `log(1 + exp(x))`.
@@ -229,7 +246,7 @@ activations! {
     /// ```
     fn softplus() = Softplus {
         value(x) = positive_part(x) + (-x.abs()).exp().ln_1p();
-        gradient(x, y, dy) = dy * x.sigmoid();
+        gradient_from_element(x, dy) = dy * x.sigmoid();
     }
 
     /// `0.2 x + 0.5`, cut off at 0 and 1.
@@ -249,7 +266,7 @@ activations! {
             let y = T::of(0.2) * x + T::of(0.5);
             if y > T::ONE { T::ONE } else if y < T::ZERO { T::ZERO } else { y }
         };
-        gradient(x, y, dy) = if x.abs() <= T::of(2.5) { dy * T::of(0.2) } else { T::ZERO };
+        gradient_from_element(x, dy) = if x.abs() <= T::of(2.5) { dy * T::of(0.2) } else { T::ZERO };
     }
 }
 
@@ -277,10 +294,14 @@ fn positive_part<T: Float>(x: T) -> T {
 /// ```
 pub fn softmax(inp: &Tensor, axis: impl Dim + Copy) -> Result<Tensor> {
     let lanes = lanes(inp, axis, "softmax")?;
+    let compose = |t: &[Tensor]| Ok([composed::activation::softmax(&t[0], axis)?]);
+    if let Some([y]) = without_kernels("softmax", &[inp], compose)? {
+        return Ok(y);
+    }
     let [x] = widened("softmax", [inp])?;
     let y = for_float!(x.dtype(), T => {
         let y = compute::<T, 1>(x.dims(), [&x], |[x], y| kernels::softmax(lanes, x, y))?;
-        attach("softmax", [&x], y, move |y, dy| {
+        attach_with_result("softmax", [&x], y, move |y, dy| {
             let dx = compute::<T, 2>(y.dims(), [y, dy], |[y, dy], dx| kernels::softmax_gradient(lanes, y, dy, dx))?;
             Ok([Some(dx.into_tensor()?)])
         })
@@ -303,10 +324,14 @@ pub fn softmax(inp: &Tensor, axis: impl Dim + Copy) -> Result<Tensor> {
 /// ```
 pub fn log_softmax(inp: &Tensor, axis: impl Dim + Copy) -> Result<Tensor> {
     let lanes = lanes(inp, axis, "log_softmax")?;
+    let compose = |t: &[Tensor]| Ok([composed::activation::log_softmax(&t[0], axis)?]);
+    if let Some([y]) = without_kernels("log_softmax", &[inp], compose)? {
+        return Ok(y);
+    }
     let [x] = widened("log_softmax", [inp])?;
     let y = for_float!(x.dtype(), T => {
         let y = compute::<T, 1>(x.dims(), [&x], |[x], y| kernels::log_softmax(lanes, x, y))?;
-        attach("log_softmax", [&x], y, move |y, dy| {
+        attach_with_result("log_softmax", [&x], y, move |y, dy| {
             let dx = compute::<T, 2>(y.dims(), [y, dy], |[y, dy], dx| kernels::log_softmax_gradient(lanes, y, dy, dx))?;
             Ok([Some(dx.into_tensor()?)])
         })
@@ -353,6 +378,10 @@ pub fn prelu(inp: &Tensor, slope: &Tensor, base_axis: usize) -> Result<Tensor> {
             return Err(Error::invalid("slope", reason, slope.dims()));
         }
     };
+    let compose = |t: &[Tensor]| Ok([composed::activation::prelu(&t[0], &t[1], base_axis)?]);
+    if let Some([y]) = without_kernels("prelu", &[inp, slope], compose)? {
+        return Ok(y);
+    }
     let [x, w] = widened("prelu", [inp, slope])?;
     let needed = tracked([&x, &w]);
     let y = for_float!(x.dtype(), T => {
@@ -360,7 +389,7 @@ pub fn prelu(inp: &Tensor, slope: &Tensor, base_axis: usize) -> Result<Tensor> {
             channels.map(w.as_chunks::<1>().0, x, x, y, |[w], x, _| if x >= T::ZERO { x } else { *w * x });
         })?;
         let (arg, slope) = (x.clone(), w.clone());
-        attach("prelu", [&x, &w], y, move |_, dy| {
+        attach("prelu", [&x, &w], y, move |dy| {
             let (mut dx, mut dw) = (None, None);
             if needed[0] {
                 let value = compute::<T, 3>(arg.dims(), [&arg, dy, &slope], |[x, dy, w], dx| {
@@ -407,8 +436,15 @@ pub fn dropout(inp: &Tensor, p: f64, draw: &mut impl FnMut() -> u32) -> Result<T
     if p == 0.0 {
         return Ok(inp.clone());
     }
-    let [x] = widened("dropout", [inp])?;
     let threshold = (p * (u32::MAX as f64 + 1.0)) as u64;
+    let compose = |t: &[Tensor]| {
+        let kept = std::iter::repeat_with(|| u64::from(draw()) >= threshold).take(inp.elem_count());
+        Ok([composed::activation::dropout(&t[0], kept, 1.0 / (1.0 - p))?])
+    };
+    if let Some([y]) = without_kernels("dropout", &[inp], compose)? {
+        return Ok(y);
+    }
+    let [x] = widened("dropout", [inp])?;
     let y = for_float!(x.dtype(), T => {
         let scale = T::of(1.0 / (1.0 - p));
         let factors: Vec<T> = std::iter::repeat_with(|| if u64::from(draw()) >= threshold { scale } else { T::ZERO })
@@ -417,7 +453,7 @@ pub fn dropout(inp: &Tensor, p: f64, draw: &mut impl FnMut() -> u32) -> Result<T
         // A dropped element is 0 even if it was infinite.
         let scaled = |x: T, factor: T| if factor > T::ZERO { x * factor } else { T::ZERO };
         let y = compute::<T, 1>(x.dims(), [&x], |[x], y| zip(x, &factors, y, scaled))?;
-        attach("dropout", [&x], y, move |_, dy| {
+        attach("dropout", [&x], y, move |dy| {
             let dx = compute::<T, 1>(dy.dims(), [dy], |[dy], dx| zip(dy, &factors, dx, scaled))?;
             Ok([Some(dx.into_tensor()?)])
         })

@@ -2,7 +2,9 @@
 
 use candle_core::Tensor;
 
-use super::node::{attach, compute, element_count, for_float, tracked, widened};
+use super::composed;
+use super::graph::{attach, tracked};
+use super::node::{compute, element_count, for_float, widened, without_kernels};
 use crate::kernels::{Float, Mat, MatMut, Threads, channel_sums, gemm};
 use crate::{Error, Result};
 
@@ -31,13 +33,18 @@ pub fn affine(inp: &Tensor, w: &Tensor, b: Option<&Tensor>, base_axis: usize) ->
     let plan = Plan::new(inp, w, b, base_axis)?;
     let mut output_dims = inp.dims()[..base_axis].to_vec();
     output_dims.extend(&w.dims()[1..]);
+    let tensors: Vec<_> = [inp, w].into_iter().chain(b).collect();
+    let compose = |t: &[Tensor]| Ok([composed::affine(&t[0], &t[1], t.get(2), base_axis)?]);
+    if let Some([y]) = without_kernels("affine", &tensors, compose)? {
+        return Ok(y);
+    }
     let dtype = inp.dtype();
     let Some(b) = b else {
         let [inp, w] = widened("affine", [inp, w])?;
         let y = for_float!(inp.dtype(), T => {
             let y = compute::<T, 2>(output_dims, [&inp, &w], |[x, w], y| plan.forward(x, w, None, y))?;
             let rule = Rule { plan, inp: inp.clone(), w: w.clone(), needed: tracked([&inp, &w, &w]) };
-            attach("affine", [&inp, &w], y, move |_, dy| {
+            attach("affine", [&inp, &w], y, move |dy| {
                 let [dx, dw, _] = rule.gradients::<T>(dy, None)?;
                 Ok([dx, dw])
             })
@@ -49,7 +56,7 @@ pub fn affine(inp: &Tensor, w: &Tensor, b: Option<&Tensor>, base_axis: usize) ->
         let y = compute::<T, 3>(output_dims, [&inp, &w, &b], |[x, w, b], y| plan.forward(x, w, Some(b), y))?;
         let rule = Rule { plan, inp: inp.clone(), w: w.clone(), needed: tracked([&inp, &w, &b]) };
         let bias_dims = b.dims().to_vec();
-        attach("affine", [&inp, &w, &b], y, move |_, dy| rule.gradients::<T>(dy, Some(&bias_dims)))
+        attach("affine", [&inp, &w, &b], y, move |dy| rule.gradients::<T>(dy, Some(&bias_dims)))
     })?;
     Ok(y.to_dtype(dtype)?)
 }
@@ -116,7 +123,7 @@ impl Rule {
         &self,
         dy: &Tensor,
         bias_dims: Option<&[usize]>,
-    ) -> super::node::Gradients<3> {
+    ) -> super::graph::Gradients<3> {
         let Plan { rows, inmaps, outmaps } = self.plan;
         let mut gradients = [None, None, None];
         if self.needed[0] {

@@ -2,8 +2,10 @@
 
 use candle_core::Tensor;
 
+use super::composed;
 use super::geometry::{ConvGeometry, DeconvGeometry};
-use super::node::{Element, Gradients, attach, compute, for_float, tracked, widened};
+use super::graph::{Gradients, attach, tracked};
+use super::node::{Element, compute, for_float, widened, without_kernels};
 use crate::kernels::{Convolution, channel_sums};
 use crate::{Error, Result};
 
@@ -80,7 +82,7 @@ pub fn deconvolution(
 
 /// Which way a convolution is run.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Direction {
+pub(crate) enum Direction {
     Forward,
     Transposed,
 }
@@ -94,6 +96,15 @@ fn apply(
     b: Option<&Tensor>,
     output_dims: &[usize],
 ) -> Result<Tensor> {
+    let outmaps = if direction == Direction::Forward { plan.outmaps } else { plan.inmaps };
+    b.map_or(Ok(()), |b| check_dims("b", b, &[outmaps]))?;
+    let tensors: Vec<_> = [inp, w].into_iter().chain(b).collect();
+    let compose = |t: &[Tensor]| {
+        Ok([composed::convolution(name, direction, &plan, &t[0], &t[1], t.get(2), output_dims)?])
+    };
+    if let Some([y]) = without_kernels(name, &tensors, compose)? {
+        return Ok(y);
+    }
     let dtype = inp.dtype();
     let Some(b) = b else {
         let [inp, w] = widened(name, [inp, w])?;
@@ -103,15 +114,13 @@ fn apply(
                 Direction::Transposed => plan.data_gradient(inp, w, None, y),
             })?;
             let rule = Rule { direction, plan, inp: inp.clone(), w: w.clone(), needed: tracked([&inp, &w, &w]) };
-            attach(name, [&inp, &w], y, move |_, dy| {
+            attach(name, [&inp, &w], y, move |dy| {
                 let [dx, dw] = rule.gradients::<T>(dy)?;
                 Ok([dx, dw])
             })
         })?;
         return Ok(y.to_dtype(dtype)?);
     };
-    let outmaps = if direction == Direction::Forward { plan.outmaps } else { plan.inmaps };
-    check_dims("b", b, &[outmaps])?;
     let [inp, w, b] = widened(name, [inp, w, b])?;
     let y = for_float!(inp.dtype(), T => {
         let y = compute::<T, 3>(output_dims, [&inp, &w, &b], |[inp, w, b], y| match direction {
@@ -119,7 +128,7 @@ fn apply(
             Direction::Transposed => plan.data_gradient(inp, w, Some(b), y),
         })?;
         let rule = Rule { direction, plan, inp: inp.clone(), w: w.clone(), needed: tracked([&inp, &w, &b]) };
-        attach(name, [&inp, &w, &b], y, move |_, dy| {
+        attach(name, [&inp, &w, &b], y, move |dy| {
             let [dx, dw] = rule.gradients::<T>(dy)?;
             Ok([dx, dw, rule.bias_gradient::<T>(dy)?])
         })

@@ -2,7 +2,9 @@
 
 use candle_core::{DType, Tensor};
 
-use super::node::{attach, compute, element_count, for_float, widened};
+use super::composed;
+use super::graph::attach;
+use super::node::{compute, element_count, for_float, widened, without_kernels};
 use crate::kernels::{gather_rows, scatter_add_rows};
 use crate::{Error, Result};
 
@@ -36,11 +38,15 @@ pub fn embed(inp: &Tensor, w: &Tensor) -> Result<Tensor> {
     let indices = indices("inp", inp, n_inputs, "n_inputs")?;
     let dims = [inp.dims(), features].concat();
     let len = element_count(features)?;
+    let compose = |t: &[Tensor]| Ok([composed::embed(inp, &t[0])?]);
+    if let Some([y]) = without_kernels("embed", &[w], compose)? {
+        return Ok(y);
+    }
     let [w_wide] = widened("embed", [w])?;
     let y = for_float!(w_wide.dtype(), T => {
         let y = compute::<T, 1>(dims, [&w_wide], |[w], y| gather_rows(w, &indices, len, y))?;
         let table_dims = w.dims().to_vec();
-        attach("embed", [&w_wide], y, move |_, dy| {
+        attach("embed", [&w_wide], y, move |dy| {
             let dw = compute::<T, 1>(&*table_dims, [dy], |[dy], dw| scatter_add_rows(dy, &indices, len, dw))?;
             Ok([Some(dw.into_tensor()?)])
         })

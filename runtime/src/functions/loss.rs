@@ -4,8 +4,10 @@ use candle_core::Tensor;
 use candle_core::shape::Dim;
 
 use super::activation::lanes;
+use super::composed;
 use super::embed::indices;
-use super::node::{Value, attach, compute, for_float, tracked, widened, zeros};
+use super::graph::{attach, tracked};
+use super::node::{Value, compute, for_float, widened, without_kernels, zeros};
 use crate::kernels::{Float, cross_entropy, cross_entropy_gradient, zip, zip3};
 use crate::{Error, Result};
 
@@ -42,13 +44,19 @@ pub fn softmax_cross_entropy(inp: &Tensor, labels: &Tensor, axis: impl Dim + Cop
         let reason = format!("must have shape {kept:?} or {dropped:?} for input {:?}", inp.dims());
         return Err(Error::invalid("labels", reason, labels.dims()));
     }
+    let classes = labels;
     let labels = indices("labels", labels, lanes.len, "number of classes")?;
+    let compose =
+        |t: &[Tensor]| Ok([composed::loss::softmax_cross_entropy(&t[0], &classes.reshape(&*kept)?, axis)?]);
+    if let Some([y]) = without_kernels("softmax_cross_entropy", &[inp], compose)? {
+        return Ok(y);
+    }
     let [x] = widened("softmax_cross_entropy", [inp])?;
     let y = for_float!(x.dtype(), T => {
         let mut normalizers: Vec<T> = zeros(labels.len())?;
         let y = compute::<T, 1>(kept, [&x], |[x], y| cross_entropy(lanes, x, &labels, y, &mut normalizers))?;
         let arg = x.clone();
-        attach("softmax_cross_entropy", [&x], y, move |_, dy| {
+        attach("softmax_cross_entropy", [&x], y, move |dy| {
             let dx = compute::<T, 2>(arg.dims(), [&arg, dy], |[x, dy], dx| {
                 cross_entropy_gradient(lanes, x, (&labels, &normalizers), dy, dx);
             })?;
@@ -91,12 +99,16 @@ pub fn mean_softmax_cross_entropy(inp: &Tensor, labels: &Tensor, axis: impl Dim 
 /// ```
 pub fn squared_error(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
     check_same_shape(inp, target)?;
+    let compose = |t: &[Tensor]| Ok([composed::loss::squared_error(&t[0], &t[1])?]);
+    if let Some([y]) = without_kernels("squared_error", &[inp, target], compose)? {
+        return Ok(y);
+    }
     let [a, b] = widened("squared_error", [inp, target])?;
     let needed = tracked([&a, &b]);
     let y = for_float!(a.dtype(), T => {
         let y = compute::<T, 2>(a.dims(), [&a, &b], |[a, b], y| zip(a, b, y, |a, b| (a - b) * (a - b)))?;
         let (first, second) = (a.clone(), b.clone());
-        attach("squared_error", [&a, &b], y, move |_, dy| {
+        attach("squared_error", [&a, &b], y, move |dy| {
             let gradient = |a: &Tensor, b: &Tensor| -> candle_core::Result<Tensor> {
                 let two = T::of(2.0);
                 let value = compute::<T, 3>(a.dims(), [a, b, dy], |[a, b, dy], da| {
@@ -146,6 +158,10 @@ pub fn mean_squared_error(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
 /// ```
 pub fn sigmoid_cross_entropy(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
     check_same_shape(inp, target)?;
+    let compose = |t: &[Tensor]| Ok([composed::loss::sigmoid_cross_entropy(&t[0], &t[1])?]);
+    if let Some([y]) = without_kernels("sigmoid_cross_entropy", &[inp, target], compose)? {
+        return Ok(y);
+    }
     let [x, t] = widened("sigmoid_cross_entropy", [inp, target])?;
     let needed = tracked([&x, &t]);
     let y = for_float!(x.dtype(), T => {
@@ -156,7 +172,7 @@ pub fn sigmoid_cross_entropy(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
             });
         })?;
         let (logits, targets) = (x.clone(), t.clone());
-        attach("sigmoid_cross_entropy", [&x, &t], y, move |_, dy| {
+        attach("sigmoid_cross_entropy", [&x, &t], y, move |dy| {
             let (mut dx, mut dt) = (None, None);
             if needed[0] {
                 let value = compute::<T, 3>(dy.dims(), [&logits, &targets, dy], |[x, t, dy], dx| {
@@ -186,6 +202,10 @@ fn mean(x: &Tensor) -> Result<Tensor> {
     if x.elem_count() == 0 {
         return Err(Error::invalid("inp", "must have samples to take the mean of", x.dims()));
     }
+    let compose = |t: &[Tensor]| Ok([composed::loss::mean(&t[0])?]);
+    if let Some([y]) = without_kernels("mean", &[x], compose)? {
+        return Ok(y);
+    }
     let [wide] = widened("mean", [x])?;
     let n = x.elem_count();
     let total = for_float!(wide.dtype(), T => {
@@ -194,7 +214,7 @@ fn mean(x: &Tensor) -> Result<Tensor> {
             total[0] = T::of(parts.sum::<f64>() / n as f64);
         })?;
         let dims = wide.dims().to_vec();
-        attach("mean", [&wide], value, move |_, dy| {
+        attach("mean", [&wide], value, move |dy| {
             let share = dy.to_scalar::<T>()? / T::of(n as f64);
             Ok([Some(Value { data: vec![share; n], dims: dims.clone() }.into_tensor()?)])
         })

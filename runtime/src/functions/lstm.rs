@@ -2,83 +2,133 @@
 
 use candle_core::Tensor;
 
-use super::node::{attach, compute, element_count, for_float, tracked, widened};
-use crate::kernels::lstm;
+use super::composed;
+use super::graph::{attach_all, share, tracked};
+use super::node::{Element, Value, compute, element_count, for_float, widened, without_kernels, zeros};
+use super::sum::{Gradient, Product};
+use crate::kernels::{Mat, MatMut, Threads, channel_sums, gemm, lstm};
 use crate::{Error, Result};
 
-/// One step of an LSTM cell from the gates' pre-activations; returns the new `h` and `c`.
+/// One step of a long short-term memory; returns the new `h` and `c`.
 ///
-/// `c' = sigmoid(f) c + sigmoid(i) tanh(g)` and `h' = sigmoid(o) tanh(c')`.
+/// With the pre-activations `[i, o, f, g] = [x, h] W + b`: `c' = sigmoid(f) c + sigmoid(i) tanh(g)` and
+/// `h' = sigmoid(o) tanh(c')`.
+///
+/// The gradient of `w` is computed once for all steps that it is used in.
 ///
 /// # Shapes
-/// - `gates`: `(N.., 4, state)`: input `i`, output `o`, forget `f`, candidate `g`, in NNabla's order
-/// - `c`, both results: `(N.., state)`
+/// - `x`: `(N, inmaps)`
+/// - `h`, `c`, both results: `(N, state)`
+/// - `w`: `(inmaps + state, 4, state)`, for the input gate, the output gate, the forget gate and the candidate
+/// - `b`: `(4, state)`
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if the shapes do not fit together.
 ///
 /// # Example
 /// ```
-/// use candle_core::{Device, Tensor};
-/// let gates = Tensor::new(&[[[-100f64], [100.], [100.], [0.]]], &Device::Cpu)?; // keep all, add nothing, show all
+/// use candle_core::{DType, Device, Tensor};
+/// let zeros = |dims: &[usize]| Tensor::zeros(dims, DType::F64, &Device::Cpu);
+/// let b = Tensor::new(&[[-100f64], [100.], [100.], [0.]], &Device::Cpu)?; // add nothing, show all, keep all
 /// let c = Tensor::new(&[[0.5f64]], &Device::Cpu)?;
-/// let (h, c) = layerfn::functions::lstm_step(&gates, &c)?;
+/// let (h, c) = layerfn::functions::lstm_cell(&zeros(&[1, 2])?, &zeros(&[1, 1])?, &c, &zeros(&[3, 4, 1])?, &b)?;
 /// assert_eq!(c.to_vec2::<f64>()?, [[0.5]]);
 /// assert_eq!(h.to_vec2::<f64>()?, [[0.5f64.tanh()]]);
 /// # Ok::<(), layerfn::Error>(())
 /// ```
-pub fn lstm_step(gates: &Tensor, c: &Tensor) -> Result<(Tensor, Tensor)> {
-    let (&state, batch) =
-        c.dims().split_last().ok_or_else(|| Error::invalid("c", "must have shape (N.., state)", c.dims()))?;
-    let wanted = [batch, &[4, state]].concat();
-    if gates.dims() != wanted {
-        return Err(Error::invalid(
-            "gates",
-            format!("must have shape {wanted:?} for a state {:?}", c.dims()),
-            gates.dims(),
-        ));
+pub fn lstm_cell(x: &Tensor, h: &Tensor, c: &Tensor, w: &Tensor, b: &Tensor) -> Result<(Tensor, Tensor)> {
+    let sizes = Sizes::new(x, h, c, w, b)?;
+    let compose = |t: &[Tensor]| composed::lstm_cell(&t[0], &t[1], &t[2], &t[3], &t[4]);
+    if let Some([h, c]) = without_kernels("lstm_cell", &[x, h, c, w, b], compose)? {
+        return Ok((h, c));
     }
-    element_count(&wanted)?;
-    let dtype = c.dtype();
-    let [gates, c] = widened("lstm_step", [gates, c])?;
-    let (h, c) = for_float!(gates.dtype(), T => {
-        let value = compute::<T, 2>(c.dims(), [&gates, &c], |[gates, c], new| lstm::cell(gates, c, state, new))?;
-        let (g, old, needed) = (gates.clone(), c.clone(), tracked([&gates, &c]));
-        let new = attach("lstm_cell_state", [&gates, &c], value, move |_, dnew| {
-            let (mut dgates, mut dc) = (None, None);
-            if needed[0] {
-                let value = compute::<T, 3>(g.dims(), [&g, &old, dnew], |[gates, c, dnew], dgates| {
-                    lstm::cell_gates_gradient(gates, c, dnew, state, dgates);
-                })?;
-                dgates = Some(value.into_tensor()?);
-            }
-            if needed[1] {
-                let value = compute::<T, 2>(old.dims(), [&g, dnew], |[gates, dnew], dc| {
-                    lstm::cell_state_gradient(gates, dnew, state, dc);
-                })?;
-                dc = Some(value.into_tensor()?);
-            }
-            Ok([dgates, dc])
-        })?;
-        let value = compute::<T, 2>(c.dims(), [&gates, &new], |[gates, c], h| lstm::output(gates, c, state, h))?;
-        let (g, state_now, needed) = (gates.clone(), new.clone(), tracked([&gates, &new]));
-        let h = attach("lstm_output", [&gates, &new], value, move |_, dh| {
-            let (mut dgates, mut dc) = (None, None);
-            if needed[0] {
-                let value = compute::<T, 3>(g.dims(), [&g, &state_now, dh], |[gates, c, dh], dgates| {
-                    lstm::output_gates_gradient(gates, c, dh, state, dgates);
-                })?;
-                dgates = Some(value.into_tensor()?);
-            }
-            if needed[1] {
-                let value = compute::<T, 3>(state_now.dims(), [&g, &state_now, dh], |[gates, c, dh], dc| {
-                    lstm::output_state_gradient(gates, c, dh, state, dc);
-                })?;
-                dc = Some(value.into_tensor()?);
-            }
-            Ok([dgates, dc])
-        })?;
-        Ok::<_, Error>((h, new))
-    })?;
+    let dtype = x.dtype();
+    let [x, h, c, w, b] = widened("lstm_cell", [x, h, c, w, b])?;
+    let (h, c) = for_float!(x.dtype(), T => step::<T>(sizes, [&x, &h, &c, &w, &b]))?;
     Ok((h.to_dtype(dtype)?, c.to_dtype(dtype)?))
+}
+
+#[derive(Clone, Copy)]
+struct Sizes {
+    inmaps: usize,
+    cell: lstm::Cell,
+}
+
+impl Sizes {
+    fn new(x: &Tensor, h: &Tensor, c: &Tensor, w: &Tensor, b: &Tensor) -> Result<Self> {
+        let (&[samples, inmaps], &[_, state]) = (x.dims(), h.dims()) else {
+            let reason = "and `h` must have the shapes (N, inmaps) and (N, state)";
+            return Err(Error::invalid("x", reason, (x.dims(), h.dims())));
+        };
+        let wanted = [("h", h, vec![samples, state]), ("c", c, vec![samples, state])];
+        let weights = [("W", w, vec![inmaps + state, 4, state]), ("b", b, vec![4, state])];
+        for (argument, tensor, dims) in wanted.into_iter().chain(weights) {
+            if tensor.dims() != dims {
+                let reason =
+                    format!("must have shape {dims:?} for an input {:?} and a state {state}", x.dims());
+                return Err(Error::invalid(argument, reason, tensor.dims()));
+            }
+        }
+        element_count(&[samples, 4, state])?;
+        Ok(Self { inmaps, cell: lstm::Cell { samples, state } })
+    }
+
+    /// The rows of `w` that belong to the input and to the state, as matrices.
+    fn split<T>(self, w: &[T]) -> [Mat<'_, T>; 2] {
+        let n = 4 * self.cell.state;
+        let (of_input, of_state) = w.split_at(self.inmaps * n);
+        [Mat::new(of_input, self.inmaps, n, n), Mat::new(of_state, self.cell.state, n, n)]
+    }
+}
+
+fn step<T: Element>(sizes: Sizes, inputs: [&Tensor; 5]) -> Result<(Tensor, Tensor)> {
+    let Sizes { inmaps, cell } = sizes;
+    let (n, state) = (cell.samples, cell.state);
+    let (mut new, mut squashed) = (Value::<T>::zeros([n, state])?, zeros::<T>(n * state)?);
+    let mut gates = zeros::<T>(n * 4 * state)?;
+    let h = compute::<T, 5>([n, state], inputs, |[x, h, c, w, b], out| {
+        if !b.is_empty() {
+            gates.chunks_exact_mut(4 * state).for_each(|gates| gates.copy_from_slice(b));
+        }
+        let [of_input, of_state] = sizes.split(w);
+        for (rows, width, w) in [(x, inmaps, of_input), (h, state, of_state)] {
+            let gates = MatMut::new(&mut gates, n, 4 * state, 4 * state);
+            gemm(gates, Mat::new(rows, n, width, width), w, true, Threads::All);
+        }
+        cell.forward(&mut gates, c, [out, &mut new.data, &mut squashed]);
+    })?;
+    let _shared = share(inputs[3])?;
+    let needed = tracked(inputs);
+    let [x, before, c, w, _] = inputs.map(Tensor::clone);
+    let [h, new] = attach_all("lstm_cell", inputs, [h, new], move |[dh, dnew]| {
+        let mut dgates = Value::<T>::zeros([n, 4, state])?;
+        let mut dc = Value::<T>::zeros([n, state])?;
+        let none = Tensor::zeros((0,), T::DTYPE, c.device())?;
+        compute::<T, 3>([0], [&c, dh.unwrap_or(&none), dnew.unwrap_or(&none)], |[c, of_h, of_new], _| {
+            let step = lstm::Step { gates: &gates, squashed: &squashed, c };
+            let given = [dh.map(|_| of_h), dnew.map(|_| of_new)];
+            cell.backward(step, given, &mut dgates.data, &mut dc.data);
+        })?;
+        let dgates = dgates.into_tensor()?;
+        let through = |width: usize, part: usize| -> candle_core::Result<Option<Gradient>> {
+            let dx = compute::<T, 2>([n, width], [&dgates, &w], |[dgates, w], dx| {
+                let dgates = Mat::new(dgates, n, 4 * state, 4 * state);
+                gemm(MatMut::new(dx, n, width, width), dgates, sizes.split(w)[part].t(), false, Threads::All);
+            })?;
+            Ok(Some(dx.into_tensor()?.into()))
+        };
+        let dx = if needed[0] { through(inmaps, 0)? } else { None };
+        let dh = if needed[1] { through(state, 1)? } else { None };
+        let dc = if needed[2] { Some(dc.into_tensor()?.into()) } else { None };
+        let db = if needed[4] {
+            let db = compute::<T, 1>([4, state], [&dgates], |[dgates], db| channel_sums(dgates, 1, db))?;
+            Some(db.into_tensor()?.into())
+        } else {
+            None
+        };
+        let inputs = vec![x.detach(), before.detach()];
+        let dw = needed[3].then(|| Gradient::Product(Product { inputs, dy: dgates }));
+        Ok([dx, dh, dc, dw, db])
+    })?;
+    Ok((h, new))
 }

@@ -2,15 +2,17 @@
 //!
 //! What NNabla calls `F.*`, as far as layers need it. Each function has its own gradient, since several of candle's
 //! are wrong or missing; inputs may be `f32`, `f64`, `f16` or `bf16` (the half precisions are computed in `f32`) and need
-//! not be contiguous. Bad input is an [`Error`](crate::Error), never a panic. Results do not depend on the number of
-//! threads.
+//! not be contiguous. Bad input is an [`Error`](crate::Error), never a panic. On the CPU, results do not depend on the number
+//! of threads; on other devices each function is a composition of candle's operations.
 
 mod activation;
 mod affine;
+mod composed;
 mod convolution;
 mod embed;
 mod factorization;
 mod geometry;
+pub(crate) mod graph;
 mod inq;
 mod loss;
 mod lstm;
@@ -18,6 +20,7 @@ mod node;
 mod normalization;
 mod pooling;
 mod quantization;
+mod sum;
 
 pub use activation::{
     dropout, elu, gelu, hard_sigmoid, leaky_relu, log_softmax, prelu, relu, selu, sigmoid, silu, softmax,
@@ -33,7 +36,7 @@ pub use loss::{
     mean_softmax_cross_entropy, mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy,
     squared_error,
 };
-pub use lstm::lstm_step;
+pub use lstm::lstm_cell;
 pub use normalization::{batch_normalization, batch_normalization_by, subtract_mean};
 pub use pooling::{average_pooling, global_average_pooling, max_pooling};
 pub use quantization::{

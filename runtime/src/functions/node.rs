@@ -1,15 +1,10 @@
-//! Values computed by our kernels as nodes of candle's graph.
+//! Between candle's tensors and the slices of the kernels.
 //!
-//! A function computes its result over slices and then attaches it to its inputs together with a backward rule, so
-//! that forward, backward and what they share stand in one place. The one decision about devices is here, too.
+//! Where the kernels do not run, [`without_kernels`] hands over to [`composed`](super::composed).
 
-use std::sync::Mutex;
+use candle_core::{DType, Device, Layout, Storage, StorageRef, Tensor, WithDType};
 
-use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Shape, Storage, StorageRef, Tensor,
-    WithDType,
-};
-
+use crate::device::has_kernels;
 use crate::kernels::Float;
 use crate::{Error, Result};
 
@@ -41,42 +36,53 @@ pub(crate) fn not_float(dtype: DType) -> Error {
     Error::invalid("inp", "must hold f32, f64, f16 or bf16 numbers", dtype)
 }
 
-/// The tensors in a precision that the kernels compute in, contiguous: `f16` and `bf16` become `f32`.
+/// The tensors in a precision that is computed in, contiguous: `f16` and `bf16` become `f32`.
 ///
 /// # Errors
-/// If a tensor lies on another device than the CPU, is of another type than the first, or of no floating-point type.
+/// If a tensor lies on another device than the first, is of another type, or of no floating-point type.
 pub(crate) fn widened<const N: usize>(function: &'static str, tensors: [&Tensor; N]) -> Result<[Tensor; N]> {
-    let dtype = tensors[0].dtype();
+    all_widened(function, &tensors)?
+        .try_into()
+        .map_err(|_| Error::invalid("inp", "must be as many tensors as asked for", N))
+}
+
+fn all_widened(function: &'static str, tensors: &[&Tensor]) -> Result<Vec<Tensor>> {
+    let (dtype, device) = (tensors[0].dtype(), tensors[0].device());
     let computed_in = match dtype {
         DType::F16 | DType::BF16 | DType::F32 => DType::F32,
         DType::F64 => DType::F64,
         other => return Err(not_float(other)),
     };
-    let mut widened = Vec::with_capacity(N);
-    for tensor in tensors {
-        require_cpu(function, tensor)?;
+    let widen = |tensor: &&Tensor| {
+        if !tensor.device().same_device(device) {
+            let reason =
+                format!("must lie on one device for `{function}`, {:?} as the first", device.location());
+            return Err(Error::invalid("inp", reason, tensor.device().location()));
+        }
         if tensor.dtype() != dtype {
             let reason = format!("must have one element type for all tensors, {dtype:?} as the first has");
             return Err(Error::invalid("inp", reason, tensor.dtype()));
         }
-        widened.push(tensor.to_dtype(computed_in)?.contiguous()?);
-    }
-    widened.try_into().map_err(|_| Error::invalid("inp", "must be as many tensors as asked for", N))
+        Ok(tensor.to_dtype(computed_in)?.contiguous()?)
+    };
+    tensors.iter().map(widen).collect()
 }
 
-/// The one place that decides where a function runs.
-///
-/// On the CPU each function has kernels of its own. A composition of candle operations for other devices would be
-/// chosen here; until a function has one, this is its error.
-fn require_cpu(function: &'static str, tensor: &Tensor) -> Result<()> {
-    match tensor.device() {
-        Device::Cpu => Ok(()),
-        other => Err(Error::invalid(
-            "inp",
-            format!("must be on the CPU, `{function}` runs nowhere else yet"),
-            other,
-        )),
+/// The results of a function where the kernels do not run: what `compose` makes of the widened inputs. `None` where
+/// they do.
+pub(crate) fn without_kernels<const M: usize>(
+    function: &'static str,
+    inputs: &[&Tensor],
+    compose: impl FnOnce(&[Tensor]) -> candle_core::Result<[Tensor; M]>,
+) -> Result<Option<[Tensor; M]>> {
+    if has_kernels(inputs[0].device()) {
+        return Ok(None);
     }
+    let mut results = compose(&all_widened(function, inputs)?)?;
+    for result in &mut results {
+        *result = result.to_dtype(inputs[0].dtype())?;
+    }
+    Ok(Some(results))
 }
 
 /// Read access to the elements of a contiguous tensor on the CPU.
@@ -160,150 +166,4 @@ pub(crate) fn zeros<T: Float>(len: usize) -> Result<Vec<T>> {
         }
     }
     Ok(vec![T::ZERO; len])
-}
-
-/// What a backward rule returns: a gradient for each input, or none where the input needs none.
-pub(crate) type Gradients<const N: usize> = candle_core::Result<[Option<Tensor>; N]>;
-
-/// Which of the inputs a gradient is asked for.
-pub(crate) fn tracked<const N: usize>(inputs: [&Tensor; N]) -> [bool; N] {
-    inputs.map(Tensor::track_op)
-}
-
-/// Makes `value` the result of an operation on `inputs`, which must be one, two or three.
-///
-/// `backward` gets the result and its gradient, contiguous. It may hold on to the inputs and to what the forward pass
-/// has computed. If no input is tracked it is dropped at once.
-pub(crate) fn attach<T, const N: usize, B>(
-    name: &'static str,
-    inputs: [&Tensor; N],
-    value: Value<T>,
-    backward: B,
-) -> Result<Tensor>
-where
-    T: Element,
-    B: Fn(&Tensor, &Tensor) -> Gradients<N> + Send + Sync + 'static,
-{
-    if !inputs.iter().any(|input| input.track_op()) {
-        return Ok(value.into_tensor()?);
-    }
-    let Value { data, dims } = value;
-    let forward =
-        Forward { name, value: Mutex::new(Some((T::to_cpu_storage_owned(data), Shape::from(dims)))) };
-    let backward = move |result: &Tensor, gradient: &Tensor| backward(result, &gradient.contiguous()?);
-    let tensor = match inputs.as_slice() {
-        [a] => a.apply_op1(Node1(forward, move |r: &Tensor, g: &Tensor| first(backward(r, g)?.into())))?,
-        [a, b] => {
-            a.apply_op2(b, Node2(forward, move |r: &Tensor, g: &Tensor| first2(backward(r, g)?.into())))?
-        }
-        [a, b, c] => {
-            a.apply_op3(b, c, Node3(forward, move |r: &Tensor, g: &Tensor| first3(backward(r, g)?.into())))?
-        }
-        _ => return Err(Error::invalid("inputs", "must be one, two or three", N)),
-    };
-    Ok(tensor)
-}
-
-fn first(gradients: Vec<Option<Tensor>>) -> candle_core::Result<Option<Tensor>> {
-    Ok(gradients.into_iter().next().flatten())
-}
-
-fn first2(gradients: Vec<Option<Tensor>>) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-    let mut gradients = gradients.into_iter();
-    Ok((gradients.next().flatten(), gradients.next().flatten()))
-}
-
-type Three = (Option<Tensor>, Option<Tensor>, Option<Tensor>);
-
-fn first3(gradients: Vec<Option<Tensor>>) -> candle_core::Result<Three> {
-    let mut gradients = gradients.into_iter();
-    Ok((gradients.next().flatten(), gradients.next().flatten(), gradients.next().flatten()))
-}
-
-/// The already computed result, handed to candle when it asks for the forward pass.
-struct Forward {
-    name: &'static str,
-    value: Mutex<Option<(CpuStorage, Shape)>>,
-}
-
-impl Forward {
-    fn take(&self) -> candle_core::Result<(CpuStorage, Shape)> {
-        let mut value = self.value.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        value.take().ok_or_else(|| candle_core::Error::msg("the result of an operation was asked for twice"))
-    }
-}
-
-struct Node1<B>(Forward, B);
-struct Node2<B>(Forward, B);
-struct Node3<B>(Forward, B);
-
-impl<B: Fn(&Tensor, &Tensor) -> candle_core::Result<Option<Tensor>>> CustomOp1 for Node1<B> {
-    fn name(&self) -> &'static str {
-        self.0.name
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        self.0.take()
-    }
-
-    fn bwd(&self, _: &Tensor, result: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        (self.1)(result, gradient)
-    }
-}
-
-impl<B: Fn(&Tensor, &Tensor) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)>> CustomOp2
-    for Node2<B>
-{
-    fn name(&self) -> &'static str {
-        self.0.name
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        self.0.take()
-    }
-
-    fn bwd(
-        &self,
-        _: &Tensor,
-        _: &Tensor,
-        result: &Tensor,
-        gradient: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        (self.1)(result, gradient)
-    }
-}
-
-impl<B: Fn(&Tensor, &Tensor) -> candle_core::Result<Three>> CustomOp3 for Node3<B> {
-    fn name(&self) -> &'static str {
-        self.0.name
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        self.0.take()
-    }
-
-    fn bwd(
-        &self,
-        _: &Tensor,
-        _: &Tensor,
-        _: &Tensor,
-        result: &Tensor,
-        gradient: &Tensor,
-    ) -> candle_core::Result<Three> {
-        (self.1)(result, gradient)
-    }
 }

@@ -2,7 +2,9 @@
 
 use candle_core::Tensor;
 
-use super::node::{Element, Gradients, Value, attach, compute, element_count, for_float, tracked, widened};
+use super::composed;
+use super::graph::{Gradients, attach, tracked};
+use super::node::{Element, Value, compute, element_count, for_float, widened, without_kernels};
 use crate::kernels::{Channels, Float};
 use crate::{Error, Result};
 
@@ -46,6 +48,10 @@ pub fn batch_normalization(
     if layout.channels.per_channel() == 0 {
         return Err(Error::invalid("inp", "must have elements to take the statistics of", inp.dims()));
     }
+    let compose = |t: &[Tensor]| composed::normalization::by_batch(&t[0], &t[1], &t[2], eps);
+    if let Some([y, mean, var]) = without_kernels("batch_normalization", &[inp, beta, gamma], compose)? {
+        return Ok((y, mean, var));
+    }
     let [x, beta, gamma] = widened("batch_normalization", [inp, beta, gamma])?;
     let x = layout.gathered(&x)?;
     let (y, mean, var) =
@@ -87,6 +93,10 @@ pub fn batch_normalization_by(
         layout.check(name, parameter)?;
     }
     check_eps(eps)?;
+    let compose = |t: &[Tensor]| Ok([composed::normalization::by(&t[0], &t[1], &t[2], &t[3], &t[4], eps)?]);
+    if let Some([y]) = without_kernels("batch_normalization", &[inp, beta, gamma, mean, var], compose)? {
+        return Ok(y);
+    }
     let [x, beta, gamma, mean, var] = widened("batch_normalization", [inp, beta, gamma, mean, var])?;
     let x = layout.gathered(&x)?;
     let y = for_float!(x.dtype(), T => {
@@ -95,7 +105,7 @@ pub fn batch_normalization_by(
         let y = normalized(&layout, &x, &beta, &gamma, &mean, &inv_std)?;
         let rule = Rule::<T> { channels: layout.channels, inp: x.clone(), gamma: gamma.clone(), mean, inv_std, coupled: false };
         let needed = tracked([&x, &beta, &gamma]);
-        attach("batch_normalization", [&x, &beta, &gamma], y, move |_, dy| rule.gradients(dy, needed))
+        attach("batch_normalization", [&x, &beta, &gamma], y, move |dy| rule.gradients(dy, needed))
     })?;
     Ok(layout.restored(&y)?.to_dtype(inp.dtype())?)
 }
@@ -129,6 +139,10 @@ pub fn subtract_mean(inp: &Tensor, mean: &Tensor, factor: f64) -> Result<Tensor>
             mean.dims(),
         ));
     }
+    let compose = |t: &[Tensor]| Ok([composed::normalization::subtract_mean(&t[0], &t[1], factor)?]);
+    if let Some([y]) = without_kernels("subtract_mean", &[inp, mean], compose)? {
+        return Ok(y);
+    }
     let [x, mean] = widened("subtract_mean", [inp, &mean.detach()])?;
     let len = mean.elem_count();
     let rows = Channels { outer: x.elem_count().checked_div(len).unwrap_or(0), channels: len, inner: 1 };
@@ -136,7 +150,7 @@ pub fn subtract_mean(inp: &Tensor, mean: &Tensor, factor: f64) -> Result<Tensor>
         let y = compute::<T, 2>(x.dims(), [&x, &mean], |[x, mean], y| {
             rows.map(mean.as_chunks::<1>().0, x, x, y, |[mean], x, _| x - *mean);
         })?;
-        attach("subtract_mean", [&x], y, move |_, dy| Ok([Some((dy * factor)?)]))
+        attach("subtract_mean", [&x], y, move |dy| Ok([Some((dy * factor)?)]))
     })?;
     Ok(y.to_dtype(inp.dtype())?)
 }
@@ -245,12 +259,12 @@ fn normalize_by_batch<T: Element>(
         coupled: true,
     };
     let needed = tracked([x, beta, gamma]);
-    let y = attach("batch_normalization", [x, beta, gamma], y, move |_, dy| rule.gradients(dy, needed))?;
+    let y = attach("batch_normalization", [x, beta, gamma], y, move |dy| rule.gradients(dy, needed))?;
 
     let dims = &layout.parameter_dims;
     let mean = Value { data: means.clone(), dims: dims.clone() };
     let arg = x.clone();
-    let mean = attach("batch_mean", [x], mean, move |_, dm| {
+    let mean = attach("batch_mean", [x], mean, move |dm| {
         let dx = compute::<T, 2>(arg.dims(), [&arg, dm], |[x, dm], dx| {
             let shares: Vec<[T; 1]> = dm.iter().map(|dm| [*dm / T::of(n)]).collect();
             channels.map(&shares, x, x, dx, |[share], _, _| *share);
@@ -259,7 +273,7 @@ fn normalize_by_batch<T: Element>(
     })?;
     let var = Value { data: vars.into_iter().map(T::of).collect(), dims: dims.clone() };
     let arg = x.clone();
-    let var = attach("batch_variance", [x], var, move |_, dv| {
+    let var = attach("batch_variance", [x], var, move |dv| {
         let dx = compute::<T, 2>(arg.dims(), [&arg, dv], |[x, dv], dx| {
             let factors: Vec<[T; 2]> =
                 means.iter().zip(dv).map(|(mean, dv)| [*mean, *dv * T::of(2.0 / n)]).collect();

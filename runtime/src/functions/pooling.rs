@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
+use super::composed;
 use super::geometry::{padded, positive, three_axes};
-use super::node::{attach, compute, element_count, for_float, widened};
+use super::graph::attach;
+use super::node::{compute, element_count, for_float, widened, without_kernels};
 use crate::kernels::{self, Channels, Float, Window};
 use crate::{Error, PerAxis, Result};
 
@@ -43,10 +45,14 @@ pub fn max_pooling(
     pad: &PerAxis,
 ) -> Result<Tensor> {
     let (window, dims) = sizes(inp, kernel, stride, ignore_border, pad)?;
-    let [x] = widened("max_pooling", [inp])?;
     if u32::try_from(window.n_inputs()).is_err() {
         return Err(Error::invalid("inp", "must have fewer than 2^32 elements per plane", inp.dims()));
     }
+    let compose = |t: &[Tensor]| Ok([composed::pooling::max(&t[0], &window, &dims)?]);
+    if let Some([y]) = without_kernels("max_pooling", &[inp], compose)? {
+        return Ok(y);
+    }
+    let [x] = widened("max_pooling", [inp])?;
     let y = for_float!(x.dtype(), T => {
         let mut positions = Vec::new();
         let y = compute::<T, 1>(dims, [&x], |[x], y| {
@@ -54,7 +60,7 @@ pub fn max_pooling(
             kernels::max_pool(&window, x, y, &mut positions);
         })?;
         let (positions, input_dims) = (Arc::new(positions), x.dims().to_vec());
-        attach("max_pooling", [&x], y, move |_, dy| {
+        attach("max_pooling", [&x], y, move |dy| {
             let dx = compute::<T, 1>(&*input_dims, [dy], |[dy], dx| {
                 kernels::max_pool_gradient(&window, &positions, dy, dx);
             })?;
@@ -95,11 +101,15 @@ pub fn average_pooling(
     including_pad: bool,
 ) -> Result<Tensor> {
     let (window, dims) = sizes(inp, kernel, stride, ignore_border, pad)?;
+    let compose = |t: &[Tensor]| Ok([composed::pooling::average(&t[0], &window, including_pad, &dims)?]);
+    if let Some([y]) = without_kernels("average_pooling", &[inp], compose)? {
+        return Ok(y);
+    }
     let [x] = widened("average_pooling", [inp])?;
     let y = for_float!(x.dtype(), T => {
         let y = compute::<T, 1>(dims, [&x], |[x], y| kernels::average_pool(&window, including_pad, x, y))?;
         let input_dims = x.dims().to_vec();
-        attach("average_pooling", [&x], y, move |_, dy| {
+        attach("average_pooling", [&x], y, move |dy| {
             let dx = compute::<T, 1>(&*input_dims, [dy], |[dy], dx| {
                 kernels::average_pool_gradient(&window, including_pad, dy, dx);
             })?;
@@ -132,6 +142,10 @@ pub fn global_average_pooling(inp: &Tensor) -> Result<Tensor> {
             dims,
         ));
     }
+    let compose = |t: &[Tensor]| Ok([composed::pooling::global_average(&t[0])?]);
+    if let Some([y]) = without_kernels("global_average_pooling", &[inp], compose)? {
+        return Ok(y);
+    }
     let [x] = widened("global_average_pooling", [inp])?;
     let planes = Channels { outer: 1, channels: dims[0] * dims[1], inner: element_count(&dims[2..])? };
     let mut output_dims = dims.to_vec();
@@ -144,7 +158,7 @@ pub fn global_average_pooling(inp: &Tensor) -> Result<Tensor> {
             }
         })?;
         let input_dims = dims.to_vec();
-        attach("global_average_pooling", [&x], y, move |_, dy| {
+        attach("global_average_pooling", [&x], y, move |dy| {
             let dx = compute::<T, 1>(&*input_dims, [dy], |[dy], dx| {
                 for (dx, dy) in dx.chunks_mut(planes.inner).zip(dy) {
                     dx.fill(*dy / T::of(n));

@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use candle_core::Tensor;
 
-use super::node::{Element, Elements, Value, attach, compute, for_float, widened};
+use super::composed;
+use super::graph::attach;
+use super::node::{Element, Elements, Value, compute, for_float, widened, without_kernels};
 use crate::kernels::Float;
 use crate::{Error, Result};
 
@@ -31,6 +33,10 @@ pub fn straight_through(w: &Tensor, value: &Tensor) -> Result<Tensor> {
         let reason = format!("must have the shape {:?} of what it replaces", w.dims());
         return Err(Error::invalid("value", reason, value.dims()));
     }
+    let compose = |t: &[Tensor]| Ok([composed::quantization::replace(&t[0], &t[1], None)?]);
+    if let Some([y]) = without_kernels("straight_through", &[w, &value.detach()], compose)? {
+        return Ok(y);
+    }
     let [x, value] = widened("straight_through", [w, &value.detach()])?;
     let y = for_float!(x.dtype(), T => {
         let data = Elements::of(&value).slice::<T>()?.to_vec();
@@ -41,7 +47,7 @@ pub fn straight_through(w: &Tensor, value: &Tensor) -> Result<Tensor> {
 
 /// `value` in place of `x`, with the gradient of `value` handed to `x` where `passes`.
 fn replace<T: Element>(x: &Tensor, value: Value<T>, passes: Option<Vec<bool>>) -> Result<Tensor> {
-    attach("straight_through", [x], value, move |_, dy| {
+    attach("straight_through", [x], value, move |dy| {
         let Some(passes) = &passes else { return Ok([Some(dy.clone())]) };
         let elements = Elements::of(dy);
         let kept =
@@ -69,9 +75,19 @@ pub trait Transform: Sized {
 /// One element after the transform, and whether it hands its gradient on.
 trait Elementwise {
     fn element<T: Float>(&self, x: T) -> (T, bool);
+
+    /// The same for all elements at once, in operations of candle; the mask is `None` where every gradient passes.
+    fn composed(&self, x: &Tensor) -> candle_core::Result<(Tensor, Option<Tensor>)>;
 }
 
 fn apply_elementwise(transform: &impl Elementwise, w: &Tensor) -> Result<Tensor> {
+    let compose = |t: &[Tensor]| {
+        let (value, passes) = transform.composed(&t[0].detach())?;
+        Ok([composed::quantization::replace(&t[0], &value, passes)?])
+    };
+    if let Some([y]) = without_kernels("quantize", &[w], compose)? {
+        return Ok(y);
+    }
     let [x] = widened("quantize", [w])?;
     let y = for_float!(x.dtype(), T => {
         let mut passes = vec![true; x.elem_count()];
@@ -102,6 +118,10 @@ pub fn binary_connect(w: &Tensor) -> Result<Tensor> {
     impl Elementwise for Sign {
         fn element<T: Float>(&self, x: T) -> (T, bool) {
             (if x >= T::ZERO { T::ONE } else { -T::ONE }, true)
+        }
+
+        fn composed(&self, x: &Tensor) -> candle_core::Result<(Tensor, Option<Tensor>)> {
+            Ok((composed::quantization::sign(x)?, None))
         }
     }
     apply_elementwise(&Sign, w)
@@ -211,6 +231,10 @@ impl Transform for FixedPoint {
                 let steps = T::of(((x.abs() / delta).wide() + 0.5).floor()) * delta;
                 (if x < T::ZERO { -steps } else { steps }, true)
             }
+
+            fn composed(&self, x: &Tensor) -> candle_core::Result<(Tensor, Option<Tensor>)> {
+                composed::quantization::fixed_point(x, self.settings, self.levels)
+            }
         }
         apply_elementwise(&Steps { settings: self, levels: self.levels()? }, w)
     }
@@ -286,6 +310,10 @@ impl Transform for Pow2 {
                 };
                 (if x < T::ZERO { -size } else { size }, true)
             }
+
+            fn composed(&self, x: &Tensor) -> candle_core::Result<(Tensor, Option<Tensor>)> {
+                composed::quantization::pow2(x, self.settings, (self.min, self.max))
+            }
         }
         let (min, max) = self.range()?;
         apply_elementwise(&Powers { settings: self, min, max }, w)
@@ -321,6 +349,10 @@ impl Transform for Prune {
         impl Elementwise for Above {
             fn element<T: Float>(&self, x: T) -> (T, bool) {
                 (if x.abs().wide() < self.0 { T::ZERO } else { x }, true)
+            }
+
+            fn composed(&self, x: &Tensor) -> candle_core::Result<(Tensor, Option<Tensor>)> {
+                Ok((composed::quantization::above(x, self.0)?, None))
             }
         }
         let mut sizes =

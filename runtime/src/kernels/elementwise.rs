@@ -1,50 +1,36 @@
 //! Loops over elements that do not see each other.
 
+use std::array;
+
 use super::Float;
 use super::parallel::for_each_chunk;
+use super::simd::{Job, Level, Simd};
 
 /// Elements per piece of work.
 const CHUNK: usize = 1 << 13;
 
-/// `out = f(a)`.
-pub(crate) fn map<T: Float>(a: &[T], out: &mut [T], f: impl Fn(T) -> T + Send + Sync) {
-    let work = out.len();
-    for_each_chunk(
-        out,
-        CHUNK,
-        work,
-        || (),
-        |(), i, out| {
-            for (out, a) in out.iter_mut().zip(&a[i * CHUNK..]) {
-                *out = f(*a);
-            }
-        },
-    );
+/// A loop over elements of slices that are all as long as the first.
+struct Loop<'a, T, F, const N: usize> {
+    out: &'a mut [T],
+    inputs: [&'a [T]; N],
+    f: F,
 }
 
-/// `out = f(a, b)`.
-pub(crate) fn zip<T: Float>(a: &[T], b: &[T], out: &mut [T], f: impl Fn(T, T) -> T + Send + Sync) {
-    let work = out.len();
-    for_each_chunk(
-        out,
-        CHUNK,
-        work,
-        || (),
-        |(), i, out| {
-            for ((out, a), b) in out.iter_mut().zip(&a[i * CHUNK..]).zip(&b[i * CHUNK..]) {
-                *out = f(*a, *b);
-            }
-        },
-    );
+impl<T: Float, F: Fn(&mut T, [T; N]), const N: usize> Job<T> for Loop<'_, T, F, N> {
+    #[inline(always)]
+    fn run<V: Simd<T>>(self) {
+        let Self { out, inputs, f } = self;
+        let inputs = inputs.map(|input| &input[..out.len()]);
+        for (i, out) in out.iter_mut().enumerate() {
+            f(out, array::from_fn(|j| inputs[j][i]));
+        }
+    }
 }
 
-/// `out = f(a, b, c)`.
-pub(crate) fn zip3<T: Float>(
-    a: &[T],
-    b: &[T],
-    c: &[T],
+fn for_each<T: Float, const N: usize>(
+    inputs: [&[T]; N],
     out: &mut [T],
-    f: impl Fn(T, T, T) -> T + Send + Sync,
+    f: impl Fn(&mut T, [T; N]) + Copy + Send + Sync,
 ) {
     let work = out.len();
     for_each_chunk(
@@ -53,11 +39,34 @@ pub(crate) fn zip3<T: Float>(
         work,
         || (),
         |(), i, out| {
-            for (((out, a), b), c) in
-                out.iter_mut().zip(&a[i * CHUNK..]).zip(&b[i * CHUNK..]).zip(&c[i * CHUNK..])
-            {
-                *out = f(*a, *b, *c);
-            }
+            let inputs = inputs.map(|input| &input[i * CHUNK..]);
+            T::run(Level::detect(), Loop { out, inputs, f });
         },
     );
+}
+
+/// `out = f(a)`.
+pub(crate) fn map<T: Float>(a: &[T], out: &mut [T], f: impl Fn(T) -> T + Copy + Send + Sync) {
+    for_each([a], out, |out, [a]| *out = f(a));
+}
+
+/// `out = f(a, b)`.
+pub(crate) fn zip<T: Float>(a: &[T], b: &[T], out: &mut [T], f: impl Fn(T, T) -> T + Copy + Send + Sync) {
+    for_each([a, b], out, |out, [a, b]| *out = f(a, b));
+}
+
+/// `a = f(a, b)`.
+pub(crate) fn zip_in_place<T: Float>(a: &mut [T], b: &[T], f: impl Fn(T, T) -> T + Copy + Send + Sync) {
+    for_each([b], a, |a, [b]| *a = f(*a, b));
+}
+
+/// `out = f(a, b, c)`.
+pub(crate) fn zip3<T: Float>(
+    a: &[T],
+    b: &[T],
+    c: &[T],
+    out: &mut [T],
+    f: impl Fn(T, T, T) -> T + Copy + Send + Sync,
+) {
+    for_each([a, b, c], out, |out, [a, b, c]| *out = f(a, b, c));
 }

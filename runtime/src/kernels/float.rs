@@ -3,6 +3,9 @@
 use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
+use super::math;
+use super::simd::Vectorized;
+
 /// `f32` or `f64`.
 pub(crate) trait Float:
     Copy
@@ -18,6 +21,7 @@ pub(crate) trait Float:
     + Mul<Output = Self>
     + Div<Output = Self>
     + Neg<Output = Self>
+    + Vectorized
 {
     const ZERO: Self;
     const ONE: Self;
@@ -38,61 +42,87 @@ pub(crate) trait Float:
     /// The larger of the two; the other one if one is NaN.
     fn max(self, other: Self) -> Self;
 
+    /// `self * factor + addend`, rounded once where the target's instructions do so anyway.
+    fn mul_add_if_fast(self, factor: Self, addend: Self) -> Self;
+
     /// `1 / (1 + exp(-x))` without overflow.
+    #[inline(always)]
     fn sigmoid(self) -> Self {
         let small = (-self.abs()).exp();
-        if self >= Self::ZERO { Self::ONE / (Self::ONE + small) } else { small / (Self::ONE + small) }
+        // Not one branch for each sign: a loop over this is to have none.
+        (if self >= Self::ZERO { Self::ONE } else { small }) / (Self::ONE + small)
     }
 }
 
 macro_rules! float {
-    ($T:ty) => {
+    ($T:ty, $exp:path, $tanh:path) => {
         impl Float for $T {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
 
+            #[inline(always)]
             fn of(value: f64) -> Self {
                 value as $T
             }
+            #[inline(always)]
             fn wide(self) -> f64 {
                 f64::from(self)
             }
+            #[inline(always)]
             fn abs(self) -> Self {
                 self.abs()
             }
+            #[inline(always)]
             fn exp(self) -> Self {
-                self.exp()
+                $exp(self)
             }
+            #[inline(always)]
             fn exp_m1(self) -> Self {
                 self.exp_m1()
             }
+            #[inline(always)]
             fn is_nan(self) -> bool {
                 self.is_nan()
             }
+            #[inline(always)]
             fn log2(self) -> Self {
                 self.log2()
             }
+            #[inline(always)]
             fn round(self) -> Self {
                 self.round()
             }
+            #[inline(always)]
             fn ln(self) -> Self {
                 self.ln()
             }
+            #[inline(always)]
             fn ln_1p(self) -> Self {
                 self.ln_1p()
             }
+            #[inline(always)]
             fn sqrt(self) -> Self {
                 self.sqrt()
             }
+            #[inline(always)]
             fn tanh(self) -> Self {
-                self.tanh()
+                $tanh(self)
             }
+            #[inline(always)]
             fn max(self, other: Self) -> Self {
                 self.max(other)
+            }
+            #[inline(always)]
+            fn mul_add_if_fast(self, factor: Self, addend: Self) -> Self {
+                if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
+                    self.mul_add(factor, addend)
+                } else {
+                    self * factor + addend
+                }
             }
         }
     };
 }
 
-float!(f32);
-float!(f64);
+float!(f32, math::exp, math::tanh);
+float!(f64, f64::exp, f64::tanh);

@@ -1,136 +1,102 @@
 //! The pointwise half of an LSTM cell; gates are `(n, 4, state)` in the order input, output, forget, candidate.
 
 use super::Float;
-use super::parallel::for_each_chunk;
+use super::parallel::for_each_part;
+use super::simd::{Job, Level, Simd};
 
-/// The four gates of sample `n`, each `state` long.
-fn gates_of<T>(gates: &[T], n: usize, state: usize) -> [&[T]; 4] {
-    let gates = &gates[n * 4 * state..][..4 * state];
-    [&gates[..state], &gates[state..2 * state], &gates[2 * state..3 * state], &gates[3 * state..]]
+/// The four gates of a sample.
+fn gates_of<T>(gates: &mut [T]) -> [&mut [T]; 4] {
+    let state = gates.len() / 4;
+    let (input, rest) = gates.split_at_mut(state);
+    let (output, rest) = rest.split_at_mut(state);
+    let (forget, candidate) = rest.split_at_mut(state);
+    [input, output, forget, candidate]
 }
 
-/// `c' = sigmoid(forget) c + sigmoid(input) tanh(candidate)`.
-pub(crate) fn cell<T: Float>(gates: &[T], c: &[T], state: usize, new: &mut [T]) {
-    let work = new.len() * 8;
-    for_each_chunk(
-        new,
-        state,
-        work,
-        || (),
-        |(), n, new| {
-            let [input, _, forget, candidate] = gates_of(gates, n, state);
+/// What happens to one sample.
+struct Forward<'a, T> {
+    gates: [&'a mut [T]; 4],
+    c: &'a [T],
+    h: &'a mut [T],
+    new: &'a mut [T],
+    squashed: &'a mut [T],
+}
+
+impl<T: Float> Job<T> for Forward<'_, T> {
+    #[inline(always)]
+    fn run<V: Simd<T>>(self) {
+        let Self { gates: [input, output, forget, candidate], c, h, new, squashed } = self;
+        for k in 0..c.len() {
+            input[k] = input[k].sigmoid();
+            output[k] = output[k].sigmoid();
+            forget[k] = forget[k].sigmoid();
+            candidate[k] = candidate[k].tanh();
+            new[k] = forget[k] * c[k] + input[k] * candidate[k];
+            squashed[k] = new[k].tanh();
+            h[k] = output[k] * squashed[k];
+        }
+    }
+}
+
+/// Sizes of a cell.
+#[derive(Clone, Copy)]
+pub(crate) struct Cell {
+    pub(crate) samples: usize,
+    pub(crate) state: usize,
+}
+
+/// What a step has computed: all that the backward pass needs besides the state before.
+#[derive(Clone, Copy)]
+pub(crate) struct Step<'a, T> {
+    /// The activated gates.
+    pub(crate) gates: &'a [T],
+    /// `tanh(c')`.
+    pub(crate) squashed: &'a [T],
+    /// The state before.
+    pub(crate) c: &'a [T],
+}
+
+impl Cell {
+    /// `c' = f c + i g` and `h = o tanh(c')`; `gates` turn from pre-activations into activations.
+    pub(crate) fn forward<T: Float>(&self, gates: &mut [T], c: &[T], [h, new, squashed]: [&mut [T]; 3]) {
+        let (state, work) = (self.state, gates.len() * 8);
+        for_each_part([gates, h, new, squashed], self.samples, work, |n, [gates, h, new, squashed]| {
+            let [input, output, forget, candidate] = gates_of(gates);
             let c = &c[n * state..][..state];
+            T::run(
+                Level::detect(),
+                Forward { gates: [input, output, forget, candidate], c, h, new, squashed },
+            );
+        });
+    }
+
+    /// From the gradients of `h` and `c'` those of the pre-activations and of `c`.
+    pub(crate) fn backward<T: Float>(
+        &self,
+        step: Step<'_, T>,
+        [dh, dnew]: [Option<&[T]>; 2],
+        dgates: &mut [T],
+        dc: &mut [T],
+    ) {
+        let (state, work) = (self.state, dgates.len() * 4);
+        let zeros = vec![T::ZERO; state];
+        for_each_part([dgates, dc], self.samples, work, |n, [dgates, dc]| {
+            let gates = &step.gates[n * 4 * state..][..4 * state];
+            let (input, output) = (&gates[..state], &gates[state..2 * state]);
+            let (forget, candidate) = (&gates[2 * state..3 * state], &gates[3 * state..]);
+            let (squashed, c) = (&step.squashed[n * state..][..state], &step.c[n * state..][..state]);
+            let dh = dh.map_or(&zeros[..], |dh| &dh[n * state..][..state]);
+            let dnew = dnew.map_or(&zeros[..], |dnew| &dnew[n * state..][..state]);
+            let [dinput, doutput, dforget, dcandidate] = gates_of(dgates);
             for k in 0..state {
-                new[k] = forget[k].sigmoid() * c[k] + input[k].sigmoid() * candidate[k].tanh();
+                let (i, o, f, g, t) = (input[k], output[k], forget[k], candidate[k], squashed[k]);
+                let dnew = dnew[k] + dh[k] * o * (T::ONE - t * t);
+                dinput[k] = dnew * g * i * (T::ONE - i);
+                doutput[k] = dh[k] * t * o * (T::ONE - o);
+                dforget[k] = dnew * c[k] * f * (T::ONE - f);
+                dcandidate[k] = dnew * i * (T::ONE - g * g);
+                dc[k] = dnew * f;
             }
-        },
-    );
-}
-
-/// Gradient of [`cell`] for the gates; the output gate has none.
-pub(crate) fn cell_gates_gradient<T: Float>(
-    gates: &[T],
-    c: &[T],
-    dnew: &[T],
-    state: usize,
-    dgates: &mut [T],
-) {
-    let work = dgates.len() * 2;
-    for_each_chunk(
-        dgates,
-        4 * state,
-        work,
-        || (),
-        |(), n, dgates| {
-            let [input, _, forget, candidate] = gates_of(gates, n, state);
-            let (c, dnew) = (&c[n * state..][..state], &dnew[n * state..][..state]);
-            for k in 0..state {
-                let (i, f, g) = (input[k].sigmoid(), forget[k].sigmoid(), candidate[k].tanh());
-                dgates[k] = dnew[k] * g * i * (T::ONE - i);
-                dgates[state + k] = T::ZERO;
-                dgates[2 * state + k] = dnew[k] * c[k] * f * (T::ONE - f);
-                dgates[3 * state + k] = dnew[k] * i * (T::ONE - g * g);
-            }
-        },
-    );
-}
-
-/// Gradient of [`cell`] for the old state: `dc = sigmoid(forget) dc'`.
-pub(crate) fn cell_state_gradient<T: Float>(gates: &[T], dnew: &[T], state: usize, dc: &mut [T]) {
-    let work = dc.len() * 2;
-    for_each_chunk(
-        dc,
-        state,
-        work,
-        || (),
-        |(), n, dc| {
-            let [_, _, forget, _] = gates_of(gates, n, state);
-            for ((dc, forget), dnew) in dc.iter_mut().zip(forget).zip(&dnew[n * state..]) {
-                *dc = forget.sigmoid() * *dnew;
-            }
-        },
-    );
-}
-
-/// `h' = sigmoid(output) tanh(c')`.
-pub(crate) fn output<T: Float>(gates: &[T], c: &[T], state: usize, h: &mut [T]) {
-    let work = h.len() * 4;
-    for_each_chunk(
-        h,
-        state,
-        work,
-        || (),
-        |(), n, h| {
-            let [_, output, _, _] = gates_of(gates, n, state);
-            for ((h, output), c) in h.iter_mut().zip(output).zip(&c[n * state..]) {
-                *h = output.sigmoid() * c.tanh();
-            }
-        },
-    );
-}
-
-/// Gradient of [`output`] for the gates, of which only the output gate has one.
-pub(crate) fn output_gates_gradient<T: Float>(
-    gates: &[T],
-    c: &[T],
-    dh: &[T],
-    state: usize,
-    dgates: &mut [T],
-) {
-    let work = dgates.len();
-    for_each_chunk(
-        dgates,
-        4 * state,
-        work,
-        || (),
-        |(), n, dgates| {
-            let [_, output, _, _] = gates_of(gates, n, state);
-            let (c, dh) = (&c[n * state..][..state], &dh[n * state..][..state]);
-            dgates.fill(T::ZERO);
-            for k in 0..state {
-                let o = output[k].sigmoid();
-                dgates[state + k] = dh[k] * c[k].tanh() * o * (T::ONE - o);
-            }
-        },
-    );
-}
-
-/// Gradient of [`output`] for the new state.
-pub(crate) fn output_state_gradient<T: Float>(gates: &[T], c: &[T], dh: &[T], state: usize, dc: &mut [T]) {
-    let work = dc.len() * 4;
-    for_each_chunk(
-        dc,
-        state,
-        work,
-        || (),
-        |(), n, dc| {
-            let [_, output, _, _] = gates_of(gates, n, state);
-            for (((dc, output), c), dh) in
-                dc.iter_mut().zip(output).zip(&c[n * state..]).zip(&dh[n * state..])
-            {
-                let t = c.tanh();
-                *dc = *dh * output.sigmoid() * (T::ONE - t * t);
-            }
-        },
-    );
+        });
+    }
 }

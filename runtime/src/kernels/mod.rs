@@ -5,21 +5,22 @@
 
 mod channels;
 mod convolution;
-mod depthwise;
 mod elementwise;
 mod float;
 mod gemm;
 mod lookup;
 pub(crate) mod lstm;
+mod math;
 mod parallel;
 mod pooling;
+mod simd;
 mod softmax;
 mod update;
 mod window;
 
 pub(crate) use channels::{Channels, channel_sums};
 pub(crate) use convolution::Convolution;
-pub(crate) use elementwise::{map, zip, zip3};
+pub(crate) use elementwise::{map, zip, zip_in_place, zip3};
 pub(crate) use float::Float;
 pub(crate) use gemm::{Mat, MatMut, Threads, gemm};
 pub(crate) use lookup::{gather_rows, scatter_add_rows};

@@ -57,3 +57,23 @@ pub(crate) fn for_each_chunk2<T: Send, U: Send>(
         }
     }
 }
+
+/// [`for_each_chunk`] over several slices that are each cut into `n` equal chunks.
+pub(crate) fn for_each_part<T: Send, const N: usize>(
+    slices: [&mut [T]; N],
+    n: usize,
+    work: usize,
+    f: impl Fn(usize, [&mut [T]; N]) + Send + Sync,
+) {
+    let mut chunks = slices.map(|slice| {
+        let len = slice.len() / n.max(1);
+        slice.chunks_mut(len.max(1))
+    });
+    let mut parts: Vec<_> =
+        (0..n).map(|_| chunks.each_mut().map(|chunks| chunks.next().unwrap_or_default())).collect();
+    if worthwhile(work) && n > 1 {
+        parts.par_drain(..).enumerate().for_each(|(i, part)| f(i, part));
+    } else {
+        parts.into_iter().enumerate().for_each(|(i, part)| f(i, part));
+    }
+}

@@ -19,7 +19,7 @@ use candle_core::{DType, Device, Module, ModuleT, Tensor};
 
 use self::record::{Recorder, Watch};
 use crate::mode::with_mode;
-use crate::{Dims, Error, ParameterStore, Result, current_parameter_scope, parameter_scope};
+use crate::{Dims, Error, ParameterStore, Result, backward, current_parameter_scope, parameter_scope};
 pub use audit::{GradientAudit, GradientFault, GradientFinding};
 pub use profile::{Profile, ProfileRow};
 pub use recurrent::recur;
@@ -148,7 +148,7 @@ macro_rules! network_of {
                 let forward = began.elapsed();
                 let loss = loss(&output)?;
                 let began = Instant::now();
-                loss.backward()?;
+                backward(&loss)?;
                 Ok(Profile::new(&recorder.nodes(), &recorder.passed(), forward, (began, Instant::now())))
             }
 
@@ -171,7 +171,7 @@ macro_rules! network_of {
                     let _frame = frame::outermost_with(Some(Rc::clone(&recorder)));
                     with_mode(true, || (self.forward)($($x),+))?
                 };
-                let gradients = loss(&output)?.backward()?;
+                let gradients = backward(&loss(&output)?)?;
                 GradientAudit::new(&recorder.nodes(), &recorder.passed(), &gradients)
             }
 

@@ -56,18 +56,17 @@ pub fn lstm(
     #[opt(into, default = Initializer::constant(0.0))]
     b_init: Initializer,
 ) -> Result<(Tensor, Tensor)> {
-    let &[batch_size, inmaps] = x.dims() else {
+    let &[_, inmaps] = x.dims() else {
         return Err(Error::invalid("x", "must have the shape (batch_size, input_size)", x.dims()));
     };
     for (argument, state) in [("h", h), ("c", c)] {
-        if state.dims() != [batch_size, state_size] {
+        if state.dims() != [x.dims()[0], state_size] {
             let reason =
-                format!("must have the shape (batch_size, state_size) = ({batch_size}, {state_size})");
+                format!("must have the shape (batch_size, state_size) = ({}, {state_size})", x.dims()[0]);
             return Err(Error::invalid(argument, reason, state.dims()));
         }
     }
-    let gates = functions::affine(&Tensor::cat(&[x, h], 1)?, &param!(W)?, Some(&param!(b)?), 1)?;
-    functions::lstm_step(&gates, c)
+    functions::lstm_cell(x, h, c, &param!(W)?, &param!(b)?)
 }
 
 /// An [`lstm`](fn@lstm) that keeps its state from step to step; all steps share their parameters.

@@ -15,7 +15,7 @@
 //! solver.set_parameters(&get_parameters());
 //! for _ in 0..10 {
 //!     let loss = mean_softmax_cross_entropy(&net.forward(&x)?, &labels, 1)?;
-//!     solver.update(&loss.backward()?)?;
+//!     solver.update(&backward(&loss)?)?;
 //! }
 //! # Ok::<(), layerfn::Error>(())
 //! ```
@@ -260,7 +260,7 @@ impl<R: Rule<N>, const N: usize> Solver<R, N> {
     /// let y = affine(&Tensor::ones((8, 3), DType::F32, &Device::Cpu)?, 2).call()?;
     /// let mut solver = Adam::new(1e-2);
     /// solver.set_parameters(&get_parameters());
-    /// solver.update(&y.sum_all()?.backward()?)?;
+    /// solver.update(&backward(&y.sum_all()?)?)?;
     ///
     /// let file = std::env::temp_dir().join("layerfn-solver-states.safetensors");
     /// Checkpoint::from_parameters(&solver.get_states()?)?.save(&file)?;

@@ -6,6 +6,7 @@ use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Storage, Tensor
 
 use super::number::Composed;
 use super::{Change, Rule, computed_in};
+use crate::device::has_kernels;
 use crate::kernels::{self, Float};
 use crate::{Error, Parameters, Result};
 
@@ -126,11 +127,12 @@ impl Values {
     fn allocate(&mut self, var: &Var) -> Result<()> {
         if let Self::Zeros(n) = *self {
             let len = var.elem_count();
-            *self = match (var.dtype(), var.device()) {
-                (DType::F32, Device::Cpu) if var.is_contiguous() => Self::F32(vec![vec![0.0; len]; n]),
-                (DType::F64, Device::Cpu) if var.is_contiguous() => Self::F64(vec![vec![0.0; len]; n]),
-                (dtype, device) => {
-                    let zeros = || Tensor::zeros(var.dims(), computed_in(dtype), device);
+            let has_kernel = has_kernels(var.device()) && var.is_contiguous();
+            *self = match var.dtype() {
+                DType::F32 if has_kernel => Self::F32(vec![vec![0.0; len]; n]),
+                DType::F64 if has_kernel => Self::F64(vec![vec![0.0; len]; n]),
+                dtype => {
+                    let zeros = || Tensor::zeros(var.dims(), computed_in(dtype), var.device());
                     Self::Tensors((0..n).map(|_| zeros()).collect::<candle_core::Result<_>>()?)
                 }
             };

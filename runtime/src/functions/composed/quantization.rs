@@ -1,0 +1,92 @@
+//! Transforms of weights; values come first, and then [`replace`] gives them their gradient.
+
+use candle_core::{DType, Result, Tensor};
+
+use super::rule::attach;
+use crate::functions::{FixedPoint, Pow2};
+
+/// `value` in place of `x`, with the gradient of `value` handed to `x` where `passes`; everywhere, if `None`.
+pub(crate) fn replace(x: &Tensor, value: &Tensor, passes: Option<Tensor>) -> Result<Tensor> {
+    attach("straight_through", &[x], value, move |dy, _| {
+        let dx = match &passes {
+            None => dy.clone(),
+            Some(passes) => passes.where_cond(dy, &dy.zeros_like()?)?,
+        };
+        Ok(vec![Some(dx)])
+    })
+}
+
+pub(crate) fn sign(x: &Tensor) -> Result<Tensor> {
+    let ones = x.ones_like()?;
+    x.ge(0.0)?.where_cond(&ones, &ones.neg()?)
+}
+
+/// Values, and where the gradient passes.
+pub(crate) fn fixed_point(
+    x: &Tensor,
+    settings: &FixedPoint,
+    levels: f64,
+) -> Result<(Tensor, Option<Tensor>)> {
+    let delta = Tensor::full(settings.delta, (), x.device())?.to_dtype(x.dtype())?;
+    // The limits are rounded as the kernel rounds them: first the step, then its multiple.
+    let max = (delta.to_dtype(DType::F64)? * levels)?.to_dtype(x.dtype())?;
+    let min = if settings.sign { max.neg()? } else { max.zeros_like()? };
+    let (above, below) = (x.broadcast_gt(&max)?, x.broadcast_lt(&min)?);
+    let halves = x.abs()?.broadcast_div(&delta)?.to_dtype(DType::F64)?;
+    let steps = (halves + 0.5)?.floor()?.to_dtype(x.dtype())?.broadcast_mul(&delta)?;
+    let steps = with_sign_of(x, &steps)?;
+    let steps = above.where_cond(&max.broadcast_as(x.shape())?, &steps)?;
+    let value = below.where_cond(&min.broadcast_as(x.shape())?, &steps)?;
+    let passes = settings.ste_fine_grained.then(|| neither(&above, &below)).transpose()?;
+    Ok((value, passes))
+}
+
+/// Values, and where the gradient passes.
+pub(crate) fn pow2(x: &Tensor, settings: &Pow2, (min, max): (f64, f64)) -> Result<(Tensor, Option<Tensor>)> {
+    let full = |value: f64| Tensor::full(value, x.dims(), x.device())?.to_dtype(x.dtype());
+    let power = nearest_power(&x.abs()?)?;
+    let above = power.gt(&full(max)?)?;
+    let size = power.lt(&full(min)?)?.where_cond(&full(min)?, &power)?;
+    let size = match settings.with_zero {
+        // What is below the root is below the least power, too.
+        true => x.abs()?.lt(&full(min * std::f64::consts::FRAC_1_SQRT_2)?)?.where_cond(&full(0.0)?, &size)?,
+        false => size,
+    };
+    let size = above.where_cond(&full(max)?, &size)?;
+    let (value, cut) = if settings.sign {
+        (with_sign_of(x, &size)?, above)
+    } else {
+        let negative = x.lt(0.0)?;
+        let least = if settings.with_zero { full(0.0)? } else { full(min)? };
+        (negative.where_cond(&least, &size)?, above.maximum(&negative)?)
+    };
+    let passes = settings.ste_fine_grained.then(|| cut.eq(0.0)).transpose()?;
+    Ok((value, passes))
+}
+
+/// `x` where its modulus is at least `threshold`, else 0.
+pub(crate) fn above(x: &Tensor, threshold: f64) -> Result<Tensor> {
+    let threshold = Tensor::full(threshold, x.dims(), x.device())?;
+    x.abs()?.to_dtype(DType::F64)?.lt(&threshold)?.where_cond(&x.zeros_like()?, x)
+}
+
+/// The power of two whose logarithm is nearest, halves upwards; exactly, which `exp` would not give. 0 of 0.
+fn nearest_power(size: &Tensor) -> Result<Tensor> {
+    const LEAST: i32 = -1075; // below the smallest power that an f64 holds
+    // The logarithm rounded to the type of the weights decides where two powers are equally near.
+    let log = (size.to_dtype(DType::F64)?.log()? / std::f64::consts::LN_2)?.to_dtype(size.dtype())?;
+    let exponent = log.to_dtype(DType::F64)?.round()?.clamp(f64::from(LEAST), 1024.0)?;
+    let row = (exponent - f64::from(LEAST))?.to_dtype(DType::U32)?.flatten_all()?;
+    let powers = (LEAST..=1024).map(|exponent| f64::from(exponent).exp2());
+    let powers = Tensor::from_iter(powers, size.device())?.to_dtype(size.dtype())?;
+    let power = powers.index_select(&row, 0)?.reshape(size.shape())?;
+    size.ne(size)?.where_cond(size, &power) // NaN stays
+}
+
+fn with_sign_of(x: &Tensor, size: &Tensor) -> Result<Tensor> {
+    x.lt(0.0)?.where_cond(&size.neg()?, size)
+}
+
+fn neither(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    a.maximum(b)?.eq(0.0)
+}

@@ -1,0 +1,324 @@
+//! The gradient with respect to the weights.
+//!
+//! Each weight's gradient is the sum over pixels of what its tap sees times the output's gradient. A tile of taps
+//! stays in registers while all pixels of an image go by: with many output maps a vector holds one tap of neighbouring
+//! maps, with few it holds one tap's addends of neighbouring pixels.
+#![allow(unsafe_code)] // unchecked access in the innermost loops, after one check a tile and row
+
+use std::array;
+
+use super::super::simd::{Job, Level, Simd, Transpose};
+use super::super::{Float, parallel};
+use super::Convolution;
+use super::correlation::{Correlation, Step, Steps};
+use super::spatial::{ENOUGH, lanes_for};
+
+/// Most taps of a tile.
+const MAX_TAPS: usize = 9;
+
+/// `dw = sum over images of dy * x`.
+pub(super) fn gradient<T: Float>(level: Level, conv: &Convolution, x: &[T], dy: &[T], dw: &mut [T]) {
+    let sum = Sum::new::<T>(level, conv);
+    let part_len = conv.group * sum.group_len();
+    if part_len == 0 {
+        return;
+    }
+    // Groups that are many need no parts.
+    let n_parts = if conv.group >= ENOUGH { 1 } else { conv.n_parts::<T>(part_len) };
+    let images_at_once = conv.n_images.div_ceil(n_parts).max(1);
+    let n_parts = conv.n_images.div_ceil(images_at_once).max(1);
+    let mut sums = vec![T::ZERO; n_parts * part_len];
+    let work = conv.n_products();
+    if conv.group >= ENOUGH || n_parts > 1 {
+        let chunk = if n_parts > 1 { part_len } else { sum.group_len() };
+        let groups_at_once = chunk / sum.group_len();
+        parallel::for_each_chunk(
+            &mut sums,
+            chunk,
+            work,
+            || Memory::new(&sum),
+            |memory, i, sums| {
+                let first_image = if n_parts > 1 { i * images_at_once } else { 0 };
+                let first_group = if n_parts > 1 { 0 } else { i };
+                for n in first_image..(first_image + images_at_once).min(conv.n_images) {
+                    for (g, sums) in
+                        (first_group..first_group + groups_at_once).zip(sums.chunks_mut(sum.group_len()))
+                    {
+                        let dy = sum.prepare(memory, n * conv.group + g, x, dy);
+                        for (block, sums) in sums.chunks_mut(sum.block_len()).enumerate() {
+                            sum.add(block, &memory.padded, dy.unwrap_or(&memory.dy), sums);
+                        }
+                    }
+                }
+            },
+        );
+    } else {
+        let mut memory = Memory::new(&sum);
+        for n in 0..conv.n_images {
+            for (g, sums) in sums.chunks_mut(sum.group_len()).enumerate() {
+                let dy = sum.prepare(&mut memory, n * conv.group + g, x, dy);
+                parallel::for_each_chunk(
+                    sums,
+                    sum.block_len(),
+                    work,
+                    || (),
+                    |(), block, sums| {
+                        sum.add(block, &memory.padded, dy.unwrap_or(&memory.dy), sums);
+                    },
+                );
+            }
+        }
+    }
+    sum.finish(&sums, dw);
+}
+
+/// What is summed for one group.
+struct Sum<'a> {
+    level: Level,
+    conv: &'a Convolution,
+    corr: Correlation,
+    n_weights: usize,
+    /// Maps of a vector; 1 where vectors hold pixels.
+    lanes: usize,
+}
+
+/// Scratch memory: a group's padded input and, where vectors hold maps, for each vector the gradient of the output with
+/// the lanes of a pixel together.
+struct Memory<T> {
+    padded: Vec<T>,
+    dy: Vec<T>,
+}
+
+impl<T: Float> Memory<T> {
+    fn new(sum: &Sum<'_>) -> Self {
+        let dy = if sum.lanes == 1 { 0 } else { sum.padded_maps() * sum.corr.n_outs() };
+        Self { padded: vec![T::ZERO; sum.corr.padded_len()], dy: vec![T::ZERO; dy] }
+    }
+}
+
+impl<'a> Sum<'a> {
+    fn new<T: Float>(level: Level, conv: &'a Convolution) -> Self {
+        let corr = Correlation::forward(conv);
+        let lanes = lanes_for::<T>(level, corr.out_maps);
+        Self { level, conv, n_weights: corr.source_maps * conv.window.n_taps(), lanes, corr }
+    }
+
+    fn padded_maps(&self) -> usize {
+        self.corr.out_maps.next_multiple_of(self.lanes)
+    }
+
+    /// Sums of a group: for each vector of maps and weight all lanes.
+    fn group_len(&self) -> usize {
+        self.padded_maps() * self.n_weights
+    }
+
+    /// Sums of the maps that are computed at a time.
+    fn block_len(&self) -> usize {
+        self.block_maps() * self.n_weights
+    }
+
+    fn block_maps(&self) -> usize {
+        if self.lanes == 1 { 1 } else { 2 * self.lanes }
+    }
+
+    /// Brings input and output gradient of a group of an image (the `i`-th group of all) into the kernels' order; the
+    /// gradient is returned if it is in that order already.
+    fn prepare<'b, T: Float>(
+        &self,
+        memory: &mut Memory<T>,
+        i: usize,
+        x: &[T],
+        dy: &'b [T],
+    ) -> Option<&'b [T]> {
+        let (n_sources, n_outs) = (self.corr.n_sources(), self.corr.n_outs());
+        let (x_len, dy_len) = (self.corr.source_maps * n_sources, self.corr.out_maps * n_outs);
+        self.corr.pad(&x[i * x_len..][..x_len], &mut memory.padded);
+        let dy = &dy[i * dy_len..][..dy_len];
+        if self.lanes == 1 {
+            return Some(dy);
+        }
+        for (vector, to) in memory.dy.chunks_mut(self.lanes * n_outs).enumerate() {
+            let first = vector * self.lanes;
+            let rows = self.lanes.min(self.corr.out_maps - first);
+            let from = &dy[first * n_outs..];
+            T::run(
+                self.level,
+                Transpose { from, from_stride: n_outs, rows, columns: n_outs, to, to_stride: self.lanes },
+            );
+        }
+        None
+    }
+
+    /// Adds an image's part to the sums of one block of maps.
+    fn add<T: Float>(&self, block: usize, padded: &[T], dy: &[T], sums: &mut [T]) {
+        let n_outs = self.corr.n_outs();
+        let dy = &dy[block * self.block_maps() * n_outs..];
+        let dy = &dy[..(sums.len() / self.n_weights * n_outs).min(dy.len())];
+        let n_vectors = sums.len() / (self.n_weights * self.lanes);
+        let most = MAX_TAPS.min(T::registers(self.level) / n_vectors);
+        let steps = &self.corr.piece(0, 0).steps.list;
+        let n_tiles = steps.len().div_ceil(most);
+        for i in 0..n_tiles {
+            let steps = &steps[i * steps.len() / n_tiles..(i + 1) * steps.len() / n_tiles];
+            let tile = Tile { corr: &self.corr, steps, source: padded, dy, sums };
+            match (self.lanes, n_vectors) {
+                (1, _) => tile.of_pixels(self.level.narrow()),
+                (_, 1) => tile.of_maps::<1>(self.level),
+                _ => tile.of_maps::<2>(self.level),
+            }
+        }
+    }
+
+    /// Adds the parts and puts the sums into the order of the weights.
+    fn finish<T: Float>(&self, sums: &[T], dw: &mut [T]) {
+        let part_len = self.conv.group * self.group_len();
+        let vector_len = self.n_weights * self.lanes;
+        let group_len = self.corr.out_maps * self.n_weights;
+        parallel::for_each_chunk(dw, group_len, sums.len(), Vec::new, |total, group, dw| {
+            for (vector, dw) in dw.chunks_mut(vector_len).enumerate() {
+                let first = group * self.group_len() + vector * vector_len;
+                total.clear();
+                total.extend_from_slice(&sums[first..][..vector_len]);
+                for part in sums.chunks(part_len).skip(1) {
+                    for (total, addend) in total.iter_mut().zip(&part[first..]) {
+                        *total += *addend;
+                    }
+                }
+                T::run(
+                    self.level,
+                    Transpose {
+                        from: total,
+                        from_stride: self.lanes,
+                        rows: self.n_weights,
+                        columns: dw.len() / self.n_weights,
+                        to: dw,
+                        to_stride: self.n_weights,
+                    },
+                );
+            }
+        });
+    }
+}
+
+/// Some taps, summed over the pixels of an image.
+struct Tile<'a, T> {
+    corr: &'a Correlation,
+    steps: &'a [Step],
+    source: &'a [T],
+    dy: &'a [T],
+    sums: &'a mut [T],
+}
+
+impl<T: Float> Tile<'_, T> {
+    fn of_maps<const VECTORS: usize>(self, level: Level) {
+        macro_rules! dispatch {
+            ($($n:literal)*) => {
+                match self.steps.len() {
+                    $($n => T::run(level, OfMaps::<T, $n, VECTORS>(self)),)*
+                    n => unreachable!("a tile of {n} taps"),
+                }
+            };
+        }
+        dispatch!(1 2 3 4 5 6 7 8 9);
+    }
+
+    fn of_pixels(self, level: Level) {
+        macro_rules! dispatch {
+            ($($n:literal)*) => {
+                match self.steps.len() {
+                    $($n => T::run(level, OfPixels::<T, $n>(self)),)*
+                    n => unreachable!("a tile of {n} taps"),
+                }
+            };
+        }
+        dispatch!(1 2 3 4 5 6 7 8 9);
+    }
+}
+
+/// A tile whose vectors hold neighbouring maps.
+struct OfMaps<'a, T, const TAPS: usize, const VECTORS: usize>(Tile<'a, T>);
+
+impl<T: Float, const TAPS: usize, const VECTORS: usize> Job<T> for OfMaps<'_, T, TAPS, VECTORS> {
+    #[inline(always)]
+    fn run<V: Simd<T>>(self) {
+        let Tile { corr, steps, source, dy, sums } = self.0;
+        if TAPS * VECTORS > V::REGISTERS {
+            unreachable!("a tile too large for the registers");
+        }
+        let steps: [Step; TAPS] = array::from_fn(|i| steps[i]);
+        let reach = Steps::reach(&steps);
+        let (row_len, n_rows) = (corr.row_len(), corr.n_rows());
+        let (vector_len, dy_len) = (sums.len() / VECTORS, dy.len() / VECTORS);
+        assert!(reach.weight * V::LANES <= vector_len && n_rows * row_len * V::LANES <= dy_len);
+        // SAFETY: `run` is called where the processor has V's instructions; `reach` is above every step's numbers, so
+        // the assertions, here and for each row, keep all pointers inside their slices.
+        unsafe {
+            let sum_at = |step: Step, v: usize| step.weight * V::LANES + v * vector_len;
+            let mut totals: [[V; VECTORS]; TAPS] =
+                array::from_fn(|i| array::from_fn(|v| V::load(sums.as_ptr().add(sum_at(steps[i], v)))));
+            for row in 0..n_rows {
+                let base = corr.piece(row, 0).base;
+                assert!(base + reach.source + row_len - 1 <= source.len());
+                let sources: [*const T; TAPS] =
+                    array::from_fn(|i| source.as_ptr().add(base + steps[i].source));
+                let dy = dy.as_ptr().add(row * row_len * V::LANES);
+                for pixel in 0..row_len {
+                    let dy: [V; VECTORS] = array::from_fn(|v| V::load(dy.add(pixel * V::LANES + v * dy_len)));
+                    for (totals, source) in totals.iter_mut().zip(sources) {
+                        let value = V::splat(*source.add(pixel));
+                        for (total, dy) in totals.iter_mut().zip(dy) {
+                            *total = dy.mul_add(value, *total);
+                        }
+                    }
+                }
+            }
+            for (totals, step) in totals.into_iter().zip(steps) {
+                for (v, total) in totals.into_iter().enumerate() {
+                    total.store(sums.as_mut_ptr().add(sum_at(step, v)));
+                }
+            }
+        }
+    }
+}
+
+/// A tile whose vectors hold neighbouring pixels of one map.
+struct OfPixels<'a, T, const TAPS: usize>(Tile<'a, T>);
+
+impl<T: Float, const TAPS: usize> Job<T> for OfPixels<'_, T, TAPS> {
+    #[inline(always)]
+    fn run<V: Simd<T>>(self) {
+        let Tile { corr, steps, source, dy, sums } = self.0;
+        let steps: [Step; TAPS] = array::from_fn(|i| steps[i]);
+        let reach = Steps::reach(&steps);
+        let row_len = corr.row_len();
+        let whole = row_len - row_len % V::LANES;
+        // SAFETY: `run` is called where the processor has V's instructions.
+        let mut totals = unsafe { [V::splat(T::ZERO); TAPS] };
+        let mut rest = [T::ZERO; TAPS];
+        for (row, dy) in dy.chunks_exact(row_len).enumerate() {
+            let source = &source[corr.piece(row, 0).base..];
+            assert!(reach.source + row_len - 1 <= source.len());
+            for pixel in (0..whole).step_by(V::LANES) {
+                // SAFETY: `reach` is above every step's numbers, so the assertion keeps the pointers inside.
+                unsafe {
+                    let dy = V::load(dy.as_ptr().add(pixel));
+                    for (total, step) in totals.iter_mut().zip(steps) {
+                        *total = dy.mul_add(V::load(source.as_ptr().add(step.source + pixel)), *total);
+                    }
+                }
+            }
+            for (pixel, dy) in dy.iter().enumerate().skip(whole) {
+                for (rest, step) in rest.iter_mut().zip(steps) {
+                    *rest += *dy * source[step.source + pixel];
+                }
+            }
+        }
+        for ((total, rest), step) in totals.into_iter().zip(rest).zip(steps) {
+            let mut lanes = [T::ZERO; 16];
+            assert!(V::LANES <= lanes.len());
+            // SAFETY: the assertion shows the room.
+            unsafe { total.store(lanes.as_mut_ptr()) };
+            sums[step.weight] += lanes.into_iter().fold(rest, |sum, lane| sum + lane);
+        }
+    }
+}
