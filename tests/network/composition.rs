@@ -78,6 +78,28 @@ fn resnet20() -> Result<()> {
 }
 
 #[test]
+fn resnet18() -> Result<()> {
+    agree(&[1, 3, 32, 32], nets::resnet18, |x| {
+        let h = convolution(x, 64, (7, 7)).pad(3).stride(2).with_bias(false).name("stem").call()?;
+        let h = relu(&batch_normalization(&h).name("stem").call()?)?;
+        let mut h = max_pooling(&h, (3, 3)).stride(2).pad(1).call()?;
+        for (scope, outmaps, stride) in [
+            ("stage1/block1", 64, 1),
+            ("stage1/block2", 64, 1),
+            ("stage2/block1", 128, 2),
+            ("stage2/block2", 128, 1),
+            ("stage3/block1", 256, 2),
+            ("stage3/block2", 256, 1),
+            ("stage4/block1", 512, 2),
+            ("stage4/block2", 512, 1),
+        ] {
+            h = parameter_scope(scope, || block_by_hand(&h, outmaps, stride))?;
+        }
+        affine(&global_average_pooling(&h)?, 1000).name("fc").call()
+    })
+}
+
+#[test]
 fn resnet18_has_the_known_number_of_parameters() -> Result<()> {
     let summary = Network::new(nets::resnet18).summary([(1, 3, 224, 224)])?;
     assert_eq!(summary.parameter_count(), 11_689_512);
