@@ -61,7 +61,7 @@ fn describe(layer: &LayerInfo) {
 
 /// A step down the gradient of `loss`.
 fn descend(loss: &Tensor) -> Result<()> {
-    let gradients = backward(&loss)?;
+    let gradients = backward(loss)?;
     for (_, parameter) in get_parameters().iter() {
         if let Some(gradient) = gradients.get(parameter.var()) {
             parameter.var().set(&(parameter.var().as_tensor() - (gradient * RATE)?)?)?;
