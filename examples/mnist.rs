@@ -17,6 +17,10 @@ use layerfn_examples::pictures::{self, History, Mistake};
 
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
+/// Keeps the memory of one step for the next; the system's allocator gives it back and has every page cleared anew.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const BATCH: usize = 64;
 /// Images to test at once: memory, not speed, asks for a limit.
 const TEST_BATCH: usize = 500;

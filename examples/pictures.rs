@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::path::Path;
 
+use plotters::chart::MeshStyle;
 use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
@@ -109,14 +110,20 @@ fn panel<'a, 'b>(canvas: &'a Canvas<'b>, title: &str) -> ChartBuilder<'a, 'b, SV
 
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
-fn mesh(chart: &mut Chart<'_, '_>, n_epochs: usize, description: &str) -> Result<()> {
-    chart
-        .configure_mesh()
-        .light_line_style(TRANSPARENT)
+type Mesh<'a, 'b, 'c> = MeshStyle<'a, 'b, RangedCoordf64, RangedCoordf64, SVGBackend<'c>>;
+
+fn style<'a, 'b, 'c>(chart: &'b mut Chart<'a, 'c>) -> Mesh<'a, 'b, 'c> {
+    let mut mesh = chart.configure_mesh();
+    mesh.light_line_style(TRANSPARENT)
         .bold_line_style(GRID)
         .axis_style(FAINT)
         .label_style(("sans-serif", 16).into_font().color(&FAINT))
-        .axis_desc_style(("sans-serif", 17).into_font().color(&INK))
+        .axis_desc_style(("sans-serif", 17).into_font().color(&INK));
+    mesh
+}
+
+fn mesh(chart: &mut Chart<'_, '_>, n_epochs: usize, description: &str) -> Result<()> {
+    style(chart)
         .x_labels(n_epochs.min(10) + 1)
         .x_label_formatter(&|epoch| format!("{epoch}"))
         .x_desc("epoch")
@@ -137,6 +144,49 @@ fn legend<'a, 'b: 'a>(chart: &mut Chart<'a, 'b>, position: SeriesLabelPosition) 
         .border_style(GRID)
         .label_font(("sans-serif", 16).into_font().color(&INK))
         .draw()?;
+    Ok(())
+}
+
+/// A name, and points: size, milliseconds.
+pub type Line = (&'static str, Vec<(f64, f64)>);
+
+/// Times over a size.
+#[derive(Clone, Debug)]
+pub struct Sweep {
+    /// What was timed.
+    pub title: &'static str,
+    /// What the size is.
+    pub over: &'static str,
+    /// What is drawn.
+    pub lines: [Line; 2],
+}
+
+/// Draws times over sizes, and beside each line the straight one through its last point and the origin.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn sweeps(file: &Path, sweeps: &[Sweep]) -> Result<()> {
+    let canvas = SVGBackend::new(file, (1080, 440)).into_drawing_area();
+    canvas.fill(&WHITE)?;
+    for (canvas, sweep) in canvas.split_evenly((1, sweeps.len())).iter().zip(sweeps) {
+        let points = || sweep.lines.iter().flat_map(|(_, points)| points);
+        let widest = points().fold(1.0, |widest: f64, point| widest.max(point.0));
+        let highest = points().fold(0.0, |highest: f64, point| highest.max(point.1)) * 1.2;
+        let mut chart = panel(canvas, sweep.title).build_cartesian_2d(0.0..widest, 0.0..highest)?;
+        style(&mut chart).x_desc(sweep.over).y_desc("milliseconds a step").draw()?;
+        for ((name, points), color) in sweep.lines.iter().zip([BLUE, GREEN]) {
+            if let Some(&last) = points.last() {
+                chart.draw_series(LineSeries::new([(0.0, 0.0), last], GRID.stroke_width(2)))?;
+            }
+            let line = LineSeries::new(points.iter().copied(), color.filled().stroke_width(2)).point_size(4);
+            chart
+                .draw_series(line)?
+                .label(*name)
+                .legend(move |(x, y)| legend_line(x, y, color.stroke_width(3)));
+        }
+        legend(&mut chart, SeriesLabelPosition::UpperLeft)?;
+    }
+    canvas.present()?;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::thread;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor, Var};
+use layerfn::backward;
 use layerfn::functions::{affine, batch_normalization, relu, sigmoid, straight_through, tanh};
 use layerfn_tests::{flat, gate, values};
 
@@ -136,4 +137,33 @@ fn a_long_chain_is_no_problem() {
     let gradients = y.sum_all().unwrap().backward().unwrap();
     let want: Vec<f64> = flat(&x).iter().map(|x| if *x > 0.0 { 1.0 } else { 0.0 }).collect();
     assert_eq!(flat(gradients.get(&x).unwrap()), want);
+}
+
+/// The gradients by `backward`, which must be those of candle's own pass.
+fn by_both(loss: &Tensor, vars: &[Var]) -> Vec<Vec<f64>> {
+    let gradients = backward(loss).unwrap();
+    let found: Vec<_> = vars.iter().map(|var| flat(gradients.get(var).unwrap())).collect();
+    assert_eq!(found, gradients_of(loss, vars));
+    found
+}
+
+#[test]
+fn backward_is_the_pass_of_candle() {
+    let (vars, shared, first, second) = two_losses();
+    by_both(&first, &vars); // ends in an operation of candle's
+    by_both(&shared, &vars); // functions alone, not a scalar
+    let functions = affine(&shared, &vars[1], None, 1).unwrap();
+    by_both(&functions, &vars);
+    by_both(&(functions.sum_all().unwrap() + second).unwrap(), &vars);
+    assert!(backward(&shared.detach()).unwrap().get(&vars[0]).is_none());
+}
+
+#[test]
+fn backward_forgets_what_a_failed_pass_left_behind() {
+    let (vars, shared, first, _) = two_losses();
+    let want = gradients_of(&shared, &vars);
+    let failing = shared.apply_op1(Failing).unwrap().sum_all().unwrap();
+    assert!(backward(&(failing + first).unwrap()).is_err());
+    let gradients = backward(&shared).unwrap();
+    assert_eq!(vars.iter().map(|var| flat(gradients.get(var).unwrap())).collect::<Vec<_>>(), want);
 }

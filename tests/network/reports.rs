@@ -52,6 +52,26 @@ fn a_summary_counts() -> Result<()> {
 }
 
 #[test]
+fn multiply_adds_count_weights_once_for_each_use() -> Result<()> {
+    let count = |summary: layerfn::Summary| summary.multiply_adds();
+    let steps = network! { recurrent_lstm(6) };
+    let per_step = (3 + 6) * 4 * 6;
+    assert_eq!(count(steps.summary([(2, 5, 3)])?), 2 * 5 * per_step, "two samples, five steps");
+    let tuple = network! { layerfn::affine((2, 4)) };
+    assert_eq!(count(tuple.summary([(5, 3)])?), 5 * 3 * 8, "a bias of two axes is added only");
+    Ok(())
+}
+
+fn recurrent_lstm(x: &Tensor, state_size: usize) -> Result<Tensor> {
+    let mut cell = layerfn::LSTMCell::new(x.dim(0)?, state_size);
+    let mut h = Tensor::zeros((x.dim(0)?, state_size), x.dtype(), x.device())?;
+    for t in 0..x.dim(1)? {
+        h = cell.step(&x.get_on_dim(1, t)?)?;
+    }
+    Ok(h)
+}
+
+#[test]
 fn pictures_hold_every_stage() -> Result<()> {
     let net = network! {
         |_x, y|

@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 
 use super::composed;
 use super::graph::attach;
-use super::node::{compute, element_count, for_float, widened, without_kernels};
+use super::node::{accumulate, compute, element_count, for_float, widened, without_kernels};
 use crate::kernels::{gather_rows, scatter_add_rows};
 use crate::{Error, Result};
 
@@ -47,7 +47,7 @@ pub fn embed(inp: &Tensor, w: &Tensor) -> Result<Tensor> {
         let y = compute::<T, 1>(dims, [&w_wide], |[w], y| gather_rows(w, &indices, len, y))?;
         let table_dims = w.dims().to_vec();
         attach("embed", [&w_wide], y, move |dy| {
-            let dw = compute::<T, 1>(&*table_dims, [dy], |[dy], dw| scatter_add_rows(dy, &indices, len, dw))?;
+            let dw = accumulate::<T, 1>(&*table_dims, [dy], |[dy], dw| scatter_add_rows(dy, &indices, len, dw))?;
             Ok([Some(dw.into_tensor()?)])
         })
     })?;

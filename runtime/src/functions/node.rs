@@ -5,7 +5,7 @@
 use candle_core::{DType, Device, Layout, Storage, StorageRef, Tensor, WithDType};
 
 use crate::device::has_kernels;
-use crate::kernels::Float;
+use crate::kernels::{self, Float};
 use crate::{Error, Result};
 
 /// Element types that both candle and the kernels know: `f32` and `f64`.
@@ -126,7 +126,7 @@ pub(crate) struct Value<T> {
 }
 
 impl<T: Element> Value<T> {
-    /// Zeros to be filled by a kernel.
+    /// Zeros to be added to by a kernel.
     ///
     /// # Errors
     /// If so many elements cannot be allocated.
@@ -136,19 +136,45 @@ impl<T: Element> Value<T> {
         Ok(Self { data, dims })
     }
 
+    /// Elements of no particular value, each to be written by a kernel.
+    ///
+    /// # Errors
+    /// As for [`zeros`](Self::zeros).
+    pub(crate) fn unfilled(dims: impl Into<Vec<usize>>) -> Result<Self> {
+        let dims = dims.into();
+        let data = unfilled(element_count(&dims)?)?;
+        Ok(Self { data, dims })
+    }
+
     /// A tensor without a place in any graph.
     pub(crate) fn into_tensor(self) -> candle_core::Result<Tensor> {
         Tensor::from_vec(self.data, self.dims, &Device::Cpu)
     }
 }
 
-/// Runs a kernel over the elements of contiguous tensors; `kernel` fills a result of size `dims`, which starts as zeros.
+/// Runs a kernel over the elements of contiguous tensors; `kernel` writes every element of a result of size `dims`.
 pub(crate) fn compute<T: Element, const N: usize>(
     dims: impl Into<Vec<usize>>,
     inputs: [&Tensor; N],
     kernel: impl FnOnce([&[T]; N], &mut [T]),
 ) -> Result<Value<T>> {
-    let mut value = Value::zeros(dims)?;
+    run(Value::unfilled(dims)?, inputs, kernel)
+}
+
+/// [`compute`] for a kernel that adds to a result, which starts as zeros.
+pub(crate) fn accumulate<T: Element, const N: usize>(
+    dims: impl Into<Vec<usize>>,
+    inputs: [&Tensor; N],
+    kernel: impl FnOnce([&[T]; N], &mut [T]),
+) -> Result<Value<T>> {
+    run(Value::zeros(dims)?, inputs, kernel)
+}
+
+fn run<T: Element, const N: usize>(
+    mut value: Value<T>,
+    inputs: [&Tensor; N],
+    kernel: impl FnOnce([&[T]; N], &mut [T]),
+) -> Result<Value<T>> {
     let elements = inputs.map(Elements::of);
     let mut slices = [&[][..]; N];
     for (slice, elements) in slices.iter_mut().zip(&elements) {
@@ -167,6 +193,18 @@ pub(crate) fn element_count(dims: &[usize]) -> Result<usize> {
 
 /// `len` zeros, or an error where an allocation that large is refused.
 pub(crate) fn zeros<T: Float>(len: usize) -> Result<Vec<T>> {
+    probe::<T>(len)?;
+    Ok(vec![T::ZERO; len])
+}
+
+/// `len` elements of no particular value, each to be written by a kernel.
+pub(crate) fn unfilled<T: Float>(len: usize) -> Result<Vec<T>> {
+    probe::<T>(len)?;
+    Ok(kernels::unfilled(len))
+}
+
+/// An error where an allocation of `len` elements is refused.
+fn probe<T>(len: usize) -> Result<()> {
     const PROBE_FROM: usize = 1 << 28;
     if len >= PROBE_FROM {
         let mut probe = Vec::<T>::new();
@@ -174,5 +212,5 @@ pub(crate) fn zeros<T: Float>(len: usize) -> Result<Vec<T>> {
             return Err(Error::invalid("inp", "must not give a result larger than the memory", len));
         }
     }
-    Ok(vec![T::ZERO; len])
+    Ok(())
 }

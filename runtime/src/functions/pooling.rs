@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use super::composed;
 use super::geometry::{padded, positive, three_axes};
 use super::graph::attach;
-use super::node::{compute, element_count, for_float, widened, without_kernels};
+use super::node::{accumulate, compute, element_count, for_float, widened, without_kernels};
 use crate::kernels::{self, Channels, Float, Window};
 use crate::{Error, PerAxis, Result};
 
@@ -61,7 +61,7 @@ pub fn max_pooling(
         })?;
         let (positions, input_dims) = (Arc::new(positions), x.dims().to_vec());
         attach("max_pooling", [&x], y, move |dy| {
-            let dx = compute::<T, 1>(&*input_dims, [dy], |[dy], dx| {
+            let dx = accumulate::<T, 1>(&*input_dims, [dy], |[dy], dx| {
                 kernels::max_pool_gradient(&window, &positions, dy, dx);
             })?;
             Ok([Some(dx.into_tensor()?)])
@@ -110,7 +110,7 @@ pub fn average_pooling(
         let y = compute::<T, 1>(dims, [&x], |[x], y| kernels::average_pool(&window, including_pad, x, y))?;
         let input_dims = x.dims().to_vec();
         attach("average_pooling", [&x], y, move |dy| {
-            let dx = compute::<T, 1>(&*input_dims, [dy], |[dy], dx| {
+            let dx = accumulate::<T, 1>(&*input_dims, [dy], |[dy], dx| {
                 kernels::average_pool_gradient(&window, including_pad, dy, dx);
             })?;
             Ok([Some(dx.into_tensor()?)])

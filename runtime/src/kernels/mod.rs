@@ -12,6 +12,7 @@ mod gemm;
 mod lookup;
 pub(crate) mod lstm;
 mod math;
+mod memory;
 mod parallel;
 mod pooling;
 mod simd;
@@ -25,6 +26,7 @@ pub(crate) use elementwise::{map, zip, zip_in_place, zip3};
 pub(crate) use float::Float;
 pub(crate) use gemm::{Mat, MatMut, Threads, gemm};
 pub(crate) use lookup::{gather_rows, scatter_add_rows};
+pub(crate) use memory::unfilled;
 pub(crate) use pooling::{average_pool, average_pool_gradient, max_pool, max_pool_gradient};
 pub(crate) use softmax::{
     Lanes, cross_entropy, cross_entropy_gradient, log_softmax, log_softmax_gradient, softmax,

@@ -1,12 +1,12 @@
 //! One run of a network: which stage runs now, and which stage each layer path belongs to.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::fmt::Display;
 use std::panic::Location;
 use std::rc::Rc;
 
 use candle_core::Tensor;
+use foldhash::HashMap;
 
 use super::record::{Kind, Recorder};
 use super::{IntoValue, Stage, Value};

@@ -186,12 +186,13 @@ pub(super) fn port_bytes(port: &Port) -> u64 {
 }
 
 /// A weight takes part once for each place it is applied to: output positions of a convolution, input positions of a
-/// deconvolution, rows of the input of anything else.
+/// deconvolution, rows of the input of anything else. Biases, which may have several axes too, are added only.
 fn multiply_adds(node: &Node, taken: &Taken) -> u64 {
     let weight = taken.parameter.var().dims();
     let is_matrix = weight.iter().filter(|&&size| size > 1).count() > 1;
     let (Some(input), Some(output)) = (node.inputs.first(), node.outputs.first()) else { return 0 };
-    if !is_matrix || taken.layer == "embed" || taken.layer.ends_with("batch_normalization") {
+    let is_bias = matches!(taken.path.rsplit('/').next(), Some("b" | "b_q"));
+    if !is_matrix || is_bias || taken.layer == "embed" || taken.layer.ends_with("batch_normalization") {
         return 0;
     }
     let count = |port: &Port| port.dims.iter().product::<usize>();
@@ -202,11 +203,9 @@ fn multiply_adds(node: &Node, taken: &Taken) -> u64 {
     } else {
         let outmaps = weight[1..].iter().product::<usize>().max(1);
         let rows = output.dims.first().copied().unwrap_or(1);
-        if count(output) % outmaps == 0 && node.layer.is_some_and(|info| info.name == taken.layer) {
-            count(output) / outmaps
-        } else {
-            rows
-        }
+        // The outputs of an LSTM's weight are gates, of which the layer's output is made.
+        let gives_output = taken.layer != "lstm" && node.layer.is_some_and(|info| info.name == taken.layer);
+        if gives_output && count(output) % outmaps == 0 { count(output) / outmaps } else { rows }
     };
     (applied * weight.iter().product::<usize>()) as u64 * taken.times
 }

@@ -247,7 +247,10 @@ pub fn clear_parameters() {
 }
 
 pub(super) fn join(scope: &str, path: &str) -> String {
-    segments(scope).chain(segments(path)).collect::<Vec<_>>().join("/")
+    let mut joined = String::with_capacity(scope.len() + 1 + path.len());
+    append(&mut joined, scope);
+    append(&mut joined, path);
+    joined
 }
 
 /// A parameter of the current scope, made on first use: [`call`](Self::call) gives its tensor.

@@ -4,6 +4,7 @@ use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{Device, Tensor, Var};
+use foldhash::quality::RandomState;
 use indexmap::IndexMap;
 
 use super::scope;
@@ -13,6 +14,8 @@ use crate::{Error, Result, Rng};
 #[derive(Clone, Debug)]
 pub struct Parameter {
     var: Var,
+    /// The variable without a place in the graph: candle makes such a view anew each time.
+    detached: Tensor,
     need_grad: bool,
 }
 
@@ -20,7 +23,7 @@ impl Parameter {
     /// A parameter over `var`.
     #[must_use]
     pub fn new(var: Var, need_grad: bool) -> Self {
-        Self { var, need_grad }
+        Self { detached: var.as_detached_tensor(), var, need_grad }
     }
 
     /// The variable, shared with the store: setting it changes what the layers compute.
@@ -49,12 +52,13 @@ impl Parameter {
                 device.location(),
             )
         })?;
-        Ok(Self { var, need_grad: self.need_grad })
+        Ok(Self::new(var, self.need_grad))
     }
 
     /// The tensor that a computation uses: tracked if `need_grad`, detached otherwise.
     pub(super) fn tensor(&self, need_grad: bool) -> Tensor {
-        if need_grad { self.var.as_tensor().clone() } else { self.var.as_detached_tensor() }
+        let tensor = if need_grad { self.var.as_tensor() } else { &self.detached };
+        tensor.clone()
     }
 
     /// Overwrites the values, keeping type and device of the variable.
@@ -87,7 +91,7 @@ impl Parameter {
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct Parameters(IndexMap<String, Parameter>);
+pub struct Parameters(IndexMap<String, Parameter, RandomState>);
 
 impl Parameters {
     /// The parameter at `path`.
@@ -184,7 +188,7 @@ pub struct ParameterStore {
 }
 
 /// The members of a scope in the order in which they were first entered or registered.
-type Scope = IndexMap<String, Node>;
+type Scope = IndexMap<String, Node, RandomState>;
 
 enum Node {
     Scope(Scope),
@@ -378,12 +382,9 @@ impl ParameterStore {
         let mut tree = self.lock();
         let mut scope = &mut *tree;
         for segment in segments(path) {
-            if !scope.contains_key(segment) {
-                scope.insert(segment.to_owned(), Node::Scope(Scope::new()));
-            }
-            match scope.get_mut(segment) {
-                Some(Node::Scope(members)) => scope = members,
-                _ => return,
+            match member(scope, segment) {
+                Node::Scope(members) => scope = members,
+                Node::Leaf(_) => return,
             }
         }
     }
@@ -485,15 +486,21 @@ fn descend<'a, 'p>(tree: &'a mut Scope, path: &'p str) -> Result<(&'a mut Scope,
     }
     let mut scope = tree;
     for segment in segments(parent) {
-        if !scope.contains_key(segment) {
-            scope.insert(segment.to_owned(), Node::Scope(Scope::new()));
-        }
-        scope = match scope.get_mut(segment) {
-            Some(Node::Scope(members)) => members,
-            _ => return Err(conflict(path, "runs through a parameter as if it were a scope")),
+        scope = match member(scope, segment) {
+            Node::Scope(members) => members,
+            Node::Leaf(_) => return Err(conflict(path, "runs through a parameter as if it were a scope")),
         };
     }
     Ok((scope, name))
+}
+
+/// The member `name`, a new scope if there is none.
+fn member<'a>(scope: &'a mut Scope, name: &str) -> &'a mut Node {
+    let index = match scope.get_index_of(name) {
+        Some(index) => index,
+        None => scope.insert_full(name.to_owned(), Node::Scope(Scope::default())).0,
+    };
+    &mut scope[index]
 }
 
 /// The scope `path` with its parameters on `device`.
@@ -512,20 +519,20 @@ fn copied(scope: &Scope, path: &str, device: &Device) -> Result<Scope> {
 }
 
 fn list_under(tree: &mut Scope, path: &str) -> Parameters {
-    fn collect(scope: &Scope, prefix: &str, found: &mut IndexMap<String, Parameter>) {
+    fn collect(scope: &Scope, prefix: &str, found: &mut Parameters) {
         for (name, node) in scope {
             let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}/{name}") };
             match node {
                 Node::Scope(members) => collect(members, &path, found),
-                Node::Leaf(leaf) => drop(found.insert(path, leaf.parameter.clone())),
+                Node::Leaf(leaf) => drop(found.0.insert(path, leaf.parameter.clone())),
             }
         }
     }
-    let mut found = IndexMap::new();
+    let mut found = Parameters::default();
     if let Some(scope) = find_scope_mut(tree, path) {
         collect(scope, "", &mut found);
     }
-    Parameters(found)
+    found
 }
 
 /// Fails where [`descend`] or the registration of a parameter would, and changes nothing.
