@@ -163,3 +163,39 @@ fn named_networks_are_functions_and_stages() -> Result<()> {
     );
     Ok(())
 }
+
+fn last(values: &[f64]) -> Result<f64> {
+    values.last().copied().ok_or(layerfn::Error::NoParameter { path: "nothing".to_owned(), nearest: None })
+}
+
+#[test]
+fn a_long_chain_is_a_chain() -> Result<()> {
+    let (factors, mut owned) = ([1.0], vec![2.0, 3.0]);
+    let run = |owned: &Vec<f64>| {
+        let net = network! {
+            times(factors[0]) -> times(factors[0]) -> times(factors[0]) -> times(factors[0]) ->
+            times(factors[0]) -> times(factors[0]) -> times(factors[0]) -> times(factors[0]) ->
+            times(factors[0]) -> times(factors[0]) -> times(factors[0]) -> times(factors[0]) ->
+            times(factors[0]) -> times(factors[0]) -> times(factors[0]) -> times(factors[0]) ->
+            times(factors[0]) -> times(factors[0]) -> times(factors[0]) -> times(factors[0]) ->
+            times(factors[0]) -> times(factors[0]) -> times(factors[0]) -> times(factors[0]) ->
+            times(factors[0]) -> times(factors[0]) -> times(factors[0]) -> times(factors[0]) ->
+            times(factors[0]) -> times(factors[0]) -> times(factors[0]) -> times(factors[0]) ->
+            times(factors[0]) -> times(factors[0]) -> times(factors[0]) -> times(factors[0]) ->
+            times(factors[0]) -> times(factors[0]) -> times(factors[0]) -> times(factors[0]) -> (|x:
+            &Tensor| x + owned.len() as f64) -> times(-1.0) as negative -> times(1.0) -> times(1.0) ->
+            times(1.0) -> times(1.0) -> times(1.0) -> times(1.0) -> times(1.0) -> times(1.0) ->
+            times(1.0) -> times(1.0) -> times(1.0) -> times(1.0) -> times(1.0) -> times(1.0) ->
+            times(1.0) -> times(1.0) -> times(1.0) -> times(1.0) -> times(1.0) -> times(1.0) ->
+            times(1.0) -> times(1.0) -> times(1.0) -> times(1.0) -> times(1.0) -> times(1.0) ->
+            times(1.0) -> times(1.0) -> times(1.0) -> times(1.0) -> add { _, use(negative) } ->
+            times(last(&owned)?)
+        };
+        net.forward(&input(1)?)
+    };
+    // (−(x + 2) − (x + 2)) · 3
+    assert_eq!(values(&run(&owned)?)?, [-12.0, -18.0]);
+    owned.clear();
+    assert!(error_of(|| run(&owned)).contains("nothing"), "a `?` ends the whole network");
+    Ok(())
+}

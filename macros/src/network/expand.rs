@@ -97,15 +97,21 @@ struct Expander {
 impl Expander {
     /// Statements that replace `__pf_h`.
     fn chain(&mut self, chain: &Chain, names: &mut Names) -> TokenStream {
-        // rustc takes quadratic time over a long row of `let`: each opens a scope in the one before. A name given
-        // with `as` has to stay visible to the end.
+        // rustc takes quadratic time over a long row of `let`, each of which opens a scope in the one before, and over
+        // many `?` in one body. A name given with `as` has to stay visible to the end.
         const ROW: usize = 32;
         let h = local("h");
         let mut statements = TokenStream::new();
         for steps in chain.steps.chunks(ROW) {
             let row: TokenStream = steps.iter().map(|step| self.step(step, names)).collect();
             let folded = chain.steps.len() > ROW && steps.iter().all(|step| step.bind.is_none());
-            statements.extend(if folded { quote!(let #h = { #row #h };) } else { row });
+            statements.extend(match folded {
+                false => row,
+                true if steps.iter().all(stays) => quote! {
+                    let #h = ::layerfn::__private::row(|| { #row ::core::result::Result::Ok(#h) })?;
+                },
+                true => quote!(let #h = { #row #h };),
+            });
         }
         statements
     }
@@ -271,6 +277,46 @@ impl Expander {
         let run = quote_spanned!(span=> ::layerfn::__private::run(#entered, ::layerfn::__private::#joined)?);
         quote!({ let #entered = #enter; #(let #branches = #values;)* #run })
     }
+}
+
+/// Whether no expression in the step leaves the network's body, which a closure around it would not let it do.
+fn stays(step: &Step) -> bool {
+    let index = step.label.as_ref().and_then(|label| label.index.clone());
+    let tokens = match &step.stage {
+        Stage::Call(call) => {
+            let arguments = call.arguments.iter().flat_map(|arguments| {
+                let options = arguments.options.iter().map(|option| option.value.clone());
+                arguments.positional.iter().cloned().chain(options)
+            });
+            call.callee.iter().cloned().chain(arguments.flatten()).collect()
+        }
+        Stage::Value { tokens, .. } | Stage::Use { tokens, .. } => tokens.clone(),
+        Stage::Identity => TokenStream::new(),
+        _ => return false,
+    };
+    !leaves(tokens) && !index.is_some_and(leaves)
+}
+
+/// Whether there may be a `?`, a `return` or the like; a macro may hold one.
+fn leaves(tokens: TokenStream) -> bool {
+    let mut tokens = tokens.into_iter().peekable();
+    while let Some(token) = tokens.next() {
+        let found = match &token {
+            TokenTree::Punct(punct) if punct.as_char() == '!' => {
+                matches!(tokens.peek(), Some(TokenTree::Group(_)))
+            }
+            TokenTree::Punct(punct) => punct.as_char() == '?',
+            TokenTree::Ident(ident) => {
+                ["return", "break", "continue", "await", "yield"].iter().any(|word| ident == word)
+            }
+            TokenTree::Group(group) => leaves(group.stream()),
+            TokenTree::Literal(_) => false,
+        };
+        if found {
+            return true;
+        }
+    }
+    false
 }
 
 /// `nn::conv(&x, 32, (5, 5)).pad((2, 2))`

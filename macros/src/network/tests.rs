@@ -46,6 +46,20 @@ fn half_typed_arguments_reach_the_editor() {
 }
 
 #[test]
+fn long_chains_are_cut_into_rows_that_nothing_leaves() {
+    let rows = |last: &str| {
+        let text = expanded(&format!("{}{last}", "a(1, k = !b) -> ".repeat(63)));
+        text.matches("::layerfn::__private::row(").count()
+    };
+    assert_eq!(rows("a"), 2);
+    for leaving in ["a(f()?)", "a(k = { return x })", "a(bail!(x))", "(|x| (x?))", "a as name", "{ a }"] {
+        assert_eq!(rows(leaving), 1, "{leaving}");
+    }
+    assert_eq!(rows("l[f()?]: a"), 1);
+    assert_eq!(expanded("a -> b").matches("row(").count(), 0);
+}
+
+#[test]
 fn stages_without_a_label_are_counted_by_block() {
     let text = expanded("a -> a -> l: a -> b: { a -> a } -> { a }");
     let counts: Vec<_> =

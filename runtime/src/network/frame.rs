@@ -298,6 +298,14 @@ pub fn run<S: Stage>(entered: Entered, stage: S) -> Result<S::Output> {
     }
 }
 
+/// Runs some of a long chain's stages.
+///
+/// # Errors
+/// Theirs.
+pub fn row<T>(stages: impl FnOnce() -> Result<T>) -> Result<T> {
+    stages()
+}
+
 /// Calls a closure; it learns the type of its argument here.
 pub fn apply<X, R>(closure: impl FnOnce(&X) -> R, x: &X) -> R {
     closure(x)
