@@ -406,6 +406,9 @@ fn values_in_other_files_are_never_read() {
         ("huge_chunks.h5", "can unpack to"),
         ("huge_compressed.h5", "can unpack to"),
         ("null.h5", "has no value"),
+        ("huge_float.h5", "floats of an unusual layout"),
+        ("lzf.h5", "filter 32000"),
+        ("scale_offset.h5", "filter 6"),
         ("compound.h5", "which tensors here cannot have"),
     ] {
         let error = Checkpoint::open(format!("{folder}/{file}")).unwrap_err().to_string();

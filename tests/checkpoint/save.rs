@@ -71,6 +71,35 @@ fn what_an_nnp_holds_besides_parameters_is_named_as_a_loss() {
     assert!(Checkpoint::from_bytes(Format::Nnp, &written).unwrap().losses(Format::Hdf5).is_empty());
 }
 
+#[test]
+fn what_a_message_holds_besides_parameters_is_named_as_a_loss() {
+    for file in ["model_net.protobuf", "model_net.nntxt"] {
+        let read = Checkpoint::open(crate::fixtures().join(file)).unwrap();
+        for format in crate::FORMATS {
+            let expected = ["`executor` of the message", "`network` of the message"];
+            let mut losses = read.losses(format);
+            losses.sort();
+            assert_eq!(losses, expected, "{file} {format:?}");
+        }
+    }
+}
+
+#[test]
+fn metadata_of_safetensors_stays_or_is_named_as_a_loss() {
+    let header = r#"{"__metadata__":{"format":"pt","by":"\"me\""},"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}"#;
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 4]].concat();
+    let read = Checkpoint::from_bytes(Format::Safetensors, &bytes).unwrap();
+    assert!(read.losses(Format::Safetensors).is_empty());
+    assert_eq!(read.losses(Format::Npz), ["`by` of the metadata", "`format` of the metadata"]);
+    let written = read.to_bytes(Format::Safetensors).unwrap();
+    let (_, metadata) = safetensors::SafeTensors::read_metadata(&written).unwrap();
+    let metadata = metadata.metadata().as_ref().unwrap();
+    assert_eq!((metadata["format"].as_str(), metadata["by"].as_str()), ("pt", "\"me\""));
+    assert!(
+        Checkpoint::from_bytes(Format::Safetensors, &written).unwrap().losses(Format::Safetensors).is_empty()
+    );
+}
+
 fn single(var: candle_core::Var) -> ParameterStore {
     let store = ParameterStore::new();
     put(&store, "p", var, true);
@@ -184,7 +213,7 @@ fn state(round: usize) -> ParameterStore {
 fn a_killed_writer_leaves_a_whole_file() {
     let folder = tempfile::tempdir().unwrap();
     let states = [crate::bits_in(&state(0)), crate::bits_in(&state(1))];
-    for format in [Format::Hdf5, Format::Protobuf, Format::Npz, Format::Safetensors] {
+    for format in crate::FORMATS {
         let file = folder.path().join("model").with_extension(format.extension());
         state(0).save_parameters(&file).unwrap();
         for pause in [1, 5, 17, 30, 55, 90] {

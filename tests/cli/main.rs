@@ -85,6 +85,48 @@ fn the_network_of_an_archive_is_not_lost_unasked() {
 }
 
 #[test]
+fn the_network_of_a_message_is_not_lost_unasked() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("m.h5").display().to_string();
+    for file in ["model_net.nntxt", "model_net.protobuf"] {
+        let refused = layerfn(&["convert", &fixture(file), &target]);
+        assert_eq!(code(&refused), 2);
+        assert!(text(&refused.stderr).contains("  `network` of the message\n"), "{}", text(&refused.stderr));
+        assert!(!Path::new(&target).exists());
+    }
+}
+
+#[test]
+fn a_rule_that_matches_nothing_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("m.h5").display().to_string();
+    let refused = layerfn(&["rename", &fixture("model.h5"), &target, "--rule", "nte/**=new/**"]);
+    assert_eq!(code(&refused), 2);
+    assert_eq!(text(&refused.stderr), "layerfn: nothing was written; no rule changes a path\n");
+    assert!(!Path::new(&target).exists());
+}
+
+#[test]
+fn integers_are_compared_as_such() {
+    use layerfn::checkpoint::Checkpoint;
+    let folder = tempfile::tempdir().unwrap();
+    let files = [1_i64 << 60, (1 << 60) + 1].map(|value| {
+        let file = folder.path().join(format!("{value}.npz"));
+        let store = layerfn::ParameterStore::new();
+        let var = candle_core::Var::from_vec(vec![value], 1, &candle_core::Device::Cpu).unwrap();
+        store.set("n", layerfn::Parameter::new(var, false)).unwrap();
+        Checkpoint::from_parameters(&store.parameters()).unwrap().save(&file).unwrap();
+        file.display().to_string()
+    });
+    let output = layerfn(&["diff", &files[0], &files[1]]);
+    assert_eq!(
+        (code(&output), text(&output.stdout).as_str()),
+        (1, "~ n: 1 of 1 values differ, by 1e0 at most\n")
+    );
+    assert_eq!(code(&layerfn(&["diff", &files[0], &files[1], "--tolerance", "1"])), 0);
+}
+
+#[test]
 fn colours_are_for_terminals() {
     let shown = |variables: &[(&str, &str)]| {
         let mut program = Command::new(env!("CARGO_BIN_EXE_layerfn"));
@@ -143,6 +185,7 @@ fn diff_says_what_differs() {
 fn layers_come_from_their_declarations() {
     let all = text(&layerfn(&["layers"]).stdout);
     assert_eq!(all.lines().count(), layerfn::LAYERS.len());
+    assert!(!all.contains("](fn@"), "{all}");
     let shown = text(&layerfn(&["layers", "convolution"]).stdout);
     for expected in ["outmaps", "required", "conv/W", "need_grad"] {
         assert!(shown.contains(expected), "{shown}");
@@ -167,6 +210,11 @@ fn mistakes_end_with_2_and_a_line_on_stderr() {
         let output = layerfn(arguments);
         assert_eq!((code(&output), text(&output.stderr).as_str()), (2, expected));
         assert!(output.stdout.is_empty());
+    }
+    for tolerance in ["nan", "-1", "x"] {
+        let usage = layerfn(&["diff", "a.h5", "b.h5", &format!("--tolerance={tolerance}")]);
+        assert_eq!(code(&usage), 2);
+        assert!(text(&usage.stderr).contains("a number from 0 on is expected"));
     }
     let usage = layerfn(&["rename", "a.h5", "b.h5", "--rule", "nothing"]);
     assert_eq!(code(&usage), 2);

@@ -99,12 +99,20 @@ def resizable(file):
     file.create_dataset("a", (3,), "f4", maxshape=(None,))
 
 
+def lzf(file):
+    file.create_dataset("a", (1000,), "f4", compression="lzf")[...] = 1
+
+
+def scale_offset(file):
+    file.create_dataset("a", (1000,), "i4", scaleoffset=3)[...] = 1
+
+
 def dots(file):
     file["x..y/.hidden"] = np.float32(1)
 
 
 for fill in [external_data, virtual, external_link, soft_loop, group_loop, huge_chunks, huge_compressed, deep, shared,
-             odd_types, compound, references, null, lists, complex_numbers, attributes, resizable, dots]:
+             odd_types, compound, references, null, lists, complex_numbers, attributes, resizable, lzf, scale_offset, dots]:
     h5(f"{fill.__name__}.h5", fill)
 h5("huge_chunks_latest.h5", huge_chunks, libver="latest")
 h5("resizable_latest.h5", resizable, libver="latest")

@@ -3,9 +3,9 @@
 
 Usage: speed.py SPEED_PROGRAM [FOLDER]
 SPEED_PROGRAM is made by `cargo build --release -p layerfn-tests --bin checkpoint_speed`.
-Each figure is the median of nine runs in processes of their own, ours and Python's in turn; the memory is what a run
-adds to its process at most. Files are in the page cache. What is saved is synced to the disk, by Python too; a FOLDER
-in memory (/dev/shm) leaves the disk out of it.
+Nine runs in processes of their own, ours and Python's in turn: median and least time on the clock, least time of the
+processor; the memory is what a run adds to its process at most. Files are in the page cache. What is saved is synced to
+the disk, by Python too; a FOLDER in memory (/dev/shm) leaves the disk out of it.
 """
 import statistics
 import subprocess
@@ -18,6 +18,7 @@ import os, resource, sys, time
 import numpy as np
 what, kind, file = sys.argv[1:]
 count, side = 100, 1000
+def cpu(): return int(open("/proc/thread-self/schedstat").read().split()[0]) / 1e9
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 if kind == "h5":
     import h5py
@@ -36,11 +37,11 @@ else:
     load = lambda: load_file(file)
 if what == "save":
     arrays = {f"s{i}/W": np.full((side, side), i, np.float32) for i in range(count)}
-    before = peak(); start = time.perf_counter(); save(arrays)
+    before = peak(); start = time.perf_counter(), cpu(); save(arrays)
     with open(file, "rb+") as f: os.fsync(f.fileno())
 else:
-    before = peak(); start = time.perf_counter(); arrays = load()
-print(time.perf_counter() - start, peak() - before)
+    before = peak(); start = time.perf_counter(), cpu(); arrays = load()
+print(time.perf_counter() - start[0], cpu() - start[1], peak() - before)
 '''
 
 
@@ -48,18 +49,21 @@ RUNS = 9
 
 
 def run(command):
-    seconds, megabytes = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-    return float(seconds), float(megabytes)
+    return [float(figure) for figure in subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()]
 
 
-def medians(runs):
-    return [statistics.median(figures) for figures in zip(*runs)]
+def summary(runs):
+    """Median and least seconds, least seconds of the processor, megabytes."""
+    seconds, processor, megabytes = zip(*runs)
+    return statistics.median(seconds), min(seconds), min(processor), statistics.median(megabytes)
 
 
 def main():
     program = sys.argv[1]
     with tempfile.TemporaryDirectory(dir=sys.argv[2] if len(sys.argv) > 2 else None) as folder:
-        print(f"{'format':12} {'':5} {'layerfn':>18} {'Python':>18} {'ratio':>6}")
+        print(f"{'':17} {'layerfn':^36} {'Python':^36} {'ratios':^16}")
+        heads = f" {'median':>8} {'least':>8} {'processor':>10} {'MB':>6} "
+        print(f"{'':17}{heads} {heads}  {'median':>6} {'least':>6} {'proc.':>6}")
         for kind in ["h5", "safetensors", "protobuf", "npz"]:
             for what in ["save", "load"]:
                 file = str(Path(folder) / f"model.{kind}")
@@ -67,10 +71,11 @@ def main():
                 if kind in ["h5", "safetensors"]:
                     commands.append([sys.executable, "-c", PYTHON, what, kind, file])
                 rounds = [[run(command) for command in commands] for _ in range(RUNS)]
-                figures = [medians(runs) for runs in zip(*rounds)]
-                line = f"{kind:12} {what:5}" + "".join(f" {time:8.3f} s {peak:5.0f} MB" for time, peak in figures)
+                figures = [summary(runs) for runs in zip(*rounds)]
+                line = f"{kind:11} {what:5}"
+                line += " ".join(f" {a:8.3f} {b:8.3f} {c:10.3f} {d:6.0f} " for a, b, c, d in figures)
                 if len(figures) == 2:
-                    line += f" {figures[0][0] / figures[1][0]:6.2f}"
+                    line += " " + " ".join(f"{ours / theirs:6.2f}" for ours, theirs in zip(*[f[:3] for f in figures]))
                 print(line, flush=True)
 
 

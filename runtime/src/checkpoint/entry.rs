@@ -1,9 +1,11 @@
 //! What a checkpoint holds, between files and stores.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use candle_core::{Tensor, Var};
 
+use super::values::Stored;
 use super::{Fault, Outcome};
 use crate::pattern::Pattern;
 
@@ -13,11 +15,22 @@ pub struct Entry {
     path: String,
     var: Var,
     need_grad: Option<bool>,
+    /// The type that the file has, where candle has none like it: what is written has it again.
+    foreign: Option<Stored>,
 }
 
 impl Entry {
     pub(super) fn new(path: String, var: Var, need_grad: Option<bool>) -> Self {
-        Self { path, var, need_grad }
+        Self { path, var, need_grad, foreign: None }
+    }
+
+    /// With the type that the file has.
+    pub(super) fn of_type(self, stored: Stored) -> Self {
+        Self { foreign: Some(stored).filter(|stored| stored.is_foreign()), ..self }
+    }
+
+    pub(super) fn with_need_grad(self, need_grad: bool) -> Self {
+        Self { need_grad: Some(need_grad), ..self }
     }
 
     /// Path, from the scope that was saved.
@@ -26,7 +39,7 @@ impl Entry {
         &self.path
     }
 
-    /// Values.
+    /// Values. Booleans, i8, u16 and u64 are in the next wider type that candle has.
     #[must_use]
     pub fn tensor(&self) -> &Tensor {
         self.var.as_tensor()
@@ -36,6 +49,16 @@ impl Entry {
     #[must_use]
     pub fn need_grad(&self) -> Option<bool> {
         self.need_grad
+    }
+
+    /// The type to write, with the error of a writer.
+    pub(super) fn stored(&self) -> Outcome<Stored> {
+        match (self.foreign, self.tensor().dtype()) {
+            (Some(stored), _) => Ok(stored),
+            (None, dtype) => Stored::of(dtype).ok_or_else(|| {
+                Fault::format(format!("`{}` has the type {dtype:?}, which no file format has", self.path))
+            }),
+        }
     }
 
     /// As a writer needs it: a parameter is trained unless something says otherwise.
@@ -107,6 +130,40 @@ impl<'a> IntoIterator for &'a Entries {
 
     fn into_iter(self) -> Self::IntoIter {
         self.list.iter()
+    }
+}
+
+/// What a file holds besides parameters; only a file of the same kind can keep it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Other {
+    /// Of an `.nnp`.
+    Member(String),
+    /// Of a message, such as a network.
+    Field(String),
+    /// Of `.safetensors`: key and value.
+    Metadata(String, String),
+}
+
+impl fmt::Display for Other {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Member(name) => write!(f, "`{name}` of the archive"),
+            Self::Field(name) => write!(f, "`{name}` of the message"),
+            Self::Metadata(key, _) => write!(f, "`{key}` of the metadata"),
+        }
+    }
+}
+
+/// What a reader finds.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    pub(super) entries: Entries,
+    pub(super) others: Vec<Other>,
+}
+
+impl From<Entries> for Contents {
+    fn from(entries: Entries) -> Self {
+        Self { entries, others: Vec::new() }
     }
 }
 

@@ -9,15 +9,19 @@ use std::path::Path;
 use candle_core::{Var, WithDType};
 use half::f16;
 use hdf5::format::messages::datatype::{ByteOrder, DatatypeMessage, EnumMember};
+use hdf5::format::messages::filter::{FILTER_DEFLATE, FILTER_FLETCHER32, FILTER_SHUFFLE};
 use hdf5::types::H5Type;
 use hdf5::{ChunkIndex, H5File, H5Group, StorageLayout};
 
 use super::entry::{Entries, Entry, check_path};
-use super::values::{Stored, narrow_bf16, signed, variable, widened, with_bytes};
+use super::values::{Stored, narrow_bf16, signed, variable, widened, with_bytes_as};
 use super::{Fault, Outcome};
 
 /// No stream of deflate expands more than this.
 pub(super) const DEFLATE_LIMIT: u64 = 1032;
+
+/// gzip, and what goes with it.
+const FILTERS: [u16; 3] = [FILTER_DEFLATE, FILTER_SHUFFLE, FILTER_FLETCHER32];
 
 /// The crate lists datasets to a depth of 256 groups.
 const MAX_DEPTH: usize = 250;
@@ -78,7 +82,7 @@ fn dataset(
     if stored == Stored::F32 && has(BFLOAT16) {
         var = narrow_bf16(var)?;
     }
-    Ok((index, Entry::new(path.to_owned(), var, need_grad)))
+    Ok((index, Entry::new(path.to_owned(), var, need_grad).of_type(stored)))
 }
 
 /// Refuses what would make the crate open another file or allocate more than the file can hold.
@@ -88,6 +92,11 @@ fn guard(dataset: &Dataset, stored: Stored, shape: &[usize], length: u64, budget
     }
     if !dataset.external_files()?.is_empty() || dataset.storage_layout()? == StorageLayout::Virtual {
         return Err(Fault::format("has its values in another file"));
+    }
+    // The others take the size of what they unpack from their own parameters.
+    let filter = dataset.filters()?.into_iter().map(|filter| filter.id).find(|id| !FILTERS.contains(id));
+    if let Some(id) = filter {
+        return Err(Fault::format(format!("is packed by filter {id} of HDF5, which is not read")));
     }
     let bytes = stored.count(shape)? as u64 * stored.size();
     let limit = length.saturating_mul(DEFLATE_LIMIT);
@@ -117,20 +126,18 @@ fn guard(dataset: &Dataset, stored: Stored, shape: &[usize], length: u64, budget
 }
 
 fn stored(datatype: &DatatypeMessage) -> Outcome<Stored> {
-    let refused = || Fault::format(format!("has the type {datatype}, which tensors here cannot have"));
+    let refused = || Fault::format(format!("holds {}, which tensors here cannot have", kind(datatype)));
     match datatype {
-        DatatypeMessage::FixedPoint { size, signed, bit_offset: 0, bit_precision, .. }
-            if u32::from(*bit_precision) == size * 8 =>
-        {
-            Ok(match (size, signed) {
-                (1, false) => Stored::U8,
-                (1, true) => Stored::I8,
-                (2, false) => Stored::U16,
-                (2, true) => Stored::I16,
-                (4, false) => Stored::U32,
-                (4, true) => Stored::I32,
-                (8, false) => Stored::U64,
-                (8, true) => Stored::I64,
+        DatatypeMessage::FixedPoint { size, signed, bit_offset: 0, bit_precision, .. } => {
+            Ok(match (size, bit_precision, signed) {
+                (1, 8, false) => Stored::U8,
+                (1, 8, true) => Stored::I8,
+                (2, 16, false) => Stored::U16,
+                (2, 16, true) => Stored::I16,
+                (4, 32, false) => Stored::U32,
+                (4, 32, true) => Stored::I32,
+                (8, 64, false) => Stored::U64,
+                (8, 64, true) => Stored::I64,
                 _ => return Err(refused()),
             })
         }
@@ -146,6 +153,21 @@ fn stored(datatype: &DatatypeMessage) -> Outcome<Stored> {
             Ok(Stored::Bool)
         }
         _ => Err(refused()),
+    }
+}
+
+/// What a type is called; the crate's own words for it multiply sizes that the file gives, which may overflow.
+fn kind(datatype: &DatatypeMessage) -> &'static str {
+    match datatype {
+        DatatypeMessage::FixedPoint { .. } => "integers of an unusual width",
+        DatatypeMessage::FloatingPoint { .. } => "floats of an unusual layout",
+        DatatypeMessage::BitField { .. } => "bit fields",
+        DatatypeMessage::FixedString { .. } | DatatypeMessage::VarLenString { .. } => "text",
+        DatatypeMessage::Enum { .. } => "enumerations",
+        DatatypeMessage::Compound { .. } => "compounds",
+        DatatypeMessage::Reference { .. } => "references",
+        DatatypeMessage::Array { .. } | DatatypeMessage::VarLenSequence { .. } => "lists",
+        DatatypeMessage::Opaque { .. } => "opaque bytes",
     }
 }
 
@@ -279,7 +301,7 @@ impl Groups<'_> {
 }
 
 fn write_entry(groups: &mut Groups<'_>, index: usize, entry: &Entry) -> Outcome<()> {
-    let stored = Stored::writable(entry.path(), entry.tensor().dtype())?;
+    let stored = entry.stored()?;
     if entry.path().split('/').count() > MAX_DEPTH {
         return Err(Fault::format(format!("lies deeper than the {MAX_DEPTH} groups that readers follow")));
     }
@@ -289,7 +311,8 @@ fn write_entry(groups: &mut Groups<'_>, index: usize, entry: &Entry) -> Outcome<
     let builder = if dims.is_empty() { builder.scalar() } else { builder.shape(dims) };
     let dataset = builder.create(name)?;
     if entry.tensor().elem_count() > 0 {
-        with_bytes(&widened(entry.tensor())?, |bytes| Ok(dataset.write_raw_bytes(bytes)?))?;
+        let kept = if stored == Stored::BF16 { Stored::F32 } else { stored };
+        with_bytes_as(&widened(entry.tensor())?, kept, |bytes| Ok(dataset.write_raw_bytes(bytes)?))?;
     }
     if stored == Stored::BF16 {
         dataset.set_attr_typed(BFLOAT16, boolean(), vec![1])?;

@@ -20,7 +20,8 @@
 //!
 //! Values go from the file into the vector that the parameter keeps and nowhere else, by ordinary reads. Files are not
 //! mapped into memory: candle's tensors own their values, so they would be copied all the same, both copies would
-//! count as the process's memory, and another program that shortens the file would end the process.
+//! count as the process's memory, and another program that shortens the file would end the process. Python's
+//! safetensors maps and copies; `tests/interop/speed.py` measures it to be no faster, at twice the memory.
 
 mod archive;
 mod entry;
@@ -46,7 +47,7 @@ pub use load::{Difference, Load, LoadReport, NeedGrad, Plan};
 
 use crate::pattern::Pattern;
 use crate::{Error, ParameterStore, Parameters, Result};
-use entry::Entries;
+use entry::{Contents, Entries, Other};
 use input::{Input, Source};
 
 /// What goes wrong inside a reader or writer, which does not know the name of its file.
@@ -178,8 +179,7 @@ pub struct Checkpoint {
     /// Whether the variables belong to nobody else.
     owned: bool,
     options: SaveOptions,
-    /// Members of the archive it was read from that hold something else than parameters.
-    others: Vec<String>,
+    others: Vec<Other>,
     /// That archive, if it is a file.
     archive: Option<PathBuf>,
 }
@@ -194,15 +194,15 @@ impl Checkpoint {
         let (format, origin) = (Format::from_path(path)?, path.display().to_string());
         let read = match format {
             // The HDF5 crate opens files by name only.
-            Format::Hdf5 => h5::read(path).map(|entries| (entries, Vec::new())),
+            Format::Hdf5 => h5::read(path).map(Contents::from),
             _ => std::fs::File::open(path).map_err(Fault::from).and_then(|mut file| read(format, &mut file)),
         };
         let archive = (format == Format::Nnp).then(|| path.to_owned());
         Ok(Self { archive, ..Self::from_read(origin, read)? })
     }
 
-    fn from_read(origin: String, read: Outcome<(Entries, Vec<String>)>) -> Result<Self> {
-        let (entries, others) = read.map_err(|fault| fault.into_error("read", &origin))?;
+    fn from_read(origin: String, read: Outcome<Contents>) -> Result<Self> {
+        let Contents { entries, others } = read.map_err(|fault| fault.into_error("read", &origin))?;
         Ok(Self { origin, entries, owned: true, options: SaveOptions::default(), others, archive: None })
     }
 
@@ -264,18 +264,22 @@ impl Checkpoint {
         &self.origin
     }
 
-    /// What saving in `format` would lose, a line each: types that the format does not have, and what an archive that
-    /// was read holds besides parameters. [`save`](Self::save) keeps the numbers all the same, and fails where it cannot.
+    /// What saving in `format` would lose, a line each: types that the format does not have, and what the file that was
+    /// read holds besides parameters. [`save`](Self::save) keeps the numbers all the same, and fails where it cannot.
     #[must_use]
     pub fn losses(&self, format: Format) -> Vec<String> {
-        let mut losses = Vec::new();
-        if format != Format::Nnp || self.archive.is_none() {
-            losses.extend(self.others.iter().map(|name| format!("`{name}` of the archive")));
-        }
+        let kept = |other: &Other| match other {
+            Other::Member(_) => format == Format::Nnp && self.archive.is_some(),
+            Other::Field(_) => false,
+            Other::Metadata(..) => format == Format::Safetensors,
+        };
+        let mut losses: Vec<_> =
+            self.others.iter().filter(|other| !kept(other)).map(Other::to_string).collect();
         if matches!(format, Format::Protobuf | Format::Text) {
             let others = self.entries().iter().filter(|entry| entry.tensor().dtype() != DType::F32);
-            losses.extend(others.map(|entry| {
-                format!("the type of `{}`: {:?} becomes F32", entry.path(), entry.tensor().dtype())
+            losses.extend(others.filter_map(|entry| {
+                let stored = entry.stored().ok()?;
+                Some(format!("the type of `{}`: {stored:?} becomes F32", entry.path()))
             }));
         }
         losses
@@ -360,7 +364,7 @@ impl Checkpoint {
         match format {
             Format::Protobuf => protobuf::write(output, &self.entries, self.options),
             Format::Text => text::write(output, &self.entries, self.options),
-            Format::Safetensors => safetensors::write(output, &self.entries),
+            Format::Safetensors => safetensors::write(output, &self.entries, &self.others),
             // What is written at several places needs a file.
             Format::Hdf5 | Format::Nnp | Format::Npz => {
                 let mut spool = tempfile::NamedTempFile::new()?;
@@ -377,22 +381,20 @@ impl Checkpoint {
     }
 }
 
-/// The entries, and the members of an archive that are none.
-fn read(format: Format, source: &mut dyn Source) -> Outcome<(Entries, Vec<String>)> {
+fn read(format: Format, source: &mut dyn Source) -> Outcome<Contents> {
     let length = input::length(source)?;
-    let entries = match format {
+    match format {
         Format::Hdf5 => {
             let mut spool = tempfile::NamedTempFile::new()?;
             io::copy(source, spool.as_file_mut())?;
-            h5::read(spool.path())
+            h5::read(spool.path()).map(Contents::from)
         }
-        Format::Nnp => return nnp::read(source),
-        Format::Npz => npz::read(source),
+        Format::Nnp => nnp::read(source),
+        Format::Npz => npz::read(source).map(Contents::from),
         Format::Protobuf => protobuf::read(&mut Input::new(source, length)),
         Format::Text => text::read(&mut Input::new(source, length)),
         Format::Safetensors => safetensors::read(&mut Input::new(source, length)),
-    };
-    Ok((entries?, Vec::new()))
+    }
 }
 
 /// Saves the parameters of the current scope, those with `need_grad` false too; the extension of `path` says how.

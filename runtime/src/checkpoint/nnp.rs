@@ -10,19 +10,18 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
 use super::archive::for_each;
-use super::entry::Entries;
+use super::entry::{Contents, Entries, Other};
 use super::input::Source;
 use super::{Format, Outcome, h5, protobuf, text};
 
 const PARAMETERS: &str = "parameter.h5";
 const VERSION: &str = "nnp_version.txt";
 
-/// The parameters, and the names of the members that hold something else.
-pub(super) fn read(source: &mut dyn Source) -> Outcome<(Entries, Vec<String>)> {
-    let (mut entries, mut others) = (Entries::new(), Vec::new());
+pub(super) fn read(source: &mut dyn Source) -> Outcome<Contents> {
+    let mut contents = Contents::default();
     for_each(source, |name, _, input| {
         if input.remaining() > 0 && name != VERSION && !is_parameters(name) {
-            others.push(name.to_owned());
+            contents.others.push(Other::Member(name.to_owned()));
         }
         let found = match Format::from_path(name) {
             Ok(Format::Hdf5) => {
@@ -30,15 +29,20 @@ pub(super) fn read(source: &mut dyn Source) -> Outcome<(Entries, Vec<String>)> {
                 io::copy(input, spool.as_file_mut())?;
                 h5::read(spool.path())?
             }
-            Ok(Format::Protobuf) => protobuf::read(input)?,
-            Ok(Format::Text) => text::read(input)?,
+            Ok(Format::Protobuf) => {
+                let found = protobuf::read(input)?;
+                contents.others.extend(found.others);
+                found.entries
+            }
+            // It is kept as a member.
+            Ok(Format::Text) => text::read(input)?.entries,
             _ => return Ok(()),
         };
         input.finish()?;
         // As in NNabla, a later member has the last word.
-        found.into_vec().into_iter().try_for_each(|entry| entries.put(entry))
+        found.into_vec().into_iter().try_for_each(|entry| contents.entries.put(entry))
     })?;
-    Ok((entries, others))
+    Ok(contents)
 }
 
 /// Whether a member of this name holds parameters and nothing else.

@@ -12,7 +12,7 @@ use zip::{CompressionMethod, ZipWriter};
 use super::archive::for_each;
 use super::entry::{Entries, Entry};
 use super::input::{Input, Source};
-use super::values::{Stored, narrow_bf16, widened, with_bytes};
+use super::values::{Stored, narrow_bf16, widened, with_bytes_as};
 use super::{Fault, Outcome};
 
 const MAGIC: [u8; 6] = *b"\x93NUMPY";
@@ -23,7 +23,7 @@ pub(super) fn read(source: &mut dyn Source) -> Outcome<Entries> {
         let path = name
             .strip_suffix(".npy")
             .ok_or_else(|| Fault::format("is not an array: it should end in .npy"))?;
-        let mut var = array(input)?;
+        let (mut var, stored) = array(input)?;
         input.finish()?;
         let mut need_grad = None;
         for word in comment.split_whitespace() {
@@ -35,12 +35,12 @@ pub(super) fn read(source: &mut dyn Source) -> Outcome<Entries> {
                 _ => {}
             }
         }
-        entries.push(Entry::new(path.to_owned(), var, need_grad))
+        entries.push(Entry::new(path.to_owned(), var, need_grad).of_type(stored))
     })?;
     Ok(entries)
 }
 
-fn array(input: &mut Input<'_>) -> Outcome<Var> {
+fn array(input: &mut Input<'_>) -> Outcome<(Var, Stored)> {
     if input.array()? != MAGIC {
         return Err(Fault::format("is not an array of NumPy"));
     }
@@ -59,13 +59,14 @@ fn array(input: &mut Input<'_>) -> Outcome<Var> {
     let Header { stored, big_endian, fortran, mut shape } = parse(header)
         .ok_or_else(|| Fault::format(format!("has a header that is not understood: {}", header.trim())))?;
     if !fortran {
-        return stored.read(input, &shape, big_endian);
+        return Ok((stored.read(input, &shape, big_endian)?, stored));
     }
     // Columns first: the transpose is there.
     shape.reverse();
     let transposed = stored.read(input, &shape, big_endian)?;
     let axes: Vec<usize> = (0..shape.len()).rev().collect();
-    Ok(Var::from_tensor(&transposed.as_tensor().detach().permute(axes)?.contiguous()?)?)
+    let var = Var::from_tensor(&transposed.as_tensor().detach().permute(axes)?.contiguous()?)?;
+    Ok((var, stored))
 }
 
 struct Header {
@@ -151,7 +152,7 @@ pub(super) fn write(output: impl Write + Seek, entries: &Entries) -> Outcome<()>
 }
 
 fn write_array(archive: &mut ZipWriter<impl Write + Seek>, entry: &Entry) -> Outcome<()> {
-    let mut stored = Stored::writable(entry.path(), entry.tensor().dtype())?;
+    let mut stored = entry.stored()?;
     let mut comment = format!("need_grad={}", entry.need_grad_or_default());
     if stored == Stored::BF16 {
         comment.push_str(" bfloat16");
@@ -170,7 +171,7 @@ fn write_array(archive: &mut ZipWriter<impl Write + Seek>, entry: &Entry) -> Out
         .with_file_comment(comment);
     archive.start_file(format!("{}.npy", entry.path()), options)?;
     archive.write_all(&header)?;
-    with_bytes(&values, |bytes| Ok(archive.write_all(bytes)?))
+    with_bytes_as(&values, stored, |bytes| Ok(archive.write_all(bytes)?))
 }
 
 fn header(stored: Stored, dims: &[usize]) -> Outcome<Vec<u8>> {

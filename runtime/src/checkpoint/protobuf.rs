@@ -1,25 +1,39 @@
 //! NNabla's `.protobuf`: one message, walked field by field so that the values go straight into their vectors.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 
 use candle_core::Tensor;
 use prost::Message as _;
 use prost::encoding::{MAX_TAG, WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
-use super::entry::{Entries, Entry};
+use super::entry::{Contents, Entries, Entry, Other};
 use super::generated::{Parameter, Shape};
 use super::input::Input;
 use super::values::{Stored, to_f32, variable, with_bytes};
 use super::{Fault, Outcome, SaveOptions};
 
+const VERSION: u32 = 1;
 const PARAMETER: u32 = 200;
 const DATA: u32 = 100;
 
 /// A name and a shape; a real one has some hundred bytes.
 const MAX_HEADER: u64 = 1 << 16;
 
-pub(super) fn read(input: &mut Input<'_>) -> Outcome<Entries> {
+/// NNabla's other fields, for messages.
+const FIELDS: [(u32, &str); 7] = [
+    (2, "global_config"),
+    (3, "training_config"),
+    (100, "network"),
+    (300, "dataset"),
+    (400, "optimizer"),
+    (500, "monitor"),
+    (600, "executor"),
+];
+
+pub(super) fn read(input: &mut Input<'_>) -> Outcome<Contents> {
     let mut entries = Entries::new();
+    let mut others = BTreeSet::new();
     while input.remaining() > 0 {
         match key(input)? {
             (PARAMETER, WireType::LengthDelimited) => {
@@ -28,10 +42,19 @@ pub(super) fn read(input: &mut Input<'_>) -> Outcome<Entries> {
                     .map_err(|fault| fault.within(&format!("parameter {} at byte {start}", entries.len())))?;
                 entries.push(entry)?;
             }
-            (_, wire_type) => skip(input, wire_type, None)?,
+            (field, wire_type) => {
+                skip(input, wire_type, None)?;
+                if field != VERSION {
+                    others.insert(field);
+                }
+            }
         }
     }
-    Ok(entries)
+    let name = |field| match FIELDS.iter().find(|(other, _)| *other == field) {
+        Some((_, name)) => (*name).to_owned(),
+        None => format!("field {field}"),
+    };
+    Ok(Contents { entries, others: others.into_iter().map(|field| Other::Field(name(field))).collect() })
 }
 
 fn parameter(input: &mut Input<'_>) -> Outcome<Entry> {
@@ -140,7 +163,7 @@ fn skip(input: &mut Input<'_>, wire_type: WireType, copy: Option<&mut Vec<u8>>) 
         }
     };
     let Some(copy) = copy else { return input.skip(length) };
-    if length + copy.len() as u64 > MAX_HEADER {
+    if length.saturating_add(copy.len() as u64) > MAX_HEADER {
         return Err(Fault::format(format!("byte {position}: the description of a parameter is too long")));
     }
     copy.extend(prefix);
@@ -159,7 +182,7 @@ pub(super) fn write(output: &mut dyn Write, entries: &Entries, options: SaveOpti
 /// The values as f32, the only type that the format has.
 pub(super) fn narrow(entry: &Entry, options: SaveOptions) -> Outcome<Tensor> {
     let tensor = entry.tensor();
-    Stored::writable(entry.path(), tensor.dtype())?;
+    entry.stored()?;
     let (values, changed) = to_f32(tensor)?;
     match changed {
         Some(number) if !options.allow_rounding => Err(Fault::format(format!(

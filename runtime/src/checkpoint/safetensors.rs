@@ -3,16 +3,16 @@
 //! The format knows no order and no `need_grad`: both stand in the metadata, as the JSON text
 //! `[["path", need_grad], ...]` under the key `layerfn.parameters`. Readers that do not know it ignore it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io::Write;
 
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
-use super::entry::{Entries, Entry};
+use super::entry::{Contents, Entries, Entry, Other};
 use super::input::Input;
-use super::values::{Stored, with_bytes};
+use super::values::{Stored, with_bytes_as};
 use super::{Fault, Outcome};
 
 const PARAMETERS: &str = "layerfn.parameters";
@@ -20,7 +20,7 @@ const PARAMETERS: &str = "layerfn.parameters";
 /// The limit of the safetensors crate.
 const MAX_HEADER: u64 = 100_000_000;
 
-pub(super) fn read(input: &mut Input<'_>) -> Outcome<Entries> {
+pub(super) fn read(input: &mut Input<'_>) -> Outcome<Contents> {
     let length = u64::from_le_bytes(input.array()?);
     if length > MAX_HEADER {
         return Err(Fault::format(format!(
@@ -30,6 +30,8 @@ pub(super) fn read(input: &mut Input<'_>) -> Outcome<Entries> {
     let header: Header = serde_json::from_slice(&input.bytes(length)?)
         .map_err(|error| Fault::format(format!("the header is damaged: {error}")))?;
     let listed = header.listed()?;
+    let others = header.metadata.into_iter().flatten().filter(|(key, _)| key != PARAMETERS);
+    let others = others.map(|(key, value)| Other::Metadata(key, value)).collect();
     let mut tensors = header.tensors;
     // The order of the values in the file, which is also the order of the entries unless the metadata says otherwise.
     tensors.sort_by_key(|(_, info)| info.data_offsets);
@@ -48,9 +50,9 @@ pub(super) fn read(input: &mut Input<'_>) -> Outcome<Entries> {
         })?;
         let var =
             stored.read(input, &info.shape, false).map_err(|fault| fault.within(&format!("`{path}`")))?;
-        entries.push(Entry::new(path, var, None));
+        entries.push(Entry::new(path, var, None).of_type(stored));
     }
-    in_order(entries, listed)
+    Ok(Contents { entries: in_order(entries, listed)?, others })
 }
 
 /// Applies what the metadata says of order and `need_grad`.
@@ -71,14 +73,14 @@ fn in_order(entries: Vec<Entry>, listed: Option<Vec<(String, bool)>>) -> Outcome
         let entry = entries.remove(&path);
         let entry = entry
             .ok_or_else(|| Fault::format(format!("`{PARAMETERS}` lists `{path}` twice or without values")))?;
-        ordered.push(Entry::new(path, entry.var().clone(), Some(need_grad)))?;
+        ordered.push(entry.with_need_grad(need_grad))?;
     }
     Ok(ordered)
 }
 
 /// The header with its members in a list: a map would hide that a name occurs twice.
 struct Header {
-    metadata: Option<HashMap<String, String>>,
+    metadata: Option<BTreeMap<String, String>>,
     tensors: Vec<(String, TensorInfo)>,
 }
 
@@ -154,45 +156,56 @@ fn dtype(stored: Stored) -> Dtype {
     }
 }
 
-pub(super) fn write(output: &mut dyn Write, entries: &Entries) -> Outcome<()> {
+pub(super) fn write(output: &mut dyn Write, entries: &Entries, others: &[Other]) -> Outcome<()> {
     let mut typed = Vec::with_capacity(entries.len());
     for entry in entries {
         if entry.path() == "__metadata__" {
             return Err(Fault::format("the format keeps the path `__metadata__` for itself"));
         }
-        typed.push((entry, Stored::writable(entry.path(), entry.tensor().dtype())?));
+        typed.push((entry, entry.stored()?));
     }
     // Wide types first, so that every tensor is aligned; the sort keeps the order of those of one type.
     typed.sort_by_key(|(_, stored)| std::cmp::Reverse(stored.size()));
-    let mut header = header(entries, &typed)?;
+    let mut header = header(entries, &typed, others).map_err(|error| Fault::format(error.to_string()))?;
     header.resize(header.len().next_multiple_of(8), b' ');
     if header.len() as u64 > MAX_HEADER {
         return Err(Fault::format("the paths and shapes take more than the 100 MB that the format allows"));
     }
     output.write_all(&(header.len() as u64).to_le_bytes())?;
     output.write_all(&header)?;
-    for (entry, _) in typed {
-        with_bytes(entry.tensor(), |bytes| Ok(output.write_all(bytes)?))?;
+    for (entry, stored) in typed {
+        with_bytes_as(entry.tensor(), stored, |bytes| Ok(output.write_all(bytes)?))?;
     }
     Ok(())
 }
 
-fn header(entries: &Entries, typed: &[(&Entry, Stored)]) -> Outcome<Vec<u8>> {
+/// The metadata before the tensors, both in order: equal checkpoints are equal files.
+fn header(
+    entries: &Entries,
+    typed: &[(&Entry, Stored)],
+    others: &[Other],
+) -> Result<Vec<u8>, serde_json::Error> {
     let listed: Vec<_> =
         entries.into_iter().map(|entry| (entry.path(), entry.need_grad_or_default())).collect();
-    let listed = serde_json::to_string(&listed).map_err(|error| Fault::format(error.to_string()))?;
+    let listed = serde_json::to_string(&listed)?;
+    let mut metadata = BTreeMap::from([(PARAMETERS, listed.as_str())]);
+    metadata.extend(others.iter().filter_map(|other| match other {
+        Other::Metadata(key, value) => Some((key.as_str(), value.as_str())),
+        _ => None,
+    }));
+    let mut header = b"{\"__metadata__\":".to_vec();
+    serde_json::to_writer(&mut header, &metadata)?;
     let mut offset = 0;
-    let mut tensors = Vec::with_capacity(typed.len());
     for (entry, stored) in typed {
         let end = offset + entry.tensor().elem_count() * stored.size() as usize;
         let shape = entry.tensor().dims().to_vec();
-        tensors.push((
-            entry.path().to_owned(),
-            TensorInfo { dtype: dtype(*stored), shape, data_offsets: (offset, end) },
-        ));
+        header.push(b',');
+        serde_json::to_writer(&mut header, entry.path())?;
+        header.push(b':');
+        let info = TensorInfo { dtype: dtype(*stored), shape, data_offsets: (offset, end) };
+        serde_json::to_writer(&mut header, &info)?;
         offset = end;
     }
-    let metadata = Some(HashMap::from([(PARAMETERS.to_owned(), listed)]));
-    let metadata = Metadata::new(metadata, tensors).map_err(|error| Fault::format(error.to_string()))?;
-    serde_json::to_vec(&metadata).map_err(|error| Fault::format(error.to_string()))
+    header.push(b'}');
+    Ok(header)
 }

@@ -2,22 +2,27 @@
 //!
 //! The form has one NaN. What is another one has its bits in a comment behind it, which other readers pass over.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write;
 
-use super::entry::{Entries, Entry};
+use super::entry::{Contents, Entries, Entry, Other};
 use super::input::Input;
 use super::protobuf::narrow;
 use super::values::{Stored, variable, with_bytes};
 use super::{Fault, Outcome, SaveOptions};
 
-pub(super) fn read(input: &mut Input<'_>) -> Outcome<Entries> {
+pub(super) fn read(input: &mut Input<'_>) -> Outcome<Contents> {
     let text = input.text()?;
     let mut text = Text { text: &text, at: 0 };
     let mut entries = Entries::new();
+    let mut others = BTreeSet::new();
     while let Some(name) = text.field(None)? {
         if name != "parameter" {
             text.skip_value()?;
+            if name != "version" {
+                others.insert(name);
+            }
             continue;
         }
         let start = text.at;
@@ -26,7 +31,8 @@ pub(super) fn read(input: &mut Input<'_>) -> Outcome<Entries> {
         })?;
         entries.push(entry)?;
     }
-    Ok(entries)
+    let others = others.into_iter().map(|name| Other::Field(name.to_owned())).collect();
+    Ok(Contents { entries, others })
 }
 
 /// Between a NaN and the eight digits of its bits.

@@ -54,11 +54,9 @@ impl Stored {
         })
     }
 
-    /// Like [`of`](Self::of), with the error that a writer gives.
-    pub(super) fn writable(path: &str, dtype: DType) -> Outcome<Self> {
-        Self::of(dtype).ok_or_else(|| {
-            Fault::format(format!("`{path}` has the type {dtype:?}, which no file format has"))
-        })
+    /// Whether candle has no such type and holds it in the next wider one.
+    pub(super) fn is_foreign(self) -> bool {
+        matches!(self, Self::Bool | Self::I8 | Self::U16 | Self::U64)
     }
 
     /// Reads a variable of this type and `shape` from where `input` stands.
@@ -186,6 +184,22 @@ pub(super) fn with_bytes<R>(tensor: &Tensor, f: impl FnOnce(&[u8]) -> Outcome<R>
             CpuStorage::F64(v) => bytes(v, start, count),
             _ => return Err(Fault::format(format!("no file format has the type {:?}", tensor.dtype()))),
         })
+    })
+}
+
+/// Like [`with_bytes`], as the type `stored` that the elements have or came from.
+pub(super) fn with_bytes_as<R>(
+    tensor: &Tensor,
+    stored: Stored,
+    f: impl FnOnce(&[u8]) -> Outcome<R>,
+) -> Outcome<R> {
+    let (wide, size) = (tensor.dtype().size_in_bytes(), stored.size() as usize);
+    with_bytes(tensor, |bytes| {
+        if wide == size {
+            return f(bytes);
+        }
+        // What was widened fits, so its low bytes are all of it.
+        f(&bytes.chunks_exact(wide).flat_map(|element| &element[..size]).copied().collect::<Vec<_>>())
     })
 }
 

@@ -16,7 +16,17 @@ pub(crate) fn run(input: &Path, output: &Path, allow_loss: bool) -> Outcome {
 
 pub(crate) fn rename(input: &Path, output: &Path, rules: &[(String, String)], allow_loss: bool) -> Outcome {
     Format::from_path(output)?;
-    write(Checkpoint::open(input)?.rename(rules)?, output, allow_loss)
+    let checkpoint = Checkpoint::open(input)?;
+    let paths = |checkpoint: &Checkpoint| {
+        checkpoint.entries().iter().map(|entry| entry.path().to_owned()).collect::<Vec<_>>()
+    };
+    let before = paths(&checkpoint);
+    let renamed = checkpoint.rename(rules)?;
+    // A mistyped rule.
+    if paths(&renamed) == before {
+        return Err("nothing was written; no rule changes a path".into());
+    }
+    write(renamed, output, allow_loss)
 }
 
 fn write(checkpoint: Checkpoint, output: &Path, allow_loss: bool) -> Outcome {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
-use candle_core::DType;
+use candle_core::{DType, Tensor};
 use layerfn::checkpoint::{Checkpoint, Entry};
 
 use crate::Outcome;
@@ -63,21 +63,38 @@ fn compare(
         found.push(format!("~ {path}: shape {:?} and {:?}", a.dims(), b.dims()));
         return Ok(());
     }
-    let values = |tensor: &candle_core::Tensor| tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
     let (mut count, mut largest) = (0_usize, 0_f64);
-    for (x, y) in values(a)?.into_iter().zip(values(b)?) {
-        // Equal infinities have no difference, and any NaN equals any other.
-        if x == y || (x.is_nan() && y.is_nan()) {
-            continue;
-        }
-        let difference = (x - y).abs();
-        if difference.is_nan() || difference > tolerance {
-            count += 1;
-            largest = if difference.is_nan() { f64::INFINITY } else { largest.max(difference) };
-        }
+    for difference in differences(a, b)?.into_iter().filter(|difference| *difference > tolerance) {
+        count += 1;
+        largest = largest.max(difference);
     }
     if count > 0 {
         found.push(format!("~ {path}: {count} of {} values differ, by {largest:e} at most", a.elem_count()));
     }
     Ok(())
+}
+
+/// How far the values are apart, one by one.
+fn differences(a: &Tensor, b: &Tensor) -> Result<Vec<f64>, candle_core::Error> {
+    // The integers that f64 would round.
+    if a.dtype() == DType::I64 && b.dtype() == DType::I64 {
+        let values = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<i64>();
+        return Ok(values(a)?.into_iter().zip(values(b)?).map(|(x, y)| x.abs_diff(y) as f64).collect());
+    }
+    let values = |tensor: &Tensor| tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
+    let difference = |(x, y): (f64, f64)| match (x - y).abs() {
+        // Equal infinities have no difference, and any NaN equals any other.
+        _ if x == y || (x.is_nan() && y.is_nan()) => 0.0,
+        difference if difference.is_nan() => f64::INFINITY,
+        difference => difference,
+    };
+    Ok(values(a)?.into_iter().zip(values(b)?).map(difference).collect())
+}
+
+/// Parses the tolerance.
+pub(crate) fn tolerance(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|tolerance| *tolerance >= 0.0)
+        .ok_or_else(|| "a number from 0 on is expected".to_owned())
 }

@@ -38,12 +38,26 @@ pub(crate) fn run(names: &[String], json: bool, output: &mut Vec<u8>) -> Outcome
 }
 
 fn first_line(doc: &str) -> String {
-    doc.trim().lines().next().unwrap_or_default().to_owned()
+    unlinked(doc).lines().next().unwrap_or_default().to_owned()
+}
+
+/// Without the links of rustdoc: ``[`name`](target)`` is `` `name` ``.
+fn unlinked(doc: &str) -> String {
+    let mut text = String::with_capacity(doc.len());
+    let mut rest = doc.trim();
+    while let Some((before, link)) = rest.split_once("[`") {
+        let Some((name, after)) = link.split_once("`]") else { break };
+        text.extend([before, "`", name, "`"]);
+        let target = after.strip_prefix('(').and_then(|target| target.split_once(')'));
+        rest = target.map_or(after, |(_, after)| after);
+    }
+    text.push_str(rest);
+    text
 }
 
 fn show(layer: &LayerInfo, output: &mut Vec<u8>) -> std::io::Result<()> {
     let bold = Style::new().bold();
-    writeln!(output, "{bold}{}{bold:#}: {}\n", layer.name, layer.doc.trim())?;
+    writeln!(output, "{bold}{}{bold:#}: {}\n", layer.name, unlinked(layer.doc))?;
     let mut rows = vec![["argument", "type", "default", "description"].map(str::to_owned).to_vec()];
     rows.extend(layer.arguments.iter().map(|argument| {
         let default = argument.default.unwrap_or("required");
@@ -76,17 +90,17 @@ fn under_heads(row: usize, _column: usize) -> Style {
 fn described(layer: &LayerInfo) -> serde_json::Value {
     let arguments = layer.arguments.iter().map(|argument| {
         serde_json::json!({
-            "name": argument.name, "type": argument.ty, "default": argument.default, "description": argument.doc.trim(),
+            "name": argument.name, "type": argument.ty, "default": argument.default, "description": unlinked(argument.doc),
         })
     });
     let parameters = layer.parameters.iter().map(|parameter| {
         serde_json::json!({
             "name": parameter.name, "shape": parameter.shape, "need_grad": parameter.need_grad,
-            "initial": parameter.initial, "when": parameter.when, "description": parameter.doc.trim(),
+            "initial": parameter.initial, "when": parameter.when, "description": unlinked(parameter.doc),
         })
     });
     serde_json::json!({
-        "name": layer.name, "scope": layer.scope, "description": layer.doc.trim(),
+        "name": layer.name, "scope": layer.scope, "description": unlinked(layer.doc),
         "arguments": arguments.collect::<Vec<_>>(), "parameters": parameters.collect::<Vec<_>>(),
     })
 }

@@ -47,7 +47,7 @@ enum Command {
         input: PathBuf,
         /// The checkpoint to write
         output: PathBuf,
-        /// Go on where the format cannot keep a type, a value or the network of an .nnp
+        /// Go on where the format cannot keep a type, a value, a network or other metadata
         #[arg(long)]
         allow_loss: bool,
     },
@@ -58,7 +58,7 @@ enum Command {
         /// The other
         right: PathBuf,
         /// Largest difference of two values that counts as none
-        #[arg(long, default_value_t = 0.0)]
+        #[arg(long, default_value_t = 0.0, value_parser = diff::tolerance)]
         tolerance: f64,
         /// Compare types too: the formats of NNabla's protobuf know f32 only
         #[arg(long)]
@@ -73,7 +73,7 @@ enum Command {
         /// A rule; `*` and `?` stand for characters of one part, `**` for any parts; the first that matches counts
         #[arg(long = "rule", value_name = "FROM=TO", required = true, value_parser = convert::rule)]
         rules: Vec<(String, String)>,
-        /// Go on where the format cannot keep a type, a value or the network of an .nnp
+        /// Go on where the format cannot keep a type, a value, a network or other metadata
         #[arg(long)]
         allow_loss: bool,
     },
