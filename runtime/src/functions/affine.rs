@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::composed;
 use super::graph::{attach, tracked};
 use super::node::{compute, element_count, for_float, widened, without_kernels};
-use crate::kernels::{Float, Mat, MatMut, Threads, channel_sums, gemm};
+use crate::kernels::{Float, Mat, MatMut, Start, Threads, channel_sums, gemm};
 use crate::{Error, Result};
 
 /// `y = x W + b`, with the axes from `base_axis` on taken as one.
@@ -100,13 +100,14 @@ impl Plan {
 
     fn forward<T: Float>(&self, x: &[T], w: &[T], b: Option<&[T]>, y: &mut [T]) {
         let Self { rows, inmaps, outmaps } = *self;
-        if let Some(b) = b.filter(|b| !b.is_empty()) {
-            for y in y.chunks_exact_mut(outmaps) {
-                y.copy_from_slice(b);
-            }
-        }
         let (x, w) = (Mat::new(x, rows, inmaps, inmaps), Mat::new(w, inmaps, outmaps, outmaps));
-        gemm(MatMut::new(y, rows, outmaps, outmaps), x, w, b.is_some(), Threads::All);
+        gemm(
+            MatMut::new(y, rows, outmaps, outmaps),
+            x,
+            w,
+            b.map_or(Start::Zero, Start::Columns),
+            Threads::All,
+        );
     }
 }
 
@@ -129,14 +130,14 @@ impl Rule {
         if self.needed[0] {
             let dx = compute::<T, 2>(self.inp.dims(), [dy, &self.w], |[dy, w], dx| {
                 let (dy, w) = (Mat::new(dy, rows, outmaps, outmaps), Mat::new(w, inmaps, outmaps, outmaps));
-                gemm(MatMut::new(dx, rows, inmaps, inmaps), dy, w.t(), false, Threads::All);
+                gemm(MatMut::new(dx, rows, inmaps, inmaps), dy, w.t(), Start::Zero, Threads::All);
             })?;
             gradients[0] = Some(dx.into_tensor()?);
         }
         if self.needed[1] {
             let dw = compute::<T, 2>(self.w.dims(), [&self.inp, dy], |[x, dy], dw| {
                 let (x, dy) = (Mat::new(x, rows, inmaps, inmaps), Mat::new(dy, rows, outmaps, outmaps));
-                gemm(MatMut::new(dw, inmaps, outmaps, outmaps), x.t(), dy, false, Threads::All);
+                gemm(MatMut::new(dw, inmaps, outmaps, outmaps), x.t(), dy, Start::Zero, Threads::All);
             })?;
             gradients[1] = Some(dw.into_tensor()?);
         }

@@ -6,7 +6,7 @@ use super::composed;
 use super::graph::{attach_all, share, tracked};
 use super::node::{Element, Value, compute, element_count, for_float, widened, without_kernels, zeros};
 use super::sum::{Gradient, Product};
-use crate::kernels::{Mat, MatMut, Threads, channel_sums, gemm, lstm};
+use crate::kernels::{Mat, MatMut, Start, Threads, channel_sums, gemm, lstm};
 use crate::{Error, Result};
 
 /// One step of a long short-term memory; returns the new `h` and `c`.
@@ -73,11 +73,9 @@ impl Sizes {
         Ok(Self { inmaps, cell: lstm::Cell { samples, state } })
     }
 
-    /// The rows of `w` that belong to the input and to the state, as matrices.
-    fn split<T>(self, w: &[T]) -> [Mat<'_, T>; 2] {
-        let n = 4 * self.cell.state;
-        let (of_input, of_state) = w.split_at(self.inmaps * n);
-        [Mat::new(of_input, self.inmaps, n, n), Mat::new(of_state, self.cell.state, n, n)]
+    /// Values for an input and a state.
+    fn width(self) -> usize {
+        self.inmaps + self.cell.state
     }
 }
 
@@ -86,20 +84,22 @@ fn step<T: Element>(sizes: Sizes, inputs: [&Tensor; 5]) -> Result<(Tensor, Tenso
     let (n, state) = (cell.samples, cell.state);
     let (mut new, mut squashed) = (Value::<T>::zeros([n, state])?, zeros::<T>(n * state)?);
     let mut gates = zeros::<T>(n * 4 * state)?;
+    // Input and state side by side, so that one product has both.
+    let (width, mut both) = (sizes.width(), Value::<T>::zeros([n, sizes.width()])?);
     let h = compute::<T, 5>([n, state], inputs, |[x, h, c, w, b], out| {
-        if !b.is_empty() {
-            gates.chunks_exact_mut(4 * state).for_each(|gates| gates.copy_from_slice(b));
+        for (i, both) in both.data.chunks_exact_mut(width.max(1)).enumerate() {
+            let (of_input, of_state) = both.split_at_mut(inmaps);
+            of_input.copy_from_slice(&x[i * inmaps..][..inmaps]);
+            of_state.copy_from_slice(&h[i * state..][..state]);
         }
-        let [of_input, of_state] = sizes.split(w);
-        for (rows, width, w) in [(x, inmaps, of_input), (h, state, of_state)] {
-            let gates = MatMut::new(&mut gates, n, 4 * state, 4 * state);
-            gemm(gates, Mat::new(rows, n, width, width), w, true, Threads::All);
-        }
+        let (rows, w) = (Mat::new(&both.data, n, width, width), Mat::new(w, width, 4 * state, 4 * state));
+        gemm(MatMut::new(&mut gates, n, 4 * state, 4 * state), rows, w, Start::Columns(b), Threads::All);
         cell.forward(&mut gates, c, [out, &mut new.data, &mut squashed]);
     })?;
     let _shared = share(inputs[3])?;
     let needed = tracked(inputs);
-    let [x, before, c, w, _] = inputs.map(Tensor::clone);
+    let both = both.into_tensor()?;
+    let (c, w) = (inputs[2].clone(), inputs[3].clone());
     let [h, new] = attach_all("lstm_cell", inputs, [h, new], move |[dh, dnew]| {
         let mut dgates = Value::<T>::zeros([n, 4, state])?;
         let mut dc = Value::<T>::zeros([n, state])?;
@@ -110,15 +110,17 @@ fn step<T: Element>(sizes: Sizes, inputs: [&Tensor; 5]) -> Result<(Tensor, Tenso
             cell.backward(step, given, &mut dgates.data, &mut dc.data);
         })?;
         let dgates = dgates.into_tensor()?;
-        let through = |width: usize, part: usize| -> candle_core::Result<Option<Gradient>> {
+        // The gradient of so many values, whose rows of `w` start at `first`.
+        let through = |width: usize, first: usize| -> candle_core::Result<Option<Gradient>> {
             let dx = compute::<T, 2>([n, width], [&dgates, &w], |[dgates, w], dx| {
                 let dgates = Mat::new(dgates, n, 4 * state, 4 * state);
-                gemm(MatMut::new(dx, n, width, width), dgates, sizes.split(w)[part].t(), false, Threads::All);
+                let w = Mat::new(&w[first * 4 * state..], width, 4 * state, 4 * state);
+                gemm(MatMut::new(dx, n, width, width), dgates, w.t(), Start::Zero, Threads::All);
             })?;
             Ok(Some(dx.into_tensor()?.into()))
         };
         let dx = if needed[0] { through(inmaps, 0)? } else { None };
-        let dh = if needed[1] { through(state, 1)? } else { None };
+        let dh = if needed[1] { through(state, inmaps)? } else { None };
         let dc = if needed[2] { Some(dc.into_tensor()?.into()) } else { None };
         let db = if needed[4] {
             let db = compute::<T, 1>([4, state], [&dgates], |[dgates], db| channel_sums(dgates, 1, db))?;
@@ -126,8 +128,7 @@ fn step<T: Element>(sizes: Sizes, inputs: [&Tensor; 5]) -> Result<(Tensor, Tenso
         } else {
             None
         };
-        let inputs = vec![x.detach(), before.detach()];
-        let dw = needed[3].then(|| Gradient::Product(Product { inputs, dy: dgates }));
+        let dw = needed[3].then(|| Gradient::Product(Product { x: both.clone(), dy: dgates }));
         Ok([dx, dh, dc, dw, db])
     })?;
     Ok((h, new))

@@ -6,7 +6,7 @@ use super::graph::attach;
 use super::node::{Element, Value, compute, for_float, widened};
 use crate::Result;
 use crate::device::has_kernels;
-use crate::kernels::{Mat, MatMut, Threads, gemm, zip, zip_in_place};
+use crate::kernels::{Mat, MatMut, Start, Threads, gemm, zip, zip_in_place};
 
 /// A gradient as a backward rule gives it.
 pub(crate) enum Gradient {
@@ -15,10 +15,10 @@ pub(crate) enum Gradient {
     Product(Product),
 }
 
-/// The gradient of weights `(inmaps, outmaps..)`: `transpose of [x1, x2, ..] * dy`.
+/// The gradient of weights `(inmaps, outmaps..)`: `transpose of x * dy`.
 pub(crate) struct Product {
-    /// Matrices `(rows, n)` that stand side by side.
-    pub(crate) inputs: Vec<Tensor>,
+    /// `(rows, inmaps)`.
+    pub(crate) x: Tensor,
     /// `(rows, outmaps..)`.
     pub(crate) dy: Tensor,
 }
@@ -137,29 +137,25 @@ impl InplaceOp2 for Add {
 const ENOUGH_ROWS: usize = 512;
 
 fn sum_of_products<T: Element + WithDType>(products: &[Product]) -> Result<Tensor> {
-    let first = &products[0];
-    let widths: Vec<usize> = first.inputs.iter().map(|x| x.dims()[1]).collect();
-    let outmaps = first.dy.dims()[1..].to_vec();
-    let (inmaps, n) = (widths.iter().sum::<usize>(), outmaps.iter().product::<usize>());
-    let mut dw = Value::<T>::zeros([&[inmaps], &outmaps[..]].concat())?;
-    let rows = first.dy.dims()[0];
+    let Product { x, dy } = &products[0];
+    let (rows, inmaps) = x.dims2()?;
+    let outmaps = &dy.dims()[1..];
+    let n = outmaps.iter().product();
+    let mut dw = Value::<T>::zeros([&[inmaps], outmaps].concat())?;
     let together = ENOUGH_ROWS.div_ceil(rows.max(1));
     for products in products.chunks(together) {
-        let stacked = |tensors: Vec<&Tensor>| -> Result<Tensor> {
-            Ok(if let [one] = &tensors[..] { (*one).clone() } else { Tensor::cat(&tensors, 0)? })
+        let stacked = |of: fn(&Product) -> &Tensor| -> Result<Tensor> {
+            Ok(match products {
+                [one] => of(one).clone(),
+                _ => Tensor::cat(&products.iter().map(of).collect::<Vec<_>>(), 0)?,
+            })
         };
-        let dy = stacked(products.iter().map(|product| &product.dy).collect())?;
-        let mut first_row = 0;
-        for (i, &width) in widths.iter().enumerate() {
-            let x = stacked(products.iter().map(|product| &product.inputs[i]).collect())?;
-            let rows = x.dims()[0];
-            compute::<T, 2>([0], [&x, &dy], |[x, dy], _| {
-                let (x, dy) = (Mat::new(x, rows, width, width), Mat::new(dy, rows, n, n));
-                let dw = MatMut::new(&mut dw.data[first_row * n..], width, n, n);
-                gemm(dw, x.t(), dy, true, Threads::All);
-            })?;
-            first_row += width;
-        }
+        let (x, dy) = (stacked(|product| &product.x)?, stacked(|product| &product.dy)?);
+        let rows = x.dims()[0];
+        compute::<T, 2>([0], [&x, &dy], |[x, dy], _| {
+            let (x, dy) = (Mat::new(x, rows, inmaps, inmaps), Mat::new(dy, rows, n, n));
+            gemm(MatMut::new(&mut dw.data, inmaps, n, n), x.t(), dy, Start::Kept, Threads::All);
+        })?;
     }
     Ok(dw.into_tensor()?)
 }

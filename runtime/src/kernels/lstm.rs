@@ -13,9 +13,9 @@ fn gates_of<T>(gates: &mut [T]) -> [&mut [T]; 4] {
     [input, output, forget, candidate]
 }
 
-/// What happens to one sample.
+/// What happens to one sample, in loops so simple that each becomes vector instructions.
 struct Forward<'a, T> {
-    gates: [&'a mut [T]; 4],
+    gates: &'a mut [T],
     c: &'a [T],
     h: &'a mut [T],
     new: &'a mut [T],
@@ -25,15 +25,71 @@ struct Forward<'a, T> {
 impl<T: Float> Job<T> for Forward<'_, T> {
     #[inline(always)]
     fn run<V: Simd<T>>(self) {
-        let Self { gates: [input, output, forget, candidate], c, h, new, squashed } = self;
-        for k in 0..c.len() {
-            input[k] = input[k].sigmoid();
-            output[k] = output[k].sigmoid();
-            forget[k] = forget[k].sigmoid();
-            candidate[k] = candidate[k].tanh();
-            new[k] = forget[k] * c[k] + input[k] * candidate[k];
-            squashed[k] = new[k].tanh();
-            h[k] = output[k] * squashed[k];
+        let Self { gates, c, h, new, squashed } = self;
+        let (sigmoids, candidate) = gates.split_at_mut(3 * c.len());
+        sigmoids.iter_mut().for_each(|gate| *gate = gate.sigmoid());
+        candidate.iter_mut().for_each(|gate| *gate = gate.tanh());
+        let [input, output, forget, candidate] = gates_of(gates);
+        for ((((new, forget), c), input), candidate) in
+            new.iter_mut().zip(&*forget).zip(c).zip(&*input).zip(&*candidate)
+        {
+            *new = *forget * *c + *input * *candidate;
+        }
+        squashed.iter_mut().zip(&*new).for_each(|(squashed, new)| *squashed = new.tanh());
+        h.iter_mut()
+            .zip(&*output)
+            .zip(&*squashed)
+            .for_each(|((h, output), squashed)| *h = *output * *squashed);
+    }
+}
+
+/// What happens to one sample on the way back.
+struct Backward<'a, T> {
+    /// Input, output, forget, candidate, `tanh(c')`, `c`, and the gradients of `h` and `c'`.
+    given: [&'a [T]; 8],
+    /// The gradients of the four gates and of `c`.
+    wanted: [&'a mut [T]; 5],
+}
+
+impl<T: Float> Backward<'_, T> {
+    /// The gradients of `N` elements, from and to memory that nothing else refers to.
+    #[inline(always)]
+    fn block<const N: usize>(
+        [input, output, forget, candidate, squashed, c, dh, dnew]: [[T; N]; 8],
+    ) -> [[T; N]; 5] {
+        let mut wanted = [[T::ZERO; N]; 5];
+        for k in 0..N {
+            let (i, o, f, g, t) = (input[k], output[k], forget[k], candidate[k], squashed[k]);
+            let dnew = dnew[k] + dh[k] * o * (T::ONE - t * t);
+            wanted[0][k] = dnew * g * i * (T::ONE - i);
+            wanted[1][k] = dh[k] * t * o * (T::ONE - o);
+            wanted[2][k] = dnew * c[k] * f * (T::ONE - f);
+            wanted[3][k] = dnew * i * (T::ONE - g * g);
+            wanted[4][k] = dnew * f;
+        }
+        wanted
+    }
+}
+
+impl<T: Float> Job<T> for Backward<'_, T> {
+    #[inline(always)]
+    fn run<V: Simd<T>>(self) {
+        const BLOCK: usize = 32;
+
+        let Self { given, wanted } = self;
+        let given = given.map(|values| values.as_chunks::<BLOCK>());
+        let mut wanted = wanted.map(|values| values.as_chunks_mut::<BLOCK>());
+        for i in 0..given[0].0.len() {
+            let values = Self::block(given.map(|(blocks, _)| blocks[i]));
+            for ((blocks, _), values) in wanted.iter_mut().zip(values) {
+                blocks[i] = values;
+            }
+        }
+        for i in 0..given[0].1.len() {
+            let values = Self::block(given.map(|(_, rest)| [rest[i]]));
+            for ((_, rest), [value]) in wanted.iter_mut().zip(values) {
+                rest[i] = value;
+            }
         }
     }
 }
@@ -61,12 +117,8 @@ impl Cell {
     pub(crate) fn forward<T: Float>(&self, gates: &mut [T], c: &[T], [h, new, squashed]: [&mut [T]; 3]) {
         let (state, work) = (self.state, gates.len() * 8);
         for_each_part([gates, h, new, squashed], self.samples, work, |n, [gates, h, new, squashed]| {
-            let [input, output, forget, candidate] = gates_of(gates);
             let c = &c[n * state..][..state];
-            T::run(
-                Level::detect(),
-                Forward { gates: [input, output, forget, candidate], c, h, new, squashed },
-            );
+            T::run(Level::detect(), Forward { gates, c, h, new, squashed });
         });
     }
 
@@ -87,16 +139,9 @@ impl Cell {
             let (squashed, c) = (&step.squashed[n * state..][..state], &step.c[n * state..][..state]);
             let dh = dh.map_or(&zeros[..], |dh| &dh[n * state..][..state]);
             let dnew = dnew.map_or(&zeros[..], |dnew| &dnew[n * state..][..state]);
+            let given = [input, output, forget, candidate, squashed, c, dh, dnew];
             let [dinput, doutput, dforget, dcandidate] = gates_of(dgates);
-            for k in 0..state {
-                let (i, o, f, g, t) = (input[k], output[k], forget[k], candidate[k], squashed[k]);
-                let dnew = dnew[k] + dh[k] * o * (T::ONE - t * t);
-                dinput[k] = dnew * g * i * (T::ONE - i);
-                doutput[k] = dh[k] * t * o * (T::ONE - o);
-                dforget[k] = dnew * c[k] * f * (T::ONE - f);
-                dcandidate[k] = dnew * i * (T::ONE - g * g);
-                dc[k] = dnew * f;
-            }
+            T::run(Level::detect(), Backward { given, wanted: [dinput, doutput, dforget, dcandidate, dc] });
         });
     }
 }

@@ -24,7 +24,7 @@ pub(crate) use channels::{Channels, channel_sums};
 pub(crate) use convolution::Convolution;
 pub(crate) use elementwise::{map, zip, zip_in_place, zip3};
 pub(crate) use float::Float;
-pub(crate) use gemm::{Mat, MatMut, Threads, gemm};
+pub(crate) use gemm::{Mat, MatMut, Start, Threads, gemm};
 pub(crate) use lookup::{gather_rows, scatter_add_rows};
 pub(crate) use memory::unfilled;
 pub(crate) use pooling::{average_pool, average_pool_gradient, max_pool, max_pool_gradient};

@@ -72,6 +72,18 @@ pub(crate) trait Simd<T>: Copy {
     unsafe fn transpose(from: *const T, from_stride: usize, to: *mut T, to_stride: usize);
 }
 
+/// Asks for the cache line of an address, which need not be valid.
+#[inline(always)]
+pub(crate) fn prefetch<T>(address: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every processor of the target has the instruction, and it reads nothing.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// A loop to be compiled for each level.
 pub(crate) trait Job<T> {
     /// To be marked `#[inline(always)]`, as everything it calls: only so it is compiled with the level's instructions.

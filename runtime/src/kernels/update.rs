@@ -9,6 +9,9 @@ use super::simd::{Job, Level, Simd};
 /// Elements per piece of work.
 const CHUNK: usize = 1 << 14;
 
+/// Elements that are updated together.
+const BLOCK: usize = 128;
+
 /// Partial results side by side, so that the compiler can keep them in one register.
 const LANES: usize = 16;
 
@@ -50,16 +53,50 @@ struct Update<'a, T, F, const N: usize> {
 impl<T: Float, F: Fn(T, T, [T; N]) -> (T, [T; N]), const N: usize> Job<T> for Update<'_, T, F, N> {
     #[inline(always)]
     fn run<V: Simd<T>>(self) {
-        // Slices of one length: no bounds check is left in the loop.
-        let n = self.w.len();
-        let (g, mut states) = (&self.g[..n], self.states.map(|state| &mut state[..n]));
-        for i in 0..n {
-            let values = states.each_ref().map(|state| state[i]);
-            let (value, values) = (self.f)(self.w[i], g[i], values);
-            self.w[i] = value;
-            for (state, value) in states.iter_mut().zip(values) {
-                state[i] = value;
+        let Self { w, g, states, f } = self;
+        let mut states = states.map(|state| state.as_chunks_mut::<BLOCK>());
+        let (w, w_rest) = w.as_chunks_mut::<BLOCK>();
+        let (g, g_rest) = g.as_chunks::<BLOCK>();
+        for (i, (w, g)) in w.iter_mut().zip(g).enumerate() {
+            let mut blocks = states.each_ref().map(|(blocks, _)| blocks[i]);
+            let mut values = *w;
+            step(&mut values, g, &mut blocks, f);
+            *w = values;
+            for ((state, _), block) in states.iter_mut().zip(blocks) {
+                state[i] = block;
             }
+        }
+        // The rest goes through a block of its own: one copy of the loop.
+        let (mut values, mut gradients) = ([T::ZERO; BLOCK], [T::ZERO; BLOCK]);
+        let mut blocks = [[T::ZERO; BLOCK]; N];
+        let n = w_rest.len();
+        values[..n].copy_from_slice(w_rest);
+        gradients[..n].copy_from_slice(&g_rest[..n]);
+        for (block, (_, rest)) in blocks.iter_mut().zip(&states) {
+            block[..n].copy_from_slice(&rest[..n]);
+        }
+        step(&mut values, &gradients, &mut blocks, f);
+        w_rest.copy_from_slice(&values[..n]);
+        for (block, (_, rest)) in blocks.iter().zip(&mut states) {
+            rest.copy_from_slice(&block[..n]);
+        }
+    }
+}
+
+/// One block. Its elements are copies of its own, so the compiler knows that no store changes what `f` reads, and makes
+/// vector instructions of the loop.
+#[inline(always)]
+fn step<T: Float, const N: usize>(
+    w: &mut [T; BLOCK],
+    g: &[T; BLOCK],
+    states: &mut [[T; BLOCK]; N],
+    f: &impl Fn(T, T, [T; N]) -> (T, [T; N]),
+) {
+    for i in 0..BLOCK {
+        let (value, values) = f(w[i], g[i], states.each_ref().map(|state| state[i]));
+        w[i] = value;
+        for (state, value) in states.iter_mut().zip(values) {
+            state[i] = value;
         }
     }
 }

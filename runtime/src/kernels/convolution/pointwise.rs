@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::super::gemm::{Mat, MatMut, Threads, gemm};
+use super::super::gemm::{Mat, MatMut, Start, Threads, gemm};
 use super::super::{Float, parallel};
 use super::Convolution;
 
@@ -41,17 +41,12 @@ fn multiply<T: Float>(
         work,
         || (),
         |(), n, dest| {
-            if let Some(bias) = bias {
-                for (plane, bias) in dest.chunks_mut(n_pixels).zip(bias) {
-                    plane.fill(*bias);
-                }
-            }
             let source = &source[n * source_maps * n_pixels..][..source_maps * n_pixels];
             gemm(
                 MatMut::new(dest, dest_maps, n_pixels, n_pixels),
                 w,
                 Mat::new(source, source_maps, n_pixels, n_pixels),
-                bias.is_some(),
+                bias.map_or(Start::Zero, Start::Rows),
                 threads,
             );
         },
@@ -66,7 +61,7 @@ pub(super) fn weight_gradient<T: Float>(conv: &Convolution, x: &[T], dy: &[T], d
         for n in images {
             let x = Mat::new(&x[n * inmaps * n_pixels..], inmaps, n_pixels, n_pixels);
             let dy = Mat::new(&dy[n * outmaps * n_pixels..], outmaps, n_pixels, n_pixels);
-            gemm(MatMut::new(dw, outmaps, inmaps, inmaps), dy, x.t(), true, threads);
+            gemm(MatMut::new(dw, outmaps, inmaps, inmaps), dy, x.t(), Start::Kept, threads);
         }
     };
     if n_parts == 1 {
