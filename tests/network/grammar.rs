@@ -189,7 +189,7 @@ fn a_long_chain_is_a_chain() -> Result<()> {
             times(1.0) -> times(1.0) -> times(1.0) -> times(1.0) -> times(1.0) -> times(1.0) ->
             times(1.0) -> times(1.0) -> times(1.0) -> times(1.0) -> times(1.0) -> times(1.0) ->
             times(1.0) -> times(1.0) -> times(1.0) -> times(1.0) -> add { _, use(negative) } ->
-            times(last(&owned)?)
+            times(last(owned)?)
         };
         net.forward(&input(1)?)
     };
