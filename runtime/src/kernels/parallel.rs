@@ -5,9 +5,10 @@ use rayon::prelude::*;
 /// Below this many elementary operations, waking threads costs more than they bring.
 const MIN_WORK: usize = 1 << 15;
 
-/// Whether `work` elementary operations are worth more than one thread.
+/// Whether `work` elementary operations are worth more than one thread, if there are more: a pool of one would only be
+/// handed the work and waited for.
 pub(crate) fn worthwhile(work: usize) -> bool {
-    work >= MIN_WORK
+    work >= MIN_WORK && rayon::current_num_threads() > 1
 }
 
 /// Calls `f(i, chunk)` for the `i`-th chunk of `len` elements of `out`; in parallel if `work`, the elementary
