@@ -326,6 +326,19 @@ mod tests {
     }
 
     #[test]
+    fn a_sweep_names_its_axes_and_lines() {
+        let sweep = Sweep {
+            title: "LeNet",
+            over: "batch size",
+            lines: [("training", vec![(1.0, 2.0), (4.0, 8.0)]), ("inference", Vec::new())],
+        };
+        let svg = draw(|file| sweeps(file, &[sweep.clone(), sweep]));
+        for text in ["LeNet", "batch size", "milliseconds a step", "training", "inference"] {
+            assert_eq!(svg.matches(text).count(), 2, "{text}");
+        }
+    }
+
+    #[test]
     fn the_surest_mistakes_are_shown_with_label_and_reading() {
         let digits = Mnist::built_in().unwrap().test;
         let wrong = |index| Mistake { index, read_as: 3, probability: 0.5 + index as f32 / 200.0 };
