@@ -173,7 +173,12 @@ pub fn sweeps(file: &Path, sweeps: &[Sweep]) -> Result<()> {
         let widest = points().fold(1.0, |widest: f64, point| widest.max(point.0));
         let highest = points().fold(0.0, |highest: f64, point| highest.max(point.1)) * 1.2;
         let mut chart = panel(canvas, sweep.title).build_cartesian_2d(0.0..widest, 0.0..highest)?;
-        style(&mut chart).x_desc(sweep.over).y_desc("milliseconds a step").draw()?;
+        style(&mut chart)
+            .x_label_formatter(&|size| format!("{size}"))
+            .x_desc(sweep.over)
+            .y_label_formatter(&|time| format!("{time}"))
+            .y_desc("milliseconds a step")
+            .draw()?;
         for ((name, points), color) in sweep.lines.iter().zip([BLUE, GREEN]) {
             if let Some(&last) = points.last() {
                 chart.draw_series(LineSeries::new([(0.0, 0.0), last], GRID.stroke_width(2)))?;

@@ -85,10 +85,10 @@ pub(crate) fn sweep(options: &Options) -> Result<()> {
     ];
     for panel in &panels {
         println!(
-            "| {}, {} | {} |",
+            "| {}, {} | {}, ms |",
             panel.title,
             panel.over,
-            panel.lines.each_ref().map(|line| line.0).join(" ms | ")
+            panel.lines.each_ref().map(|line| line.0).join(", ms | ")
         );
         println!("| --- | --- | --- |");
         for (&(x, train), &(_, infer)) in panel.lines[0].1.iter().zip(&panel.lines[1].1) {
