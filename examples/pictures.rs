@@ -176,7 +176,7 @@ pub fn sweeps(file: &Path, sweeps: &[Sweep]) -> Result<()> {
         style(&mut chart)
             .x_label_formatter(&|size| format!("{size}"))
             .x_desc(sweep.over)
-            .y_label_formatter(&|time| format!("{time}"))
+            .y_label_formatter(&|time| format!("{}", (time * 1e3).round() / 1e3))
             .y_desc("milliseconds a step")
             .draw()?;
         for ((name, points), color) in sweep.lines.iter().zip([BLUE, GREEN]) {
