@@ -86,8 +86,8 @@ fn run(options: &Options) -> Result<()> {
     let base_rss = measure::memory("VmRSS:");
     measure::set_threads(options.threads)?;
     let timing = measure::time(&workload, options)?;
-    // Last: a dry run takes memory.
-    println!("{}", timing.to_json(options, base_rss, workload.operations(options.infer)?));
+    let peak_rss = measure::memory("VmHWM:"); // before the dry run that counts operations
+    println!("{}", timing.to_json(options, [base_rss, peak_rss], workload.operations(options.infer)?));
     Ok(())
 }
 

@@ -89,19 +89,23 @@ impl Timing {
         (self.steps[(n - 1) / 2] + self.steps[n / 2]) / 2.0
     }
 
-    /// One line, with `operations` a step.
-    pub(crate) fn to_json(&self, options: &Options, base_rss: f64, operations: f64) -> String {
+    /// One line, with the resident memory before and at its peak, and `operations` a step.
+    pub(crate) fn to_json(
+        &self,
+        options: &Options,
+        [base_rss, peak_rss]: [f64; 2],
+        operations: f64,
+    ) -> String {
         let steps = &self.steps;
         let n = steps.len();
         format!(
-            r#"{{"workload":"{}","mode":"{}","ms_median":{:.5},"ms_min":{:.5},"ms_mean":{:.5},"cpu_ms":{:.5},"steps":{n},"peak_rss_mb":{:.1},"base_rss_mb":{base_rss:.1},"gflop":{:.5},"loss":{}}}"#,
+            r#"{{"workload":"{}","mode":"{}","ms_median":{:.5},"ms_min":{:.5},"ms_mean":{:.5},"cpu_ms":{:.5},"steps":{n},"peak_rss_mb":{peak_rss:.1},"base_rss_mb":{base_rss:.1},"gflop":{:.5},"loss":{}}}"#,
             options.workload,
             if options.infer { "infer" } else { "train" },
             self.median(),
             steps[0],
             steps.iter().sum::<f64>() / n as f64,
             self.cpu,
-            memory("VmHWM:"),
             operations / 1e9,
             self.loss.map_or_else(|| "null".to_owned(), |loss| loss.to_string()),
         )
