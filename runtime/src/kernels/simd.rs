@@ -66,6 +66,8 @@ pub(crate) trait Simd<T>: Copy {
     unsafe fn splat(value: T) -> Self;
     unsafe fn load(from: *const T) -> Self;
     unsafe fn store(self, to: *mut T);
+    unsafe fn add(self, other: Self) -> Self;
+    unsafe fn sub(self, other: Self) -> Self;
     /// `self * factor + addend`.
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
     /// `to[j * to_stride + i] = from[i * from_stride + j]` for `i` and `j` below `BLOCK`.
@@ -123,6 +125,14 @@ impl<T: Float, const N: usize> Simd<T> for Plain<T, N> {
         unsafe { to.cast::<[T; N]>().write_unaligned(self.0) }
     }
     #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] + other.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] - other.0[i]))
+    }
+    #[inline(always)]
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
         Self(std::array::from_fn(|i| self.0[i].mul_add_if_fast(factor.0[i], addend.0[i])))
     }
@@ -144,7 +154,7 @@ mod x86 {
     use super::{Job, Kind, Level, Plain, Simd, Vectorized};
 
     macro_rules! vector {
-        ($V:ty: [$T:ty; $lanes:literal], $registers:literal, $splat:ident, $load:ident, $store:ident, $mul_add:ident,
+        ($V:ty: [$T:ty; $lanes:literal], $registers:literal, $splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $mul_add:ident,
          $transpose:ident, $block:literal) => {
             impl Simd<$T> for $V {
                 const LANES: usize = $lanes;
@@ -166,6 +176,16 @@ mod x86 {
                     unsafe { $store(to, self) }
                 }
                 #[inline(always)]
+                unsafe fn add(self, other: Self) -> Self {
+                    // SAFETY: as above.
+                    unsafe { $add(self, other) }
+                }
+                #[inline(always)]
+                unsafe fn sub(self, other: Self) -> Self {
+                    // SAFETY: as above.
+                    unsafe { $sub(self, other) }
+                }
+                #[inline(always)]
                 unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
                     // SAFETY: as above.
                     unsafe { $mul_add(self, factor, addend) }
@@ -179,10 +199,10 @@ mod x86 {
         };
     }
 
-    vector!(__m512: [f32; 16], 28, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps, transpose_ps, 8);
-    vector!(__m512d: [f64; 8], 28, _mm512_set1_pd, _mm512_loadu_pd, _mm512_storeu_pd, _mm512_fmadd_pd, transpose_pd, 4);
-    vector!(__m256: [f32; 8], 12, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps, transpose_ps, 8);
-    vector!(__m256d: [f64; 4], 12, _mm256_set1_pd, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_fmadd_pd, transpose_pd, 4);
+    vector!(__m512: [f32; 16], 28, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps, _mm512_sub_ps, _mm512_fmadd_ps, transpose_ps, 8);
+    vector!(__m512d: [f64; 8], 28, _mm512_set1_pd, _mm512_loadu_pd, _mm512_storeu_pd, _mm512_add_pd, _mm512_sub_pd, _mm512_fmadd_pd, transpose_pd, 4);
+    vector!(__m256: [f32; 8], 12, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps, _mm256_sub_ps, _mm256_fmadd_ps, transpose_ps, 8);
+    vector!(__m256d: [f64; 4], 12, _mm256_set1_pd, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_add_pd, _mm256_sub_pd, _mm256_fmadd_pd, transpose_pd, 4);
 
     macro_rules! vectorized {
         ($T:ty, $plain:literal, $avx2:ty, $avx512:ty) => {
@@ -312,14 +332,22 @@ impl<T: Float> Job<T> for Transpose<'_, T> {
         assert!((rows - 1) * from_stride + columns <= from.len(), "a transposed matrix is cut short");
         assert!((columns - 1) * to_stride + rows <= to.len(), "no room for a transposed matrix");
         let (whole_rows, whole_columns) = (rows - rows % V::BLOCK, columns - columns % V::BLOCK);
-        // Rows in the inner loop, so that cache lines are written whole.
-        for j in (0..whole_columns).step_by(V::BLOCK) {
+        // SAFETY: the square at (i, j) lies inside the matrices, which the assertions found inside the slices.
+        let mut square = |i: usize, j: usize| unsafe {
+            let (from, to) = (from.as_ptr().add(i * from_stride + j), to.as_mut_ptr().add(j * to_stride + i));
+            V::transpose(from, from_stride, to, to_stride);
+        };
+        // Along the rows that are further apart, so that their cache lines are used whole at once.
+        if from_stride > to_stride {
             for i in (0..whole_rows).step_by(V::BLOCK) {
-                // SAFETY: the square at (i, j) lies inside the matrices, which the assertions found inside the slices.
-                unsafe {
-                    let (from, to) =
-                        (from.as_ptr().add(i * from_stride + j), to.as_mut_ptr().add(j * to_stride + i));
-                    V::transpose(from, from_stride, to, to_stride);
+                for j in (0..whole_columns).step_by(V::BLOCK) {
+                    square(i, j);
+                }
+            }
+        } else {
+            for j in (0..whole_columns).step_by(V::BLOCK) {
+                for i in (0..whole_rows).step_by(V::BLOCK) {
+                    square(i, j);
                 }
             }
         }

@@ -1,7 +1,8 @@
 //! Convolution and its two gradients; deconvolution is the same with the roles exchanged.
 //!
-//! A kernel of 1 is a product of matrices ([`pointwise`]). Everything else is a [`correlation`], whose kernels
-//! ([`wide`], [`narrow`] and those in [`weights`]) read a padded copy of an image; nothing is gathered.
+//! A kernel of 1 is a product of matrices ([`pointwise`]), one of 3 x 3 in steps of 1 is the products of [`winograd`].
+//! Everything else is a [`correlation`], whose kernels ([`wide`], [`narrow`] and those in [`weights`]) read a padded copy of
+//! an image; nothing is gathered.
 
 mod correlation;
 mod narrow;
@@ -11,8 +12,11 @@ mod spatial;
 mod tests;
 mod weights;
 mod wide;
+mod winograd;
 
 use self::correlation::{Correlation, PaddedRows};
+use self::spatial::Weights;
+use self::winograd::Tiling;
 use super::simd::Level;
 use super::{Float, Window};
 
@@ -37,8 +41,15 @@ impl Convolution {
         if self.is_product() {
             pointwise::forward(self, x, w, b, y);
         } else {
-            let w = (w, self.n_weights_per_map(), self.window.n_taps());
-            spatial::correlate(level, self, &Correlation::forward(self, PaddedRows::Skipped), w, b, x, y);
+            let n_taps = self.window.n_taps();
+            let w = Weights { data: w, n_taps, out_stride: self.n_weights_per_map(), source_stride: n_taps };
+            match Tiling::forward(self) {
+                Some(tiling) => winograd::correlate(level, self, &tiling, w, b, x, y),
+                None => {
+                    let corr = Correlation::forward(self, PaddedRows::Skipped);
+                    spatial::correlate(level, self, &corr, w, b, x, y);
+                }
+            }
         }
     }
 
@@ -58,8 +69,15 @@ impl Convolution {
         if self.is_product() {
             pointwise::data_gradient(self, dy, w, offset, dx);
         } else {
-            let w = (w, self.window.n_taps(), self.n_weights_per_map());
-            spatial::correlate(level, self, &Correlation::transposed(self), w, offset, dy, dx);
+            let n_taps = self.window.n_taps();
+            let w = Weights { data: w, n_taps, out_stride: n_taps, source_stride: self.n_weights_per_map() };
+            match Tiling::transposed(self) {
+                Some(tiling) => winograd::correlate(level, self, &tiling, w, offset, dy, dx),
+                None => {
+                    let corr = Correlation::transposed(self);
+                    spatial::correlate(level, self, &corr, w, offset, dy, dx);
+                }
+            }
         }
     }
 
@@ -71,6 +89,8 @@ impl Convolution {
     fn weight_gradient_at<T: Float>(&self, level: Level, x: &[T], dy: &[T], dw: &mut [T]) {
         if self.is_product() {
             pointwise::weight_gradient(self, x, dy, dw);
+        } else if let Some(tiling) = Tiling::forward(self) {
+            winograd::weight_gradient(level, self, &tiling, x, dy, dw);
         } else {
             weights::gradient(level, self, x, dy, dw);
         }

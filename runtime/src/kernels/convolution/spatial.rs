@@ -1,5 +1,7 @@
 //! Runs a correlation over all images and groups, with the kernel that suits its sizes.
 
+use std::ops::Range;
+
 use super::super::simd::{Level, Transpose};
 use super::super::{Float, parallel};
 use super::Convolution;
@@ -23,13 +25,12 @@ struct Plan<'a, T> {
     bias: Vec<T>,
 }
 
-/// `dest = bias + weights * source`; the source map `m` has its weights for output map `o` of a group at
-/// `o * out_stride + m * source_stride`.
+/// `dest = bias + weights * source`.
 pub(super) fn correlate<T: Float>(
     level: Level,
     conv: &Convolution,
     corr: &Correlation,
-    (w, out_stride, source_stride): (&[T], usize, usize),
+    w: Weights<'_, T>,
     bias: Option<&[T]>,
     source: &[T],
     dest: &mut [T],
@@ -38,7 +39,7 @@ pub(super) fn correlate<T: Float>(
     if dest.is_empty() {
         return;
     }
-    let plan = Plan::new(level, conv, corr, w, out_stride, source_stride, bias);
+    let plan = Plan::new(level, conv, corr, w, bias);
     let source_len = corr.source_maps * corr.n_sources();
     let source_of = |i: usize| &source[i * source_len..][..source_len];
     let memory = || vec![T::ZERO; corr.padded_len() + narrow::SLACK];
@@ -67,14 +68,11 @@ impl<'a, T: Float> Plan<'a, T> {
         level: Level,
         conv: &Convolution,
         corr: &'a Correlation,
-        w: &[T],
-        out_stride: usize,
-        source_stride: usize,
+        w: Weights<'_, T>,
         bias: Option<&[T]>,
     ) -> Self {
         let lanes = lanes_for::<T>(level, corr.out_maps);
-        let n_taps = conv.window.n_taps();
-        let n_weights = corr.source_maps * n_taps;
+        let n_weights = corr.source_maps * conv.window.n_taps();
         let vectors = corr.out_maps.div_ceil(lanes);
         let mut weights = vec![T::ZERO; conv.group * vectors * n_weights * lanes];
         let work = weights.len();
@@ -84,35 +82,13 @@ impl<'a, T: Float> Plan<'a, T> {
             work,
             || (),
             |(), i, weights| {
-                let (group, first) = (i / vectors, i % vectors * lanes);
-                let n_maps = lanes.min(corr.out_maps - first);
-                let w = &w[group * corr.out_maps * n_weights..][..corr.out_maps * n_weights];
-                // Where the weights of all source maps stand together, they are one matrix.
-                let (runs, run) =
-                    if source_stride == n_taps { (1, n_weights) } else { (corr.source_maps, n_taps) };
-                for (m, weights) in weights.chunks_mut(run * lanes).enumerate().take(runs) {
-                    let from = &w[first * out_stride + m * source_stride..];
-                    T::run(
-                        level,
-                        Transpose {
-                            from,
-                            from_stride: out_stride,
-                            rows: n_maps,
-                            columns: run,
-                            to: weights,
-                            to_stride: lanes,
-                        },
-                    );
-                }
+                let first = i % vectors * lanes;
+                let maps = first..(first + lanes).min(corr.out_maps);
+                w.pack(level, (corr.source_maps, corr.out_maps), i / vectors, maps, lanes, weights);
             },
         );
-        let mut padded_bias = vec![T::ZERO; conv.group * vectors * lanes];
-        if let Some(bias) = bias {
-            for (padded, bias) in padded_bias.chunks_mut(vectors * lanes).zip(bias.chunks(corr.out_maps)) {
-                padded[..bias.len()].copy_from_slice(bias);
-            }
-        }
-        Self { level, corr, n_weights, lanes, weights, bias: padded_bias }
+        let bias = padded_bias(bias, conv.group, corr.out_maps, vectors * lanes);
+        Self { level, corr, n_weights, lanes, weights, bias }
     }
 
     /// Output maps that are computed at a time.
@@ -150,6 +126,58 @@ impl<'a, T: Float> Plan<'a, T> {
             block.compute(self.level, buffer, dest);
         }
     }
+}
+
+/// The weights of a convolution as a pass reads them: those from source map `m` to output map `o` of a group stand together
+/// at `o * out_stride + m * source_stride`.
+#[derive(Clone, Copy)]
+pub(super) struct Weights<'a, T> {
+    pub(super) data: &'a [T],
+    pub(super) n_taps: usize,
+    pub(super) out_stride: usize,
+    pub(super) source_stride: usize,
+}
+
+impl<T: Float> Weights<'_, T> {
+    /// Brings the weights of some output maps of a group into a vector's order: for each source map and tap, `lanes` maps.
+    pub(super) fn pack(
+        &self,
+        level: Level,
+        (source_maps, out_maps): (usize, usize),
+        group: usize,
+        maps: Range<usize>,
+        lanes: usize,
+        to: &mut [T],
+    ) {
+        let n_weights = source_maps * self.n_taps;
+        let data = &self.data[group * out_maps * n_weights..][..out_maps * n_weights];
+        // Where the weights of all source maps stand together, they are one matrix.
+        let (runs, run) =
+            if self.source_stride == self.n_taps { (1, n_weights) } else { (source_maps, self.n_taps) };
+        for (m, to) in to.chunks_mut(run * lanes).enumerate().take(runs) {
+            let from = &data[maps.start * self.out_stride + m * self.source_stride..];
+            let job = Transpose {
+                from,
+                from_stride: self.out_stride,
+                rows: maps.len(),
+                columns: run,
+                to,
+                to_stride: lanes,
+            };
+            T::run(level, job);
+        }
+    }
+}
+
+/// The first addends of the maps of each group, followed by zeros up to `len`.
+pub(super) fn padded_bias<T: Float>(bias: Option<&[T]>, group: usize, maps: usize, len: usize) -> Vec<T> {
+    let mut padded = vec![T::ZERO; group * len];
+    if let Some(bias) = bias {
+        for (padded, bias) in padded.chunks_mut(len).zip(bias.chunks(maps)) {
+            padded[..bias.len()].copy_from_slice(bias);
+        }
+    }
+    padded
 }
 
 /// Maps of a vector for so many output maps: a vector that would stay half empty is better filled with pixels.

@@ -34,6 +34,7 @@ fn convolutions() -> Vec<Convolution> {
         [ONE, [6, 1, 0, 1, 1], [5, 1, 0, 1, 1]],
         [ONE, [3, 2, 1, 1, 1], [0, 2, 1, 1, 1]],
         [ONE, [2, 1, 0, 5, 1], [2, 1, 3, 5, 1]],
+        [ONE, [10, 3, 0, 1, 1], [7, 3, 2, 1, 1]],
     ];
     // (images, groups, input maps of a group, output maps of a group)
     let maps = [
@@ -45,6 +46,9 @@ fn convolutions() -> Vec<Convolution> {
         (2, 5, 1, 1),
         (3, 4, 1, 2),
         (4, 2, 3, 12),
+        (3, 1, 13, 20),
+        (1, 2, 36, 12),
+        (9, 1, 12, 15),
         (0, 1, 2, 2),
         (2, 1, 0, 3),
         (2, 1, 3, 0),
