@@ -33,9 +33,12 @@ pub fn affine(inp: &Tensor, w: &Tensor, b: Option<&Tensor>, base_axis: usize) ->
     let plan = Plan::new(inp, w, b, base_axis)?;
     let mut output_dims = inp.dims()[..base_axis].to_vec();
     output_dims.extend(&w.dims()[1..]);
-    let tensors: Vec<_> = [inp, w].into_iter().chain(b).collect();
+    let tensors: &[&Tensor] = match b {
+        Some(b) => &[inp, w, b],
+        None => &[inp, w],
+    };
     let compose = |t: &[Tensor]| Ok([composed::affine(&t[0], &t[1], t.get(2), base_axis)?]);
-    if let Some([y]) = without_kernels("affine", &tensors, compose)? {
+    if let Some([y]) = without_kernels("affine", tensors, compose)? {
         return Ok(y);
     }
     let dtype = inp.dtype();
@@ -142,8 +145,10 @@ impl Rule {
             gradients[1] = Some(dw.into_tensor()?);
         }
         if let Some(dims) = bias_dims.filter(|_| self.needed[2]) {
-            let db = compute::<T, 1>(dims, [dy], |[dy], db| channel_sums(dy, 1, db))?;
-            gradients[2] = Some(db.into_tensor()?);
+            gradients[2] = Some(match rows {
+                1 => dy.reshape(dims)?, // a sum of one
+                _ => compute::<T, 1>(dims, [dy], |[dy], db| channel_sums(dy, 1, db))?.into_tensor()?,
+            });
         }
         Ok(gradients)
     }

@@ -41,20 +41,20 @@ pub(crate) fn not_float(dtype: DType) -> Error {
 /// # Errors
 /// If a tensor lies on another device than the first, is of another type, or of no floating-point type.
 pub(crate) fn widened<const N: usize>(function: &'static str, tensors: [&Tensor; N]) -> Result<[Tensor; N]> {
-    all_widened(function, &tensors)?
-        .try_into()
-        .map_err(|_| Error::invalid("inp", "must be as many tensors as asked for", N))
+    let mut widened = tensors.map(Tensor::clone);
+    widen(function, &mut widened)?;
+    Ok(widened)
 }
 
-fn all_widened(function: &'static str, tensors: &[&Tensor]) -> Result<Vec<Tensor>> {
-    let (dtype, device) = (tensors[0].dtype(), tensors[0].device());
+fn widen(function: &'static str, tensors: &mut [Tensor]) -> Result<()> {
+    let (dtype, device) = (tensors[0].dtype(), tensors[0].device().clone());
     let computed_in = match dtype {
         DType::F16 | DType::BF16 | DType::F32 => DType::F32,
         DType::F64 => DType::F64,
         other => return Err(not_float(other)),
     };
-    let widen = |tensor: &&Tensor| {
-        if !tensor.device().same_device(device) {
+    for tensor in tensors {
+        if !tensor.device().same_device(&device) {
             let reason =
                 format!("must lie on one device for `{function}`, {:?} as the first", device.location());
             return Err(Error::invalid("inp", reason, tensor.device().location()));
@@ -63,9 +63,11 @@ fn all_widened(function: &'static str, tensors: &[&Tensor]) -> Result<Vec<Tensor
             let reason = format!("must have one element type for all tensors, {dtype:?} as the first has");
             return Err(Error::invalid("inp", reason, tensor.dtype()));
         }
-        Ok(tensor.to_dtype(computed_in)?.contiguous()?)
-    };
-    tensors.iter().map(widen).collect()
+        if dtype != computed_in || !tensor.is_contiguous() {
+            *tensor = tensor.to_dtype(computed_in)?.contiguous()?;
+        }
+    }
+    Ok(())
 }
 
 /// The results of a function where the kernels do not run, in the type of the inputs: what `compose` makes of the
@@ -91,7 +93,9 @@ pub(crate) fn wide_without_kernels<const M: usize>(
     if has_kernels(inputs[0].device()) {
         return Ok(None);
     }
-    Ok(Some(compose(&all_widened(function, inputs)?)?))
+    let mut inputs: Vec<_> = inputs.iter().map(|&input| input.clone()).collect();
+    widen(function, &mut inputs)?;
+    Ok(Some(compose(&inputs)?))
 }
 
 /// Read access to the elements of a contiguous tensor on the CPU.

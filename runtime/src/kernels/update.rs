@@ -104,17 +104,31 @@ fn step<T: Float, const N: usize>(
 /// Whether no element is infinite or NaN.
 pub(crate) fn all_finite<T: Float>(values: &[T]) -> bool {
     let finite = |values: &[T]| {
+        let mut result = true;
+        T::run(Level::detect(), AllFinite { values, result: &mut result });
+        result
+    };
+    if worthwhile(values.len()) { values.par_chunks(CHUNK).all(finite) } else { finite(values) }
+}
+
+struct AllFinite<'a, T> {
+    values: &'a [T],
+    result: &'a mut bool,
+}
+
+impl<T: Float> Job<T> for AllFinite<'_, T> {
+    #[inline(always)]
+    fn run<V: Simd<T>>(self) {
         // 0 · x is 0 for every finite x and NaN for the others.
         let mut lanes = [T::ZERO; LANES];
-        let (whole, rest) = values.as_chunks::<LANES>();
+        let (whole, rest) = self.values.as_chunks::<LANES>();
         for values in whole {
             for (lane, &value) in lanes.iter_mut().zip(values) {
                 *lane += value * T::ZERO;
             }
         }
-        lanes.iter().chain(rest).all(|&value| !(value * T::ZERO).is_nan())
-    };
-    if worthwhile(values.len()) { values.par_chunks(CHUNK).all(finite) } else { finite(values) }
+        *self.result = lanes.iter().chain(rest).all(|&value| !(value * T::ZERO).is_nan());
+    }
 }
 
 /// `Σ min(max(x, −limit), limit)²`, in an order that follows from the length alone.

@@ -1,6 +1,7 @@
 //! One run of a network: which stage runs now, and which stage each layer path belongs to.
 
 use std::cell::{Cell, RefCell};
+use std::collections::hash_map::Entry;
 use std::fmt::Display;
 use std::panic::Location;
 use std::rc::Rc;
@@ -54,10 +55,10 @@ impl Frame {
 }
 
 impl Observer for Frame {
-    fn layer_begins(&self, path: &str, info: &'static LayerInfo) -> Result<()> {
+    fn layer_begins(&self, path: String, info: &'static LayerInfo) -> Result<()> {
         let now = self.now.get();
         if let Some(recorder) = &self.recorder {
-            recorder.layer_begins(path, info, now.layers == 0);
+            recorder.layer_begins(&path, info, now.layers == 0);
         }
         // A layer without a scope, such as a pooling, owns no path: what is inside it stands beside it.
         if info.scope.is_empty() {
@@ -66,15 +67,23 @@ impl Observer for Frame {
         self.now.set(Now { layers: now.layers + 1, fresh: false, ..now });
         let (Some(visit), 0) = (now.visit, now.layers) else { return Ok(()) };
         let mut owners = self.owners.borrow_mut();
-        let Some(owner) = owners.get(path).copied() else {
-            owners.insert(path.to_owned(), visit);
-            return Ok(());
+        let owner = match owners.entry(path) {
+            Entry::Vacant(entry) => {
+                entry.insert(visit);
+                return Ok(());
+            }
+            Entry::Occupied(entry) => entry,
         };
+        let (path, owner) = (owner.key(), owner.get());
         if owner.number == visit.number || (owner.shared && visit.shared) {
             return Ok(());
         }
         let again = owner.id == visit.id && owner.at == visit.at;
-        Err(Error::SharedByAccident { path: path.to_owned(), first: owner.at, second: visit.at, again })
+        Err(Error::SharedByAccident { path: path.clone(), first: owner.at, second: visit.at, again })
+    }
+
+    fn wants_parameters(&self) -> bool {
+        self.recorder.is_some()
     }
 
     fn takes_parameter(&self, path: &str, parameter: &Parameter) {

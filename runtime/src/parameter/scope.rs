@@ -7,13 +7,15 @@ use std::rc::Rc;
 use candle_core::{DType, Device, Tensor};
 
 use super::info::{LayerInfo, ParameterInfo};
-use super::store::{Parameter, ParameterStore, Parameters, Request, segments};
+use super::store::{Parameter, ParameterStore, Parameters, Place, Request, segments};
 use crate::{Dims, Error, Initializer, Result};
 
 /// What a layer called now on this thread sees.
 struct Context {
     store: ParameterStore,
     path: String,
+    /// Where the scope at `path`, or one around it, lies in the store.
+    place: Place,
     flags: Flags,
     observer: Option<Rc<dyn Observer>>,
 }
@@ -21,7 +23,10 @@ struct Context {
 /// Is told of the layers that run on the thread; networks check and record their runs with it.
 pub(crate) trait Observer {
     /// A layer's scope, `path`, has been entered; an error here is the layer's.
-    fn layer_begins(&self, path: &str, info: &'static LayerInfo) -> Result<()>;
+    fn layer_begins(&self, path: String, info: &'static LayerInfo) -> Result<()>;
+
+    /// Whether it wants to know of parameters.
+    fn wants_parameters(&self) -> bool;
 
     /// The layer has found or made a parameter.
     fn takes_parameter(&self, path: &str, parameter: &Parameter);
@@ -56,6 +61,7 @@ thread_local! {
     static CONTEXT: RefCell<Context> = RefCell::new(Context {
         store: ParameterStore::new(),
         path: String::new(),
+        place: Place::default(),
         flags: Flags::new(),
         observer: None,
     });
@@ -75,8 +81,8 @@ pub(crate) struct Restore {
 
 enum Path {
     /// The scope entered lies below: cut it off.
-    Length(usize),
-    Whole(String),
+    Below(usize, (usize, usize)),
+    Whole(String, Place),
 }
 
 impl Drop for Restore {
@@ -86,8 +92,14 @@ impl Drop for Restore {
                 context.store = store;
             }
             match &mut self.path {
-                Path::Length(length) => context.path.truncate(*length),
-                Path::Whole(path) => context.path = std::mem::take(path),
+                Path::Below(length, depth) => {
+                    context.path.truncate(*length);
+                    context.place.truncate(*depth);
+                }
+                Path::Whole(path, place) => {
+                    context.path = std::mem::take(path);
+                    context.place = std::mem::take(place);
+                }
             }
             if let Some(flags) = self.flags.take() {
                 context.flags = flags;
@@ -103,7 +115,7 @@ pub(crate) fn current_store() -> ParameterStore {
 pub(super) fn enter_store<R>(store: &ParameterStore, f: impl FnOnce() -> R) -> R {
     let _restore = with(|context| Restore {
         store: Some(std::mem::replace(&mut context.store, store.clone())),
-        path: Path::Whole(std::mem::take(&mut context.path)),
+        path: Path::Whole(std::mem::take(&mut context.path), std::mem::take(&mut context.place)),
         flags: Some(std::mem::replace(&mut context.flags, Flags::new())),
     });
     f()
@@ -113,9 +125,9 @@ pub(super) fn enter_store<R>(store: &ParameterStore, f: impl FnOnce() -> R) -> R
 /// parameter comes to stand in it, so that a name without parameters leaves nothing behind.
 pub(crate) fn enter_unclaimed(name: &str) -> Restore {
     with(|context| {
-        let length = context.path.len();
+        let path = Path::Below(context.path.len(), context.place.depth());
         append(&mut context.path, name);
-        Restore { store: None, path: Path::Length(length), flags: None }
+        Restore { store: None, path, flags: None }
     })
 }
 
@@ -132,12 +144,13 @@ fn append(path: &mut String, name: &str) {
 fn enter(scopes: &[&str], flags: Option<Flags>) -> Restore {
     with(|context| {
         let length = context.path.len();
+        let path = Path::Below(length, context.place.depth());
         scopes.iter().for_each(|scope| append(&mut context.path, scope));
         if context.path.len() > length {
-            context.store.claim_scope(&context.path);
+            context.store.claim_scope(&context.path, &mut context.place);
         }
         let flags = flags.map(|flags| std::mem::replace(&mut context.flags, flags));
-        Restore { store: None, path: Path::Length(length), flags }
+        Restore { store: None, path, flags }
     })
 }
 
@@ -329,6 +342,11 @@ impl GetParameterOrCreate {
     }
 }
 
+/// The path of `name` in the current scope.
+fn current_path(name: &str) -> String {
+    with(|context| join(&context.path, name))
+}
+
 /// The one way to a parameter's tensor.
 fn take(
     name: &str,
@@ -338,24 +356,29 @@ fn take(
     shape: impl FnOnce() -> Vec<usize>,
     initial: impl FnOnce() -> Initializer,
 ) -> Result<Tensor> {
-    let (store, path, flags) =
-        with(|context| (context.store.clone(), join(&context.path, name), context.flags.clone()));
     let shape = shape();
-    let request =
-        Request { path: &path, shape: &shape, need_grad, asked_at: flags.called_at.unwrap_or(asked_at) };
-    let parameter = match store.get_checked(&request)? {
+    let (found, flags) = with(|Context { store, path, place, flags, .. }| {
+        let asked_at = flags.called_at.unwrap_or(asked_at);
+        let request = Request { scope: path, name, shape: &shape, need_grad, asked_at };
+        (store.get_checked(&request, place), flags.clone())
+    });
+    let parameter = match found? {
         Some(parameter) => parameter,
         None => {
+            let (store, scope) = with(|context| (context.store.clone(), context.path.clone()));
+            let path = join(&scope, name);
             let initial = initial();
             let stream = || store.stream(&path, &shape, initial.key());
             let value = initial
                 .generate(&shape, flags.dtype, &flags.device, stream)
                 .map_err(|error| initializer_of(&path, error))?;
-            store.insert_new(&request, &value)?
+            let asked_at = flags.called_at.unwrap_or(asked_at);
+            store.insert_new(&Request { scope: &scope, name, shape: &shape, need_grad, asked_at }, &value)?
         }
     };
-    if let Some(observer) = with(|context| context.observer.clone()) {
-        observer.takes_parameter(&path, &parameter);
+    let observer = with(|context| context.observer.clone().filter(|observer| observer.wants_parameters()));
+    if let Some(observer) = observer {
+        observer.takes_parameter(&current_path(name), &parameter);
     }
     let tensor = parameter.tensor(as_need_grad.unwrap_or(need_grad) && !flags.detached);
     // Outside of a layer there is no input to stand beside.
@@ -364,7 +387,8 @@ fn take(
         return Err(Error::InvalidArgument {
             argument: "inp",
             reason: format!(
-                "must be where parameter `{path}` is, on {lives:?}; move it, or the store by `to_device`"
+                "must be where parameter `{}` is, on {lives:?}; move it, or the store by `to_device`",
+                current_path(name)
             ),
             got: format!("an input on {:?}", flags.device.location()),
         });
@@ -427,7 +451,7 @@ pub fn call_layer<T>(call: LayerCall<'_>, body: impl FnOnce() -> Result<T>) -> R
     let _restore = enter(&[call.name.unwrap_or_default(), call.info.scope], Some(flags));
     let observed = LayerEnds(with(|context| context.observer.clone()), call.info);
     let begun = match &observed.0 {
-        Some(observer) => observer.layer_begins(&current_parameter_scope(), call.info),
+        Some(observer) => observer.layer_begins(current_parameter_scope(), call.info),
         None => Ok(()),
     };
     begun.and_then(|()| body()).map_err(|error| match error {
@@ -481,7 +505,7 @@ pub fn parameter_when(
 /// # Errors
 /// [`Error::NoParameter`] if `param!` has not made it yet; [`Error::InvalidArgument`] for another shape.
 pub fn assign(info: &'static ParameterInfo, value: &Tensor) -> Result<()> {
-    let path = with(|context| join(&context.path, info.name));
+    let path = current_path(info.name);
     match get_parameter(info.name) {
         Some(parameter) => parameter.assign(&path, value),
         None => Err(Error::NoParameter { path, nearest: None }),

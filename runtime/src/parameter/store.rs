@@ -182,9 +182,69 @@ impl IntoIterator for Parameters {
 /// ```
 #[derive(Clone)]
 pub struct ParameterStore {
-    tree: Arc<Mutex<Scope>>,
+    tree: Arc<Mutex<Tree>>,
     seed: u64,
     noise: Rng,
+}
+
+#[derive(Default)]
+struct Tree {
+    root: Scope,
+    /// How often something has been removed, after which members may stand elsewhere.
+    removals: u64,
+}
+
+/// Where a scope lies in the tree: as long as nothing is removed, it is found there without a search.
+#[derive(Clone, Default)]
+pub(super) struct Place {
+    /// The number of the member at each step from the root.
+    members: Vec<usize>,
+    removals: u64,
+    /// Bytes of the path that `members` lead along.
+    length: usize,
+}
+
+impl Place {
+    /// How far it leads: [`truncate`](Self::truncate) brings it back here.
+    pub(super) fn depth(&self) -> (usize, usize) {
+        (self.members.len(), self.length)
+    }
+
+    pub(super) fn truncate(&mut self, (n_members, length): (usize, usize)) {
+        if self.length > length {
+            self.members.truncate(n_members);
+            self.length = length;
+        }
+    }
+}
+
+impl Tree {
+    /// The scope `path`, made if need be, or none if the path runs through a parameter. `place` may know where the path
+    /// begins, and knows where it ends then.
+    fn locate(&mut self, path: &str, place: &mut Place) -> Option<&mut Scope> {
+        if place.removals != self.removals {
+            *place = Place { removals: self.removals, ..Place::default() };
+        }
+        let mut scope = &mut self.root;
+        for &index in &place.members {
+            match scope.get_index_mut(index)? {
+                (_, Node::Scope(members)) => scope = members,
+                (_, Node::Leaf(_)) => return None,
+            }
+        }
+        if place.length < path.len() {
+            for segment in segments(&path[place.length..]) {
+                let index = member(scope, segment);
+                match &mut scope[index] {
+                    Node::Scope(members) => scope = members,
+                    Node::Leaf(_) => return None,
+                }
+                place.members.push(index);
+            }
+            place.length = path.len();
+        }
+        Some(scope)
+    }
 }
 
 /// The members of a scope in the order in which they were first entered or registered.
@@ -202,10 +262,18 @@ struct Leaf {
 
 /// What a layer asks the store for.
 pub(super) struct Request<'a> {
-    pub(super) path: &'a str,
+    /// Path of the scope.
+    pub(super) scope: &'a str,
+    pub(super) name: &'a str,
     pub(super) shape: &'a [usize],
     pub(super) need_grad: bool,
     pub(super) asked_at: &'static Location<'static>,
+}
+
+impl Request<'_> {
+    pub(super) fn path(&self) -> String {
+        scope::join(self.scope, self.name)
+    }
 }
 
 /// One of many changes that are made together.
@@ -270,7 +338,7 @@ impl ParameterStore {
     #[must_use]
     pub fn get(&self, path: &str) -> Option<Parameter> {
         let (parent, name) = split(path);
-        match find_scope_mut(&mut self.lock(), parent)?.get(name)? {
+        match find_scope_mut(&mut self.lock().root, parent)?.get(name)? {
             Node::Leaf(leaf) => Some(leaf.parameter.clone()),
             Node::Scope(_) => None,
         }
@@ -284,7 +352,7 @@ impl ParameterStore {
     pub fn set(&self, path: &str, parameter: Parameter) -> Result<()> {
         let created_at = Location::caller();
         let mut tree = self.lock();
-        let (scope, name) = descend(&mut tree, path)?;
+        let (scope, name) = descend(&mut tree.root, path)?;
         if let Some(Node::Scope(members)) = scope.get(name)
             && !members.is_empty()
         {
@@ -298,11 +366,13 @@ impl ParameterStore {
     #[must_use]
     pub fn pop(&self, path: &str) -> Option<Parameter> {
         let mut tree = self.lock();
-        let (scope, name) = descend(&mut tree, path).ok()?;
+        let (scope, name) = descend(&mut tree.root, path).ok()?;
         if !matches!(scope.get(name)?, Node::Leaf(_)) {
             return None;
         }
-        match scope.shift_remove(name)? {
+        let removed = scope.shift_remove(name)?;
+        tree.removals += 1;
+        match removed {
             Node::Leaf(leaf) => Some(leaf.parameter),
             Node::Scope(_) => None,
         }
@@ -330,24 +400,26 @@ impl ParameterStore {
     /// # Errors
     /// [`Error::InvalidArgument`] if a parameter cannot be copied there; it names the parameter.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
-        let tree = copied(&self.lock(), "", device)?;
+        let root = copied(&self.lock().root, "", device)?;
+        let tree = Tree { root, removals: 0 };
         Ok(Self { tree: Arc::new(Mutex::new(tree)), seed: self.seed, noise: self.noise.clone() })
     }
 
     /// Removes every parameter.
     pub fn clear(&self) {
-        self.lock().clear();
+        self.clear_under("");
     }
 
     pub(super) fn clear_under(&self, path: &str) {
         let mut tree = self.lock();
-        if let Some(scope) = find_scope_mut(&mut tree, path) {
+        if let Some(scope) = find_scope_mut(&mut tree.root, path) {
             scope.clear();
+            tree.removals += 1;
         }
     }
 
     pub(super) fn parameters_under(&self, path: &str) -> Parameters {
-        list_under(&mut self.lock(), path)
+        list_under(&mut self.lock().root, path)
     }
 
     /// Changes many parameters of the scope `path` in one step: `plan` sees what is there and says what to do.
@@ -358,17 +430,17 @@ impl ParameterStore {
         created_at: &'static Location<'static>,
         plan: impl FnOnce(&Parameters) -> Result<(Vec<Update>, R)>,
     ) -> Result<R> {
-        let mut tree = self.lock();
-        let (mut updates, result) = plan(&list_under(&mut tree, path))?;
+        let tree = &mut self.lock().root;
+        let (mut updates, result) = plan(&list_under(tree, path))?;
         for update in &mut updates {
             update.path = scope::join(path, &update.path);
-            check_place(&tree, &update.path)?;
+            check_place(tree, &update.path)?;
         }
         for Update { path, parameter, value } in updates {
             if let Some(value) = value {
                 parameter.var.set(&value)?;
             }
-            let (scope, name) = descend(&mut tree, &path)?;
+            let (scope, name) = descend(tree, &path)?;
             match scope.get_mut(name) {
                 Some(Node::Leaf(leaf)) => leaf.parameter = parameter,
                 _ => drop(scope.insert(name.to_owned(), Node::Leaf(Leaf { parameter, created_at }))),
@@ -378,40 +450,45 @@ impl ParameterStore {
     }
 
     /// Gives the scope its place in the order; a parameter of that path is reported when a parameter is asked for.
-    pub(super) fn claim_scope(&self, path: &str) {
-        let mut tree = self.lock();
-        let mut scope = &mut *tree;
-        for segment in segments(path) {
-            match member(scope, segment) {
-                Node::Scope(members) => scope = members,
-                Node::Leaf(_) => return,
-            }
-        }
+    pub(super) fn claim_scope(&self, path: &str, place: &mut Place) {
+        self.lock().locate(path, place);
     }
 
     /// Registers a new parameter. Another thread may have been faster: its value is the same, and stays shared.
     pub(super) fn insert_new(&self, request: &Request<'_>, value: &Tensor) -> Result<Parameter> {
         let parameter = Parameter::new(Var::from_tensor(value)?, request.need_grad);
+        let path = request.path();
         let mut tree = self.lock();
-        let (scope, name) = descend(&mut tree, request.path)?;
+        let (scope, name) = descend(&mut tree.root, &path)?;
         match scope.entry(name.to_owned()).or_insert_with(|| {
             Node::Leaf(Leaf { parameter: parameter.clone(), created_at: request.asked_at })
         }) {
             Node::Leaf(leaf) => Ok(leaf.parameter.clone()),
-            Node::Scope(_) => Err(conflict(request.path, "is a scope, not a parameter")),
+            Node::Scope(_) => Err(conflict(&path, "is a scope, not a parameter")),
         }
     }
 
-    /// The parameter that is asked for, if it exists, after checking its shape and taking over its `need_grad`.
-    pub(super) fn get_checked(&self, request: &Request<'_>) -> Result<Option<Parameter>> {
+    /// The parameter that is asked for, if it exists, after checking its shape and taking over its `need_grad`. `place`
+    /// is that of the scope, as in [`Tree::locate`].
+    pub(super) fn get_checked(&self, request: &Request<'_>, place: &mut Place) -> Result<Option<Parameter>> {
         let mut tree = self.lock();
-        let (scope, name) = descend(&mut tree, request.path)?;
-        match scope.get_mut(name) {
+        // A name of several parts, or a parameter on the way, goes the long way.
+        let is_plain = !request.name.is_empty() && !request.name.contains('/');
+        let located = if is_plain { tree.locate(request.scope, place) } else { None };
+        let leaf = match located {
+            Some(scope) => scope.get_mut(request.name),
+            None => {
+                let path = request.path();
+                let (scope, name) = descend(&mut tree.root, &path)?;
+                scope.get_mut(name)
+            }
+        };
+        match leaf {
             None => Ok(None),
-            Some(Node::Scope(_)) => Err(conflict(request.path, "is a scope, not a parameter")),
+            Some(Node::Scope(_)) => Err(conflict(&request.path(), "is a scope, not a parameter")),
             Some(Node::Leaf(leaf)) if leaf.parameter.var.dims() != request.shape => {
                 Err(Error::ShapeMismatch {
-                    path: request.path.to_owned(),
+                    path: request.path(),
                     stored: leaf.parameter.var.dims().to_vec(),
                     wanted: request.shape.to_vec(),
                     created_at: leaf.created_at,
@@ -444,7 +521,7 @@ impl ParameterStore {
         Rng::from_key(&key)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Scope> {
+    fn lock(&self) -> MutexGuard<'_, Tree> {
         // A panic while the lock is held leaves whole entries behind: nothing here changes a scope in two steps.
         self.tree.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -486,7 +563,8 @@ fn descend<'a, 'p>(tree: &'a mut Scope, path: &'p str) -> Result<(&'a mut Scope,
     }
     let mut scope = tree;
     for segment in segments(parent) {
-        scope = match member(scope, segment) {
+        let index = member(scope, segment);
+        scope = match &mut scope[index] {
             Node::Scope(members) => members,
             Node::Leaf(_) => return Err(conflict(path, "runs through a parameter as if it were a scope")),
         };
@@ -494,13 +572,12 @@ fn descend<'a, 'p>(tree: &'a mut Scope, path: &'p str) -> Result<(&'a mut Scope,
     Ok((scope, name))
 }
 
-/// The member `name`, a new scope if there is none.
-fn member<'a>(scope: &'a mut Scope, name: &str) -> &'a mut Node {
-    let index = match scope.get_index_of(name) {
+/// The number of the member `name`, a new scope if there is none.
+fn member(scope: &mut Scope, name: &str) -> usize {
+    match scope.get_index_of(name) {
         Some(index) => index,
         None => scope.insert_full(name.to_owned(), Node::Scope(Scope::default())).0,
-    };
-    &mut scope[index]
+    }
 }
 
 /// The scope `path` with its parameters on `device`.
