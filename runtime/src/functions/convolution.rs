@@ -13,6 +13,10 @@ use crate::{Error, Result};
 ///
 /// `y[n, o, p] = b[o] + sum over c, t of w[o, c, t] * inp[n, c, p * stride - pad + t * dilation]`, within each group.
 ///
+/// Kernels of 3 × 3 with a stride and dilation of 1, from 12 maps on both sides on, go by Winograd's algorithm F(2 × 2, 3 × 3)
+/// (Lavin and Gray, 2015), which rounds a little differently. Infinite and NaN elements of the input, which the definition
+/// spreads to the outputs that see them, reach all of a 2 × 2 tile of outputs then.
+///
 /// # Shapes
 /// - `inp`: `(N.., C, L1, .., Ld)`, the sizes that `geometry` was made for
 /// - `w`: `(outmaps, C / group, k1, .., kd)`
