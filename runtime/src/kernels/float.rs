@@ -39,6 +39,18 @@ pub(crate) trait Float:
     fn ln_1p(self) -> Self;
     fn sqrt(self) -> Self;
     fn tanh(self) -> Self;
+
+    /// [`tanh`](Self::tanh) in a loop whose vectors are [`FUSED`](super::simd::Simd::FUSED).
+    #[inline(always)]
+    fn tanh_in<const FUSED: bool>(self) -> Self {
+        self.tanh()
+    }
+
+    /// [`sigmoid`](Self::sigmoid) in such a loop; results below 2^-125 are not exact.
+    #[inline(always)]
+    fn sigmoid_in<const FUSED: bool>(self) -> Self {
+        self.sigmoid()
+    }
     /// The larger of the two; the other one if one is NaN.
     fn max(self, other: Self) -> Self;
 
@@ -55,7 +67,7 @@ pub(crate) trait Float:
 }
 
 macro_rules! float {
-    ($T:ty, $exp:path, $tanh:path) => {
+    ($T:ty, $exp:path, $tanh:path $(, $more:item)*) => {
         impl Float for $T {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -120,9 +132,22 @@ macro_rules! float {
                     self * factor + addend
                 }
             }
+            $($more)*
         }
     };
 }
 
-float!(f32, math::exp, math::tanh);
+float!(
+    f32,
+    math::exp,
+    math::tanh::<false>,
+    #[inline(always)]
+    fn tanh_in<const FUSED: bool>(self) -> Self {
+        math::tanh::<FUSED>(self)
+    },
+    #[inline(always)]
+    fn sigmoid_in<const FUSED: bool>(self) -> Self {
+        math::sigmoid::<FUSED>(self)
+    }
+);
 float!(f64, f64::exp, f64::tanh);

@@ -223,6 +223,10 @@ const PANEL_BYTES: usize = 20 << 10;
 /// Bytes of a packed block of the left matrix, which is to stay in the next cache.
 const BLOCK_BYTES: usize = 256 << 10;
 
+/// Rows of the right matrix that a tile asks for before it copies them: each lies on a page of its own where the rows are
+/// long, so the processor does not guess them.
+const AHEAD: usize = 24;
+
 /// Rows of the right matrix that are read beside each other.
 const STREAMS: usize = 16;
 
@@ -668,12 +672,14 @@ impl<T: Float, const R: usize, const C: usize, const PACK: bool, const PACKED: b
             unreachable!("tiles of this size are for other processors");
         }
         let [a_row, a_depth] = if PACKED { [1, PACKED_ROWS] } else { [a_row, a_depth] };
+        let line = size_of::<Line>() / size_of::<T>();
+        let b_ahead = b.wrapping_add(AHEAD * b_stride);
         // SAFETY: who has made the tile vouches for what is read and written.
         unsafe {
             let mut sums = [[V::splat(T::ZERO); C]; R];
             for i in 0..R {
                 let row = c.wrapping_add(i * c_stride);
-                for j in (0..C * V::LANES).step_by(size_of::<Line>() / size_of::<T>()) {
+                for j in (0..C * V::LANES).step_by(line) {
                     prefetch(row.wrapping_add(j));
                 }
                 prefetch(row.wrapping_add(C * V::LANES - 1)); // one line more where the row is not aligned
@@ -681,6 +687,11 @@ impl<T: Float, const R: usize, const C: usize, const PACK: bool, const PACKED: b
             for d in 0..k {
                 let b: [V; C] = std::array::from_fn(|j| V::load(b.add(d * b_stride + j * V::LANES)));
                 if PACK {
+                    let row = b_ahead.wrapping_add(d * b_stride);
+                    for j in (0..C * V::LANES).step_by(line) {
+                        // At the ends of the lines: where the row is not aligned, the panel before has read the first one.
+                        prefetch(row.wrapping_add(j + line - 1));
+                    }
                     for (j, b) in b.iter().enumerate() {
                         b.store(packed.add((d * C + j) * V::LANES));
                     }

@@ -25,17 +25,24 @@ struct Forward<'a, T> {
 impl<T: Float> Job<T> for Forward<'_, T> {
     #[inline(always)]
     fn run<V: Simd<T>>(self) {
+        if V::FUSED { self.step::<true>() } else { self.step::<false>() }
+    }
+}
+
+impl<T: Float> Forward<'_, T> {
+    #[inline(always)]
+    fn step<const FUSED: bool>(self) {
         let Self { gates, c, h, new, squashed } = self;
         let (sigmoids, candidate) = gates.split_at_mut(3 * c.len());
-        sigmoids.iter_mut().for_each(|gate| *gate = gate.sigmoid());
-        candidate.iter_mut().for_each(|gate| *gate = gate.tanh());
+        sigmoids.iter_mut().for_each(|gate| *gate = gate.sigmoid_in::<FUSED>());
+        candidate.iter_mut().for_each(|gate| *gate = gate.tanh_in::<FUSED>());
         let [input, output, forget, candidate] = gates_of(gates);
         for ((((new, forget), c), input), candidate) in
             new.iter_mut().zip(&*forget).zip(c).zip(&*input).zip(&*candidate)
         {
             *new = *forget * *c + *input * *candidate;
         }
-        squashed.iter_mut().zip(&*new).for_each(|(squashed, new)| *squashed = new.tanh());
+        squashed.iter_mut().zip(&*new).for_each(|(squashed, new)| *squashed = new.tanh_in::<FUSED>());
         h.iter_mut()
             .zip(&*output)
             .zip(&*squashed)

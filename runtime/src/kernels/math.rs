@@ -2,41 +2,71 @@
 //!
 //! The polynomials are those of the Cephes library (`expf`, `tanhf`).
 
+/// `a * b + c`, rounded once if `FUSED`: only where that is an instruction and not a call.
+#[inline(always)]
+fn mul_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FUSED { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// `y` and `n` with `e^x = y * 2^n`, for `|x|` up to 104.
+#[inline(always)]
+fn exp_parts<const FUSED: bool>(x: f32) -> (f32, i32) {
+    /// Added and subtracted again, it rounds to an integer, which then stands in the lowest bits.
+    const ROUND: f32 = 12_582_912.0;
+    let shifted = mul_add::<FUSED>(x, std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
+    // ln 2 in two parts, of which the first has so few bits that its product with n is exact.
+    let r = mul_add::<FUSED>(n, 2.121_944_4e-4, mul_add::<FUSED>(n, -0.693_359_4, x));
+    let p = 1.987_569_1e-4;
+    let p = mul_add::<FUSED>(p, r, 1.398_199_9e-3);
+    let p = mul_add::<FUSED>(p, r, 8.333_452e-3);
+    let p = mul_add::<FUSED>(p, r, 4.166_579_6e-2);
+    let p = mul_add::<FUSED>(p, r, 1.666_666_5e-1);
+    let p = mul_add::<FUSED>(p, r, 0.5);
+    let y = mul_add::<FUSED>(p, r * r, r) + 1.0;
+    (y, (shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32))
+}
+
+/// `2^n` for `n` from -126 to 127.
+#[inline(always)]
+fn power(n: i32) -> f32 {
+    f32::from_bits((n.wrapping_add(127) << 23) as u32)
+}
+
 /// `e^x` within two units in the last place; denormal results included.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
-    /// Added and subtracted again, it rounds to an integer, which then stands in the lowest bits.
-    const ROUND: f32 = 12_582_912.0;
-    let clamped = x.clamp(-104.0, 89.0);
-    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
-    let n = shifted - ROUND;
-    // ln 2 in two parts, of which the first has so few bits that its product with n is exact.
-    let r = clamped - n * 0.693_359_4 - n * -2.121_944_4e-4;
-    let p = 1.987_569_1e-4;
-    let p = p * r + 1.398_199_9e-3;
-    let p = p * r + 8.333_452e-3;
-    let p = p * r + 4.166_579_6e-2;
-    let p = p * r + 1.666_666_5e-1;
-    let p = p * r + 0.5;
-    let y = p * (r * r) + r + 1.0;
+    let (y, n) = exp_parts::<false>(x.clamp(-104.0, 89.0));
     // 2^n as two factors: one alone would not reach the largest and the denormal results.
-    let n = (shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
     let half = n >> 1;
-    let power = |n: i32| f32::from_bits((n.wrapping_add(127) << 23) as u32);
     y * power(half) * power(n.wrapping_sub(half))
+}
+
+/// `e^x` for `|x|` up to 87.
+#[inline(always)]
+fn exp_inside<const FUSED: bool>(x: f32) -> f32 {
+    let (y, n) = exp_parts::<FUSED>(x);
+    y * power(n)
+}
+
+/// `1 / (1 + e^-x)` within three units in the last place; at least 2^-126.
+#[inline(always)]
+pub(super) fn sigmoid<const FUSED: bool>(x: f32) -> f32 {
+    1.0 / (1.0 + exp_inside::<FUSED>((-x).clamp(-87.0, 87.0)))
 }
 
 /// `tanh x` within three units in the last place.
 #[inline(always)]
-pub(super) fn tanh(x: f32) -> f32 {
+pub(super) fn tanh<const FUSED: bool>(x: f32) -> f32 {
     let z = x * x;
     let p = -5.704_988_7e-3;
-    let p = p * z + 2.063_908_8e-2;
-    let p = p * z - 5.373_971_6e-2;
-    let p = p * z + 1.333_144_2e-1;
-    let p = p * z - 3.333_328e-1;
-    let near = p * z * x + x;
-    let far = (1.0 - 2.0 / (exp(2.0 * x.abs()) + 1.0)).copysign(x);
+    let p = mul_add::<FUSED>(p, z, 2.063_908_8e-2);
+    let p = mul_add::<FUSED>(p, z, -5.373_971_6e-2);
+    let p = mul_add::<FUSED>(p, z, 1.333_144_2e-1);
+    let p = mul_add::<FUSED>(p, z, -3.333_328e-1);
+    let near = mul_add::<FUSED>(p * z, x, x);
+    // From 10 on it is 1.
+    let far = (1.0 - 2.0 / (exp_inside::<FUSED>((2.0 * x.abs()).clamp(0.0, 20.0)) + 1.0)).copysign(x);
     if x.abs() < 0.625 { near } else { far }
 }
 
@@ -69,10 +99,25 @@ mod tests {
 
     #[test]
     fn tanh_is_nearly_exact_everywhere() {
-        let worst = arguments().map(|x| ulps(super::tanh(x), f64::from(x).tanh())).fold(0.0, f64::max);
-        assert!(worst < 3.0, "{worst}");
-        assert!(super::tanh(f32::NAN).is_nan());
-        assert_eq!(super::tanh(f32::INFINITY), 1.0);
-        assert_eq!(super::tanh(f32::NEG_INFINITY), -1.0);
+        for tanh in [super::tanh::<false>, super::tanh::<true>] {
+            let worst = arguments().map(|x| ulps(tanh(x), f64::from(x).tanh())).fold(0.0, f64::max);
+            assert!(worst < 3.0, "{worst}");
+            assert!(tanh(f32::NAN).is_nan());
+            assert_eq!(tanh(f32::INFINITY), 1.0);
+            assert_eq!(tanh(f32::NEG_INFINITY), -1.0);
+        }
+    }
+
+    #[test]
+    fn sigmoid_is_nearly_exact_where_it_is_not_tiny() {
+        for sigmoid in [super::sigmoid::<false>, super::sigmoid::<true>] {
+            let exact = |x: f32| 1.0 / (1.0 + (-f64::from(x)).exp());
+            let inside = arguments().filter(|x| !(*x < -86.0));
+            let worst = inside.map(|x| ulps(sigmoid(x), exact(x))).fold(0.0, f64::max);
+            assert!(worst < 3.0, "{worst}");
+            assert!(sigmoid(f32::NAN).is_nan());
+            assert_eq!(sigmoid(f32::INFINITY), 1.0);
+            assert!(sigmoid(f32::NEG_INFINITY) < 2e-38);
+        }
     }
 }

@@ -63,6 +63,8 @@ pub(crate) trait Simd<T>: Copy {
     /// Vectors that may be kept in registers besides two operands.
     const REGISTERS: usize;
     const BLOCK: usize;
+    /// Whether `f32::mul_add` is an instruction.
+    const FUSED: bool;
     unsafe fn splat(value: T) -> Self;
     unsafe fn load(from: *const T) -> Self;
     unsafe fn store(self, to: *mut T);
@@ -110,6 +112,7 @@ impl<T: Float, const N: usize> Simd<T> for Plain<T, N> {
     const LANES: usize = N;
     const REGISTERS: usize = 12;
     const BLOCK: usize = 4;
+    const FUSED: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
     #[inline(always)]
     unsafe fn splat(value: T) -> Self {
         Self([value; N])
@@ -160,6 +163,7 @@ mod x86 {
                 const LANES: usize = $lanes;
                 const REGISTERS: usize = $registers;
                 const BLOCK: usize = $block;
+                const FUSED: bool = true;
                 #[inline(always)]
                 unsafe fn splat(value: $T) -> Self {
                     // SAFETY: the caller vouches for the instructions; so in all of these.
