@@ -4,9 +4,9 @@ use candle_core::Tensor;
 
 use super::composed;
 use super::graph::{attach_all, share, tracked};
-use super::node::{Element, Value, compute, element_count, for_float, widened, without_kernels, zeros};
+use super::node::{Element, Value, compute, element_count, for_float, unfilled, widened, without_kernels};
 use super::sum::{Gradient, Product};
-use crate::kernels::{Mat, MatMut, Start, Threads, channel_sums, gemm, lstm};
+use crate::kernels::{Mat, MatMut, Start, Threads, gemm, lstm};
 use crate::{Error, Result};
 
 /// One step of a long short-term memory; returns the new `h` and `c`.
@@ -82,10 +82,10 @@ impl Sizes {
 fn step<T: Element>(sizes: Sizes, inputs: [&Tensor; 5]) -> Result<(Tensor, Tensor)> {
     let Sizes { inmaps, cell } = sizes;
     let (n, state) = (cell.samples, cell.state);
-    let (mut new, mut squashed) = (Value::<T>::zeros([n, state])?, zeros::<T>(n * state)?);
-    let mut gates = zeros::<T>(n * 4 * state)?;
+    let (mut new, mut squashed) = (Value::<T>::unfilled([n, state])?, unfilled::<T>(n * state)?);
+    let mut gates = unfilled::<T>(n * 4 * state)?;
     // Input and state side by side, so that one product has both.
-    let (width, mut both) = (sizes.width(), Value::<T>::zeros([n, sizes.width()])?);
+    let (width, mut both) = (sizes.width(), Value::<T>::unfilled([n, sizes.width()])?);
     let h = compute::<T, 5>([n, state], inputs, |[x, h, c, w, b], out| {
         for (i, both) in both.data.chunks_exact_mut(width.max(1)).enumerate() {
             let (of_input, of_state) = both.split_at_mut(inmaps);
@@ -101,8 +101,8 @@ fn step<T: Element>(sizes: Sizes, inputs: [&Tensor; 5]) -> Result<(Tensor, Tenso
     let both = both.into_tensor()?;
     let (c, w) = (inputs[2].clone(), inputs[3].clone());
     let [h, new] = attach_all("lstm_cell", inputs, [h, new], move |[dh, dnew]| {
-        let mut dgates = Value::<T>::zeros([n, 4, state])?;
-        let mut dc = Value::<T>::zeros([n, state])?;
+        let mut dgates = Value::<T>::unfilled([n, 4, state])?;
+        let mut dc = Value::<T>::unfilled([n, state])?;
         let none = Tensor::zeros((0,), T::DTYPE, c.device())?;
         compute::<T, 3>([0], [&c, dh.unwrap_or(&none), dnew.unwrap_or(&none)], |[c, of_h, of_new], _| {
             let step = lstm::Step { gates: &gates, squashed: &squashed, c };
@@ -123,7 +123,12 @@ fn step<T: Element>(sizes: Sizes, inputs: [&Tensor; 5]) -> Result<(Tensor, Tenso
         let dh = if needed[1] { through(state, inmaps)? } else { None };
         let dc = if needed[2] { Some(dc.into_tensor()?.into()) } else { None };
         let db = if needed[4] {
-            let db = compute::<T, 1>([4, state], [&dgates], |[dgates], db| channel_sums(dgates, 1, db))?;
+            // Sums of columns are the product with a row of ones.
+            let ones = vec![T::ONE; n];
+            let db = compute::<T, 1>([4, state], [&dgates], |[dgates], db| {
+                let (ones, dgates) = (Mat::new(&ones, 1, n, n), Mat::new(dgates, n, 4 * state, 4 * state));
+                gemm(MatMut::new(db, 1, 4 * state, 4 * state), ones, dgates, Start::Zero, Threads::All);
+            })?;
             Some(db.into_tensor()?.into())
         } else {
             None

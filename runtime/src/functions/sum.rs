@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor, WithDType};
 
 use super::graph::attach;
-use super::node::{Element, Value, compute, for_float, widened};
+use super::node::{Element, Elements, Value, compute, for_float, widened};
 use crate::Result;
 use crate::device::has_kernels;
 use crate::kernels::{Mat, MatMut, Start, Threads, gemm, zip, zip_in_place};
@@ -138,24 +138,34 @@ const ENOUGH_ROWS: usize = 512;
 
 fn sum_of_products<T: Element + WithDType>(products: &[Product]) -> Result<Tensor> {
     let Product { x, dy } = &products[0];
-    let (rows, inmaps) = x.dims2()?;
+    let (_, inmaps) = x.dims2()?;
     let outmaps = &dy.dims()[1..];
     let n = outmaps.iter().product();
-    let mut dw = Value::<T>::zeros([&[inmaps], outmaps].concat())?;
-    let together = ENOUGH_ROWS.div_ceil(rows.max(1));
-    for products in products.chunks(together) {
-        let stacked = |of: fn(&Product) -> &Tensor| -> Result<Tensor> {
-            Ok(match products {
-                [one] => of(one).clone(),
-                _ => Tensor::cat(&products.iter().map(of).collect::<Vec<_>>(), 0)?,
-            })
-        };
-        let (x, dy) = (stacked(|product| &product.x)?, stacked(|product| &product.dy)?);
-        let rows = x.dims()[0];
-        compute::<T, 2>([0], [&x, &dy], |[x, dy], _| {
-            let (x, dy) = (Mat::new(x, rows, inmaps, inmaps), Mat::new(dy, rows, n, n));
-            gemm(MatMut::new(&mut dw.data, inmaps, n, n), x.t(), dy, Start::Kept, Threads::All);
-        })?;
+    let mut dw = Value::<T>::unfilled([&[inmaps], outmaps].concat())?;
+    let mut start = Start::Zero;
+    let mut add = |x: &[T], dy: &[T], rows: usize| {
+        let (x, dy) = (Mat::new(x, rows, inmaps, inmaps), Mat::new(dy, rows, n, n));
+        gemm(MatMut::new(&mut dw.data, inmaps, n, n), x.t(), dy, start, Threads::All);
+        start = Start::Kept;
+    };
+    // Below each other in memory that serves all of them.
+    let (mut xs, mut dys, mut stacked) = (Vec::new(), Vec::new(), 0);
+    for (i, Product { x, dy }) in products.iter().enumerate() {
+        let (rows, is_last) = (x.dims()[0], i + 1 == products.len());
+        let (x, dy) = (Elements::of(x), Elements::of(dy));
+        if stacked == 0 && (rows >= ENOUGH_ROWS || is_last) {
+            add(x.slice()?, dy.slice()?, rows);
+            continue;
+        }
+        xs.extend_from_slice(x.slice()?);
+        dys.extend_from_slice(dy.slice()?);
+        stacked += rows;
+        if stacked >= ENOUGH_ROWS || is_last {
+            add(&xs, &dys, stacked);
+            xs.clear();
+            dys.clear();
+            stacked = 0;
+        }
     }
     Ok(dw.into_tensor()?)
 }
