@@ -4,6 +4,7 @@
 //! broadcast, times a *panel* of columns of the right one. A panel is copied once for all rows, by the first tile while
 //! it computes. The copy stays in the nearest cache; the sum over `k` is cut into blocks for that, by the sizes alone.
 
+use std::array;
 use std::cell::Cell;
 use std::ops::Range;
 
@@ -470,7 +471,7 @@ impl<T: Float> Job<T> for AddRows<'_, T> {
                 // SAFETY: these columns are in `out` and, by the assertion, in the rows of `b`.
                 unsafe {
                     let (to, from) = (out.as_mut_ptr().add(j), b.as_ptr().add(first * b_stride + j));
-                    let mut sums: [V; VECTORS] = std::array::from_fn(|v| V::load(to.add(v * V::LANES)));
+                    let mut sums: [V; VECTORS] = array::from_fn(|v| V::load(to.add(v * V::LANES)));
                     for d in 0..rows {
                         let factor = V::splat(a[(first + d) * a_stride]);
                         for (v, sum) in sums.iter_mut().enumerate() {
@@ -498,35 +499,61 @@ struct AddDots<'a, T>(RowProduct<'a, T>);
 impl<T: Float> Job<T> for AddDots<'_, T> {
     #[inline(always)]
     fn run<V: Simd<T>>(self) {
-        /// Partial sums beside each other.
-        const LANES: usize = 16;
+        /// Columns of `b` beside each other: their sums do not wait for one another.
+        const COLS: usize = 8;
 
         let RowProduct { out, a, a_stride, b, b_stride, depth } = self.0;
-        for (j, out) in out.iter_mut().enumerate() {
-            let b = &b[j * b_stride..][..depth];
-            if a_stride != 1 {
-                *out += b
-                    .iter()
-                    .zip(a.iter().step_by(a_stride.max(1)))
-                    .fold(T::ZERO, |sum, (b, a)| sum + *a * *b);
-                continue;
+        if a_stride != 1 {
+            for (j, out) in out.iter_mut().enumerate() {
+                let (a, b) = (a.iter().step_by(a_stride.max(1)), &b[j * b_stride..][..depth]);
+                *out += b.iter().zip(a).fold(T::ZERO, |sum, (b, a)| sum + *a * *b);
             }
-            let (a, a_rest) = a[..depth].as_chunks::<LANES>();
-            let (b, b_rest) = b.as_chunks::<LANES>();
-            let mut sums = [T::ZERO; LANES];
-            for (a, b) in a.iter().zip(b) {
-                for l in 0..LANES {
-                    sums[l] += a[l] * b[l];
-                }
-            }
-            let rest = a_rest.iter().zip(b_rest).fold(T::ZERO, |sum, (a, b)| sum + *a * *b);
-            for half in [8, 4, 2, 1] {
-                for l in 0..half {
-                    sums[l] += sums[l + half];
-                }
-            }
-            *out += rest + sums[0];
+            return;
         }
+        let a = &a[..depth];
+        let (whole, rest) = out.as_chunks_mut::<COLS>();
+        for (j, out) in whole.iter_mut().enumerate() {
+            add_dots::<T, V, COLS>(out, a, &b[j * COLS * b_stride..], b_stride);
+        }
+        let done = whole.len() * COLS;
+        for (j, out) in rest.iter_mut().enumerate() {
+            add_dots::<T, V, 1>(array::from_mut(out), a, &b[(done + j) * b_stride..], b_stride);
+        }
+    }
+}
+
+/// Adds the products of `a` with so many columns.
+#[inline(always)]
+#[allow(unsafe_code)]
+fn add_dots<T: Float, V: Simd<T>, const COLS: usize>(out: &mut [T; COLS], a: &[T], b: &[T], b_stride: usize) {
+    const MAX_LANES: usize = 16;
+
+    let whole = a.len() - a.len() % V::LANES;
+    assert!((COLS - 1) * b_stride + a.len() <= b.len() && V::LANES <= MAX_LANES, "a matrix is cut short");
+    let mut lanes = [[T::ZERO; MAX_LANES]; COLS];
+    // SAFETY: `run` is called where the processor has V's instructions; the assertion has found the columns inside `b`
+    // and room for the lanes.
+    unsafe {
+        let mut sums = [V::splat(T::ZERO); COLS];
+        for d in (0..whole).step_by(V::LANES) {
+            let a = V::load(a.as_ptr().add(d));
+            for (j, sum) in sums.iter_mut().enumerate() {
+                *sum = a.mul_add(V::load(b.as_ptr().add(j * b_stride + d)), *sum);
+            }
+        }
+        for (sum, lanes) in sums.into_iter().zip(&mut lanes) {
+            sum.store(lanes.as_mut_ptr());
+        }
+    }
+    for (j, (out, lanes)) in out.iter_mut().zip(lanes).enumerate() {
+        let mut sum = T::ZERO;
+        for lane in &lanes[..V::LANES] {
+            sum += *lane;
+        }
+        for d in whole..a.len() {
+            sum += a[d] * b[j * b_stride + d];
+        }
+        *out += sum;
     }
 }
 
@@ -685,7 +712,7 @@ impl<T: Float, const R: usize, const C: usize, const PACK: bool, const PACKED: b
                 prefetch(row.wrapping_add(C * V::LANES - 1)); // one line more where the row is not aligned
             }
             for d in 0..k {
-                let b: [V; C] = std::array::from_fn(|j| V::load(b.add(d * b_stride + j * V::LANES)));
+                let b: [V; C] = array::from_fn(|j| V::load(b.add(d * b_stride + j * V::LANES)));
                 if PACK {
                     let row = b_ahead.wrapping_add(d * b_stride);
                     for j in (0..C * V::LANES).step_by(line) {
@@ -767,7 +794,7 @@ impl Workspace {
             self.0.resize(needed, Line([0; 64]));
         }
         let mut rest = &mut self.0[..];
-        std::array::from_fn(|i| {
+        array::from_fn(|i| {
             let (own, others) = std::mem::take(&mut rest).split_at_mut(lines[i]);
             rest = others;
             // SAFETY: the lines have room for so many elements and are aligned for them; all bits are valid floats.
