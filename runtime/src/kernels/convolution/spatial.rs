@@ -19,11 +19,16 @@ struct Plan<'a, T> {
     n_weights: usize,
     /// Maps of a vector; 1 for the kernel that has pixels in its vectors.
     lanes: usize,
-    /// For each group and vector of maps: the weights of all steps, each for all lanes.
-    weights: Vec<T>,
+    w: Weights<'a, T>,
+    /// For each group and vector of maps: the weights of all steps, each for all lanes. None where each is used once only:
+    /// it is packed then when it is used, in memory that is in a cache still.
+    weights: Option<Vec<T>>,
     /// For each group and vector the lanes' first addends.
     bias: Vec<T>,
 }
+
+/// A thread's memory: the weights of a block, and what the kernels need.
+type Scratch<T> = (Vec<T>, Vec<T>);
 
 /// `dest = bias + weights * source`.
 pub(super) fn correlate<T: Float>(
@@ -44,21 +49,33 @@ pub(super) fn correlate<T: Float>(
     let source_of = |i: usize| &source[i * source_len..][..source_len];
     let memory = || vec![T::ZERO; corr.padded_len() + narrow::SLACK];
     if dest.len() / group_len >= ENOUGH {
-        let scratch = || (memory(), Vec::new());
-        parallel::for_each_chunk(dest, group_len, conv.n_products(), scratch, |(padded, buffer), i, dest| {
-            T::run(level.narrow(), Pad { corr, source: source_of(i), padded });
-            for (block, dest) in dest.chunks_mut(plan.block_len()).enumerate() {
-                plan.block(i % conv.group, block, padded, buffer, dest);
-            }
-        });
+        let scratch = || (memory(), Scratch::default());
+        parallel::for_each_chunk(
+            dest,
+            group_len,
+            conv.n_products(),
+            scratch,
+            |(padded, scratch), i, dest| {
+                T::run(level.narrow(), Pad { corr, source: source_of(i), padded });
+                for (block, dest) in dest.chunks_mut(plan.block_len()).enumerate() {
+                    plan.block(i % conv.group, block, padded, scratch, dest);
+                }
+            },
+        );
     } else {
         let mut padded = memory();
         let work = conv.n_products() / (dest.len() / group_len);
         for (i, dest) in dest.chunks_mut(group_len).enumerate() {
             T::run(level.narrow(), Pad { corr, source: source_of(i), padded: &mut padded });
-            parallel::for_each_chunk(dest, plan.block_len(), work, Vec::new, |buffer, block, dest| {
-                plan.block(i % conv.group, block, &padded, buffer, dest);
-            });
+            parallel::for_each_chunk(
+                dest,
+                plan.block_len(),
+                work,
+                Scratch::default,
+                |scratch, block, dest| {
+                    plan.block(i % conv.group, block, &padded, scratch, dest);
+                },
+            );
         }
     }
 }
@@ -68,27 +85,38 @@ impl<'a, T: Float> Plan<'a, T> {
         level: Level,
         conv: &Convolution,
         corr: &'a Correlation,
-        w: Weights<'_, T>,
+        w: Weights<'a, T>,
         bias: Option<&[T]>,
     ) -> Self {
         let lanes = lanes_for::<T>(level, corr.out_maps);
         let n_weights = corr.source_maps * conv.window.n_taps();
         let vectors = corr.out_maps.div_ceil(lanes);
-        let mut weights = vec![T::ZERO; conv.group * vectors * n_weights * lanes];
-        let work = weights.len();
-        parallel::for_each_chunk(
-            &mut weights,
-            n_weights * lanes,
-            work,
-            || (),
-            |(), i, weights| {
-                let first = i % vectors * lanes;
-                let maps = first..(first + lanes).min(corr.out_maps);
-                w.pack(level, (corr.source_maps, corr.out_maps), i / vectors, maps, lanes, weights);
-            },
-        );
         let bias = padded_bias(bias, conv.group, corr.out_maps, vectors * lanes);
-        Self { level, corr, n_weights, lanes, weights, bias }
+        let mut plan = Self { level, corr, n_weights, lanes, w, weights: None, bias };
+        if conv.n_images > 1 {
+            let mut weights = vec![T::ZERO; conv.group * vectors * n_weights * lanes];
+            let work = weights.len();
+            parallel::for_each_chunk(
+                &mut weights,
+                n_weights * lanes,
+                work,
+                || (),
+                |(), vector, weights| {
+                    plan.pack(vector, weights);
+                },
+            );
+            plan.weights = Some(weights);
+        }
+        plan
+    }
+
+    /// Packs the weights of a vector, counted over all groups.
+    fn pack(&self, vector: usize, to: &mut [T]) {
+        let &Correlation { source_maps, out_maps, .. } = self.corr;
+        let vectors = out_maps.div_ceil(self.lanes);
+        let first = vector % vectors * self.lanes;
+        let maps = first..(first + self.lanes).min(out_maps);
+        self.w.pack(self.level, (source_maps, out_maps), vector / vectors, maps, self.lanes, to);
     }
 
     /// Output maps that are computed at a time.
@@ -105,12 +133,29 @@ impl<'a, T: Float> Plan<'a, T> {
     }
 
     /// Computes a block of output maps of one image and group.
-    fn block(&self, group: usize, block: usize, padded: &[T], buffer: &mut Vec<T>, dest: &mut [T]) {
+    fn block(
+        &self,
+        group: usize,
+        block: usize,
+        padded: &[T],
+        (packed, buffer): &mut Scratch<T>,
+        dest: &mut [T],
+    ) {
         let group_maps = self.corr.out_maps.next_multiple_of(self.lanes);
         let first = block * self.block_maps();
         let maps =
             group * group_maps + first..group * group_maps + (first + self.block_maps()).min(group_maps);
-        let weights = &self.weights[maps.start * self.n_weights..maps.end * self.n_weights];
+        let weights = match &self.weights {
+            Some(weights) => &weights[maps.start * self.n_weights..maps.end * self.n_weights],
+            None => {
+                packed.resize(maps.len() * self.n_weights, T::ZERO);
+                let vectors = packed.chunks_mut((self.n_weights * self.lanes).max(1));
+                for (vector, packed) in (maps.start / self.lanes..).zip(vectors) {
+                    self.pack(vector, packed);
+                }
+                packed
+            }
+        };
         if self.lanes == 1 {
             let plane = Plane {
                 corr: self.corr,
