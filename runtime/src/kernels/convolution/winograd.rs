@@ -8,6 +8,7 @@
 //!
 //! Everything works on vectors of neighbouring maps, so images are copied with the maps of a pixel together.
 #![allow(unsafe_code)] // unchecked access in loops over tiles, after a check of each slice
+#![allow(clippy::needless_range_loop)] // squares of vectors are filled column by column and read row by row
 
 use std::array;
 use std::ops::Range;
