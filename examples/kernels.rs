@@ -2,7 +2,8 @@
 //!
 //! Run with `cargo run --release --bin kernels`. The shapes are those of the networks that `bench` runs. The product is
 //! measured beside each row, since the clock of a processor is not constant; each figure is the best of many calls.
-//! Multiplications with padding count as done, as is usual, so a kernel that leaves them out can exceed 100 %.
+//! The multiplications of the definition count as done, as is usual, so a kernel that needs fewer, Winograd's or one that
+//! leaves out the padding, can exceed 100 %.
 
 use std::time::{Duration, Instant};
 

@@ -88,6 +88,9 @@ fn cases() -> Vec<Case> {
         Case::new([5, 3, 40, 41], 5, 5).pad(2).stride(2),
         Case::new([1, 8, 3000], 3, 9).pad(4),
         Case::new([3, 8, 40, 40], 16, 3).group(8),
+        // Maps and pixels enough for Winograd's tiles, whole and cut off.
+        Case::new([9, 12, 5, 4], 13, 3).pad(1),
+        Case::new([2, 24, 9, 10], 32, 3).pad((2, 0)).group(2),
     ]
 }
 
