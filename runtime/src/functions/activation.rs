@@ -5,7 +5,7 @@ use candle_core::shape::Dim;
 
 use super::composed;
 use super::graph::{attach, attach_with_result, tracked};
-use super::node::{compute, for_float, widened, without_kernels};
+use super::node::{compute, for_float, in_type, widened, without_kernels};
 use crate::kernels::{self, Channels, Float, Lanes, map, zip};
 use crate::{Error, Result};
 
@@ -40,7 +40,7 @@ fn pointwise<P: Pointwise>(inp: &Tensor, f: P) -> Result<Tensor> {
             attach(P::NAME, [&x], y, move |dy| gradient(&kept, dy))
         }
     })?;
-    Ok(y.to_dtype(inp.dtype())?)
+    in_type(y, inp.dtype())
 }
 
 macro_rules! activations {
@@ -306,7 +306,7 @@ pub fn softmax(inp: &Tensor, axis: impl Dim + Copy) -> Result<Tensor> {
             Ok([Some(dx.into_tensor()?)])
         })
     })?;
-    Ok(y.to_dtype(inp.dtype())?)
+    in_type(y, inp.dtype())
 }
 
 /// `x - log(sum of exp(x))` along `axis`: the logarithm of [`softmax`], without its underflow.
@@ -336,7 +336,7 @@ pub fn log_softmax(inp: &Tensor, axis: impl Dim + Copy) -> Result<Tensor> {
             Ok([Some(dx.into_tensor()?)])
         })
     })?;
-    Ok(y.to_dtype(inp.dtype())?)
+    in_type(y, inp.dtype())
 }
 
 /// The axis of a tensor and what lies behind it.
@@ -410,7 +410,7 @@ pub fn prelu(inp: &Tensor, slope: &Tensor, base_axis: usize) -> Result<Tensor> {
             Ok([dx, dw])
         })
     })?;
-    Ok(y.to_dtype(inp.dtype())?)
+    in_type(y, inp.dtype())
 }
 
 /// Sets each element to 0 with probability `p` and divides the others by `1 - p`.
@@ -458,5 +458,5 @@ pub fn dropout(inp: &Tensor, p: f64, draw: &mut impl FnMut() -> u32) -> Result<T
             Ok([Some(dx.into_tensor()?)])
         })
     })?;
-    Ok(y.to_dtype(inp.dtype())?)
+    in_type(y, inp.dtype())
 }

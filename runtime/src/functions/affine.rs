@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::composed;
 use super::graph::{attach, tracked};
-use super::node::{compute, element_count, for_float, widened, without_kernels};
+use super::node::{compute, element_count, for_float, in_type, widened, without_kernels};
 use crate::kernels::{Float, Mat, MatMut, Start, Threads, channel_sums, gemm};
 use crate::{Error, Result};
 
@@ -31,8 +31,7 @@ use crate::{Error, Result};
 /// ```
 pub fn affine(inp: &Tensor, w: &Tensor, b: Option<&Tensor>, base_axis: usize) -> Result<Tensor> {
     let plan = Plan::new(inp, w, b, base_axis)?;
-    let mut output_dims = inp.dims()[..base_axis].to_vec();
-    output_dims.extend(&w.dims()[1..]);
+    let output_dims = [&inp.dims()[..base_axis], &w.dims()[1..]].concat();
     let tensors: &[&Tensor] = match b {
         Some(b) => &[inp, w, b],
         None => &[inp, w],
@@ -46,22 +45,22 @@ pub fn affine(inp: &Tensor, w: &Tensor, b: Option<&Tensor>, base_axis: usize) ->
         let [inp, w] = widened("affine", [inp, w])?;
         let y = for_float!(inp.dtype(), T => {
             let y = compute::<T, 2>(output_dims, [&inp, &w], |[x, w], y| plan.forward(x, w, None, y))?;
-            let rule = Rule { plan, inp: inp.clone(), w: w.clone(), needed: tracked([&inp, &w, &w]) };
+            let [needs_dx, needs_dw] = tracked([&inp, &w]);
+            let rule = Rule { plan, inp: inp.clone(), w: w.clone(), needed: [needs_dx, needs_dw, false] };
             attach("affine", [&inp, &w], y, move |dy| {
-                let [dx, dw, _] = rule.gradients::<T>(dy, None)?;
+                let [dx, dw, _] = rule.gradients::<T>(dy)?;
                 Ok([dx, dw])
             })
         })?;
-        return Ok(y.to_dtype(dtype)?);
+        return in_type(y, dtype);
     };
     let [inp, w, b] = widened("affine", [inp, w, b])?;
     let y = for_float!(inp.dtype(), T => {
         let y = compute::<T, 3>(output_dims, [&inp, &w, &b], |[x, w, b], y| plan.forward(x, w, Some(b), y))?;
         let rule = Rule { plan, inp: inp.clone(), w: w.clone(), needed: tracked([&inp, &w, &b]) };
-        let bias_dims = b.dims().to_vec();
-        attach("affine", [&inp, &w, &b], y, move |dy| rule.gradients::<T>(dy, Some(&bias_dims)))
+        attach("affine", [&inp, &w, &b], y, move |dy| rule.gradients::<T>(dy))
     })?;
-    Ok(y.to_dtype(dtype)?)
+    in_type(y, dtype)
 }
 
 /// Sizes of the matrices: `(rows, inmaps) x (inmaps, outmaps)`.
@@ -123,11 +122,7 @@ struct Rule {
 }
 
 impl Rule {
-    fn gradients<T: super::node::Element>(
-        &self,
-        dy: &Tensor,
-        bias_dims: Option<&[usize]>,
-    ) -> super::graph::Gradients<3> {
+    fn gradients<T: super::node::Element>(&self, dy: &Tensor) -> super::graph::Gradients<3> {
         let Plan { rows, inmaps, outmaps } = self.plan;
         let mut gradients = [None, None, None];
         if self.needed[0] {
@@ -144,7 +139,8 @@ impl Rule {
             })?;
             gradients[1] = Some(dw.into_tensor()?);
         }
-        if let Some(dims) = bias_dims.filter(|_| self.needed[2]) {
+        if self.needed[2] {
+            let dims = &self.w.dims()[1..];
             gradients[2] = Some(match rows {
                 1 => dy.reshape(dims)?, // a sum of one
                 _ => compute::<T, 1>(dims, [dy], |[dy], db| channel_sums(dy, 1, db))?.into_tensor()?,

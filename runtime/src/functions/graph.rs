@@ -19,14 +19,15 @@
 //!
 //! [`backward`] walks over the nodes by itself where they lead to variables only.
 
-use std::array;
 use std::cell::RefCell;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::{self, ThreadId};
+use std::{array, mem, ptr};
 
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Shape, Tensor, TensorId};
-use foldhash::{HashMap, HashMapExt, HashSet};
+use foldhash::{HashMap, HashMapExt};
 
 use super::node::{Element, Value};
 use super::sum::{Gradient, Sum};
@@ -59,13 +60,10 @@ pub fn backward(loss: &Tensor) -> Result<GradStore> {
         }
     }
     let restore = Restore(OF_VARIABLES.replace(Some(HashMap::new())));
-    let mut gradients = match Origin::of(loss).and_then(|origin| Some((order(&origin.node)?, origin))) {
-        Some((order, origin)) => {
-            order.iter().for_each(|node| node.forget());
-            origin.node.add(origin.index, loss.ones_like()?.into())?;
-            for node in order.iter().rev() {
-                node.run(node.take_pass())?;
-            }
+    let origin = Origin::of(loss);
+    let mut gradients = match origin.as_ref().and_then(|origin| Some((origin, Walk::to(&origin.node)?))) {
+        Some((origin, walk)) => {
+            walk.run(origin, loss.ones_like()?)?;
             GradStore::default()
         }
         None => loss.backward()?,
@@ -84,28 +82,66 @@ pub fn backward(loss: &Tensor) -> Result<GradStore> {
     Ok(gradients)
 }
 
-/// The nodes that lead to `last`, each behind those whose results it uses; none if candle's operations are among them.
-fn order(last: &Arc<Node>) -> Option<Vec<Arc<Node>>> {
-    let mut order = Vec::new();
-    let mut seen = HashSet::default();
-    // Nodes on the way, and how many of their inputs have been looked at: a network may be too deep for recursion.
-    let mut path = vec![(last.clone(), 0)];
-    while let Some((node, n_seen)) = path.last_mut() {
-        let Some(input) = node.inputs.get(*n_seen) else {
-            order.extend(path.pop().map(|(node, _)| node));
-            continue;
-        };
-        *n_seen += 1;
-        match input {
-            Input::Function(origin) if seen.insert(Arc::as_ptr(&origin.node)) => {
-                let node = origin.node.clone();
-                path.push((node, 0));
+/// Nodes without operations of candle's in between.
+struct Walk<'a> {
+    /// Each node behind those whose results it uses.
+    order: Vec<&'a Node>,
+    /// Where the results of a node begin among those of all.
+    places: HashMap<*const Node, usize>,
+    n_results: usize,
+}
+
+impl<'a> Walk<'a> {
+    /// The nodes that lead to `last`; none if candle's operations are among them.
+    fn to(last: &'a Node) -> Option<Self> {
+        let mut walk = Self { order: Vec::new(), places: HashMap::new(), n_results: 0 };
+        walk.is_new(last);
+        // Nodes on the way, and how many of their inputs have been looked at: a network may be too deep for recursion.
+        let mut path = vec![(last, 0)];
+        while let Some((node, n_seen)) = path.last_mut() {
+            let Some(input) = node.inputs.get(*n_seen) else {
+                walk.order.extend(path.pop().map(|(node, _)| node));
+                continue;
+            };
+            *n_seen += 1;
+            match input {
+                Input::Function(origin) if walk.is_new(&origin.node) => path.push((&origin.node, 0)),
+                Input::Candle(tensor) if !tensor.is_variable() => return None,
+                Input::Function(_) | Input::Candle(_) | Input::Constant => {}
             }
-            Input::Candle(tensor) if !tensor.is_variable() => return None,
-            Input::Function(_) | Input::Candle(_) | Input::Constant => {}
         }
+        Some(walk)
     }
-    Some(order)
+
+    /// Gives the node a place, unless it has one.
+    fn is_new(&mut self, node: &Node) -> bool {
+        let Entry::Vacant(entry) = self.places.entry(ptr::from_ref(node)) else { return false };
+        entry.insert(self.n_results);
+        self.n_results += node.n_results;
+        true
+    }
+
+    /// Calls the rules from the last to the first, beginning with the gradient of `last`.
+    fn run(&self, last: &Origin, gradient: Tensor) -> candle_core::Result<()> {
+        let place = |node: &Node| self.places[&ptr::from_ref(node)];
+        let mut sums = Vec::new();
+        sums.resize_with(self.n_results, Sum::default);
+        sums[place(&last.node) + last.index].add(gradient.into())?;
+        let mut own = Vec::new();
+        for &node in self.order.iter().rev() {
+            let first = place(node);
+            own.extend(sums[first..first + node.n_results].iter_mut().map(mem::take));
+            node.run(&mut own, &mut |input, gradient| match (input, gradient) {
+                (Input::Function(origin), Some(gradient)) => {
+                    sums[place(&origin.node) + origin.index].add(gradient)
+                }
+                (Input::Candle(variable), Some(gradient)) => keep(variable, gradient).map(drop),
+                (Input::Constant, _) | (_, None) => Ok(()),
+            })?;
+            own.clear();
+        }
+        Ok(())
+    }
 }
 
 thread_local! {
@@ -191,11 +227,16 @@ where
 {
     let mut results = Vec::with_capacity(M);
     if inputs.iter().any(|input| input.track_op()) {
-        let backward = move |gradients: &[Option<Tensor>]| {
-            let gradients = backward(array::from_fn(|i| gradients.get(i).and_then(Option::as_ref)))?;
-            Ok(Vec::from(gradients))
+        let backward = move |sums: &mut [Sum], hand_on: HandOn<'_>| {
+            let mut totals = array::from_fn(|_| None);
+            for (total, sum) in totals.iter_mut().zip(sums) {
+                *total = mem::take(sum).into_tensor()?;
+            }
+            let gradients = backward(totals.each_ref().map(Option::as_ref))?;
+            drop(totals);
+            gradients.into_iter().enumerate().try_for_each(|(index, gradient)| hand_on(index, gradient))
         };
-        let (node, token) = Node::new(name, &inputs, Box::new(backward))?;
+        let (node, token) = Node::new(name, &inputs, M, Box::new(backward))?;
         for (index, value) in values.into_iter().enumerate() {
             let origin =
                 Arc::new(Origin { node: node.clone(), index, token: token.clone(), id: OnceLock::new() });
@@ -223,20 +264,26 @@ pub(crate) fn share(variable: &Tensor) -> Result<Option<Arc<Origin>>> {
     if let Some(origin) = Origin::of(variable) {
         return Ok(Some(origin));
     }
-    let same =
-        |sums: &[Option<Tensor>]| Ok(sums.iter().map(|sum| sum.clone().map(Gradient::Tensor)).collect());
-    let (node, token) = Node::new("share", &[variable], Box::new(same))?;
+    let same = |sums: &mut [Sum], hand_on: HandOn<'_>| {
+        sums.iter_mut().try_for_each(|sum| hand_on(0, mem::take(sum).into_tensor()?.map(Gradient::Tensor)))
+    };
+    let (node, token) = Node::new("share", &[variable], 1, Box::new(same))?;
     let origin = Arc::new(Origin { node, index: 0, token, id: OnceLock::new() });
     origin.register(variable.id());
     Ok(Some(origin))
 }
 
-type Backward = dyn Fn(&[Option<Tensor>]) -> candle_core::Result<Vec<Option<Gradient>>> + Send + Sync;
+/// Takes the gradients of the results and hands on those of the inputs.
+type Backward = dyn Fn(&mut [Sum], HandOn<'_>) -> candle_core::Result<()> + Send + Sync;
+
+/// Takes the gradient of the input with this number.
+type HandOn<'a> = &'a mut dyn FnMut(usize, Option<Gradient>) -> candle_core::Result<()>;
 
 /// One call of a function: where its gradients come together and where they go.
 struct Node {
     name: &'static str,
     inputs: Vec<Input>,
+    n_results: usize,
     backward: Box<Backward>,
     passes: Mutex<Vec<(ThreadId, Pass)>>,
 }
@@ -251,7 +298,18 @@ enum Input {
     Candle(Tensor),
 }
 
-/// The gradients of a node's results that a backward pass has found so far.
+impl Input {
+    /// What stands for it among the arguments of the token.
+    fn argument(&self) -> Option<&Tensor> {
+        match self {
+            Self::Constant => None,
+            Self::Function(origin) => Some(&origin.token),
+            Self::Candle(tensor) => Some(tensor),
+        }
+    }
+}
+
+/// The gradients of a node's results that candle's backward pass has found so far.
 #[derive(Default)]
 struct Pass {
     sums: Vec<Sum>,
@@ -265,38 +323,31 @@ impl Node {
     fn new(
         name: &'static str,
         inputs: &[&Tensor],
+        n_results: usize,
         backward: Box<Backward>,
     ) -> candle_core::Result<(Arc<Self>, Tensor)> {
-        let mut arguments = Vec::new();
         let inputs = inputs.iter().map(|&input| {
             if !input.track_op() {
                 return Input::Constant;
             }
-            match Origin::of(input) {
-                Some(origin) => {
-                    arguments.push(origin.token.clone());
-                    Input::Function(origin)
-                }
-                None => {
-                    arguments.push(input.clone());
-                    Input::Candle(input.clone())
-                }
-            }
+            Origin::of(input).map_or_else(|| Input::Candle(input.clone()), Input::Function)
         });
         let inputs = inputs.collect();
-        let node = Arc::new(Self { name, inputs, backward, passes: Mutex::default() });
+        let node = Arc::new(Self { name, inputs, n_results, backward, passes: Mutex::default() });
+        let arguments: Vec<_> = node.inputs.iter().filter_map(Input::argument).collect();
         let token = match &arguments[..] {
             [arguments @ .., a, b, c] if arguments.len() <= 2 && !arguments.is_empty() => {
                 let rest = Token { node: node.clone(), is_rest: true };
                 let rest = a.apply_op3(b, c, rest)?;
-                Token { node: node.clone(), is_rest: false }.apply(&[arguments, &[rest]].concat())?
+                Token { node: node.clone(), is_rest: false }.apply(&[arguments, &[&rest]].concat())?
             }
             arguments => Token { node: node.clone(), is_rest: false }.apply(arguments)?,
         };
+        drop(arguments);
         Ok((node, token))
     }
 
-    /// What this thread's backward pass has found; a pass is one thread's.
+    /// What candle's backward pass has found on this thread; a pass is one thread's.
     fn with_pass<R>(&self, f: impl FnOnce(&mut Pass) -> R) -> R {
         let mut passes = lock(&self.passes);
         let thread = thread::current().id();
@@ -307,18 +358,7 @@ impl Node {
         f(&mut passes[index].1)
     }
 
-    /// What this thread's backward pass has found, to be used now.
-    fn take_pass(&self) -> Pass {
-        self.with_pass(std::mem::take)
-    }
-
-    /// Drops what an earlier pass of this thread, a failed one, has left behind.
-    fn forget(&self) {
-        let thread = thread::current().id();
-        lock(&self.passes).retain(|(of, _)| *of != thread);
-    }
-
-    /// Takes a gradient of a result; returns what its token's gradient grows by.
+    /// Takes a gradient of a result in candle's pass; returns what its token's gradient grows by.
     fn add(&self, index: usize, gradient: Gradient) -> candle_core::Result<Tensor> {
         self.with_pass(|pass| {
             if pass.sums.len() <= index {
@@ -330,30 +370,20 @@ impl Node {
         })
     }
 
-    /// [`run`](Self::run) for candle, which has counted the gradients handed over.
+    /// [`run`](Self::run) for candle, which has counted the gradients handed over; returns what it is to know of those of
+    /// the tracked inputs.
     fn run_counted(&self, count: &Tensor) -> candle_core::Result<Vec<Option<Tensor>>> {
-        let pass = self.take_pass();
+        let mut pass = self.with_pass(mem::take);
         if pass.n_terms as f32 != count.to_scalar::<f32>()? {
             candle_core::bail!(
                 "an earlier backward pass through `{}` failed and left gradients behind; compute the loss anew",
                 self.name
             );
         }
-        self.run(pass)
-    }
-
-    /// Calls the rule and hands the gradients on; returns what candle is to know of them, for each tracked input.
-    fn run(&self, Pass { sums, n_terms, .. }: Pass) -> candle_core::Result<Vec<Option<Tensor>>> {
-        let sums = sums.into_iter().map(Sum::into_tensor).collect::<candle_core::Result<Vec<_>>>()?;
-        let gradients = match n_terms {
-            0 => self.inputs.iter().map(|_| None).collect(),
-            _ => (self.backward)(&sums)?,
-        };
-        drop(sums);
-        let mut for_candle = Vec::with_capacity(gradients.len());
-        for (input, gradient) in self.inputs.iter().zip(gradients) {
+        let mut for_candle = Vec::with_capacity(self.inputs.len());
+        self.run(&mut pass.sums, &mut |input, gradient| {
             for_candle.push(match (input, gradient) {
-                (Input::Constant, _) => continue,
+                (Input::Constant, _) => return Ok(()),
                 (Input::Function(origin), Some(gradient)) => Some(origin.node.add(origin.index, gradient)?),
                 (Input::Function(_), None) => Some(ZERO.clone()),
                 (Input::Candle(input), Some(gradient)) if input.is_variable() => keep(input, gradient)?,
@@ -361,8 +391,21 @@ impl Node {
                 (Input::Candle(input), None) if input.is_variable() => None,
                 (Input::Candle(input), None) => Some(input.zeros_like()?), // candle panics without
             });
-        }
+            Ok(())
+        })?;
         Ok(for_candle)
+    }
+
+    /// Calls the rule, if there is a gradient for it, and hands on what each input gets.
+    fn run(
+        &self,
+        sums: &mut [Sum],
+        hand_on: &mut dyn FnMut(&Input, Option<Gradient>) -> candle_core::Result<()>,
+    ) -> candle_core::Result<()> {
+        if sums.iter().all(Sum::is_empty) {
+            return self.inputs.iter().try_for_each(|input| hand_on(input, None));
+        }
+        (self.backward)(sums, &mut |index, gradient| hand_on(&self.inputs[index], gradient))
     }
 }
 
@@ -442,7 +485,7 @@ struct Token {
 }
 
 impl Token {
-    fn apply(self, arguments: &[Tensor]) -> candle_core::Result<Tensor> {
+    fn apply(self, arguments: &[&Tensor]) -> candle_core::Result<Tensor> {
         match arguments {
             [a] => a.apply_op1(self),
             [a, b] => a.apply_op2(b, self),

@@ -7,7 +7,7 @@ use super::activation::lanes;
 use super::composed;
 use super::embed::indices;
 use super::graph::{attach, tracked};
-use super::node::{Value, compute, for_float, widened, without_kernels, zeros};
+use super::node::{Value, compute, for_float, in_type, widened, without_kernels, zeros};
 use crate::kernels::{Float, cross_entropy, cross_entropy_gradient, zip, zip3};
 use crate::{Error, Result};
 
@@ -63,7 +63,7 @@ pub fn softmax_cross_entropy(inp: &Tensor, labels: &Tensor, axis: impl Dim + Cop
             Ok([Some(dx.into_tensor()?)])
         })
     })?;
-    Ok(y.to_dtype(inp.dtype())?)
+    in_type(y, inp.dtype())
 }
 
 /// The mean of [`softmax_cross_entropy`] over all samples: a scalar.
@@ -120,7 +120,7 @@ pub fn squared_error(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
             Ok([da, needed[1].then(|| gradient(&second, &first)).transpose()?])
         })
     })?;
-    Ok(y.to_dtype(inp.dtype())?)
+    in_type(y, inp.dtype())
 }
 
 /// The mean of [`squared_error`] over all elements: a scalar.
@@ -187,7 +187,7 @@ pub fn sigmoid_cross_entropy(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
             Ok([dx, dt])
         })
     })?;
-    Ok(y.to_dtype(inp.dtype())?)
+    in_type(y, inp.dtype())
 }
 
 fn check_same_shape(inp: &Tensor, target: &Tensor) -> Result<()> {
@@ -219,5 +219,5 @@ fn mean(x: &Tensor) -> Result<Tensor> {
             Ok([Some(Value { data: vec![share; n], dims: dims.clone() }.into_tensor()?)])
         })
     })?;
-    Ok(total.to_dtype(x.dtype())?)
+    in_type(total, x.dtype())
 }

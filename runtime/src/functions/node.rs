@@ -70,6 +70,11 @@ fn widen(function: &'static str, tensors: &mut [Tensor]) -> Result<()> {
     Ok(())
 }
 
+/// The tensor in type `dtype`, that of a function's inputs.
+pub(crate) fn in_type(tensor: Tensor, dtype: DType) -> Result<Tensor> {
+    Ok(if tensor.dtype() == dtype { tensor } else { tensor.to_dtype(dtype)? })
+}
+
 /// The results of a function where the kernels do not run, in the type of the inputs: what `compose` makes of the
 /// widened inputs. `None` where they do.
 pub(crate) fn without_kernels<const M: usize>(

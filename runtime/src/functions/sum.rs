@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor, WithDType};
 
 use super::graph::attach;
-use super::node::{Element, Elements, Value, compute, for_float, widened};
+use super::node::{Element, Elements, Value, compute, for_float, in_type, widened};
 use crate::Result;
 use crate::device::has_kernels;
 use crate::kernels::{Mat, MatMut, Start, Threads, gemm, zip, zip_in_place};
@@ -47,6 +47,11 @@ pub(crate) struct Sum {
 }
 
 impl Sum {
+    /// Whether nothing has come in.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tensor.is_none() && self.products.is_empty()
+    }
+
     pub(crate) fn add(&mut self, gradient: Gradient) -> candle_core::Result<()> {
         let gradient = match gradient {
             Gradient::Tensor(gradient) => gradient.contiguous()?,
@@ -88,7 +93,7 @@ pub(crate) fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         let sum = compute::<T, 2>(a.dims(), [&a, &b], |[a, b], sum| zip(a, b, sum, |a, b| a + b))?;
         attach("add", [&a, &b], sum, |dy| Ok([Some(dy.clone()), Some(dy.clone())]))
     })?;
-    Ok(sum.to_dtype(dtype)?)
+    in_type(sum, dtype)
 }
 
 /// `a + b` for contiguous tensors of one shape.

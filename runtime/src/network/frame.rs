@@ -1,8 +1,7 @@
 //! One run of a network: which stage runs now, and which stage each layer path belongs to.
 
 use std::cell::{Cell, RefCell};
-use std::collections::hash_map::Entry;
-use std::fmt::Display;
+use std::fmt::{Display, Write};
 use std::panic::Location;
 use std::rc::Rc;
 
@@ -16,14 +15,24 @@ use crate::{Error, LayerInfo, Parameter, Result, current_parameter_scope};
 
 thread_local! {
     static FRAME: RefCell<Option<Rc<Frame>>> = const { RefCell::new(None) };
+
+    /// Number of stages begun.
+    static N_VISITS: Cell<u64> = const { Cell::new(0) };
+
+    /// The owners of the last run, for the next: it mostly has the same layers, and need not write down their paths.
+    static OWNERS: Cell<Option<Owners>> = const { Cell::new(None) };
 }
+
+/// The stage that each layer path belongs to.
+type Owners = HashMap<String, Visit>;
 
 /// A run of a network and of the networks that are its stages.
 struct Frame {
-    /// The stage that each layer path belongs to.
-    owners: RefCell<HashMap<String, Visit>>,
-    /// Number of stages begun.
-    n_visits: Cell<u64>,
+    owners: RefCell<Owners>,
+    /// How many of `owners` are of this run.
+    n_owners: Cell<usize>,
+    /// Number of stages begun before this run: what stands in `owners` from then does not count.
+    n_before: u64,
     now: Cell<Now>,
     recorder: Option<Rc<Recorder>>,
 }
@@ -50,15 +59,32 @@ struct Visit {
 impl Frame {
     fn new(recorder: Option<Rc<Recorder>>) -> Rc<Self> {
         let now = Now { visit: None, layers: 0, fresh: true };
-        Rc::new(Self { owners: RefCell::default(), n_visits: Cell::new(0), now: Cell::new(now), recorder })
+        Rc::new(Self {
+            owners: RefCell::new(OWNERS.take().unwrap_or_default()),
+            n_owners: Cell::new(0),
+            n_before: N_VISITS.get(),
+            now: Cell::new(now),
+            recorder,
+        })
+    }
+}
+
+impl Drop for Frame {
+    fn drop(&mut self) {
+        let owners = self.owners.take();
+        // Those of other networks are not kept.
+        if owners.len() == self.n_owners.get() {
+            // At the end of the thread there may be no place for them any more.
+            OWNERS.try_with(|last| last.set(Some(owners))).ok();
+        }
     }
 }
 
 impl Observer for Frame {
-    fn layer_begins(&self, path: String, info: &'static LayerInfo) -> Result<()> {
+    fn layer_begins(&self, path: &str, info: &'static LayerInfo) -> Result<()> {
         let now = self.now.get();
         if let Some(recorder) = &self.recorder {
-            recorder.layer_begins(&path, info, now.layers == 0);
+            recorder.layer_begins(path, info, now.layers == 0);
         }
         // A layer without a scope, such as a pooling, owns no path: what is inside it stands beside it.
         if info.scope.is_empty() {
@@ -67,19 +93,20 @@ impl Observer for Frame {
         self.now.set(Now { layers: now.layers + 1, fresh: false, ..now });
         let (Some(visit), 0) = (now.visit, now.layers) else { return Ok(()) };
         let mut owners = self.owners.borrow_mut();
-        let owner = match owners.entry(path) {
-            Entry::Vacant(entry) => {
-                entry.insert(visit);
-                return Ok(());
+        match owners.get_mut(path) {
+            Some(owner) if owner.number > self.n_before => {
+                if owner.number == visit.number || (owner.shared && visit.shared) {
+                    return Ok(());
+                }
+                let again = owner.id == visit.id && owner.at == visit.at;
+                let (path, first) = (path.to_owned(), owner.at);
+                return Err(Error::SharedByAccident { path, first, second: visit.at, again });
             }
-            Entry::Occupied(entry) => entry,
-        };
-        let (path, owner) = (owner.key(), owner.get());
-        if owner.number == visit.number || (owner.shared && visit.shared) {
-            return Ok(());
+            Some(of_run_before) => *of_run_before = visit,
+            None => drop(owners.insert(path.to_owned(), visit)),
         }
-        let again = owner.id == visit.id && owner.at == visit.at;
-        Err(Error::SharedByAccident { path: path.clone(), first: owner.at, second: visit.at, again })
+        self.n_owners.update(|n| n + 1);
+        Ok(())
     }
 
     fn wants_parameters(&self) -> bool {
@@ -231,8 +258,8 @@ fn enter(kind: Kind, name: Option<&str>, ident: &'static str, id: u32, input: &d
     let before = FRAME.with_borrow(|frame| {
         let frame = frame.clone()?;
         let before = frame.now.get();
-        let number = frame.n_visits.get() + 1;
-        frame.n_visits.set(number);
+        let number = N_VISITS.get() + 1;
+        N_VISITS.set(number);
         let shared = before.visit.is_some_and(|visit| visit.shared);
         frame.now.set(Now { visit: Some(Visit { number, id, at, shared }), layers: 0, fresh: true });
         Some((frame, before))
@@ -248,6 +275,15 @@ fn enter(kind: Kind, name: Option<&str>, ident: &'static str, id: u32, input: &d
     Entered { ident, named, before, recorded, _scope: scope }
 }
 
+/// `format!("{label}{index}")` in memory that is taken once.
+fn numbered(label: &str, index: &dyn Display) -> String {
+    let mut numbered = String::with_capacity(label.len() + 16);
+    numbered.push_str(label);
+    // Writing to a string succeeds.
+    write!(numbered, "{index}").ok();
+    numbered
+}
+
 /// Labelled braces.
 #[track_caller]
 #[must_use]
@@ -259,7 +295,7 @@ pub fn block(label: &str, id: u32, input: &dyn Value) -> Entered {
 #[track_caller]
 #[must_use]
 pub fn indexed_block(label: &str, index: &dyn Display, id: u32, input: &dyn Value) -> Entered {
-    enter(Kind::Block, Some(&format!("{label}{index}")), "block", id, input)
+    enter(Kind::Block, Some(&numbered(label, index)), "block", id, input)
 }
 
 /// `add { .. }` and its like.
@@ -290,7 +326,7 @@ pub fn labelled(label: &str, ident: &'static str, id: u32, input: &dyn Value) ->
 #[track_caller]
 #[must_use]
 pub fn indexed(label: &str, index: &dyn Display, ident: &'static str, id: u32, input: &dyn Value) -> Entered {
-    enter(Kind::Call, Some(&format!("{label}{index}")), ident, id, input)
+    enter(Kind::Call, Some(&numbered(label, index)), ident, id, input)
 }
 
 /// Runs a stage.

@@ -21,9 +21,11 @@ struct Context {
 }
 
 /// Is told of the layers that run on the thread; networks check and record their runs with it.
+///
+/// It may be told while the context is borrowed, so it must not look at it.
 pub(crate) trait Observer {
     /// A layer's scope, `path`, has been entered; an error here is the layer's.
-    fn layer_begins(&self, path: String, info: &'static LayerInfo) -> Result<()>;
+    fn layer_begins(&self, path: &str, info: &'static LayerInfo) -> Result<()>;
 
     /// Whether it wants to know of parameters.
     fn wants_parameters(&self) -> bool;
@@ -54,6 +56,25 @@ struct Flags {
 impl Flags {
     fn new() -> Self {
         Self { detached: false, dtype: DType::F32, device: Device::Cpu, called_at: None }
+    }
+}
+
+impl Flags {
+    /// The tensor of the parameter asked for, as it can stand beside the input.
+    fn fit(&self, request: &Request<'_>, tensor: Tensor) -> Result<Tensor> {
+        // Outside of a layer there is no input to stand beside.
+        if self.called_at.is_some() && !tensor.device().same_device(&self.device) {
+            let (path, lives) = (request.path(), tensor.device().location());
+            return Err(Error::InvalidArgument {
+                argument: "inp",
+                reason: format!(
+                    "must be where parameter `{path}` is, on {lives:?}; move it, or the store by `to_device`"
+                ),
+                got: format!("an input on {:?}", self.device.location()),
+            });
+        }
+        // A parameter stored in another precision than the input's takes part in the input's.
+        Ok(if tensor.dtype() == self.dtype { tensor } else { tensor.to_dtype(self.dtype)? })
     }
 }
 
@@ -141,17 +162,15 @@ fn append(path: &mut String, name: &str) {
 }
 
 /// Appends `scopes` to the path and takes over `flags`, until the guard is dropped.
-fn enter(scopes: &[&str], flags: Option<Flags>) -> Restore {
-    with(|context| {
-        let length = context.path.len();
-        let path = Path::Below(length, context.place.depth());
-        scopes.iter().for_each(|scope| append(&mut context.path, scope));
-        if context.path.len() > length {
-            context.store.claim_scope(&context.path, &mut context.place);
-        }
-        let flags = flags.map(|flags| std::mem::replace(&mut context.flags, flags));
-        Restore { store: None, path, flags }
-    })
+fn enter(context: &mut Context, scopes: &[&str], flags: Option<Flags>) -> Restore {
+    let length = context.path.len();
+    let path = Path::Below(length, context.place.depth());
+    scopes.iter().for_each(|scope| append(&mut context.path, scope));
+    if context.path.len() > length {
+        context.store.claim_scope(&context.path, &mut context.place);
+    }
+    let flags = flags.map(|flags| std::mem::replace(&mut context.flags, flags));
+    Restore { store: None, path, flags }
 }
 
 /// Runs `f` with parameters registered and looked up under `name`, below the scope that is current.
@@ -169,7 +188,7 @@ fn enter(scopes: &[&str], flags: Option<Flags>) -> Restore {
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn parameter_scope<R>(name: impl AsRef<str>, f: impl FnOnce() -> R) -> R {
-    let _restore = enter(&[name.as_ref()], None);
+    let _restore = with(|context| enter(context, &[name.as_ref()], None));
     f()
 }
 
@@ -181,8 +200,10 @@ pub fn current_parameter_scope() -> String {
 
 /// Runs `f` with every parameter taken detached: no gradient flows to any, whatever its `need_grad`.
 pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
-    let flags = with(|context| Flags { detached: true, ..context.flags.clone() });
-    let _restore = enter(&[], Some(flags));
+    let _restore = with(|context| {
+        let flags = Flags { detached: true, ..context.flags.clone() };
+        enter(context, &[], Some(flags))
+    });
     f()
 }
 
@@ -200,14 +221,13 @@ pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn full_precision<R>(f: impl FnOnce() -> R) -> R {
-    let flags = with(|context| {
+    let _restore = with(|context| {
         let mut flags = context.flags.clone();
         if matches!(flags.dtype, DType::F16 | DType::BF16) {
             flags.dtype = DType::F32;
         }
-        flags
+        enter(context, &[], Some(flags))
     });
-    let _restore = enter(&[], Some(flags));
     f()
 }
 
@@ -357,44 +377,37 @@ fn take(
     initial: impl FnOnce() -> Initializer,
 ) -> Result<Tensor> {
     let shape = shape();
-    let (found, flags) = with(|Context { store, path, place, flags, .. }| {
+    let tracked = as_need_grad.unwrap_or(need_grad);
+    let found = with(|Context { store, path, place, flags, observer }| {
         let asked_at = flags.called_at.unwrap_or(asked_at);
         let request = Request { scope: path, name, shape: &shape, need_grad, asked_at };
-        (store.get_checked(&request, place), flags.clone())
-    });
-    let parameter = match found? {
-        Some(parameter) => parameter,
-        None => {
-            let (store, scope) = with(|context| (context.store.clone(), context.path.clone()));
-            let path = join(&scope, name);
-            let initial = initial();
-            let stream = || store.stream(&path, &shape, initial.key());
-            let value = initial
-                .generate(&shape, flags.dtype, &flags.device, stream)
-                .map_err(|error| initializer_of(&path, error))?;
-            let asked_at = flags.called_at.unwrap_or(asked_at);
-            store.insert_new(&Request { scope: &scope, name, shape: &shape, need_grad, asked_at }, &value)?
-        }
-    };
-    let observer = with(|context| context.observer.clone().filter(|observer| observer.wants_parameters()));
-    if let Some(observer) = observer {
-        observer.takes_parameter(&current_path(name), &parameter);
-    }
-    let tensor = parameter.tensor(as_need_grad.unwrap_or(need_grad) && !flags.detached);
-    // Outside of a layer there is no input to stand beside.
-    if flags.called_at.is_some() && !tensor.device().same_device(&flags.device) {
-        let lives = tensor.device().location();
-        return Err(Error::InvalidArgument {
-            argument: "inp",
-            reason: format!(
-                "must be where parameter `{}` is, on {lives:?}; move it, or the store by `to_device`",
-                current_path(name)
-            ),
-            got: format!("an input on {:?}", flags.device.location()),
+        let observer = observer.as_ref().filter(|observer| observer.wants_parameters());
+        let found = store.get_checked(&request, place, |parameter| {
+            if let Some(observer) = observer {
+                observer.takes_parameter(&request.path(), parameter);
+            }
+            parameter.tensor(tracked && !flags.detached)
         });
+        found?.map(|tensor| flags.fit(&request, tensor)).transpose()
+    });
+    if let Some(tensor) = found? {
+        return Ok(tensor);
     }
-    // A parameter stored in another precision than the input's takes part in the input's.
-    Ok(if tensor.dtype() == flags.dtype { tensor } else { tensor.to_dtype(flags.dtype)? })
+    let (store, scope, flags) =
+        with(|context| (context.store.clone(), context.path.clone(), context.flags.clone()));
+    let asked_at = flags.called_at.unwrap_or(asked_at);
+    let request = Request { scope: &scope, name, shape: &shape, need_grad, asked_at };
+    let path = request.path();
+    let initial = initial();
+    let stream = || store.stream(&path, &shape, initial.key());
+    let value = initial
+        .generate(&shape, flags.dtype, &flags.device, stream)
+        .map_err(|error| initializer_of(&path, error))?;
+    let parameter = store.insert_new(&request, &value)?;
+    if let Some(observer) = with(|context| context.observer.clone()) {
+        observer.takes_parameter(&path, &parameter);
+    }
+    flags.fit(&request, parameter.tensor(tracked && !flags.detached))
 }
 
 /// The first value that a parameter `name` of this shape would have in the current scope; nothing is registered.
@@ -441,17 +454,20 @@ pub struct LayerCall<'a> {
 #[track_caller]
 pub fn call_layer<T>(call: LayerCall<'_>, body: impl FnOnce() -> Result<T>) -> Result<T> {
     let called_at = Location::caller();
-    let mut flags = with(|context| context.flags.clone());
-    flags.detached |= call.fix_parameters;
-    flags.called_at.get_or_insert(called_at);
-    if let Some(like) = call.like {
-        flags.device = like.device().clone();
-        flags.dtype = if like.dtype().is_float() { like.dtype() } else { DType::F32 };
-    }
-    let _restore = enter(&[call.name.unwrap_or_default(), call.info.scope], Some(flags));
-    let observed = LayerEnds(with(|context| context.observer.clone()), call.info);
+    let (_restore, observer) = with(|context| {
+        let mut flags = context.flags.clone();
+        flags.detached |= call.fix_parameters;
+        flags.called_at.get_or_insert(called_at);
+        if let Some(like) = call.like {
+            flags.device = like.device().clone();
+            flags.dtype = if like.dtype().is_float() { like.dtype() } else { DType::F32 };
+        }
+        let scopes = [call.name.unwrap_or_default(), call.info.scope];
+        (enter(context, &scopes, Some(flags)), context.observer.clone())
+    });
+    let observed = LayerEnds(observer, call.info);
     let begun = match &observed.0 {
-        Some(observer) => observer.layer_begins(current_parameter_scope(), call.info),
+        Some(observer) => with(|context| observer.layer_begins(&context.path, call.info)),
         None => Ok(()),
     };
     begun.and_then(|()| body()).map_err(|error| match error {

@@ -470,7 +470,12 @@ impl ParameterStore {
 
     /// The parameter that is asked for, if it exists, after checking its shape and taking over its `need_grad`. `place`
     /// is that of the scope, as in [`Tree::locate`].
-    pub(super) fn get_checked(&self, request: &Request<'_>, place: &mut Place) -> Result<Option<Parameter>> {
+    pub(super) fn get_checked<R>(
+        &self,
+        request: &Request<'_>,
+        place: &mut Place,
+        look: impl FnOnce(&Parameter) -> R,
+    ) -> Result<Option<R>> {
         let mut tree = self.lock();
         // A name of several parts, or a parameter on the way, goes the long way.
         let is_plain = !request.name.is_empty() && !request.name.contains('/');
@@ -497,7 +502,7 @@ impl ParameterStore {
             }
             Some(Node::Leaf(leaf)) => {
                 leaf.parameter.need_grad = request.need_grad;
-                Ok(Some(leaf.parameter.clone()))
+                Ok(Some(look(&leaf.parameter)))
             }
         }
     }
