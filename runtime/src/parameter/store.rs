@@ -478,7 +478,7 @@ impl ParameterStore {
     ) -> Result<Option<R>> {
         let mut tree = self.lock();
         // A name of several parts, or a parameter on the way, goes the long way.
-        let is_plain = !request.name.is_empty() && !request.name.contains('/');
+        let is_plain = !request.name.is_empty() && !request.name.as_bytes().contains(&b'/');
         let located = if is_plain { tree.locate(request.scope, place) } else { None };
         let leaf = match located {
             Some(scope) => scope.get_mut(request.name),
