@@ -4,7 +4,8 @@ pub use candle_core::Tensor;
 
 pub use crate::device::composed;
 pub use crate::network::frame::{
-    apply, begin, block, indexed, indexed_block, join, labelled, nothing, row, run, unlabelled, value,
+    Before, add_before, apply, begin, block, indexed, indexed_block, join, labelled, nothing, row, run,
+    run_before, unlabelled, value,
 };
 pub use crate::network::join::{add, concat, mul, tuple};
 pub use crate::network::{network1, network2, network3, network4};

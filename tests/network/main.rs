@@ -4,6 +4,7 @@
 mod architectures;
 mod composition;
 mod grammar;
+mod joined;
 mod layers;
 mod paths;
 mod reports;

@@ -102,8 +102,15 @@ impl Expander {
         const ROW: usize = 32;
         let h = local("h");
         let mut statements = TokenStream::new();
-        for steps in chain.steps.chunks(ROW) {
-            let row: TokenStream = steps.iter().map(|step| self.step(step, names)).collect();
+        let mut left = &chain.steps[..];
+        while !left.is_empty() {
+            let mut n = left.len().min(ROW);
+            if left.get(n).is_some_and(|next| joins(&left[n - 1], next).is_some()) {
+                n += 1;
+            }
+            let (steps, rest) = left.split_at(n);
+            left = rest;
+            let row = self.row(steps, names);
             let folded = chain.steps.len() > ROW && steps.iter().all(|step| step.bind.is_none());
             statements.extend(match folded {
                 false => row,
@@ -116,6 +123,21 @@ impl Expander {
         statements
     }
 
+    /// Statements for some of a chain's steps.
+    fn row(&mut self, steps: &[Step], names: &mut Names) -> TokenStream {
+        let mut row = TokenStream::new();
+        let mut steps = steps.iter().peekable();
+        while let Some(step) = steps.next() {
+            let relu = steps.peek().and_then(|next| joins(step, next));
+            row.extend(self.step(step, relu, names));
+            if relu.is_some() {
+                let bind = steps.next().and_then(|step| step.bind.as_ref());
+                row.extend(bind.map(bind_output));
+            }
+        }
+        row
+    }
+
     /// An expression: the chain run on `input`, which it takes.
     fn chain_value(&mut self, chain: &Chain, names: &mut Names, input: impl ToTokens) -> TokenStream {
         let h = local("h");
@@ -123,15 +145,16 @@ impl Expander {
         quote!({ let #h = #input; #statements #h })
     }
 
-    /// The input is moved into the block, so that it is freed when the stage is done.
-    fn step(&mut self, step: &Step, names: &mut Names) -> TokenStream {
+    /// The input is moved into the block, so that it is freed when the stage is done. `relu` is the step after this one, if
+    /// that joins it.
+    fn step(&mut self, step: &Step, relu: Option<&Call>, names: &mut Names) -> TokenStream {
         let (h, x) = (local("h"), local("x"));
         let value = match (&step.label, &step.stage) {
             (_, Stage::Identity | Stage::Missing) => x.to_token_stream(),
             (_, Stage::Use { tokens, span }) => {
                 quote_spanned!(*span=> ::layerfn::__private::value(#tokens))
             }
-            (label, Stage::Call(call)) => self.call(label.as_ref(), call, names),
+            (label, Stage::Call(call)) => self.call(label.as_ref(), call, relu, names),
             (label, Stage::Value { tokens, span }) => self.value(label.as_ref(), tokens, *span),
             (Some(label), stage) => {
                 let entered = self.enter_block(label);
@@ -139,9 +162,10 @@ impl Expander {
                 let value = self.compound(stage, &mut Names::new());
                 quote!({ let #scope = #entered; #value })
             }
+            (None, Stage::Join(join)) => self.join(join, relu, names),
             (None, stage) => self.compound(stage, names),
         };
-        let bind = step.bind.as_ref().map(|name| quote!(let #name = &::core::clone::Clone::clone(&#h);));
+        let bind = step.bind.as_ref().map(bind_output);
         quote!(let #h = { let #x = #h; #value }; #bind)
     }
 
@@ -181,7 +205,13 @@ impl Expander {
         if label.shared { quote_spanned!(span=> #entered.shared()) } else { entered }
     }
 
-    fn call(&mut self, label: Option<&Label>, call: &Call, names: &mut Names) -> TokenStream {
+    fn call(
+        &mut self,
+        label: Option<&Label>,
+        call: &Call,
+        relu: Option<&Call>,
+        names: &mut Names,
+    ) -> TokenStream {
         let span = call.name.span();
         let ident = unraw(&call.name);
         let nth = match (label, counted_name(call)) {
@@ -194,7 +224,33 @@ impl Expander {
         };
         let entered = self.enter(label, &ident, nth, span);
         let stage = stage_call(call);
-        quote_spanned!(span=> ::layerfn::__private::run(#entered, #stage)?)
+        let Some(relu) = relu else {
+            return quote_spanned!(span=> ::layerfn::__private::run(#entered, #stage)?);
+        };
+        let next = local_at("next", relu.name.span());
+        let run = quote_spanned!(span=> ::layerfn::__private::run_before(#entered, #stage, #next)?);
+        self.before(&run, relu, names)
+    }
+
+    /// The step that `run` runs, and then `relu` if that has not been run with it.
+    fn before(&mut self, run: &TokenStream, relu: &Call, names: &mut Names) -> TokenStream {
+        let x = local("x");
+        let next = local_at("next", relu.name.span());
+        let callee: TokenStream = relu.callee.iter().cloned().collect();
+        let alone = Call {
+            callee: next.to_token_stream().into_iter().collect(),
+            name: relu.name.clone(),
+            is_member: false,
+            arguments: None,
+        };
+        let alone = self.call(None, &alone, None, names);
+        quote!({
+            let #next = &#callee;
+            match #run {
+                ::layerfn::__private::Before::Both(#x) => #x,
+                ::layerfn::__private::Before::Alone(#x) => #alone,
+            }
+        })
     }
 
     fn value(&mut self, label: Option<&Label>, tokens: &TokenStream, span: Span) -> TokenStream {
@@ -213,7 +269,7 @@ impl Expander {
         let (h, x) = (local("h"), local("x"));
         match stage {
             Stage::Block(chain) => self.chain_value(chain, names, x),
-            Stage::Join(join) => self.join(join, names),
+            Stage::Join(join) => self.join(join, None, names),
             Stage::For { head, keyword, body } => {
                 let body = self.chain_value(body, names, &h);
                 quote_spanned!(keyword.span()=> { let mut #h = #x; #keyword #head { #h = #body; } #h })
@@ -246,7 +302,7 @@ impl Expander {
         quote!(#keyword #condition #then else #otherwise)
     }
 
-    fn join(&mut self, join: &Join, names: &mut Names) -> TokenStream {
+    fn join(&mut self, join: &Join, relu: Option<&Call>, names: &mut Names) -> TokenStream {
         let span = join.keyword.span();
         let (x, entered, scope) = (local("x"), local("join"), local("branch"));
         let ident = join.keyword.to_string();
@@ -262,10 +318,19 @@ impl Expander {
             })
             .collect();
         let joined = match join.kind {
-            JoinKind::Residual => {
-                quote_spanned!(span=> add([::core::clone::Clone::clone(&#x), #(#branches),*]))
+            JoinKind::Residual | JoinKind::Add => {
+                let input =
+                    (join.kind == JoinKind::Residual).then(|| quote!(::core::clone::Clone::clone(&#x),));
+                let summands = quote!([#input #(#branches),*]);
+                if let Some(relu) = relu {
+                    let next = local_at("next", relu.name.span());
+                    let run =
+                        quote_spanned!(span=> ::layerfn::__private::add_before(#entered, #summands, #next)?);
+                    let run = self.before(&run, relu, names);
+                    return quote!({ let #entered = #enter; #(let #branches = #values;)* #run });
+                }
+                quote_spanned!(span=> add(#summands))
             }
-            JoinKind::Add => quote_spanned!(span=> add([#(#branches),*])),
             JoinKind::Mul => quote_spanned!(span=> mul([#(#branches),*])),
             JoinKind::Concat => {
                 let missing = quote!(0);
@@ -276,6 +341,32 @@ impl Expander {
         };
         let run = quote_spanned!(span=> ::layerfn::__private::run(#entered, ::layerfn::__private::#joined)?);
         quote!({ let #entered = #enter; #(let #branches = #values;)* #run })
+    }
+}
+
+/// `as name`
+fn bind_output(name: &Ident) -> TokenStream {
+    let h = local("h");
+    quote!(let #name = &::core::clone::Clone::clone(&#h);)
+}
+
+/// `next`, if it is `relu` and may be run in one with `step`: whether it is ours and the step can do that shows at run time.
+fn joins<'a>(step: &Step, next: &'a Step) -> Option<&'a Call> {
+    let can_be_first = match &step.stage {
+        Stage::Call(_) => step.bind.is_none(),
+        Stage::Join(join) => {
+            step.bind.is_none()
+                && step.label.is_none()
+                && matches!(join.kind, JoinKind::Add | JoinKind::Residual)
+        }
+        _ => false,
+    };
+    match &next.stage {
+        Stage::Call(call) if can_be_first && next.label.is_none() => {
+            let plain = !call.is_member && call.arguments.is_none();
+            (plain && call.name == "relu").then_some(call)
+        }
+        _ => None,
     }
 }
 

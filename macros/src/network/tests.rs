@@ -21,10 +21,31 @@ fn errors(input: &str) -> Vec<String> {
 
 #[test]
 fn a_stage_is_a_call_with_its_input_in_front() {
-    let text = expanded("< nn::conv(32, (5, 5), pad = (2, 2)) -> relu >");
+    let text = expanded("< nn::conv(32, (5, 5), pad = (2, 2)) -> elu >");
     assert!(text.contains("nn::conv(&__pf_x,32,(5,5)).pad((2,2))"), "{text}");
-    assert!(text.contains("relu(&__pf_x)"), "{text}");
+    assert!(text.contains("elu(&__pf_x)"), "{text}");
     assert!(text.contains("unlabelled(\"conv\",1usize,1u32,&__pf_x)"), "{text}");
+}
+
+#[test]
+fn relu_joins_what_comes_before() {
+    let joins = |input: &str| expanded(input).matches("_before(").count();
+    for (input, n) in [
+        ("bn -> relu", 1),
+        ("n: bn(axes = [1]) -> functions::relu as h -> relu", 1),
+        ("add { a, b } -> relu -> residual { a -> relu } -> relu", 3),
+        ("a -> relu -> relu", 1),
+        ("a as h -> relu", 0),
+        ("a -> act: relu", 0),
+        ("a -> relu(1)", 0),
+        ("a -> self.relu", 0),
+        ("l: add { a, b } -> relu", 0),
+        ("mul { a, b } -> relu -> { a } -> relu -> (|x| x) -> relu", 0),
+    ] {
+        assert_eq!(joins(input), n, "{input}");
+    }
+    // A row does not end between the two.
+    assert_eq!(joins(&format!("{} -> relu", ["a"; 32].join(" -> "))), 1);
 }
 
 #[test]

@@ -119,7 +119,11 @@ fn inherent(layer: &Layer) -> TokenStream {
         #(#attributes)*
         impl #structure {
             /// The layer's name, arguments and parameters.
-            #visibility const INFO: &'static #layerfn::__private::LayerInfo = &#info;
+            #visibility const INFO: &'static #layerfn::__private::LayerInfo = {
+                // One address, by which the layer is known.
+                static INFO: #layerfn::__private::LayerInfo = #info;
+                &INFO
+            };
             #(#setters)*
             #automatic
             #call

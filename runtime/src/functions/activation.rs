@@ -5,7 +5,7 @@ use candle_core::shape::Dim;
 
 use super::composed;
 use super::graph::{attach, attach_with_result, tracked};
-use super::node::{compute, for_float, in_type, widened, without_kernels};
+use super::node::{Element, compute, for_float, in_type, widened, without_kernels};
 use crate::kernels::{self, Channels, Float, Lanes, map, zip};
 use crate::{Error, Result};
 
@@ -411,6 +411,22 @@ pub fn prelu(inp: &Tensor, slope: &Tensor, base_axis: usize) -> Result<Tensor> {
         })
     })?;
     in_type(y, inp.dtype())
+}
+
+/// [`relu`] of one element.
+pub(super) fn relu_of<T: Float>(x: T) -> T {
+    Relu {}.value(x)
+}
+
+/// The gradient before [`relu`] from that of its result, which is positive where `x` was.
+pub(super) fn relu_gradient_of<T: Float>(x: T, dy: T) -> T {
+    Relu {}.gradient(x, dy)
+}
+
+/// [`relu_gradient_of`] for tensors.
+pub(super) fn relu_gradient<T: Element>(result: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    let dx = compute::<T, 2>(dy.dims(), [result, dy], |[y, dy], dx| zip(y, dy, dx, relu_gradient_of))?;
+    Ok(dx.into_tensor()?)
 }
 
 /// Sets each element to 0 with probability `p` and divides the others by `1 - p`.

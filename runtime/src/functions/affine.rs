@@ -2,10 +2,11 @@
 
 use candle_core::Tensor;
 
+use super::activation::{relu, relu_of};
 use super::composed;
-use super::graph::{attach, tracked};
+use super::graph::{attach_after, tracked};
 use super::node::{compute, element_count, for_float, in_type, widened, without_kernels};
-use crate::kernels::{Float, Mat, MatMut, Start, Threads, channel_sums, gemm};
+use crate::kernels::{Float, Mat, MatMut, Start, Threads, channel_sums, gemm, map_in_place};
 use crate::{Error, Result};
 
 /// `y = x W + b`, with the axes from `base_axis` on taken as one.
@@ -30,6 +31,17 @@ use crate::{Error, Result};
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn affine(inp: &Tensor, w: &Tensor, b: Option<&Tensor>, base_axis: usize) -> Result<Tensor> {
+    affine_then(inp, w, b, base_axis, false)
+}
+
+/// [`affine`], and `relu` of it if asked for.
+pub(crate) fn affine_then(
+    inp: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    base_axis: usize,
+    then_relu: bool,
+) -> Result<Tensor> {
     let plan = Plan::new(inp, w, b, base_axis)?;
     let output_dims = [&inp.dims()[..base_axis], &w.dims()[1..]].concat();
     let tensors: &[&Tensor] = match b {
@@ -38,16 +50,16 @@ pub fn affine(inp: &Tensor, w: &Tensor, b: Option<&Tensor>, base_axis: usize) ->
     };
     let compose = |t: &[Tensor]| Ok([composed::affine(&t[0], &t[1], t.get(2), base_axis)?]);
     if let Some([y]) = without_kernels("affine", tensors, compose)? {
-        return Ok(y);
+        return if then_relu { relu(&y) } else { Ok(y) };
     }
     let dtype = inp.dtype();
     let Some(b) = b else {
         let [inp, w] = widened("affine", [inp, w])?;
         let y = for_float!(inp.dtype(), T => {
-            let y = compute::<T, 2>(output_dims, [&inp, &w], |[x, w], y| plan.forward(x, w, None, y))?;
+            let y = compute::<T, 2>(output_dims, [&inp, &w], |[x, w], y| plan.forward(x, w, None, then_relu, y))?;
             let [needs_dx, needs_dw] = tracked([&inp, &w]);
             let rule = Rule { plan, inp: inp.clone(), w: w.clone(), needed: [needs_dx, needs_dw, false] };
-            attach("affine", [&inp, &w], y, move |dy| {
+            attach_after("affine", [&inp, &w], y, then_relu, move |dy| {
                 let [dx, dw, _] = rule.gradients::<T>(dy)?;
                 Ok([dx, dw])
             })
@@ -56,9 +68,9 @@ pub fn affine(inp: &Tensor, w: &Tensor, b: Option<&Tensor>, base_axis: usize) ->
     };
     let [inp, w, b] = widened("affine", [inp, w, b])?;
     let y = for_float!(inp.dtype(), T => {
-        let y = compute::<T, 3>(output_dims, [&inp, &w, &b], |[x, w, b], y| plan.forward(x, w, Some(b), y))?;
+        let y = compute::<T, 3>(output_dims, [&inp, &w, &b], |[x, w, b], y| plan.forward(x, w, Some(b), then_relu, y))?;
         let rule = Rule { plan, inp: inp.clone(), w: w.clone(), needed: tracked([&inp, &w, &b]) };
-        attach("affine", [&inp, &w, &b], y, move |dy| rule.gradients::<T>(dy))
+        attach_after("affine", [&inp, &w, &b], y, then_relu, move |dy| rule.gradients::<T>(dy))
     })?;
     in_type(y, dtype)
 }
@@ -100,16 +112,19 @@ impl Plan {
         Ok(Self { rows, inmaps, outmaps: element_count(outmaps)? })
     }
 
-    fn forward<T: Float>(&self, x: &[T], w: &[T], b: Option<&[T]>, y: &mut [T]) {
+    fn forward<T: Float>(&self, x: &[T], w: &[T], b: Option<&[T]>, then_relu: bool, y: &mut [T]) {
         let Self { rows, inmaps, outmaps } = *self;
         let (x, w) = (Mat::new(x, rows, inmaps, inmaps), Mat::new(w, inmaps, outmaps, outmaps));
         gemm(
-            MatMut::new(y, rows, outmaps, outmaps),
+            MatMut::new(&mut *y, rows, outmaps, outmaps),
             x,
             w,
             b.map_or(Start::Zero, Start::Columns),
             Threads::All,
         );
+        if then_relu {
+            map_in_place(y, relu_of);
+        }
     }
 }
 

@@ -29,6 +29,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Shape, Tensor, TensorId};
 use foldhash::{HashMap, HashMapExt};
 
+use super::activation;
 use super::node::{Element, Value};
 use super::sum::{Gradient, Sum};
 use crate::Result;
@@ -211,6 +212,26 @@ where
     })?;
     own.get_or_init(|| result.detach()); // shares the memory, but holds no place in the graph: no cycle
     Ok(result)
+}
+
+/// [`attach`] for a value that has been through `relu`, if it has: the rule gets the gradient from before.
+pub(crate) fn attach_after<T, const N: usize, B>(
+    name: &'static str,
+    inputs: [&Tensor; N],
+    value: Value<T>,
+    relu: bool,
+    backward: B,
+) -> Result<Tensor>
+where
+    T: Element,
+    B: Fn(&Tensor) -> Gradients<N> + Send + Sync + 'static,
+{
+    if !relu {
+        return attach(name, inputs, value, backward);
+    }
+    attach_with_result(name, inputs, value, move |result, gradient| {
+        backward(&activation::relu_gradient::<T>(result, gradient)?)
+    })
 }
 
 /// [`attach`] for an operation with several results; the rule gets a gradient for each that has one, and is not called

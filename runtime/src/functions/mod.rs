@@ -27,6 +27,7 @@ pub use activation::{
     softplus, tanh,
 };
 pub use affine::affine;
+pub(crate) use affine::affine_then;
 pub use convolution::{convolution, deconvolution};
 pub use embed::embed;
 pub use factorization::{Cpd3Options, check_rank, cpd3_factors, svd_factors, svd_factors_by_map};
@@ -38,6 +39,7 @@ pub use loss::{
 };
 pub use lstm::lstm_cell;
 pub use normalization::{batch_normalization, batch_normalization_by, subtract_mean};
+pub(crate) use normalization::{batch_normalization_by_then, batch_normalization_then};
 pub use pooling::{average_pooling, global_average_pooling, max_pooling};
 pub use quantization::{
     BinaryWeight, FixedPoint, Pow2, Prune, Transform, binary_connect, binary_weight, straight_through,

@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 
+use super::activation::{relu, relu_gradient_of, relu_of};
 use super::composed;
 use super::graph::{Gradients, attach, tracked};
 use super::node::{
@@ -44,6 +45,18 @@ pub fn batch_normalization(
     axes: &[usize],
     eps: f64,
 ) -> Result<(Tensor, Tensor, Tensor)> {
+    batch_normalization_then(inp, beta, gamma, axes, eps, false)
+}
+
+/// [`batch_normalization`], and `relu` of the output if asked for.
+pub(crate) fn batch_normalization_then(
+    inp: &Tensor,
+    beta: &Tensor,
+    gamma: &Tensor,
+    axes: &[usize],
+    eps: f64,
+    then_relu: bool,
+) -> Result<(Tensor, Tensor, Tensor)> {
     let layout = Layout::new(inp, axes)?;
     layout.check("beta", beta)?;
     layout.check("gamma", gamma)?;
@@ -54,12 +67,13 @@ pub fn batch_normalization(
     let compose = |t: &[Tensor]| composed::normalization::by_batch(&t[0], &t[1], &t[2], eps);
     let dtype = inp.dtype();
     if let Some([y, mean, var]) = wide_without_kernels("batch_normalization", &[inp, beta, gamma], compose)? {
-        return Ok((y.to_dtype(dtype)?, mean, var));
+        let y = y.to_dtype(dtype)?;
+        return Ok((if then_relu { relu(&y)? } else { y }, mean, var));
     }
     let [x, beta, gamma] = widened("batch_normalization", [inp, beta, gamma])?;
     let x = layout.gathered(&x)?;
     let (y, mean, var) =
-        for_float!(x.dtype(), T => normalize_by_batch::<T>(&layout, &x, &beta, &gamma, eps))?;
+        for_float!(x.dtype(), T => normalize_by_batch::<T>(&layout, &x, &beta, &gamma, eps, then_relu))?;
     Ok((layout.restored(&y)?.to_dtype(dtype)?, mean, var))
 }
 
@@ -91,6 +105,17 @@ pub fn batch_normalization_by(
     axes: &[usize],
     eps: f64,
 ) -> Result<Tensor> {
+    batch_normalization_by_then(inp, [beta, gamma, mean, var], axes, eps, false)
+}
+
+/// [`batch_normalization_by`] of `beta`, `gamma`, `mean` and `var`, and `relu` of the output if asked for.
+pub(crate) fn batch_normalization_by_then(
+    inp: &Tensor,
+    [beta, gamma, mean, var]: [&Tensor; 4],
+    axes: &[usize],
+    eps: f64,
+    then_relu: bool,
+) -> Result<Tensor> {
     let layout = Layout::new(inp, axes)?;
     for (name, parameter) in [("beta", beta), ("gamma", gamma), ("mean", mean), ("var", var)] {
         layout.check(name, parameter)?;
@@ -101,18 +126,18 @@ pub fn batch_normalization_by(
         Ok([composed::normalization::by(&t[0], &t[1], &t[2], &mean, &var, eps)?])
     };
     if let Some([y]) = without_kernels("batch_normalization", &[inp, beta, gamma], compose)? {
-        return Ok(y);
+        return if then_relu { relu(&y) } else { Ok(y) };
     }
     let [x, beta, gamma] = widened("batch_normalization", [inp, beta, gamma])?;
     let [mean, var] = [constant(mean, &x)?, constant(var, &x)?];
     let x = layout.gathered(&x)?;
     let y = for_float!(x.dtype(), T => {
         let mean = mean.flatten_all()?.to_vec1::<T>()?;
-        let inv_std = inverse_std(var.flatten_all()?.to_vec1::<T>()?.into_iter().map(Float::wide), eps);
-        let y = normalized(&layout, &x, &beta, &gamma, &mean, &inv_std)?;
-        let rule = Rule::<T> { channels: layout.channels, inp: x.clone(), gamma: gamma.clone(), mean, inv_std, coupled: false };
-        let needed = tracked([&x, &beta, &gamma]);
-        attach("batch_normalization", [&x, &beta, &gamma], y, move |dy| rule.gradients(dy, needed))
+        let var = var.flatten_all()?.to_vec1::<T>()?.into_iter().map(Float::wide);
+        let map = ChannelMap::new(&layout, &beta, &gamma, &mean, var, eps, then_relu)?;
+        let y = map.apply(&x)?;
+        let (arg, needed) = (x.clone(), tracked([&x, &beta, &gamma]));
+        attach("batch_normalization", [&x, &beta, &gamma], y, move |dy| map.gradients(&arg, dy, false, needed))
     })?;
     Ok(layout.restored(&y)?.to_dtype(inp.dtype())?)
 }
@@ -249,6 +274,7 @@ fn normalize_by_batch<T: Element>(
     beta: &Tensor,
     gamma: &Tensor,
     eps: f64,
+    then_relu: bool,
 ) -> Result<(Tensor, Tensor, Tensor)> {
     let channels = layout.channels;
     let n = channels.per_channel() as f64;
@@ -261,19 +287,11 @@ fn normalize_by_batch<T: Element>(
         let squares = channels.sums(x, x, |c, x, _| [(x - means[c]) * (x - means[c])]);
         vars = squares.into_iter().map(|[sum]| sum / n).collect::<Vec<f64>>();
     })?;
-    let inv_std = inverse_std(vars.iter().copied(), eps);
-    let y = normalized(layout, x, beta, gamma, &means, &inv_std)?;
-
-    let rule = Rule::<T> {
-        channels,
-        inp: x.clone(),
-        gamma: gamma.clone(),
-        mean: means.clone(),
-        inv_std,
-        coupled: true,
-    };
-    let needed = tracked([x, beta, gamma]);
-    let y = attach("batch_normalization", [x, beta, gamma], y, move |dy| rule.gradients(dy, needed))?;
+    let map = ChannelMap::new(layout, beta, gamma, &means, vars.iter().copied(), eps, then_relu)?;
+    let y = map.apply(x)?;
+    let (arg, needed) = (x.clone(), tracked([x, beta, gamma]));
+    let y =
+        attach("batch_normalization", [x, beta, gamma], y, move |dy| map.gradients(&arg, dy, true, needed))?;
 
     let dims = &layout.parameter_dims;
     let mean = Value { data: means.clone(), dims: dims.clone() };
@@ -298,79 +316,108 @@ fn normalize_by_batch<T: Element>(
     Ok((y, mean, var))
 }
 
-fn inverse_std<T: Element>(vars: impl Iterator<Item = f64>, eps: f64) -> Vec<T> {
-    vars.map(|var| T::of(1.0 / (var + eps).sqrt())).collect()
-}
-
-/// `gamma (x - mean) inv_std + beta`.
-fn normalized<T: Element>(
-    layout: &Layout,
-    x: &Tensor,
-    beta: &Tensor,
-    gamma: &Tensor,
-    mean: &[T],
-    inv_std: &[T],
-) -> Result<Value<T>> {
-    compute::<T, 3>(x.dims(), [x, beta, gamma], |[x, beta, gamma], y| {
-        let coefficients: Vec<[T; 3]> =
-            (0..mean.len()).map(|c| [mean[c], gamma[c] * inv_std[c], beta[c]]).collect();
-        layout.channels.map(&coefficients, x, x, y, |[mean, scale, beta], x, _| (x - *mean) * *scale + *beta);
-    })
-}
-
-/// What the backward pass needs to know.
-struct Rule<T> {
+/// `(x - mean) scale + beta` in each channel, with `scale = gamma inv_std`, and `relu` of it if asked for.
+struct ChannelMap<T> {
     channels: Channels,
-    inp: Tensor,
-    gamma: Tensor,
-    mean: Vec<T>,
+    parameter_dims: Vec<usize>,
+    then_relu: bool,
+    coefficients: Vec<Coefficients<T>>,
     inv_std: Vec<T>,
-    /// Whether the statistics are the batch's own, so that the input acts through them, too.
-    coupled: bool,
 }
 
-impl<T: Element> Rule<T> {
-    fn gradients(&self, dy: &Tensor, [need_x, need_beta, need_gamma]: [bool; 3]) -> Gradients<3> {
-        let Self { channels, inp, gamma, mean, inv_std, coupled } = self;
+/// `[mean, scale, beta]`.
+type Coefficients<T> = [T; 3];
+
+/// The output before `relu`. The backward pass computes it again, from the input that it reads anyway.
+fn normalized<T: Float>([mean, scale, beta]: Coefficients<T>, x: T) -> T {
+    (x - mean) * scale + beta
+}
+
+impl<T: Element> ChannelMap<T> {
+    fn new(
+        layout: &Layout,
+        beta: &Tensor,
+        gamma: &Tensor,
+        mean: &[T],
+        var: impl Iterator<Item = f64>,
+        eps: f64,
+        then_relu: bool,
+    ) -> Result<Self> {
+        let inv_std: Vec<T> = var.map(|var| T::of(1.0 / (var + eps).sqrt())).collect();
+        let mut coefficients = Vec::new();
+        compute::<T, 2>([0], [beta, gamma], |[beta, gamma], _| {
+            coefficients = (0..mean.len()).map(|c| [mean[c], gamma[c] * inv_std[c], beta[c]]).collect();
+        })?;
+        let parameter_dims = layout.parameter_dims.clone();
+        Ok(Self { channels: layout.channels, parameter_dims, then_relu, coefficients, inv_std })
+    }
+
+    fn apply(&self, x: &Tensor) -> Result<Value<T>> {
+        let Self { channels, coefficients, .. } = self;
+        compute::<T, 1>(x.dims(), [x], |[x], y| match self.then_relu {
+            true => channels.map(coefficients, x, x, y, |c, x, _| relu_of(normalized(*c, x))),
+            false => channels.map(coefficients, x, x, y, |c, x, _| normalized(*c, x)),
+        })
+    }
+
+    /// Gradients of the input, `beta` and `gamma`. `coupled`: the statistics are the batch's own, so that the input acts
+    /// through them, too.
+    fn gradients(&self, x: &Tensor, dy: &Tensor, coupled: bool, needed: [bool; 3]) -> Gradients<3> {
+        if self.then_relu {
+            self.gradients_before(x, dy, coupled, needed, |c, x, dy| relu_gradient_of(normalized(c, x), dy))
+        } else {
+            self.gradients_before(x, dy, coupled, needed, |_, _, dy| dy)
+        }
+    }
+
+    /// `before` gives the gradient of an element of the output before `relu`.
+    fn gradients_before(
+        &self,
+        x: &Tensor,
+        dy: &Tensor,
+        coupled: bool,
+        [need_x, need_beta, need_gamma]: [bool; 3],
+        before: impl Fn(Coefficients<T>, T, T) -> T + Copy + Send + Sync,
+    ) -> Gradients<3> {
+        let Self { channels, coefficients, inv_std, .. } = self;
         let (mut dx, mut dbeta, mut dgamma) = (None, None, None);
         // For each channel the sums of dy and of dy (x - mean).
         let mut sums = Vec::new();
-        if need_beta || need_gamma || *coupled {
-            compute::<T, 2>([0], [inp, dy], |[x, dy], _| {
-                sums = channels.sums(x, dy, |c, x, dy| [dy, dy * (x - mean[c])]);
+        if need_beta || need_gamma || coupled {
+            compute::<T, 2>([0], [x, dy], |[x, dy], _| {
+                sums = channels.sums(x, dy, |c, x, dy| {
+                    let dy = before(coefficients[c], x, dy);
+                    [dy, dy * (x - coefficients[c][0])]
+                });
             })?;
         }
         if need_x {
             let n = channels.per_channel() as f64;
-            let value = compute::<T, 3>(inp.dims(), [inp, dy, gamma], |[x, dy, gamma], dx| {
-                let coefficients: Vec<[T; 4]> = (0..mean.len())
-                    .map(|c| {
-                        let scale = gamma[c] * inv_std[c];
-                        if !coupled {
-                            return [scale, T::ZERO, T::ZERO, T::ZERO];
-                        }
-                        let [sum, moment] = sums[c];
-                        let inv_std = inv_std[c].wide();
-                        let slope = T::of(moment * inv_std * inv_std / n);
-                        [scale, T::of(sum / n), slope, mean[c]]
-                    })
-                    .collect();
-                channels.map(&coefficients, x, dy, dx, |[scale, mean_dy, slope, mean], x, dy| {
+            let factors = (0..inv_std.len()).map(|c| {
+                let [mean, scale, beta] = coefficients[c];
+                let (mut mean_dy, mut slope) = (T::ZERO, T::ZERO);
+                if coupled {
+                    let ([sum, moment], inv_std) = (sums[c], inv_std[c].wide());
+                    (mean_dy, slope) = (T::of(sum / n), T::of(moment * inv_std * inv_std / n));
+                }
+                [mean, scale, beta, mean_dy, slope]
+            });
+            let factors: Vec<[T; 5]> = factors.collect();
+            let value = compute::<T, 2>(x.dims(), [x, dy], |[x, dy], dx| {
+                channels.map(&factors, x, dy, dx, |[mean, scale, beta, mean_dy, slope], x, dy| {
+                    let dy = before([*mean, *scale, *beta], x, dy);
                     *scale * (dy - *mean_dy - (x - *mean) * *slope)
                 });
             })?;
             dx = Some(value.into_tensor()?);
         }
+        let of_channels = |data| Value::<T> { data, dims: self.parameter_dims.clone() }.into_tensor();
         if need_beta {
-            let value = Value {
-                data: sums.iter().map(|[sum, _]| T::of(*sum)).collect(),
-                dims: gamma.dims().to_vec(),
-            };
-            dbeta = Some(value.into_tensor()?);
+            dbeta = Some(of_channels(sums.iter().map(|[sum, _]| T::of(*sum)).collect())?);
         }
         if need_gamma {
             let data = sums.iter().zip(inv_std).map(|([_, moment], inv_std)| T::of(moment * inv_std.wide()));
-            dgamma = Some(Value { data: data.collect(), dims: gamma.dims().to_vec() }.into_tensor()?);
+            dgamma = Some(of_channels(data.collect())?);
         }
         Ok([dx, dbeta, dgamma])
     }

@@ -2,7 +2,8 @@
 
 use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor, WithDType};
 
-use super::graph::attach;
+use super::activation::{relu, relu_of};
+use super::graph::attach_after;
 use super::node::{Element, Elements, Value, compute, for_float, in_type, widened};
 use crate::Result;
 use crate::device::has_kernels;
@@ -82,16 +83,20 @@ impl Sum {
     }
 }
 
-/// `a + b` for tensors of one shape; the gradient goes to both without a copy.
-pub(crate) fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+/// `a + b` for tensors of one shape, and `relu` of it if asked for; the gradient goes to both without a copy.
+pub(crate) fn add(a: &Tensor, b: &Tensor, then_relu: bool) -> Result<Tensor> {
     if !has_kernels(a.device()) {
-        return Ok((a + b)?);
+        let sum = (a + b)?;
+        return if then_relu { relu(&sum) } else { Ok(sum) };
     }
     let dtype = a.dtype();
     let [a, b] = widened("add", [a, b])?;
     let sum = for_float!(a.dtype(), T => {
-        let sum = compute::<T, 2>(a.dims(), [&a, &b], |[a, b], sum| zip(a, b, sum, |a, b| a + b))?;
-        attach("add", [&a, &b], sum, |dy| Ok([Some(dy.clone()), Some(dy.clone())]))
+        let sum = compute::<T, 2>(a.dims(), [&a, &b], |[a, b], sum| match then_relu {
+            true => zip(a, b, sum, |a, b| relu_of(a + b)),
+            false => zip(a, b, sum, |a, b| a + b),
+        })?;
+        attach_after("add", [&a, &b], sum, then_relu, |dy| Ok([Some(dy.clone()), Some(dy.clone())]))
     })?;
     in_type(sum, dtype)
 }

@@ -50,6 +50,11 @@ pub(crate) fn map<T: Float>(a: &[T], out: &mut [T], f: impl Fn(T) -> T + Copy + 
     for_each([a], out, |out, [a]| *out = f(a));
 }
 
+/// `a = f(a)`.
+pub(crate) fn map_in_place<T: Float>(a: &mut [T], f: impl Fn(T) -> T + Copy + Send + Sync) {
+    for_each([], a, |a, []| *a = f(*a));
+}
+
 /// `out = f(a, b)`.
 pub(crate) fn zip<T: Float>(a: &[T], b: &[T], out: &mut [T], f: impl Fn(T, T) -> T + Copy + Send + Sync) {
     for_each([a, b], out, |out, [a, b]| *out = f(a, b));

@@ -22,7 +22,7 @@ mod window;
 
 pub(crate) use channels::{Channels, channel_sums};
 pub(crate) use convolution::Convolution;
-pub(crate) use elementwise::{map, zip, zip_in_place, zip3};
+pub(crate) use elementwise::{map, map_in_place, zip, zip_in_place, zip3};
 pub(crate) use float::Float;
 pub(crate) use gemm::{Mat, MatMut, Start, Threads, gemm};
 pub(crate) use lookup::{gather_rows, scatter_add_rows};

@@ -1,5 +1,6 @@
 //! One run of a network: which stage runs now, and which stage each layer path belongs to.
 
+use std::any::TypeId;
 use std::cell::{Cell, RefCell};
 use std::fmt::{Display, Write};
 use std::panic::Location;
@@ -8,10 +9,11 @@ use std::rc::Rc;
 use candle_core::Tensor;
 use foldhash::HashMap;
 
+use super::join::add_then;
 use super::record::{Kind, Recorder};
 use super::{IntoValue, Stage, Value};
-use crate::parameter::scope::{self, Observer, Restore};
-use crate::{Error, LayerInfo, Parameter, Result, current_parameter_scope};
+use crate::parameter::scope::{self, Observer, ReluOffer, Restore};
+use crate::{Error, LayerInfo, Parameter, Result, current_parameter_scope, functions};
 
 thread_local! {
     static FRAME: RefCell<Option<Rc<Frame>>> = const { RefCell::new(None) };
@@ -133,10 +135,10 @@ impl Observer for Frame {
 
 /// Puts back the run that was current before.
 pub struct FrameGuard {
-    restore: Option<Before>,
+    restore: Option<Outer>,
 }
 
-type Before = (Option<Rc<Frame>>, Option<Rc<dyn Observer>>);
+type Outer = (Option<Rc<Frame>>, Option<Rc<dyn Observer>>);
 
 impl Drop for FrameGuard {
     fn drop(&mut self) {
@@ -341,6 +343,63 @@ pub fn run<S: Stage>(entered: Entered, stage: S) -> Result<S::Output> {
         Some(recorded) => recorded.recorder.returns(recorded.index, value),
         None => Ok(value),
     }
+}
+
+/// A stage has been run that another follows.
+pub enum Before<Y, Z> {
+    /// The other is still to be run, on this.
+    Alone(Y),
+    /// The other has been run, too.
+    Both(Z),
+}
+
+impl<Y: Value, Z: Value> Before<Y, Z> {
+    fn new(value: Y, both: bool) -> Self {
+        let mut tensor = None;
+        if both {
+            value.each(&mut |only| tensor = Some(only.clone()));
+        }
+        // Otherwise `relu` is run on what has been through it, which changes nothing.
+        tensor.and_then(Z::of_tensor).map_or(Self::Alone(value), Self::Both)
+    }
+}
+
+/// Whether stage `next`, which the network calls `relu`, is ours, and nobody wants to see what it gets.
+fn may_be_joined<F>(entered: &Entered, _next: &F) -> bool {
+    fn id<F>(_: &F) -> TypeId {
+        typeid::of::<F>()
+    }
+    entered.recorded.is_none() && typeid::of::<F>() == id(&functions::relu)
+}
+
+/// Runs a stage before `next`, which is called `relu`: in one if `next` is ours and the stage is a layer that can.
+///
+/// # Errors
+/// As for [`run`].
+#[track_caller]
+pub fn run_before<S: Stage, F, Z: Value>(
+    entered: Entered,
+    stage: S,
+    next: &F,
+) -> Result<Before<S::Output, Z>> {
+    let layer = S::layer().filter(|_| may_be_joined(&entered, next));
+    let offer = layer.map(ReluOffer::to);
+    let value = run(entered, stage)?;
+    Ok(Before::new(value, offer.is_some_and(|offer| offer.is_taken())))
+}
+
+/// As [`run_before`], for `add { .. }`.
+///
+/// # Errors
+/// Those of [`add`](super::join::add).
+#[track_caller]
+pub fn add_before<const N: usize, F, Z: Value>(
+    entered: Entered,
+    branches: [Tensor; N],
+    next: &F,
+) -> Result<Before<Tensor, Z>> {
+    let both = N > 1 && may_be_joined(&entered, next);
+    Ok(Before::new(run(entered, add_then(branches, both))?, both))
 }
 
 /// Runs some of a long chain's stages.

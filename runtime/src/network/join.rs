@@ -9,10 +9,19 @@ use crate::{Error, Result, functions};
 /// # Errors
 /// [`Error::InvalidArgument`] if the shapes differ: a branch that is broadcast by mistake would train, badly.
 pub fn add<const N: usize>(branches: [Tensor; N]) -> Result<Tensor> {
+    add_then(branches, false)
+}
+
+/// [`add`], and `relu` of the sum if asked for.
+pub(super) fn add_then<const N: usize>(branches: [Tensor; N], then_relu: bool) -> Result<Tensor> {
     if branches.iter().any(|branch| branch.dims() != branches[0].dims()) {
         return Err(shapes_differ("must have one shape to be added", &branches));
     }
-    reduce(branches, |a, b| functions::add(&a, &b))
+    let mut n_left = N;
+    reduce(branches, |a, b| {
+        n_left -= 1;
+        functions::add(&a, &b, then_relu && n_left == 1)
+    })
 }
 
 /// `mul { a, b }`: the product, where axes of size one are broadcast, as a gate needs it.
@@ -62,7 +71,7 @@ pub fn tuple<T>(branches: T) -> Result<T> {
 
 fn reduce<const N: usize>(
     branches: [Tensor; N],
-    f: impl Fn(Tensor, Tensor) -> Result<Tensor>,
+    f: impl FnMut(Tensor, Tensor) -> Result<Tensor>,
 ) -> Result<Tensor> {
     let mut branches = branches.into_iter();
     let first = branches.next().ok_or_else(|| Error::invalid("branches", "must be at least one", 0))?;

@@ -18,6 +18,16 @@ struct Context {
     place: Place,
     flags: Flags,
     observer: Option<Rc<dyn Observer>>,
+    relu: Relu,
+}
+
+/// Whether a layer may apply the `relu` that follows it in a network.
+#[derive(Clone, Copy)]
+enum Relu {
+    Apart,
+    /// The layer that is called next may, if it is this one.
+    OfferedTo(&'static LayerInfo),
+    Taken,
 }
 
 /// Is told of the layers that run on the thread; networks check and record their runs with it.
@@ -51,11 +61,19 @@ struct Flags {
     device: Device,
     /// Where the outermost layer was called.
     called_at: Option<&'static Location<'static>>,
+    /// Whether the layer that runs now may apply the `relu` that follows it.
+    may_apply_relu: bool,
 }
 
 impl Flags {
     fn new() -> Self {
-        Self { detached: false, dtype: DType::F32, device: Device::Cpu, called_at: None }
+        Self {
+            detached: false,
+            dtype: DType::F32,
+            device: Device::Cpu,
+            called_at: None,
+            may_apply_relu: false,
+        }
     }
 }
 
@@ -85,6 +103,7 @@ thread_local! {
         place: Place::default(),
         flags: Flags::new(),
         observer: None,
+        relu: Relu::Apart,
     });
 }
 
@@ -378,7 +397,7 @@ fn take(
 ) -> Result<Tensor> {
     let shape = shape();
     let tracked = as_need_grad.unwrap_or(need_grad);
-    let found = with(|Context { store, path, place, flags, observer }| {
+    let found = with(|Context { store, path, place, flags, observer, .. }| {
         let asked_at = flags.called_at.unwrap_or(asked_at);
         let request = Request { scope: path, name, shape: &shape, need_grad, asked_at };
         let observer = observer.as_ref().filter(|observer| observer.wants_parameters());
@@ -458,6 +477,8 @@ pub fn call_layer<T>(call: LayerCall<'_>, body: impl FnOnce() -> Result<T>) -> R
         let mut flags = context.flags.clone();
         flags.detached |= call.fix_parameters;
         flags.called_at.get_or_insert(called_at);
+        let offer = std::mem::replace(&mut context.relu, Relu::Apart);
+        flags.may_apply_relu = matches!(offer, Relu::OfferedTo(layer) if std::ptr::eq(layer, call.info));
         if let Some(like) = call.like {
             flags.device = like.device().clone();
             flags.dtype = if like.dtype().is_float() { like.dtype() } else { DType::F32 };
@@ -475,6 +496,38 @@ pub fn call_layer<T>(call: LayerCall<'_>, body: impl FnOnce() -> Result<T>) -> R
         other => {
             Error::InLayer { path: current_parameter_scope(), layer: call.info.name, source: Box::new(other) }
         }
+    })
+}
+
+/// Offers the layer that is called next to apply the `relu` that follows it; withdrawn when dropped.
+pub(crate) struct ReluOffer {
+    before: Relu,
+}
+
+impl ReluOffer {
+    pub(crate) fn to(layer: &'static LayerInfo) -> Self {
+        Self { before: with(|context| std::mem::replace(&mut context.relu, Relu::OfferedTo(layer))) }
+    }
+
+    /// Whether the layer has applied it.
+    pub(crate) fn is_taken(&self) -> bool {
+        with(|context| matches!(context.relu, Relu::Taken))
+    }
+}
+
+impl Drop for ReluOffer {
+    fn drop(&mut self) {
+        with(|context| context.relu = self.before);
+    }
+}
+
+/// Whether the layer that runs now is to return `relu` of its output, since a network goes on with that: asked at its end.
+pub(crate) fn then_relu() -> bool {
+    with(|context| {
+        if context.flags.may_apply_relu {
+            context.relu = Relu::Taken;
+        }
+        context.flags.may_apply_relu
     })
 }
 

@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use super::sample_size;
+use crate::parameter::scope::then_relu;
 use crate::{Dims, Initializer, Result, Rng, functions, parametric_function};
 
 /// Affine layer, also known as the fully connected layer.
@@ -65,5 +66,5 @@ pub fn affine(
     with_bias: bool,
 ) -> Result<Tensor> {
     let (inmaps, outmaps) = (sample_size(inp, base_axis)?, n_outmaps.elem_count());
-    functions::affine(inp, &param!(W)?, param!(b)?.as_ref(), base_axis)
+    functions::affine_then(inp, &param!(W)?, param!(b)?.as_ref(), base_axis, then_relu())
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::{DType, Tensor};
 
 use super::split_at;
+use crate::parameter::scope::then_relu;
 use crate::{Dims, Error, Initializer, Result, full_precision, functions, is_training, parametric_function};
 
 /// Receives the batch statistics of one [`batch_normalization`](fn@batch_normalization) call; gradients flow through
@@ -135,9 +136,16 @@ pub fn batch_normalization(
     let (beta, gamma) = (param!(beta)?, param!(gamma)?);
     let (mean, var) = (full_precision(|| param!(mean))?, full_precision(|| param!(var))?);
     if !batch_stat {
-        return functions::batch_normalization_by(inp, &beta, &gamma, &mean, &var, &axes, eps);
+        return functions::batch_normalization_by_then(
+            inp,
+            [&beta, &gamma, &mean, &var],
+            &axes,
+            eps,
+            then_relu(),
+        );
     }
-    let (y, batch_mean, batch_var) = functions::batch_normalization(inp, &beta, &gamma, &axes, eps)?;
+    let (y, batch_mean, batch_var) =
+        functions::batch_normalization_then(inp, &beta, &gamma, &axes, eps, then_relu())?;
     if let [_] = axes[..] {
         let n = (inp.elem_count() / batch_var.elem_count().max(1)) as f64;
         let unbiased = (&batch_var * (n / (n - 1.0).max(1.0)))?;
