@@ -36,7 +36,7 @@ fn pointwise<P: Pointwise>(inp: &Tensor, f: P) -> Result<Tensor> {
         if P::SLOPE_FROM_VALUE {
             attach_with_result(P::NAME, [&x], y, gradient)
         } else {
-            let kept = x.clone();
+            let kept = Tensor::clone(&x);
             attach(P::NAME, [&x], y, move |dy| gradient(&kept, dy))
         }
     })?;
@@ -388,7 +388,7 @@ pub fn prelu(inp: &Tensor, slope: &Tensor, base_axis: usize) -> Result<Tensor> {
         let y = compute::<T, 2>(x.dims(), [&x, &w], |[x, w], y| {
             channels.map(w.as_chunks::<1>().0, x, x, y, |[w], x, _| if x >= T::ZERO { x } else { *w * x });
         })?;
-        let (arg, slope) = (x.clone(), w.clone());
+        let (arg, slope) = (Tensor::clone(&x), Tensor::clone(&w));
         attach("prelu", [&x, &w], y, move |dy| {
             let (mut dx, mut dw) = (None, None);
             if needed[0] {
@@ -400,7 +400,7 @@ pub fn prelu(inp: &Tensor, slope: &Tensor, base_axis: usize) -> Result<Tensor> {
             }
             if needed[1] {
                 let value = compute::<T, 2>(slope.dims(), [&arg, dy], |[x, dy], dw| {
-                    let sums = channels.sums(x, dy, |_, x, dy| [if x >= T::ZERO { T::ZERO } else { dy * x }]);
+                    let sums = channels.sums(x, dy, |_| |x, dy| [if x >= T::ZERO { T::ZERO } else { dy * x }]);
                     for (dw, [sum]) in dw.iter_mut().zip(sums) {
                         *dw = T::of(sum);
                     }

@@ -57,11 +57,13 @@ pub(crate) fn affine_then(
         let [inp, w] = widened("affine", [inp, w])?;
         let y = for_float!(inp.dtype(), T => {
             let y = compute::<T, 2>(output_dims, [&inp, &w], |[x, w], y| plan.forward(x, w, None, then_relu, y))?;
-            let [needs_dx, needs_dw] = tracked([&inp, &w]);
-            let rule = Rule { plan, inp: inp.clone(), w: w.clone(), needed: [needs_dx, needs_dw, false] };
-            attach_after("affine", [&inp, &w], y, then_relu, move |dy| {
-                let [dx, dw, _] = rule.gradients::<T>(dy)?;
-                Ok([dx, dw])
+            attach_after("affine", [&inp, &w], y, then_relu, || {
+                let [needs_dx, needs_dw] = tracked([&inp, &w]);
+                let rule = Rule { plan, inp: Tensor::clone(&inp), w: Tensor::clone(&w), needed: [needs_dx, needs_dw, false] };
+                move |dy: &Tensor| {
+                    let [dx, dw, _] = rule.gradients::<T>(dy)?;
+                    Ok([dx, dw])
+                }
             })
         })?;
         return in_type(y, dtype);
@@ -69,8 +71,10 @@ pub(crate) fn affine_then(
     let [inp, w, b] = widened("affine", [inp, w, b])?;
     let y = for_float!(inp.dtype(), T => {
         let y = compute::<T, 3>(output_dims, [&inp, &w, &b], |[x, w, b], y| plan.forward(x, w, Some(b), then_relu, y))?;
-        let rule = Rule { plan, inp: inp.clone(), w: w.clone(), needed: tracked([&inp, &w, &b]) };
-        attach_after("affine", [&inp, &w, &b], y, then_relu, move |dy| rule.gradients::<T>(dy))
+        attach_after("affine", [&inp, &w, &b], y, then_relu, || {
+            let rule = Rule { plan, inp: Tensor::clone(&inp), w: Tensor::clone(&w), needed: tracked([&inp, &w, &b]) };
+            move |dy: &Tensor| rule.gradients::<T>(dy)
+        })
     })?;
     in_type(y, dtype)
 }

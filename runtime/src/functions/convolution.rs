@@ -117,7 +117,7 @@ fn apply(
                 Direction::Forward => plan.forward(inp, w, None, y),
                 Direction::Transposed => plan.data_gradient(inp, w, None, y),
             })?;
-            let rule = Rule { direction, plan, inp: inp.clone(), w: w.clone(), needed: tracked([&inp, &w, &w]) };
+            let rule = Rule { direction, plan, inp: Tensor::clone(&inp), w: Tensor::clone(&w), needed: tracked([&inp, &w, &w]) };
             attach(name, [&inp, &w], y, move |dy| {
                 let [dx, dw] = rule.gradients::<T>(dy)?;
                 Ok([dx, dw])
@@ -131,7 +131,7 @@ fn apply(
             Direction::Forward => plan.forward(inp, w, Some(b), y),
             Direction::Transposed => plan.data_gradient(inp, w, Some(b), y),
         })?;
-        let rule = Rule { direction, plan, inp: inp.clone(), w: w.clone(), needed: tracked([&inp, &w, &b]) };
+        let rule = Rule { direction, plan, inp: Tensor::clone(&inp), w: Tensor::clone(&w), needed: tracked([&inp, &w, &b]) };
         attach(name, [&inp, &w, &b], y, move |dy| {
             let [dx, dw] = rule.gradients::<T>(dy)?;
             Ok([dx, dw, rule.bias_gradient::<T>(dy)?])

@@ -214,18 +214,23 @@ where
     Ok(result)
 }
 
-/// [`attach`] for a value that has been through `relu`, if it has: the rule gets the gradient from before.
+/// [`attach`] for a value that has been through `relu`, if it has: the rule gets the gradient from before. `rule` is not
+/// called if no input is tracked.
 pub(crate) fn attach_after<T, const N: usize, B>(
     name: &'static str,
     inputs: [&Tensor; N],
     value: Value<T>,
     relu: bool,
-    backward: B,
+    rule: impl FnOnce() -> B,
 ) -> Result<Tensor>
 where
     T: Element,
     B: Fn(&Tensor) -> Gradients<N> + Send + Sync + 'static,
 {
+    if !inputs.iter().any(|input| input.track_op()) {
+        return Ok(value.into_tensor()?);
+    }
+    let backward = rule();
     if !relu {
         return attach(name, inputs, value, backward);
     }

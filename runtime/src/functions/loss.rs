@@ -55,7 +55,7 @@ pub fn softmax_cross_entropy(inp: &Tensor, labels: &Tensor, axis: impl Dim + Cop
     let y = for_float!(x.dtype(), T => {
         let mut normalizers: Vec<T> = zeros(labels.len())?;
         let y = compute::<T, 1>(kept, [&x], |[x], y| cross_entropy(lanes, x, &labels, y, &mut normalizers))?;
-        let arg = x.clone();
+        let arg = Tensor::clone(&x);
         attach("softmax_cross_entropy", [&x], y, move |dy| {
             let dx = compute::<T, 2>(arg.dims(), [&arg, dy], |[x, dy], dx| {
                 cross_entropy_gradient(lanes, x, (&labels, &normalizers), dy, dx);
@@ -107,7 +107,7 @@ pub fn squared_error(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
     let needed = tracked([&a, &b]);
     let y = for_float!(a.dtype(), T => {
         let y = compute::<T, 2>(a.dims(), [&a, &b], |[a, b], y| zip(a, b, y, |a, b| (a - b) * (a - b)))?;
-        let (first, second) = (a.clone(), b.clone());
+        let (first, second) = (Tensor::clone(&a), Tensor::clone(&b));
         attach("squared_error", [&a, &b], y, move |dy| {
             let gradient = |a: &Tensor, b: &Tensor| -> candle_core::Result<Tensor> {
                 let two = T::of(2.0);
@@ -171,7 +171,7 @@ pub fn sigmoid_cross_entropy(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
                 positive - x * t + (-Float::abs(x)).exp().ln_1p()
             });
         })?;
-        let (logits, targets) = (x.clone(), t.clone());
+        let (logits, targets) = (Tensor::clone(&x), Tensor::clone(&t));
         attach("sigmoid_cross_entropy", [&x, &t], y, move |dy| {
             let (mut dx, mut dt) = (None, None);
             if needed[0] {

@@ -2,6 +2,8 @@
 //!
 //! Where the kernels do not run, [`without_kernels`] hands over to [`composed`](super::composed).
 
+use std::borrow::Cow;
+
 use candle_core::{DType, Device, Layout, Storage, StorageRef, Tensor, WithDType};
 
 use crate::device::has_kernels;
@@ -40,13 +42,16 @@ pub(crate) fn not_float(dtype: DType) -> Error {
 ///
 /// # Errors
 /// If a tensor lies on another device than the first, is of another type, or of no floating-point type.
-pub(crate) fn widened<const N: usize>(function: &'static str, tensors: [&Tensor; N]) -> Result<[Tensor; N]> {
-    let mut widened = tensors.map(Tensor::clone);
+pub(crate) fn widened<'a, const N: usize>(
+    function: &'static str,
+    tensors: [&'a Tensor; N],
+) -> Result<[Cow<'a, Tensor>; N]> {
+    let mut widened = tensors.map(Cow::Borrowed);
     widen(function, &mut widened)?;
     Ok(widened)
 }
 
-fn widen(function: &'static str, tensors: &mut [Tensor]) -> Result<()> {
+fn widen(function: &'static str, tensors: &mut [Cow<'_, Tensor>]) -> Result<()> {
     let (dtype, device) = (tensors[0].dtype(), tensors[0].device().clone());
     let computed_in = match dtype {
         DType::F16 | DType::BF16 | DType::F32 => DType::F32,
@@ -64,7 +69,7 @@ fn widen(function: &'static str, tensors: &mut [Tensor]) -> Result<()> {
             return Err(Error::invalid("inp", reason, tensor.dtype()));
         }
         if dtype != computed_in || !tensor.is_contiguous() {
-            *tensor = tensor.to_dtype(computed_in)?.contiguous()?;
+            *tensor = Cow::Owned(tensor.to_dtype(computed_in)?.contiguous()?);
         }
     }
     Ok(())
@@ -98,8 +103,9 @@ pub(crate) fn wide_without_kernels<const M: usize>(
     if has_kernels(inputs[0].device()) {
         return Ok(None);
     }
-    let mut inputs: Vec<_> = inputs.iter().map(|&input| input.clone()).collect();
+    let mut inputs: Vec<_> = inputs.iter().map(|&input| Cow::Borrowed(input)).collect();
     widen(function, &mut inputs)?;
+    let inputs: Vec<_> = inputs.into_iter().map(Cow::into_owned).collect();
     Ok(Some(compose(&inputs)?))
 }
 

@@ -283,8 +283,11 @@ fn normalize_by_batch<T: Element>(
     // No tensor is made here; `compute` lends the elements.
     compute::<T, 1>([0], [x], |[x], _| {
         means =
-            channels.sums(x, x, |_, x, _| [x]).into_iter().map(|[sum]| T::of(sum / n)).collect::<Vec<T>>();
-        let squares = channels.sums(x, x, |c, x, _| [(x - means[c]) * (x - means[c])]);
+            channels.sums(x, x, |_| |x, _| [x]).into_iter().map(|[sum]| T::of(sum / n)).collect::<Vec<T>>();
+        let squares = channels.sums(x, x, |c| {
+            let mean = means[c];
+            move |x, _| [(x - mean) * (x - mean)]
+        });
         vars = squares.into_iter().map(|[sum]| sum / n).collect::<Vec<f64>>();
     })?;
     let map = ChannelMap::new(layout, beta, gamma, &means, vars.iter().copied(), eps, then_relu)?;
@@ -385,9 +388,12 @@ impl<T: Element> ChannelMap<T> {
         let mut sums = Vec::new();
         if need_beta || need_gamma || coupled {
             compute::<T, 2>([0], [x, dy], |[x, dy], _| {
-                sums = channels.sums(x, dy, |c, x, dy| {
-                    let dy = before(coefficients[c], x, dy);
-                    [dy, dy * (x - coefficients[c][0])]
+                sums = channels.sums(x, dy, |c| {
+                    let coefficients @ [mean, ..] = coefficients[c];
+                    move |x, dy| {
+                        let dy = before(coefficients, x, dy);
+                        [dy, dy * (x - mean)]
+                    }
                 });
             })?;
         }

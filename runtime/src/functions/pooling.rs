@@ -153,7 +153,7 @@ pub fn global_average_pooling(inp: &Tensor) -> Result<Tensor> {
     let y = for_float!(x.dtype(), T => {
         let n = planes.inner as f64;
         let y = compute::<T, 1>(output_dims, [&x], |[x], y| {
-            for (y, [sum]) in y.iter_mut().zip(planes.sums(x, x, |_, x, _| [x])) {
+            for (y, [sum]) in y.iter_mut().zip(planes.sums(x, x, |_| |x, _| [x])) {
                 *y = T::of(sum / n);
             }
         })?;

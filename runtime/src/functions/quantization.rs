@@ -34,10 +34,11 @@ pub fn straight_through(w: &Tensor, value: &Tensor) -> Result<Tensor> {
         return Err(Error::invalid("value", reason, value.dims()));
     }
     let compose = |t: &[Tensor]| Ok([composed::quantization::replace(&t[0], &t[1], None)?]);
-    if let Some([y]) = without_kernels("straight_through", &[w, &value.detach()], compose)? {
+    let value = value.detach();
+    if let Some([y]) = without_kernels("straight_through", &[w, &value], compose)? {
         return Ok(y);
     }
-    let [x, value] = widened("straight_through", [w, &value.detach()])?;
+    let [x, value] = widened("straight_through", [w, &value])?;
     let y = for_float!(x.dtype(), T => {
         let data = Elements::of(&value).slice::<T>()?.to_vec();
         replace(&x, Value { data, dims: x.dims().to_vec() }, None)

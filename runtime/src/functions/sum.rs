@@ -96,7 +96,7 @@ pub(crate) fn add(a: &Tensor, b: &Tensor, then_relu: bool) -> Result<Tensor> {
             true => zip(a, b, sum, |a, b| relu_of(a + b)),
             false => zip(a, b, sum, |a, b| a + b),
         })?;
-        attach_after("add", [&a, &b], sum, then_relu, |dy| Ok([Some(dy.clone()), Some(dy.clone())]))
+        attach_after("add", [&a, &b], sum, then_relu, || |dy: &Tensor| Ok([Some(dy.clone()), Some(dy.clone())]))
     })?;
     in_type(sum, dtype)
 }

@@ -54,9 +54,9 @@ impl Channels {
                 work,
                 || (),
                 |(), i, out| {
-                    let coefficients = &coefficients[i % self.channels];
+                    let coefficients = coefficients[i % self.channels]; // a copy stays in registers
                     let range = i * self.inner..(i + 1) * self.inner;
-                    zip_serial(&a[range.clone()], &b[range], out, |a, b| f(coefficients, a, b));
+                    zip_serial(&a[range.clone()], &b[range], out, |a, b| f(&coefficients, a, b));
                 },
             );
         } else {
@@ -78,28 +78,29 @@ impl Channels {
         }
     }
 
-    /// For each channel `c` the sum of `term(c, a, b)` over its elements.
-    pub(crate) fn sums<T: Float, const K: usize>(
+    /// For each channel `c` the sum of `terms(c)(a, b)` over its elements. What `terms(c)` holds is to be numbers, which
+    /// stay in registers.
+    pub(crate) fn sums<T: Float, F: Fn(T, T) -> [T; K], const K: usize>(
         &self,
         a: &[T],
         b: &[T],
-        term: impl Fn(usize, T, T) -> [T; K] + Send + Sync,
+        terms: impl Fn(usize) -> F + Send + Sync,
     ) -> Vec<[f64; K]> {
-        if self.inner >= LONG { self.sums_by_channel(a, b, term) } else { self.sums_by_row(a, b, term) }
+        if self.inner >= LONG { self.sums_by_channel(a, b, terms) } else { self.sums_by_row(a, b, terms) }
     }
 
-    fn sums_by_channel<T: Float, const K: usize>(
+    fn sums_by_channel<T: Float, F: Fn(T, T) -> [T; K], const K: usize>(
         &self,
         a: &[T],
         b: &[T],
-        term: impl Fn(usize, T, T) -> [T; K] + Send + Sync,
+        terms: impl Fn(usize) -> F + Send + Sync,
     ) -> Vec<[f64; K]> {
         let one = |c: usize| {
             let mut totals = [0.0; K];
             for n in 0..self.outer {
                 let start = n * self.row() + c * self.inner;
                 let (a, b) = (&a[start..][..self.inner], &b[start..][..self.inner]);
-                T::run(Level::detect(), Runs { a, b, term: |a, b| term(c, a, b), totals: &mut totals });
+                T::run(Level::detect(), Runs { a, b, term: terms(c), totals: &mut totals });
             }
             totals
         };
@@ -110,11 +111,11 @@ impl Channels {
         }
     }
 
-    fn sums_by_row<T: Float, const K: usize>(
+    fn sums_by_row<T: Float, F: Fn(T, T) -> [T; K], const K: usize>(
         &self,
         a: &[T],
         b: &[T],
-        term: impl Fn(usize, T, T) -> [T; K] + Send + Sync,
+        terms: impl Fn(usize) -> F + Send + Sync,
     ) -> Vec<[f64; K]> {
         let rows_per_part = self.outer.div_ceil(MAX_PARTS).max(16);
         let part = |part: usize| {
@@ -124,8 +125,9 @@ impl Channels {
                 let range = n * self.row()..(n + 1) * self.row();
                 let mut elements = a[range.clone()].iter().zip(&b[range]);
                 for (c, totals) in totals.iter_mut().enumerate() {
+                    let term = terms(c);
                     for (a, b) in elements.by_ref().take(self.inner) {
-                        add(totals, &term(c, *a, *b).map(Float::wide));
+                        add(totals, term(*a, *b));
                     }
                 }
             }
@@ -140,7 +142,9 @@ impl Channels {
         let mut totals = vec![[0.0; K]; self.channels];
         for part in parts {
             for (total, addend) in totals.iter_mut().zip(&part) {
-                add(total, addend);
+                for (total, addend) in total.iter_mut().zip(addend) {
+                    *total += addend;
+                }
             }
         }
         totals
@@ -151,14 +155,17 @@ impl Channels {
 pub(crate) fn channel_sums<T: Float>(x: &[T], inner: usize, sums: &mut [T]) {
     let row = sums.len() * inner;
     let channels = Channels { outer: x.len().checked_div(row).unwrap_or(0), channels: sums.len(), inner };
-    for (sum, [total]) in sums.iter_mut().zip(channels.sums(x, x, |_, x, _| [x])) {
+    for (sum, [total]) in sums.iter_mut().zip(channels.sums(x, x, |_| |x, _| [x])) {
         *sum = T::of(total);
     }
 }
 
-fn add<const K: usize>(totals: &mut [f64; K], addends: &[f64; K]) {
-    for (total, addend) in totals.iter_mut().zip(addends) {
-        *total += addend;
+// Plain loops from here on: closures of `array::map` are not always compiled for the processor of the loop around them.
+
+#[inline(always)]
+fn add<T: Float, const K: usize>(totals: &mut [f64; K], addends: [T; K]) {
+    for k in 0..K {
+        totals[k] += addends[k].wide();
     }
 }
 
@@ -174,7 +181,7 @@ impl<T: Float, F: Fn(T, T) -> [T; K], const K: usize> Job<T> for Runs<'_, T, F, 
     #[inline(always)]
     fn run<V: Simd<T>>(self) {
         for (a, b) in self.a.chunks(RUN).zip(self.b.chunks(RUN)) {
-            add(self.totals, &sum_run(a, b, &self.term).map(Float::wide));
+            add(self.totals, sum_run(a, b, &self.term));
         }
     }
 }
@@ -182,22 +189,29 @@ impl<T: Float, F: Fn(T, T) -> [T; K], const K: usize> Job<T> for Runs<'_, T, F, 
 /// Sum in as many running sums as the compiler can keep in registers.
 #[inline(always)]
 fn sum_run<T: Float, const K: usize>(a: &[T], b: &[T], term: impl Fn(T, T) -> [T; K]) -> [T; K] {
-    let mut sums = [[T::ZERO; LANES]; K];
+    let mut lanes = [[T::ZERO; LANES]; K];
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    for (a, b) in a_rest.iter().zip(b_rest) {
-        for (sums, addend) in sums.iter_mut().zip(term(*a, *b)) {
-            sums[0] += addend;
-        }
-    }
     for (a, b) in a.iter().zip(b) {
         for lane in 0..LANES {
-            let terms = term(a[lane], b[lane]);
-            for (sums, addend) in sums.iter_mut().zip(terms) {
-                sums[lane] += addend;
+            let addends = term(a[lane], b[lane]);
+            for k in 0..K {
+                lanes[k][lane] += addends[k];
             }
         }
     }
-    sums.map(|lanes| lanes.iter().fold(T::ZERO, |total, lane| total + *lane))
+    let mut sums = [T::ZERO; K];
+    for (sum, lanes) in sums.iter_mut().zip(&lanes) {
+        for lane in lanes {
+            *sum += *lane;
+        }
+    }
+    for (a, b) in a_rest.iter().zip(b_rest) {
+        let addends = term(*a, *b);
+        for k in 0..K {
+            sums[k] += addends[k];
+        }
+    }
+    sums
 }
 
 #[cfg(test)]
@@ -208,7 +222,7 @@ mod tests {
     fn sums_of_both_layouts_agree_with_the_definition() {
         for (outer, channels, inner) in [(3, 2, 5), (3, 2, 40), (70, 3, 1), (0, 2, 3), (2, 1, 2000)] {
             let x: Vec<f64> = (0..outer * channels * inner).map(|i| ((i * 7) % 11) as f64).collect();
-            let got = Channels { outer, channels, inner }.sums(&x, &x, |c, a, b| [a, b * c as f64]);
+            let got = Channels { outer, channels, inner }.sums(&x, &x, |c| move |a, b| [a, b * c as f64]);
             let mut want = vec![[0.0; 2]; channels];
             for (i, x) in x.iter().enumerate() {
                 let c = i / inner % channels;

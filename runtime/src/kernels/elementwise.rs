@@ -1,7 +1,5 @@
 //! Loops over elements that do not see each other.
 
-use std::array;
-
 use super::Float;
 use super::parallel::for_each_chunk;
 use super::simd::{Job, Level, Simd};
@@ -22,7 +20,12 @@ impl<T: Float, F: Fn(&mut T, [T; N]), const N: usize> Job<T> for Loop<'_, T, F, 
         let Self { out, inputs, f } = self;
         let inputs = inputs.map(|input| &input[..out.len()]);
         for (i, out) in out.iter_mut().enumerate() {
-            f(out, array::from_fn(|j| inputs[j][i]));
+            // Not `array::from_fn`: its closure is not always compiled for the processor of this loop.
+            let mut elements = [T::ZERO; N];
+            for j in 0..N {
+                elements[j] = inputs[j][i];
+            }
+            f(out, elements);
         }
     }
 }

@@ -227,7 +227,7 @@ impl Tree {
         }
         let mut scope = &mut self.root;
         for &index in &place.members {
-            match scope.get_index_mut(index)? {
+            match scope.members.get_index_mut(index)? {
                 (_, Node::Scope(members)) => scope = members,
                 (_, Node::Leaf(_)) => return None,
             }
@@ -235,7 +235,7 @@ impl Tree {
         if place.length < path.len() {
             for segment in segments(&path[place.length..]) {
                 let index = member(scope, segment);
-                match &mut scope[index] {
+                match &mut scope.members[index] {
                     Node::Scope(members) => scope = members,
                     Node::Leaf(_) => return None,
                 }
@@ -248,7 +248,28 @@ impl Tree {
 }
 
 /// The members of a scope in the order in which they were first entered or registered.
-type Scope = IndexMap<String, Node, RandomState>;
+#[derive(Default)]
+struct Scope {
+    members: IndexMap<String, Node, RandomState>,
+    /// The number of the member that was asked for last: the next in order is mostly the next to be asked for.
+    last: usize,
+}
+
+impl Scope {
+    fn index_of(&mut self, name: &str) -> Option<usize> {
+        let next = (self.last + 1) % self.members.len().max(1);
+        self.last = match self.members.get_index(next) {
+            Some((member, _)) if member == name => next,
+            _ => self.members.get_index_of(name)?,
+        };
+        Some(self.last)
+    }
+
+    fn get_mut(&mut self, name: &str) -> Option<&mut Node> {
+        let index = self.index_of(name)?;
+        Some(&mut self.members[index])
+    }
+}
 
 enum Node {
     Scope(Scope),
@@ -338,7 +359,7 @@ impl ParameterStore {
     #[must_use]
     pub fn get(&self, path: &str) -> Option<Parameter> {
         let (parent, name) = split(path);
-        match find_scope_mut(&mut self.lock().root, parent)?.get(name)? {
+        match find_scope_mut(&mut self.lock().root, parent)?.get_mut(name)? {
             Node::Leaf(leaf) => Some(leaf.parameter.clone()),
             Node::Scope(_) => None,
         }
@@ -353,12 +374,12 @@ impl ParameterStore {
         let created_at = Location::caller();
         let mut tree = self.lock();
         let (scope, name) = descend(&mut tree.root, path)?;
-        if let Some(Node::Scope(members)) = scope.get(name)
-            && !members.is_empty()
+        if let Some(Node::Scope(inner)) = scope.members.get(name)
+            && !inner.members.is_empty()
         {
             return Err(conflict(path, "is a scope that holds parameters"));
         }
-        scope.insert(name.to_owned(), Node::Leaf(Leaf { parameter, created_at }));
+        scope.members.insert(name.to_owned(), Node::Leaf(Leaf { parameter, created_at }));
         Ok(())
     }
 
@@ -367,10 +388,10 @@ impl ParameterStore {
     pub fn pop(&self, path: &str) -> Option<Parameter> {
         let mut tree = self.lock();
         let (scope, name) = descend(&mut tree.root, path).ok()?;
-        if !matches!(scope.get(name)?, Node::Leaf(_)) {
+        if !matches!(scope.members.get(name)?, Node::Leaf(_)) {
             return None;
         }
-        let removed = scope.shift_remove(name)?;
+        let removed = scope.members.shift_remove(name)?;
         tree.removals += 1;
         match removed {
             Node::Leaf(leaf) => Some(leaf.parameter),
@@ -413,7 +434,7 @@ impl ParameterStore {
     pub(super) fn clear_under(&self, path: &str) {
         let mut tree = self.lock();
         if let Some(scope) = find_scope_mut(&mut tree.root, path) {
-            scope.clear();
+            scope.members.clear();
             tree.removals += 1;
         }
     }
@@ -443,7 +464,7 @@ impl ParameterStore {
             let (scope, name) = descend(tree, &path)?;
             match scope.get_mut(name) {
                 Some(Node::Leaf(leaf)) => leaf.parameter = parameter,
-                _ => drop(scope.insert(name.to_owned(), Node::Leaf(Leaf { parameter, created_at }))),
+                _ => drop(scope.members.insert(name.to_owned(), Node::Leaf(Leaf { parameter, created_at }))),
             }
         }
         Ok(result)
@@ -460,7 +481,7 @@ impl ParameterStore {
         let path = request.path();
         let mut tree = self.lock();
         let (scope, name) = descend(&mut tree.root, &path)?;
-        match scope.entry(name.to_owned()).or_insert_with(|| {
+        match scope.members.entry(name.to_owned()).or_insert_with(|| {
             Node::Leaf(Leaf { parameter: parameter.clone(), created_at: request.asked_at })
         }) {
             Node::Leaf(leaf) => Ok(leaf.parameter.clone()),
@@ -569,7 +590,7 @@ fn descend<'a, 'p>(tree: &'a mut Scope, path: &'p str) -> Result<(&'a mut Scope,
     let mut scope = tree;
     for segment in segments(parent) {
         let index = member(scope, segment);
-        scope = match &mut scope[index] {
+        scope = match &mut scope.members[index] {
             Node::Scope(members) => members,
             Node::Leaf(_) => return Err(conflict(path, "runs through a parameter as if it were a scope")),
         };
@@ -579,9 +600,9 @@ fn descend<'a, 'p>(tree: &'a mut Scope, path: &'p str) -> Result<(&'a mut Scope,
 
 /// The number of the member `name`, a new scope if there is none.
 fn member(scope: &mut Scope, name: &str) -> usize {
-    match scope.get_index_of(name) {
+    match scope.index_of(name) {
         Some(index) => index,
-        None => scope.insert_full(name.to_owned(), Node::Scope(Scope::default())).0,
+        None => scope.members.insert_full(name.to_owned(), Node::Scope(Scope::default())).0,
     }
 }
 
@@ -597,12 +618,12 @@ fn copied(scope: &Scope, path: &str, device: &Device) -> Result<Scope> {
         };
         Ok((name.clone(), node))
     };
-    scope.iter().map(copy).collect()
+    Ok(Scope { members: scope.members.iter().map(copy).collect::<Result<_>>()?, last: 0 })
 }
 
 fn list_under(tree: &mut Scope, path: &str) -> Parameters {
     fn collect(scope: &Scope, prefix: &str, found: &mut Parameters) {
-        for (name, node) in scope {
+        for (name, node) in &scope.members {
             let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}/{name}") };
             match node {
                 Node::Scope(members) => collect(members, &path, found),
@@ -622,7 +643,7 @@ fn check_place(tree: &Scope, path: &str) -> Result<()> {
     let (parent, name) = split(path);
     let mut scope = tree;
     for segment in segments(parent) {
-        scope = match scope.get(segment) {
+        scope = match scope.members.get(segment) {
             Some(Node::Scope(members)) => members,
             Some(Node::Leaf(_)) => {
                 return Err(conflict(path, "runs through a parameter as if it were a scope"));
@@ -630,8 +651,8 @@ fn check_place(tree: &Scope, path: &str) -> Result<()> {
             None => return Ok(()),
         };
     }
-    match scope.get(name) {
-        Some(Node::Scope(members)) if !members.is_empty() => {
+    match scope.members.get(name) {
+        Some(Node::Scope(inner)) if !inner.members.is_empty() => {
             Err(conflict(path, "is a scope that holds parameters"))
         }
         _ => Ok(()),
