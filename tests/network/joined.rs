@@ -4,8 +4,8 @@ use candle_core::{DType, Device, Tensor, Var};
 use layerfn::__private::{Before, add_before, composed, join, run_before, unlabelled};
 use layerfn::functions::relu;
 use layerfn::{
-    Error, Network, ParameterStore, Result, affine, backward, batch_normalization, bn, network,
-    parametric_function, test_mode,
+    Error, Network, ParameterStore, Result, affine, backward, batch_normalization, bn, convolution,
+    deconvolution, depthwise_convolution, depthwise_deconvolution, network, parametric_function, test_mode,
 };
 
 use super::layers::{dense, times};
@@ -42,12 +42,33 @@ fn apart(x: &Tensor) -> Result<Tensor> {
 fn values_and_gradients_are_those_of_both_alone() -> Result<()> {
     let batch = noise(&[6, 4])?;
     let images = noise(&[3, 2, 5, 7])?;
-    let pairs: [(&Tensor, Network, Network); 8] = [
+    let pairs: [(&Tensor, Network, Network); 12] = [
         (&batch, network!(affine(5) -> relu).boxed(), network!(affine(5) -> apart).boxed()),
         (
             &images,
             network!(affine((2, 3), base_axis = 2, with_bias = false) -> relu).boxed(),
             network!(affine((2, 3), base_axis = 2, with_bias = false) -> apart).boxed(),
+        ),
+        (
+            &images,
+            network!(convolution(3, (3, 3), pad = 1) -> relu).boxed(),
+            network!(convolution(3, (3, 3), pad = 1) -> apart).boxed(),
+        ),
+        (
+            &images,
+            network!(depthwise_convolution((2, 2), multiplier = 2, with_bias = false) -> relu).boxed(),
+            network!(depthwise_convolution((2, 2), multiplier = 2, with_bias = false) -> apart).boxed(),
+        ),
+        (
+            &images,
+            network!(deconvolution(4, (3, 3), stride = 2) -> relu -> r: deconvolution(1, (1, 1), with_bias = false) -> relu).boxed(),
+            network!(deconvolution(4, (3, 3), stride = 2) -> apart -> r: deconvolution(1, (1, 1), with_bias = false) -> apart)
+                .boxed(),
+        ),
+        (
+            &images,
+            network!(depthwise_deconvolution((2, 2), divisor = 2) -> relu).boxed(),
+            network!(depthwise_deconvolution((2, 2), divisor = 2) -> apart).boxed(),
         ),
         (&batch, network!(bn -> relu).boxed(), network!(bn -> apart).boxed()),
         (
@@ -102,6 +123,11 @@ fn layers_that_can_are_joined() -> Result<()> {
     ParameterStore::new().enter(|| {
         assert!(is_joined(run_before(unlabelled("affine", 1, 1, &x), affine(&x, 5), &relu)?)?);
         assert!(is_joined(run_before(unlabelled("bn", 1, 1, &x), bn(&x), &relu)?)?);
+        let images = noise(&[3, 2, 5, 7])?;
+        let conv = unlabelled("convolution", 1, 1, &images);
+        assert!(is_joined(run_before(conv, convolution(&images, 3, (3, 3)), &relu)?)?);
+        let deconv = unlabelled("deconvolution", 1, 1, &images);
+        assert!(is_joined(run_before(deconv, deconvolution(&images, 3, (3, 3)), &relu)?)?);
         assert!(test_mode(|| is_joined(run_before(unlabelled("bn", 1, 1, &x), bn(&x), &relu)?))?);
         assert!(is_joined(add_before(join("add", 1, &x), [x.clone(), x.clone()], &relu)?)?);
 

@@ -6,7 +6,7 @@ use candle_core::shape::Dim;
 use super::composed;
 use super::graph::{attach, attach_with_result, tracked};
 use super::node::{Element, compute, for_float, in_type, widened, without_kernels};
-use crate::kernels::{self, Channels, Float, Lanes, map, zip};
+use crate::kernels::{self, Channels, Float, Lanes, map, map_in_place, zip};
 use crate::{Error, Result};
 
 /// A function of one element and its slope.
@@ -416,6 +416,13 @@ pub fn prelu(inp: &Tensor, slope: &Tensor, base_axis: usize) -> Result<Tensor> {
 /// [`relu`] of one element.
 pub(super) fn relu_of<T: Float>(x: T) -> T {
     Relu {}.value(x)
+}
+
+/// [`relu`] of each element if asked for.
+pub(super) fn relu_in_place<T: Float>(y: &mut [T], asked: bool) {
+    if asked {
+        map_in_place(y, relu_of);
+    }
 }
 
 /// The gradient before [`relu`] from that of its result, which is positive where `x` was.

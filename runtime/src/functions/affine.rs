@@ -2,11 +2,11 @@
 
 use candle_core::Tensor;
 
-use super::activation::{relu, relu_of};
+use super::activation::{relu, relu_in_place};
 use super::composed;
 use super::graph::{attach_after, tracked};
 use super::node::{compute, element_count, for_float, in_type, widened, without_kernels};
-use crate::kernels::{Float, Mat, MatMut, Start, Threads, channel_sums, gemm, map_in_place};
+use crate::kernels::{Float, Mat, MatMut, Start, Threads, channel_sums, gemm};
 use crate::{Error, Result};
 
 /// `y = x W + b`, with the axes from `base_axis` on taken as one.
@@ -126,9 +126,7 @@ impl Plan {
             b.map_or(Start::Zero, Start::Columns),
             Threads::All,
         );
-        if then_relu {
-            map_in_place(y, relu_of);
-        }
+        relu_in_place(y, then_relu);
     }
 }
 

@@ -2,10 +2,11 @@
 
 use candle_core::Tensor;
 
+use super::activation::{relu, relu_in_place};
 use super::composed;
 use super::geometry::{ConvGeometry, DeconvGeometry};
-use super::graph::{Gradients, attach, tracked};
-use super::node::{Element, compute, for_float, widened, without_kernels};
+use super::graph::{Gradients, attach_after, tracked};
+use super::node::{Element, compute, for_float, in_type, widened, without_kernels};
 use crate::kernels::{Convolution, channel_sums};
 use crate::{Error, Result};
 
@@ -38,11 +39,22 @@ use crate::{Error, Result};
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn convolution(inp: &Tensor, w: &Tensor, b: Option<&Tensor>, geometry: &ConvGeometry) -> Result<Tensor> {
+    convolution_then(inp, w, b, geometry, false)
+}
+
+/// [`convolution`], and `relu` of it if asked for.
+pub(crate) fn convolution_then(
+    inp: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    geometry: &ConvGeometry,
+    then_relu: bool,
+) -> Result<Tensor> {
     check_dims("inp", inp, geometry.input_dims())?;
     let outmaps = w.dims().first().copied().unwrap_or_default();
     check_dims("W", w, &geometry.weight_dims(outmaps)?)?;
     let plan = geometry.plan(outmaps)?;
-    apply("convolution", Direction::Forward, plan, inp, w, b, &geometry.output_dims(outmaps))
+    apply(Direction::Forward, plan, [inp, w], b, &geometry.output_dims(outmaps), then_relu)
 }
 
 /// N-D deconvolution: the exact transpose of [`convolution`], also called transposed convolution.
@@ -76,12 +88,23 @@ pub fn deconvolution(
     b: Option<&Tensor>,
     geometry: &DeconvGeometry,
 ) -> Result<Tensor> {
+    deconvolution_then(inp, w, b, geometry, false)
+}
+
+/// [`deconvolution`], and `relu` of it if asked for.
+pub(crate) fn deconvolution_then(
+    inp: &Tensor,
+    w: &Tensor,
+    b: Option<&Tensor>,
+    geometry: &DeconvGeometry,
+    then_relu: bool,
+) -> Result<Tensor> {
     check_dims("inp", inp, geometry.input_dims())?;
     let maps_per_group = w.dims().get(1).copied().unwrap_or_default();
     let outmaps = maps_per_group.saturating_mul(geometry.group());
     check_dims("W", w, &geometry.weight_dims(outmaps)?)?;
     let plan = geometry.plan(outmaps)?;
-    apply("deconvolution", Direction::Transposed, plan, inp, w, b, &geometry.output_dims(outmaps))
+    apply(Direction::Transposed, plan, [inp, w], b, &geometry.output_dims(outmaps), then_relu)
 }
 
 /// Which way a convolution is run.
@@ -91,53 +114,77 @@ pub(crate) enum Direction {
     Transposed,
 }
 
+impl Direction {
+    fn run<T: Element>(self, plan: &Convolution, inp: &[T], w: &[T], b: Option<&[T]>, y: &mut [T]) {
+        match self {
+            Self::Forward => plan.forward(inp, w, b, y),
+            Self::Transposed => plan.data_gradient(inp, w, b, y),
+        }
+    }
+
+    fn reversed(self) -> Self {
+        match self {
+            Self::Forward => Self::Transposed,
+            Self::Transposed => Self::Forward,
+        }
+    }
+}
+
 fn apply(
-    name: &'static str,
     direction: Direction,
     plan: Convolution,
-    inp: &Tensor,
-    w: &Tensor,
+    [inp, w]: [&Tensor; 2],
     b: Option<&Tensor>,
     output_dims: &[usize],
+    then_relu: bool,
 ) -> Result<Tensor> {
-    let outmaps = if direction == Direction::Forward { plan.outmaps } else { plan.inmaps };
+    let (name, outmaps) = match direction {
+        Direction::Forward => ("convolution", plan.outmaps),
+        Direction::Transposed => ("deconvolution", plan.inmaps),
+    };
     b.map_or(Ok(()), |b| check_dims("b", b, &[outmaps]))?;
     let tensors: Vec<_> = [inp, w].into_iter().chain(b).collect();
     let compose = |t: &[Tensor]| {
         Ok([composed::convolution(name, direction, &plan, &t[0], &t[1], t.get(2), output_dims)?])
     };
     if let Some([y]) = without_kernels(name, &tensors, compose)? {
-        return Ok(y);
+        return if then_relu { relu(&y) } else { Ok(y) };
     }
     let dtype = inp.dtype();
     let Some(b) = b else {
         let [inp, w] = widened(name, [inp, w])?;
         let y = for_float!(inp.dtype(), T => {
-            let y = compute::<T, 2>(output_dims, [&inp, &w], |[inp, w], y| match direction {
-                Direction::Forward => plan.forward(inp, w, None, y),
-                Direction::Transposed => plan.data_gradient(inp, w, None, y),
+            let y = compute::<T, 2>(output_dims, [&inp, &w], |[inp, w], y| {
+                direction.run(&plan, inp, w, None, y);
+                relu_in_place(y, then_relu);
             })?;
-            let rule = Rule { direction, plan, inp: Tensor::clone(&inp), w: Tensor::clone(&w), needed: tracked([&inp, &w, &w]) };
-            attach(name, [&inp, &w], y, move |dy| {
-                let [dx, dw] = rule.gradients::<T>(dy)?;
-                Ok([dx, dw])
+            attach_after(name, [&inp, &w], y, then_relu, || {
+                let needed = tracked([&inp, &w, &w]);
+                let rule = Rule { direction, plan, inp: Tensor::clone(&inp), w: Tensor::clone(&w), needed };
+                move |dy: &Tensor| {
+                    let [dx, dw] = rule.gradients::<T>(dy)?;
+                    Ok([dx, dw])
+                }
             })
         })?;
-        return Ok(y.to_dtype(dtype)?);
+        return in_type(y, dtype);
     };
     let [inp, w, b] = widened(name, [inp, w, b])?;
     let y = for_float!(inp.dtype(), T => {
-        let y = compute::<T, 3>(output_dims, [&inp, &w, &b], |[inp, w, b], y| match direction {
-            Direction::Forward => plan.forward(inp, w, Some(b), y),
-            Direction::Transposed => plan.data_gradient(inp, w, Some(b), y),
+        let y = compute::<T, 3>(output_dims, [&inp, &w, &b], |[inp, w, b], y| {
+            direction.run(&plan, inp, w, Some(b), y);
+            relu_in_place(y, then_relu);
         })?;
-        let rule = Rule { direction, plan, inp: Tensor::clone(&inp), w: Tensor::clone(&w), needed: tracked([&inp, &w, &b]) };
-        attach(name, [&inp, &w, &b], y, move |dy| {
-            let [dx, dw] = rule.gradients::<T>(dy)?;
-            Ok([dx, dw, rule.bias_gradient::<T>(dy)?])
+        attach_after(name, [&inp, &w, &b], y, then_relu, || {
+            let needed = tracked([&inp, &w, &b]);
+            let rule = Rule { direction, plan, inp: Tensor::clone(&inp), w: Tensor::clone(&w), needed };
+            move |dy: &Tensor| {
+                let [dx, dw] = rule.gradients::<T>(dy)?;
+                Ok([dx, dw, rule.bias_gradient::<T>(dy)?])
+            }
         })
     })?;
-    Ok(y.to_dtype(dtype)?)
+    in_type(y, dtype)
 }
 
 /// What the backward pass needs to know.
@@ -154,9 +201,8 @@ impl Rule {
         let Self { direction, plan, inp, w, needed } = self;
         let mut gradients = [None, None];
         if needed[0] {
-            let dx = compute::<T, 2>(inp.dims(), [dy, w], |[dy, w], dx| match direction {
-                Direction::Forward => plan.data_gradient(dy, w, None, dx),
-                Direction::Transposed => plan.forward(dy, w, None, dx),
+            let dx = compute::<T, 2>(inp.dims(), [dy, w], |[dy, w], dx| {
+                direction.reversed().run(plan, dy, w, None, dx);
             })?;
             gradients[0] = Some(dx.into_tensor()?);
         }

@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use crate::functions::{ConvGeometry, DeconvGeometry};
+use crate::parameter::scope::then_relu;
 use crate::{Initializer, PerAxis, Result, Rng, functions, parametric_function};
 
 /// N-D convolution with an optional bias, in one, two or three dimensions.
@@ -85,7 +86,7 @@ pub fn convolution(
     let conv = ConvGeometry::new(inp.dims(), &kernel, &pad, &stride, &dilation, group, base_axis)?;
     conv.check_outmaps(outmaps)?;
     let (inmaps, kernel) = (conv.inmaps(), conv.kernel());
-    functions::convolution(inp, &param!(W)?, param!(b)?.as_ref(), &conv)
+    functions::convolution_then(inp, &param!(W)?, param!(b)?.as_ref(), &conv, then_relu())
 }
 
 /// N-D depthwise convolution: every input map is convolved with `multiplier` filters of its own.
@@ -162,7 +163,7 @@ pub fn depthwise_convolution(
     let (inmaps, outmaps, kernel) = (conv.inmaps(), conv.inmaps() * multiplier, conv.kernel());
     conv.check_outmaps(outmaps)?;
     let w = param!(W)?.unsqueeze(1)?;
-    functions::convolution(inp, &w, param!(b)?.as_ref(), &conv)
+    functions::convolution_then(inp, &w, param!(b)?.as_ref(), &conv, then_relu())
 }
 
 /// N-D deconvolution, also known as transposed convolution: the gradient of [`convolution`](fn@convolution) with
@@ -240,7 +241,7 @@ pub fn deconvolution(
     let deconv = DeconvGeometry::new(inp.dims(), &kernel, &pad, &stride, &dilation, group, base_axis)?;
     deconv.check_outmaps(outmaps)?;
     let (inmaps, kernel) = (deconv.inmaps(), deconv.kernel());
-    functions::deconvolution(inp, &param!(W)?, param!(b)?.as_ref(), &deconv)
+    functions::deconvolution_then(inp, &param!(W)?, param!(b)?.as_ref(), &deconv, then_relu())
 }
 
 /// N-D depthwise deconvolution: the transpose of [`depthwise_convolution`](fn@depthwise_convolution); each output
@@ -315,5 +316,5 @@ pub fn depthwise_deconvolution(
         DeconvGeometry::depthwise(inp.dims(), divisor, &kernel, &pad, &stride, &dilation, base_axis)?;
     let (inmaps, kernel) = (deconv.inmaps(), deconv.kernel());
     let w = param!(W)?.unsqueeze(1)?;
-    functions::deconvolution(inp, &w, param!(b)?.as_ref(), &deconv)
+    functions::deconvolution_then(inp, &w, param!(b)?.as_ref(), &deconv, then_relu())
 }
