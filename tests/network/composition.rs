@@ -8,13 +8,7 @@ use layerfn::{
 };
 
 use super::architectures as nets;
-use super::values;
-
-fn noise(dims: &[usize]) -> Result<Tensor> {
-    let n = dims.iter().product::<usize>();
-    let values = Tensor::arange(0f32, n as f32, &Device::Cpu)?;
-    Ok((values * 0.7)?.sin()?.reshape(dims)?.to_dtype(DType::F32)?)
-}
+use super::{noise, values};
 
 /// Runs both in one store: the second finds the parameters of the first, or the numbers of parameters differ.
 fn agree(

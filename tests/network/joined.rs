@@ -1,6 +1,6 @@
 //! `relu` that is run in one with the stage before it.
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 use layerfn::__private::{Before, add_before, composed, join, run_before, unlabelled};
 use layerfn::functions::relu;
 use layerfn::{
@@ -9,12 +9,7 @@ use layerfn::{
 };
 
 use super::layers::{dense, times};
-use super::{error_of, values};
-
-fn noise(dims: &[usize]) -> Result<Tensor> {
-    let n = dims.iter().product::<usize>();
-    Ok((Tensor::arange(0f32, n as f32, &Device::Cpu)? * 0.7)?.sin()?.reshape(dims)?)
-}
+use super::{error_of, noise, values};
 
 /// Bits of the output, and of the gradients of the input and the parameters.
 fn bits(x: &Tensor, net: &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<Vec<Vec<u64>>> {

@@ -33,6 +33,13 @@ fn input(n: usize) -> Result<Tensor> {
     Ok(Tensor::arange(0f32, 2.0 * n as f32, &Device::Cpu)?.reshape((2, n))?.to_dtype(DType::F32)?)
 }
 
+/// Numbers of both signs.
+fn noise(dims: &[usize]) -> Result<Tensor> {
+    let n = dims.iter().product::<usize>();
+    let values = Tensor::arange(0f32, n as f32, &Device::Cpu)?;
+    Ok((values * 0.7)?.sin()?.reshape(dims)?.to_dtype(DType::F32)?)
+}
+
 fn values(tensor: &Tensor) -> Result<Vec<f32>> {
     Ok(tensor.flatten_all()?.to_vec1()?)
 }

@@ -227,15 +227,23 @@ impl Expander {
         let Some(relu) = relu else {
             return quote_spanned!(span=> ::layerfn::__private::run(#entered, #stage)?);
         };
-        let next = local_at("next", relu.name.span());
-        let run = quote_spanned!(span=> ::layerfn::__private::run_before(#entered, #stage, #next)?);
-        self.before(&run, relu, names)
+        self.before(
+            relu,
+            names,
+            |next| quote_spanned!(span=> ::layerfn::__private::run_before(#entered, #stage, #next)?),
+        )
     }
 
-    /// The step that `run` runs, and then `relu` if that has not been run with it.
-    fn before(&mut self, run: &TokenStream, relu: &Call, names: &mut Names) -> TokenStream {
+    /// A step, which `run` runs, told of the function that comes next; then `relu` if that has not been run with it.
+    fn before(
+        &mut self,
+        relu: &Call,
+        names: &mut Names,
+        run: impl FnOnce(&Ident) -> TokenStream,
+    ) -> TokenStream {
         let x = local("x");
         let next = local_at("next", relu.name.span());
+        let run = run(&next);
         let callee: TokenStream = relu.callee.iter().cloned().collect();
         let alone = Call {
             callee: next.to_token_stream().into_iter().collect(),
@@ -317,29 +325,27 @@ impl Expander {
                 quote!({ let #scope = #entered.branch(); #value })
             })
             .collect();
-        let joined = match join.kind {
-            JoinKind::Residual | JoinKind::Add => {
-                let input =
-                    (join.kind == JoinKind::Residual).then(|| quote!(::core::clone::Clone::clone(&#x),));
-                let summands = quote!([#input #(#branches),*]);
-                if let Some(relu) = relu {
-                    let next = local_at("next", relu.name.span());
-                    let run =
-                        quote_spanned!(span=> ::layerfn::__private::add_before(#entered, #summands, #next)?);
-                    let run = self.before(&run, relu, names);
-                    return quote!({ let #entered = #enter; #(let #branches = #values;)* #run });
+        let input = (join.kind == JoinKind::Residual).then(|| quote!(::core::clone::Clone::clone(&#x),));
+        let all = quote!([#input #(#branches),*]);
+        let run = if let Some(relu) = relu {
+            self.before(
+                relu,
+                names,
+                |next| quote_spanned!(span=> ::layerfn::__private::add_before(#entered, #all, #next)?),
+            )
+        } else {
+            let joined = match join.kind {
+                JoinKind::Residual | JoinKind::Add => quote_spanned!(span=> add(#all)),
+                JoinKind::Mul => quote_spanned!(span=> mul(#all)),
+                JoinKind::Concat => {
+                    let missing = quote!(0);
+                    let axis = if join.arguments.is_empty() { &missing } else { &join.arguments };
+                    quote_spanned!(span=> concat(#axis, #all))
                 }
-                quote_spanned!(span=> add(#summands))
-            }
-            JoinKind::Mul => quote_spanned!(span=> mul([#(#branches),*])),
-            JoinKind::Concat => {
-                let missing = quote!(0);
-                let axis = if join.arguments.is_empty() { &missing } else { &join.arguments };
-                quote_spanned!(span=> concat(#axis, [#(#branches),*]))
-            }
-            JoinKind::Tuple => quote_spanned!(span=> tuple((#(#branches),*))),
+                JoinKind::Tuple => quote_spanned!(span=> tuple((#(#branches),*))),
+            };
+            quote_spanned!(span=> ::layerfn::__private::run(#entered, ::layerfn::__private::#joined)?)
         };
-        let run = quote_spanned!(span=> ::layerfn::__private::run(#entered, ::layerfn::__private::#joined)?);
         quote!({ let #entered = #enter; #(let #branches = #values;)* #run })
     }
 }

@@ -27,20 +27,22 @@ fn pointwise<P: Pointwise>(inp: &Tensor, f: P) -> Result<Tensor> {
     let [x] = widened(P::NAME, [inp])?;
     let y = for_float!(x.dtype(), T => {
         let y = compute::<T, 1>(x.dims(), [&x], |[x], y| map(x, y, |x| f.value(x)))?;
-        let gradient = move |kept: &Tensor, dy: &Tensor| {
-            let dx = compute::<T, 2>(dy.dims(), [kept, dy], |[kept, dy], dx| {
-                zip(kept, dy, dx, |kept, dy| f.gradient(kept, dy));
-            })?;
-            Ok([Some(dx.into_tensor()?)])
-        };
         if P::SLOPE_FROM_VALUE {
-            attach_with_result(P::NAME, [&x], y, gradient)
+            attach_with_result(P::NAME, [&x], y, move |y, dy| Ok([Some(gradient::<T, P>(f, y, dy)?)]))
         } else {
             let kept = Tensor::clone(&x);
-            attach(P::NAME, [&x], y, move |dy| gradient(&kept, dy))
+            attach(P::NAME, [&x], y, move |dy| Ok([Some(gradient::<T, P>(f, &kept, dy)?)]))
         }
     })?;
     in_type(y, inp.dtype())
+}
+
+/// `dx` from what is kept and the gradient `dy`.
+fn gradient<T: Element, P: Pointwise>(f: P, kept: &Tensor, dy: &Tensor) -> candle_core::Result<Tensor> {
+    let dx = compute::<T, 2>(dy.dims(), [kept, dy], |[kept, dy], dx| {
+        zip(kept, dy, dx, |kept, dy| f.gradient(kept, dy));
+    })?;
+    dx.into_tensor()
 }
 
 macro_rules! activations {
@@ -418,6 +420,11 @@ pub(super) fn relu_of<T: Float>(x: T) -> T {
     Relu {}.value(x)
 }
 
+/// [`relu`] of a tensor if asked for.
+pub(super) fn relu_if(asked: bool, y: Tensor) -> Result<Tensor> {
+    if asked { relu(&y) } else { Ok(y) }
+}
+
 /// [`relu`] of each element if asked for.
 pub(super) fn relu_in_place<T: Float>(y: &mut [T], asked: bool) {
     if asked {
@@ -431,9 +438,8 @@ pub(super) fn relu_gradient_of<T: Float>(x: T, dy: T) -> T {
 }
 
 /// [`relu_gradient_of`] for tensors.
-pub(super) fn relu_gradient<T: Element>(result: &Tensor, dy: &Tensor) -> Result<Tensor> {
-    let dx = compute::<T, 2>(dy.dims(), [result, dy], |[y, dy], dx| zip(y, dy, dx, relu_gradient_of))?;
-    Ok(dx.into_tensor()?)
+pub(super) fn relu_gradient<T: Element>(result: &Tensor, dy: &Tensor) -> candle_core::Result<Tensor> {
+    gradient::<T, _>(Relu {}, result, dy)
 }
 
 /// Sets each element to 0 with probability `p` and divides the others by `1 - p`.

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::activation::{relu, relu_in_place};
+use super::activation::{relu_if, relu_in_place};
 use super::composed;
 use super::graph::{attach_after, tracked};
 use super::node::{compute, element_count, for_float, in_type, widened, without_kernels};
@@ -50,7 +50,7 @@ pub(crate) fn affine_then(
     };
     let compose = |t: &[Tensor]| Ok([composed::affine(&t[0], &t[1], t.get(2), base_axis)?]);
     if let Some([y]) = without_kernels("affine", tensors, compose)? {
-        return if then_relu { relu(&y) } else { Ok(y) };
+        return relu_if(then_relu, y);
     }
     let dtype = inp.dtype();
     let Some(b) = b else {

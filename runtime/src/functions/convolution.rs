@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::activation::{relu, relu_in_place};
+use super::activation::{relu_if, relu_in_place};
 use super::composed;
 use super::geometry::{ConvGeometry, DeconvGeometry};
 use super::graph::{Gradients, attach_after, tracked};
@@ -148,7 +148,7 @@ fn apply(
         Ok([composed::convolution(name, direction, &plan, &t[0], &t[1], t.get(2), output_dims)?])
     };
     if let Some([y]) = without_kernels(name, &tensors, compose)? {
-        return if then_relu { relu(&y) } else { Ok(y) };
+        return relu_if(then_relu, y);
     }
     let dtype = inp.dtype();
     let Some(b) = b else {

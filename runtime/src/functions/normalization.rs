@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::activation::{relu, relu_gradient_of, relu_of};
+use super::activation::{relu_gradient_of, relu_if, relu_of};
 use super::composed;
 use super::graph::{Gradients, attach, tracked};
 use super::node::{
@@ -67,8 +67,7 @@ pub(crate) fn batch_normalization_then(
     let compose = |t: &[Tensor]| composed::normalization::by_batch(&t[0], &t[1], &t[2], eps);
     let dtype = inp.dtype();
     if let Some([y, mean, var]) = wide_without_kernels("batch_normalization", &[inp, beta, gamma], compose)? {
-        let y = y.to_dtype(dtype)?;
-        return Ok((if then_relu { relu(&y)? } else { y }, mean, var));
+        return Ok((relu_if(then_relu, y.to_dtype(dtype)?)?, mean, var));
     }
     let [x, beta, gamma] = widened("batch_normalization", [inp, beta, gamma])?;
     let x = layout.gathered(&x)?;
@@ -126,7 +125,7 @@ pub(crate) fn batch_normalization_by_then(
         Ok([composed::normalization::by(&t[0], &t[1], &t[2], &mean, &var, eps)?])
     };
     if let Some([y]) = without_kernels("batch_normalization", &[inp, beta, gamma], compose)? {
-        return if then_relu { relu(&y) } else { Ok(y) };
+        return relu_if(then_relu, y);
     }
     let [x, beta, gamma] = widened("batch_normalization", [inp, beta, gamma])?;
     let [mean, var] = [constant(mean, &x)?, constant(var, &x)?];

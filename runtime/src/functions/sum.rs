@@ -2,7 +2,7 @@
 
 use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor, WithDType};
 
-use super::activation::{relu, relu_of};
+use super::activation::{relu_if, relu_of};
 use super::graph::attach_after;
 use super::node::{Element, Elements, Value, compute, for_float, in_type, widened};
 use crate::Result;
@@ -86,8 +86,7 @@ impl Sum {
 /// `a + b` for tensors of one shape, and `relu` of it if asked for; the gradient goes to both without a copy.
 pub(crate) fn add(a: &Tensor, b: &Tensor, then_relu: bool) -> Result<Tensor> {
     if !has_kernels(a.device()) {
-        let sum = (a + b)?;
-        return if then_relu { relu(&sum) } else { Ok(sum) };
+        return relu_if(then_relu, (a + b)?);
     }
     let dtype = a.dtype();
     let [a, b] = widened("add", [a, b])?;

@@ -142,9 +142,7 @@ impl Channels {
         let mut totals = vec![[0.0; K]; self.channels];
         for part in parts {
             for (total, addend) in totals.iter_mut().zip(&part) {
-                for (total, addend) in total.iter_mut().zip(addend) {
-                    *total += addend;
-                }
+                add(total, *addend);
             }
         }
         totals
