@@ -94,7 +94,6 @@ pub use checkpoint::{LoadReport, load_parameters, save_parameters};
 pub use dims::{Dims, PerAxis};
 pub use error::{Error, Result};
 pub use functions::graph::backward;
-/// Makes a function a layer.
 #[doc = include_str!("macro_docs/parametric_function.md")]
 pub use layerfn_macros::parametric_function;
 
@@ -102,7 +101,6 @@ pub use initializer::{
     Initializer, calc_normal_std_glorot, calc_normal_std_he_backward, calc_normal_std_he_forward,
     calc_normal_std_xavier, calc_uniform_lim_glorot, calc_uniform_lim_xavier,
 };
-/// Declares a network.
 #[doc = include_str!("macro_docs/network.md")]
 pub use layerfn_macros::network;
 pub use mode::{is_training, test_mode, train_mode};
