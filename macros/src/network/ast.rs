@@ -1,6 +1,13 @@
 //! What a `network!` says, before it becomes Rust. Rust expressions inside stay raw tokens.
 
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
+use syn::ext::IdentExt;
+
+/// What one `network!` holds.
+pub(super) enum Input {
+    Expression(Network),
+    Items(Vec<Item>),
+}
 
 /// `move |x, y| < a -> b >`
 pub(super) struct Network {
@@ -45,14 +52,8 @@ pub(super) struct Label {
 
 impl Label {
     pub(super) fn text(&self) -> String {
-        unraw(&self.name)
+        self.name.unraw().to_string()
     }
-}
-
-/// An identifier as a parameter path shows it.
-pub(super) fn unraw(ident: &Ident) -> String {
-    let text = ident.to_string();
-    text.strip_prefix("r#").map(str::to_owned).unwrap_or(text)
 }
 
 pub(super) enum Stage {

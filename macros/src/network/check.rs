@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use proc_macro2::Span;
+use syn::ext::IdentExt;
 
-use super::ast::{Arm, Call, Chain, If, Label, Otherwise, Stage, unraw};
-use super::parse::{Errors, Input};
+use super::ast::{Arm, Call, Chain, If, Input, Label, Otherwise, Stage};
+use crate::support::errors::Errors;
 
 /// Labels of one block: where each stands first and whether it is `shared` there.
 type Labels = HashMap<String, (Span, bool)>;
@@ -34,7 +35,7 @@ fn check_chain(chain: &Chain, labels: &mut Labels, errors: &mut Errors) {
         {
             let text =
                 format!("the label `{}` names this stage already; remove one of the two", label.text());
-            errors.at(option.key.span(), text);
+            errors.at_span(option.key.span(), text);
         }
     }
 }
@@ -46,14 +47,14 @@ fn check_label(label: &Label, labels: &mut Labels, errors: &mut Errors) {
     };
     match labels.get(&key) {
         Some(&(first, shared)) if !(shared && label.shared) => {
-            errors.at(
+            errors.at_span(
                 label.name.span(),
                 format!(
                     "label `{key}` is used twice in this block; choose another, or write `shared {key}: ..` at both \
                      places to use the same parameters"
                 ),
             );
-            errors.at(first, format!("label `{key}` is used here first"));
+            errors.at_span(first, format!("label `{key}` is used here first"));
         }
         Some(_) => {}
         None => drop(labels.insert(key, (label.name.span(), label.shared))),
@@ -104,5 +105,5 @@ fn check_either<'a>(chains: impl Iterator<Item = &'a Chain>, labels: &mut Labels
 pub(super) fn counted_name(call: &Call) -> Option<String> {
     let named =
         call.arguments.iter().flat_map(|arguments| &arguments.options).any(|option| option.key == "name");
-    (!named).then(|| unraw(&call.name))
+    (!named).then(|| call.name.unraw().to_string())
 }

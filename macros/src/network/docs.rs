@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::quote;
+use syn::ext::IdentExt;
 
-use super::ast::{Call, Chain, If, Item, Label, Otherwise, Stage, Step, unraw};
+use super::ast::{Call, Chain, If, Item, Label, Otherwise, Stage, Step};
 use super::check::counted_name;
 
 /// One row for each stage, in order; layers are linked to their own page, where their parameters stand.
@@ -31,12 +32,12 @@ pub(super) fn table(item: &Item) -> TokenStream {
 fn variables(item: &Item) -> Vec<String> {
     let arguments = item.arguments.iter().filter_map(|argument| match argument {
         syn::FnArg::Typed(argument) => match &*argument.pat {
-            syn::Pat::Ident(pattern) => Some(unraw(&pattern.ident)),
+            syn::Pat::Ident(pattern) => Some(pattern.ident.unraw().to_string()),
             _ => None,
         },
         syn::FnArg::Receiver(_) => None,
     });
-    arguments.chain(item.body.inputs.iter().map(unraw)).collect()
+    arguments.chain(item.body.inputs.iter().map(|input| input.unraw().to_string())).collect()
 }
 
 struct Rows {

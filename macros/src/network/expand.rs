@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::Error;
+use syn::ext::IdentExt;
 
 use super::ast::{
-    Arguments, Body, Call, Chain, If, Item, Join, JoinKind, Label, Network, Otherwise, Stage, Step, unraw,
+    Arguments, Body, Call, Chain, If, Input, Item, Join, JoinKind, Label, Network, Otherwise, Stage, Step,
 };
 use super::check::counted_name;
-use super::parse::Input;
 
 /// If the input is not `clear`, a network that does nothing stands in for it.
 pub(super) fn expand(input: &Input, clear: bool, error: Option<Error>) -> TokenStream {
@@ -213,7 +213,7 @@ impl Expander {
         names: &mut Names,
     ) -> TokenStream {
         let span = call.name.span();
-        let ident = unraw(&call.name);
+        let ident = call.name.unraw().to_string();
         let nth = match (label, counted_name(call)) {
             (None, Some(name)) => {
                 let n = names.entry(name).or_default();
@@ -443,7 +443,7 @@ fn stage_call(call: &Call) -> TokenStream {
 /// What a stage in parentheses is called in messages.
 fn value_name(tokens: &TokenStream) -> String {
     match tokens.clone().into_iter().last() {
-        Some(TokenTree::Ident(ident)) if !is_closure(tokens) => unraw(&ident),
+        Some(TokenTree::Ident(ident)) if !is_closure(tokens) => ident.unraw().to_string(),
         _ => "closure".to_owned(),
     }
 }

@@ -2,8 +2,10 @@
 
 use proc_macro2::TokenStream;
 
-use super::parse::{Errors, Input, nearest, parse};
-use super::{ast::Stage, network};
+use super::ast::{Input, Stage};
+use super::network;
+use super::parse::parse;
+use crate::support::errors::Errors;
 
 /// The expansion without spaces.
 fn expanded(input: &str) -> String {
@@ -15,7 +17,7 @@ fn errors(input: &str) -> Vec<String> {
     let mut errors = Errors::default();
     let input = parse(input.parse().expect("tokens"), &mut errors);
     super::check::check(&input, &mut errors);
-    let error = errors.into_error();
+    let error = errors.finish();
     error.into_iter().flatten().map(|error| error.to_string()).collect()
 }
 
@@ -112,7 +114,7 @@ fn joins_and_loops_are_stages() {
     };
     let stages: Vec<_> = network.body.chain.steps.iter().map(|step| &step.stage).collect();
     assert!(matches!(stages[..], [Stage::Join(_), Stage::For { .. }, Stage::If(_), Stage::Use { .. }]));
-    assert!(errors.into_error().is_none());
+    assert!(errors.finish().is_none());
 }
 
 #[test]
@@ -127,10 +129,4 @@ fn a_network_function_documents_its_stages() {
         assert!(text.contains(row), "{row} is not in {text}");
     }
     assert!(text.contains("||`g`|`\\\\|x\\\\|x`|"), "{text}");
-}
-
-#[test]
-fn near_names_are_suggested() {
-    assert_eq!(nearest("conact", &["concat", "add"]), Some("concat"));
-    assert_eq!(nearest("stem", &["concat", "add"]), None);
 }

@@ -1,11 +1,14 @@
 //! Gathers errors, so that one build shows all of them.
 
-use proc_macro2::Span;
+use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::ToTokens;
 
 /// The errors met so far.
 #[derive(Default)]
-pub(crate) struct Errors(Option<syn::Error>);
+pub(crate) struct Errors {
+    found: Option<syn::Error>,
+    unclear: bool,
+}
 
 impl Errors {
     /// Adds `message` under `tokens`.
@@ -18,8 +21,24 @@ impl Errors {
         self.push(syn::Error::new(span, message));
     }
 
+    /// Adds `message` under several tokens.
+    pub(crate) fn over(&mut self, tokens: &[TokenTree], message: impl std::fmt::Display) {
+        self.at(tokens.iter().cloned().collect::<TokenStream>(), message);
+    }
+
+    /// As [`at_span`](Self::at_span), where the code around the mistake is unclear, too.
+    pub(crate) fn unclear_at(&mut self, span: Span, message: impl std::fmt::Display) {
+        self.unclear = true;
+        self.at_span(span, message);
+    }
+
+    /// Whether expanding the code around a mistake would only add wrong errors.
+    pub(crate) fn unclear(&self) -> bool {
+        self.unclear
+    }
+
     pub(crate) fn push(&mut self, error: syn::Error) {
-        match &mut self.0 {
+        match &mut self.found {
             Some(all) => all.combine(error),
             none => *none = Some(error),
         }
@@ -32,7 +51,7 @@ impl Errors {
 
     /// All errors as one, or `None` if there was none.
     pub(crate) fn finish(self) -> Option<syn::Error> {
-        self.0
+        self.found
     }
 }
 
@@ -86,6 +105,8 @@ mod tests {
     #[test]
     fn the_nearest_name_is_found() {
         assert_eq!(nearest("defualt", ["default", "into", "maybe"]), Some("default"));
+        assert_eq!(nearest("conact", ["concat", "add"]), Some("concat"));
+        assert_eq!(nearest("stem", ["concat", "add"]), None);
         assert_eq!(nearest("w", ["W", "b"]), Some("W"));
         assert_eq!(nearest("weights", ["W", "b"]), None);
         assert_eq!(nearest("", [""; 0]), None);

@@ -1,18 +1,18 @@
 //! Code as one line of text, as rustfmt would space it.
 
+use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
+use syn::visit::Visit;
 use syn::{Expr, Type};
 
 /// A type, such as `Option<Initializer>`.
 pub(crate) fn ty(ty: &Type) -> String {
-    printed(ty, &quote!(type T = #ty;))
-        .and_then(|text| between(&text, "type T = "))
-        .unwrap_or_else(|| raw(ty))
+    printed(quote!(type T = #ty;)).and_then(|text| between(&text, "type T = ")).unwrap_or_else(|| raw(ty))
 }
 
 /// An expression, such as `Dims::from(0)`.
 pub(crate) fn expr(expr: &Expr) -> String {
-    printed(expr, &quote!(const C: T = #expr;))
+    printed(quote!(const C: T = #expr;))
         .and_then(|text| between(&text, "const C: T = "))
         .unwrap_or_else(|| raw(expr))
 }
@@ -30,13 +30,28 @@ pub(crate) fn cut(text: &str, limit: usize) -> String {
     }
 }
 
-/// prettyplease stops with a panic at code that syn keeps as bare tokens, so that is printed as it is.
-fn printed(code: &impl std::fmt::Debug, item: &impl ToTokens) -> Option<String> {
-    if format!("{code:?}").contains("Verbatim") {
-        return None;
+/// `None` for code that prettyplease cannot print: it is shown as it is.
+fn printed(item: TokenStream) -> Option<String> {
+    let file = syn::parse2(item).ok()?;
+    let mut bare = BareTokens::default();
+    bare.visit_file(&file);
+    (!bare.found).then(|| join_lines(&prettyplease::unparse(&file)))
+}
+
+/// Looks for code that syn keeps as bare tokens, at which prettyplease stops with a panic.
+#[derive(Default)]
+struct BareTokens {
+    found: bool,
+}
+
+impl<'ast> Visit<'ast> for BareTokens {
+    fn visit_token_stream(&mut self, _: &'ast TokenStream) {
+        self.found = true;
     }
-    let file = syn::parse2(item.to_token_stream()).ok()?;
-    Some(join_lines(&prettyplease::unparse(&file)))
+
+    // The tokens in these are bare by nature; prettyplease prints them.
+    fn visit_macro(&mut self, _: &'ast syn::Macro) {}
+    fn visit_meta_list(&mut self, _: &'ast syn::MetaList) {}
 }
 
 fn between(text: &str, before: &str) -> Option<String> {
@@ -84,6 +99,12 @@ mod tests {
         let chain =
             "first_thing_of_all(argument).second_thing_after_it(argument).third_thing_of_the_chain(argument)";
         assert_eq!(print(chain), chain);
+    }
+
+    #[test]
+    fn what_cannot_be_printed_is_shown_as_it_is() {
+        assert_eq!(print("vec![a , b]"), "vec![a, b]");
+        assert_eq!(print("f(become g(x))"), "f (become g (x))");
     }
 
     #[test]
