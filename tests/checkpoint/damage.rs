@@ -191,8 +191,8 @@ fn safetensors_that_lie() {
     );
     refused(
         format,
-        &with_header(r#"{"a":{"dtype":"C64","shape":[1],"data_offsets":[0,8]}}"#, &[0; 8]),
-        "C64",
+        &with_header(r#"{"a":{"dtype":"C64","shape":[1],"data_offsets":[0,4]}}"#, &[0; 4]),
+        "damaged",
     );
     let twice = r#"{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#;
     refused(format, &with_header(twice, b""), "`a` occurs twice");
@@ -253,16 +253,23 @@ fn text_accepts_what_the_format_allows() {
 
 /// A zip file with one member.
 fn zipped(name: &str, content: &[u8], deflated: bool) -> Vec<u8> {
+    zip_of(&[(name, content)], deflated)
+}
+
+/// A zip file.
+pub(crate) fn zip_of(members: &[(&str, &[u8])], deflated: bool) -> Vec<u8> {
     use std::io::Write;
     let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     let method = if deflated { zip::CompressionMethod::Deflated } else { zip::CompressionMethod::Stored };
     let options = zip::write::SimpleFileOptions::default().compression_method(method);
-    archive.start_file(name, options).unwrap();
-    archive.write_all(content).unwrap();
+    for (name, content) in members {
+        archive.start_file(*name, options).unwrap();
+        archive.write_all(content).unwrap();
+    }
     archive.finish().unwrap().into_inner()
 }
 
-fn npy(header: &str, data: &[u8]) -> Vec<u8> {
+pub(crate) fn npy(header: &str, data: &[u8]) -> Vec<u8> {
     [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes(), data].concat()
 }
 
@@ -270,7 +277,6 @@ fn npy(header: &str, data: &[u8]) -> Vec<u8> {
 fn archives_that_lie() {
     let format = Format::Npz;
     refused(format, b"PK\x05\x06", "a stream");
-    refused(format, &zipped("a.txt", b"", false), "should end in .npy");
     refused(
         format,
         &zipped(
@@ -303,20 +309,6 @@ fn archives_that_lie() {
             true,
         ),
         "more bytes are declared",
-    );
-    refused(
-        format,
-        &zipped("a.npy", &npy("{'descr': '|O', 'fortran_order': False, 'shape': ()}", &[0; 4]), true),
-        "not understood",
-    );
-    refused(
-        format,
-        &zipped(
-            "a.npy",
-            &npy("{'descr': [('x', '<f4')], 'fortran_order': False, 'shape': ()}", &[0; 4]),
-            true,
-        ),
-        "not understood",
     );
     refused(
         format,
@@ -386,6 +378,7 @@ fn the_corpus_is_read_or_refused() {
             "dots",
             "external_link",
             "group_loop",
+            "objects",
             "resizable",
             "soft_loop",
             "shared",

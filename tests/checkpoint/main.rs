@@ -5,6 +5,7 @@ mod golden;
 mod load;
 mod round_trip;
 mod save;
+mod unusable;
 
 use std::path::PathBuf;
 

@@ -97,6 +97,37 @@ fn the_network_of_a_message_is_not_lost_unasked() {
 }
 
 #[test]
+fn what_cannot_be_used_is_shown_and_not_lost_unasked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let header = r#"{"t":{"dtype":"C64","shape":[],"data_offsets":[4,12]},"w":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}"#;
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 12]].concat();
+    std::fs::write(path("a.safetensors"), bytes).unwrap();
+    let line = "`t` has the type C64, which tensors here cannot have\n";
+    let shown = text(&layerfn(&["inspect", &path("a.safetensors")]).stdout);
+    assert!(
+        shown.ends_with(&format!("\ncannot be used: {line}1 parameters, 1 values, 4 bytes\n")),
+        "{shown}"
+    );
+    let json = layerfn(&["inspect", "--json", &path("a.safetensors")]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["unusable"][0]["path"], "t");
+
+    let refused = layerfn(&["convert", &path("a.safetensors"), &path("b.npz")]);
+    assert_eq!(code(&refused), 2);
+    assert!(
+        text(&refused.stderr).contains(&format!(".npz would lose:\n  {line}")),
+        "{}",
+        text(&refused.stderr)
+    );
+    let allowed = layerfn(&["convert", "--allow-loss", &path("a.safetensors"), &path("b.npz")]);
+    assert_eq!((code(&allowed), text(&allowed.stderr)), (0, format!("layerfn: lost: {line}")));
+    let compared = layerfn(&["diff", &path("a.safetensors"), &path("b.npz")]);
+    assert_eq!((code(&compared), text(&compared.stdout)), (0, String::new()));
+    assert!(text(&compared.stderr).starts_with("layerfn: not compared: "));
+}
+
+#[test]
 fn a_rule_that_matches_nothing_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("m.h5").display().to_string();

@@ -66,14 +66,8 @@ impl Entry {
         self.need_grad.unwrap_or(true)
     }
 
-    /// The path after the first rule that matches it.
-    pub(super) fn target(&self, rules: &[(Pattern, Pattern)]) -> String {
-        let renamed = rules.iter().find_map(|(from, to)| Some(to.filled(&from.captures(&self.path)?)));
-        renamed.unwrap_or_else(|| self.path.clone())
-    }
-
     pub(super) fn renamed(self, rules: &[(Pattern, Pattern)]) -> Self {
-        Self { path: self.target(rules), ..self }
+        Self { path: target(&self.path, rules), ..self }
     }
 
     pub(super) fn var(&self) -> &Var {
@@ -133,6 +127,34 @@ impl<'a> IntoIterator for &'a Entries {
     }
 }
 
+/// A member of a file that is sound, but of which no parameter can be made: text, or numbers of a type that tensors
+/// cannot have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unusable {
+    path: String,
+    reason: String,
+}
+
+impl Unusable {
+    /// Where a parameter would have its path.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Why it cannot be used, as the rest of a sentence that starts with the path.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` {}", self.path, self.reason)
+    }
+}
+
 /// What a file holds besides parameters; only a file of the same kind can keep it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Other {
@@ -158,13 +180,36 @@ impl fmt::Display for Other {
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     pub(super) entries: Entries,
+    /// Members that a reader has understood and passed over.
+    pub(super) unusable: Vec<Unusable>,
     pub(super) others: Vec<Other>,
+}
+
+impl Contents {
+    /// Takes what a reader made of the member at `path`. A [`Fault::Unusable`] concerns that member alone and is noted;
+    /// any other fault is the whole file's.
+    pub(super) fn take(&mut self, path: &str, read: Outcome<Entry>) -> Outcome<()> {
+        match read {
+            Ok(entry) => self.entries.push(entry),
+            Err(Fault::Unusable(reason)) => {
+                self.unusable.push(Unusable { path: path.to_owned(), reason });
+                Ok(())
+            }
+            Err(fault) => Err(fault.within(&format!("`{path}`"))),
+        }
+    }
 }
 
 impl From<Entries> for Contents {
     fn from(entries: Entries) -> Self {
-        Self { entries, others: Vec::new() }
+        Self { entries, ..Self::default() }
     }
+}
+
+/// `path` after the first rule that matches it.
+pub(super) fn target(path: &str, rules: &[(Pattern, Pattern)]) -> String {
+    let renamed = rules.iter().find_map(|(from, to)| Some(to.filled(&from.captures(path)?)));
+    renamed.unwrap_or_else(|| path.to_owned())
 }
 
 /// A path that means the same as a file name, a group of HDF5 and a scope.

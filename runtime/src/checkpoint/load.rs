@@ -6,7 +6,7 @@ use std::panic::Location;
 
 use candle_core::{DType, Device, Var};
 
-use super::entry::{Entry, check_path};
+use super::entry::{Entry, Unusable, check_path, target};
 use super::values::first_change;
 use super::{Checkpoint, Fault, Outcome};
 use crate::parameter::scope::current_store;
@@ -29,7 +29,9 @@ pub enum NeedGrad {
 /// Loads a checkpoint under rules of one's own.
 ///
 /// Without any rule it is strict: the checkpoint and the scope must have the same parameters, with the same shapes,
-/// types and flags.
+/// types and flags. Of what is [unusable](Checkpoint::unusable) in the file no parameter may be asked for: neither may the
+/// scope have one there, nor may a load without `partial` and `create_unknown` pass it over. Where it is passed over, the
+/// report names it.
 ///
 /// ```
 /// use layerfn::checkpoint::{Checkpoint, Format, Load};
@@ -168,6 +170,11 @@ impl Load {
         })
     }
 
+    /// Whether the parameter of the file at `path` takes part.
+    fn selects(&self, path: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only.iter().any(|pattern| pattern.matches(path)))
+    }
+
     /// What is to be done and what stands against it. Values are converted here, so that nothing can fail later.
     fn compare(&self, parameters: &Parameters) -> Result<(Plan, Vec<Update>)> {
         let origin = self.checkpoint.origin();
@@ -180,7 +187,9 @@ impl Load {
         };
         let targets = comparison.targets();
         comparison.conflicts(&targets);
-        let taken: HashSet<&str> = targets.iter().map(|(path, _)| path.as_str()).collect();
+        let unusable = comparison.unusable();
+        let taken: HashSet<&str> =
+            targets.iter().map(|(path, _)| path).chain(&unusable).map(String::as_str).collect();
         for (path, entry) in &targets {
             comparison.parameter(path, entry).map_err(|fault| fault.into_error("load", origin))?;
         }
@@ -208,11 +217,11 @@ impl<'a> Comparison<'a> {
         let mut seen = HashSet::new();
         for entry in load.checkpoint.entries() {
             let path = entry.path();
-            if load.only.as_ref().is_some_and(|only| !only.iter().any(|pattern| pattern.matches(path))) {
+            if !load.selects(path) {
                 self.report.skipped.push(path.to_owned());
                 continue;
             }
-            let target = entry.target(&load.renames);
+            let target = target(path, &load.renames);
             if let Err(Fault::Format(reason)) = check_path(&target) {
                 self.problems.push(Difference::Path { path: path.to_owned(), reason });
             } else if !seen.insert(target.clone()) {
@@ -221,6 +230,27 @@ impl<'a> Comparison<'a> {
             } else {
                 targets.push((target, entry));
             }
+        }
+        targets
+    }
+
+    /// Sorts out what the file has but nobody can load; returns the paths it would get.
+    fn unusable(&mut self) -> Vec<String> {
+        let load = self.load;
+        let mut targets = Vec::new();
+        for unusable in load.checkpoint.unusable() {
+            if !load.selects(unusable.path()) {
+                self.report.skipped.push(unusable.path().to_owned());
+                continue;
+            }
+            let path = target(unusable.path(), &load.renames);
+            if load.create_unknown && self.parameters.get(&path).is_none() {
+                self.report.unusable.push(unusable.clone());
+            } else {
+                let reason = unusable.reason().to_owned();
+                self.problems.push(Difference::Unusable { path: path.clone(), reason });
+            }
+            targets.push(path);
         }
         targets
     }
@@ -319,11 +349,7 @@ impl<'a> Comparison<'a> {
     fn missing(&mut self, taken: &HashSet<&str>) {
         for path in self.parameters.paths().filter(|path| !taken.contains(path)) {
             // With patterns, what they leave out is not asked for.
-            let asked_for = match &self.load.only {
-                Some(only) => only.iter().any(|pattern| pattern.matches(path)),
-                None => true,
-            };
-            if self.load.allow_missing || !asked_for {
+            if self.load.allow_missing || !self.load.selects(path) {
                 self.report.missing.push(path.to_owned());
             } else {
                 self.problems.push(Difference::Missing { path: path.to_owned(), nearest: None });
@@ -440,6 +466,13 @@ pub enum Difference {
         /// `need_grad` in the store.
         store: bool,
     },
+    /// What the file has there is no parameter, and it is asked for.
+    Unusable {
+        /// Path, after renaming.
+        path: String,
+        /// What it is.
+        reason: String,
+    },
     /// The path has no place in the scope.
     Path {
         /// Path.
@@ -470,6 +503,9 @@ impl fmt::Display for Difference {
             Self::NeedGrad { path, file, store } => {
                 write!(f, "`{path}` has need_grad {file} in the file, {store} in the store")
             }
+            Self::Unusable { path, reason } => {
+                write!(f, "`{path}` cannot be loaded: in the file it {reason}; `partial` leaves it out")
+            }
             Self::Path { path, reason } => write!(f, "`{path}` cannot be loaded: {reason}"),
         }
     }
@@ -483,6 +519,7 @@ pub struct LoadReport {
     updated: Vec<String>,
     missing: Vec<String>,
     skipped: Vec<String>,
+    unusable: Vec<Unusable>,
     converted: Vec<(String, DType, DType)>,
 }
 
@@ -517,6 +554,12 @@ impl LoadReport {
         &self.skipped
     }
 
+    /// What the file has but no parameter can be made of; the scope has no parameter there.
+    #[must_use]
+    pub fn unusable(&self) -> &[Unusable] {
+        &self.unusable
+    }
+
     /// Paths whose values were converted, with the type in the file and the type in the store.
     #[must_use]
     pub fn converted(&self) -> &[(String, DType, DType)] {
@@ -532,6 +575,9 @@ impl fmt::Display for LoadReport {
         }
         if !self.skipped.is_empty() {
             write!(f, ", {} left out", self.skipped.len())?;
+        }
+        for unusable in &self.unusable {
+            write!(f, "; {unusable}")?;
         }
         match &self.missing[..] {
             [] => Ok(()),

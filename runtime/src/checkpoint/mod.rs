@@ -13,7 +13,8 @@
 //! | `.npz` | NumPy's archive, `need_grad` in comments that NumPy ignores | all |
 //! | `.safetensors` | safetensors, order and `need_grad` in its metadata | all |
 //!
-//! Files are not trusted: a damaged one is an [`Error::Checkpoint`] and changes nothing. Reading takes memory of at most
+//! A member of which no parameter can be made, such as text, does not keep the others from being read:
+//! [`Checkpoint::unusable`] lists it. Files are not trusted: a damaged one is an [`Error::Checkpoint`] and changes nothing. Reading takes memory of at most
 //! 40 times the length of the file: that much for parameters without values, which take a few bytes in a file and some
 //! 400 in memory, and one to three times the length for values. What is compressed counts with its length after
 //! unpacking, at most 1032 times that of the file: deflate cannot do more.
@@ -42,7 +43,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::DType;
 
-pub use entry::Entry;
+pub use entry::{Entry, Unusable};
 pub use load::{Difference, Load, LoadReport, NeedGrad, Plan};
 
 use crate::pattern::Pattern;
@@ -55,6 +56,8 @@ use input::{Input, Source};
 enum Fault {
     Io(io::Error),
     Format(String),
+    /// A member that is sound, but of which no parameter can be made; [`Contents::take`] notes it.
+    Unusable(String),
 }
 
 type Outcome<T> = std::result::Result<T, Fault>;
@@ -64,9 +67,14 @@ impl Fault {
         Self::Format(reason.into())
     }
 
+    fn unusable(reason: impl Into<String>) -> Self {
+        Self::Unusable(reason.into())
+    }
+
     fn within(self, what: &str) -> Self {
         match self {
             Self::Format(reason) => Self::Format(format!("{what}: {reason}")),
+            Self::Unusable(reason) => Self::Unusable(format!("{what}: {reason}")),
             io => io,
         }
     }
@@ -78,7 +86,9 @@ impl Fault {
                 Error::Checkpoint { file: file.to_owned(), reason: "ends early".to_owned() }
             }
             Self::Io(source) => Error::Io { action, file: file.to_owned(), source },
-            Self::Format(reason) => Error::Checkpoint { file: file.to_owned(), reason },
+            Self::Format(reason) | Self::Unusable(reason) => {
+                Error::Checkpoint { file: file.to_owned(), reason }
+            }
         }
     }
 }
@@ -179,6 +189,7 @@ pub struct Checkpoint {
     /// Whether the variables belong to nobody else.
     owned: bool,
     options: SaveOptions,
+    unusable: Vec<Unusable>,
     others: Vec<Other>,
     /// That archive, if it is a file.
     archive: Option<PathBuf>,
@@ -202,8 +213,13 @@ impl Checkpoint {
     }
 
     fn from_read(origin: String, read: Outcome<Contents>) -> Result<Self> {
-        let Contents { entries, others } = read.map_err(|fault| fault.into_error("read", &origin))?;
-        Ok(Self { origin, entries, owned: true, options: SaveOptions::default(), others, archive: None })
+        let contents = read.map_err(|fault| fault.into_error("read", &origin))?;
+        Ok(Self::new(origin, contents, true))
+    }
+
+    fn new(origin: String, contents: Contents, owned: bool) -> Self {
+        let Contents { entries, unusable, others } = contents;
+        Self { origin, entries, owned, options: SaveOptions::default(), unusable, others, archive: None }
     }
 
     /// Reads a file that is in memory.
@@ -242,8 +258,7 @@ impl Checkpoint {
             let entry = Entry::new(path.to_owned(), parameter.var().clone(), Some(parameter.need_grad()));
             entries.push(entry).map_err(|fault| fault.into_error("save", &origin))?;
         }
-        let (options, others) = (SaveOptions::default(), Vec::new());
-        Ok(Self { origin, entries, owned: false, options, others, archive: None })
+        Ok(Self::new(origin, entries.into(), false))
     }
 
     /// The parameters, in the order of the file.
@@ -258,14 +273,21 @@ impl Checkpoint {
         self.entries().iter().find(|entry| entry.path() == path)
     }
 
+    /// What the file holds at paths of parameters but no parameter can be made of, such as text, with the reason. It is
+    /// left out of everything else: only [`Load`] may ask for it, in vain, and [`losses`](Self::losses) names it.
+    #[must_use]
+    pub fn unusable(&self) -> &[Unusable] {
+        &self.unusable
+    }
+
     /// Where it comes from, for messages.
     #[must_use]
     pub fn origin(&self) -> &str {
         &self.origin
     }
 
-    /// What saving in `format` would lose, a line each: types that the format does not have, and what the file that was
-    /// read holds besides parameters. [`save`](Self::save) keeps the numbers all the same, and fails where it cannot.
+    /// What saving in `format` would lose, a line each: types that the format does not have, what could not be read, and
+    /// what the file that was read holds besides parameters. [`save`](Self::save) keeps the numbers all the same, and fails where it cannot.
     #[must_use]
     pub fn losses(&self, format: Format) -> Vec<String> {
         let kept = |other: &Other| match other {
@@ -273,8 +295,8 @@ impl Checkpoint {
             Other::Field(_) => false,
             Other::Metadata(..) => format == Format::Safetensors,
         };
-        let mut losses: Vec<_> =
-            self.others.iter().filter(|other| !kept(other)).map(Other::to_string).collect();
+        let mut losses: Vec<_> = self.unusable.iter().map(Unusable::to_string).collect();
+        losses.extend(self.others.iter().filter(|other| !kept(other)).map(Other::to_string));
         if matches!(format, Format::Protobuf | Format::Text) {
             let others = self.entries().iter().filter(|entry| entry.tensor().dtype() != DType::F32);
             losses.extend(others.filter_map(|entry| {
@@ -390,7 +412,7 @@ fn read(format: Format, source: &mut dyn Source) -> Outcome<Contents> {
             h5::read(spool.path()).map(Contents::from)
         }
         Format::Nnp => nnp::read(source),
-        Format::Npz => npz::read(source).map(Contents::from),
+        Format::Npz => npz::read(source),
         Format::Protobuf => protobuf::read(&mut Input::new(source, length)),
         Format::Text => text::read(&mut Input::new(source, length)),
         Format::Safetensors => safetensors::read(&mut Input::new(source, length)),

@@ -19,28 +19,25 @@ const VERSION: &str = "nnp_version.txt";
 
 pub(super) fn read(source: &mut dyn Source) -> Outcome<Contents> {
     let mut contents = Contents::default();
-    for_each(source, |name, _, input| {
-        if input.remaining() > 0 && name != VERSION && !is_parameters(name) {
-            contents.others.push(Other::Member(name.to_owned()));
+    for_each(source, |member| {
+        if member.size > 0 && member.name != VERSION && !is_parameters(&member.name) {
+            contents.others.push(Other::Member(member.name.clone()));
         }
-        let found = match Format::from_path(name) {
-            Ok(Format::Hdf5) => {
+        let found: Contents = match Format::from_path(&member.name) {
+            Ok(Format::Hdf5) => member.read(|input| {
                 let mut spool = tempfile::NamedTempFile::new()?;
                 io::copy(input, spool.as_file_mut())?;
-                h5::read(spool.path())?
-            }
-            Ok(Format::Protobuf) => {
-                let found = protobuf::read(input)?;
-                contents.others.extend(found.others);
-                found.entries
-            }
-            // It is kept as a member.
-            Ok(Format::Text) => text::read(input)?.entries,
+                h5::read(spool.path()).map(Contents::from)
+            })?,
+            Ok(Format::Protobuf) => member.read(protobuf::read)?,
+            // What it holds besides parameters is kept with the member.
+            Ok(Format::Text) => Contents { others: Vec::new(), ..member.read(text::read)? },
             _ => return Ok(()),
         };
-        input.finish()?;
+        contents.unusable.extend(found.unusable);
+        contents.others.extend(found.others);
         // As in NNabla, a later member has the last word.
-        found.into_vec().into_iter().try_for_each(|entry| contents.entries.put(entry))
+        found.entries.into_vec().into_iter().try_for_each(|entry| contents.entries.put(entry))
     })?;
     Ok(contents)
 }

@@ -9,35 +9,41 @@ use candle_core::{DType, Tensor, Var};
 use zip::write::FullFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-use super::archive::for_each;
-use super::entry::{Entries, Entry};
+use super::archive::{Member, for_each};
+use super::entry::{Contents, Entries, Entry};
 use super::input::{Input, Source};
 use super::values::{Stored, narrow_bf16, widened, with_bytes_as};
 use super::{Fault, Outcome};
 
 const MAGIC: [u8; 6] = *b"\x93NUMPY";
 
-pub(super) fn read(source: &mut dyn Source) -> Outcome<Entries> {
-    let mut entries = Entries::new();
-    for_each(source, |name, comment, input| {
-        let path = name
-            .strip_suffix(".npy")
-            .ok_or_else(|| Fault::format("is not an array: it should end in .npy"))?;
-        let (mut var, stored) = array(input)?;
-        input.finish()?;
-        let mut need_grad = None;
-        for word in comment.split_whitespace() {
-            match word {
-                "need_grad=true" => need_grad = Some(true),
-                "need_grad=false" => need_grad = Some(false),
-                "bfloat16" if var.dtype() == DType::F32 => var = narrow_bf16(var)?,
-                // A comment of somebody else.
-                _ => {}
-            }
-        }
-        entries.push(Entry::new(path.to_owned(), var, need_grad).of_type(stored))
+pub(super) fn read(source: &mut dyn Source) -> Outcome<Contents> {
+    let mut contents = Contents::default();
+    for_each(source, |member| {
+        let name = member.name.clone();
+        let path = name.strip_suffix(".npy");
+        let read = match path {
+            Some(path) => entry(member, path),
+            None => Err(Fault::unusable("is not an array: its name does not end in .npy")),
+        };
+        contents.take(path.unwrap_or(&name), read)
     })?;
-    Ok(entries)
+    Ok(contents)
+}
+
+fn entry(member: &mut Member<'_, '_>, path: &str) -> Outcome<Entry> {
+    let (mut var, stored) = member.read(array)?;
+    let mut need_grad = None;
+    for word in member.comment.split_whitespace() {
+        match word {
+            "need_grad=true" => need_grad = Some(true),
+            "need_grad=false" => need_grad = Some(false),
+            "bfloat16" if var.dtype() == DType::F32 => var = narrow_bf16(var)?,
+            // A comment of somebody else.
+            _ => {}
+        }
+    }
+    Ok(Entry::new(path.to_owned(), var, need_grad).of_type(stored))
 }
 
 fn array(input: &mut Input<'_>) -> Outcome<(Var, Stored)> {
@@ -48,7 +54,7 @@ fn array(input: &mut Input<'_>) -> Outcome<(Var, Stored)> {
     let length = match major {
         1 => u64::from(u16::from_le_bytes(input.array()?)),
         2 | 3 => u64::from(u32::from_le_bytes(input.array()?)),
-        _ => return Err(Fault::format(format!("has the unknown version {major} of NumPy's format"))),
+        _ => return Err(Fault::unusable(format!("has the unknown version {major} of NumPy's format"))),
     };
     // NumPy itself refuses longer ones.
     if length > 1 << 16 {
@@ -56,8 +62,11 @@ fn array(input: &mut Input<'_>) -> Outcome<(Var, Stored)> {
     }
     let header = input.bytes(length)?;
     let header = std::str::from_utf8(&header).map_err(|_| Fault::format("has a header that is not text"))?;
-    let Header { stored, big_endian, fortran, mut shape } = parse(header)
+    let Header { descr, fortran, mut shape } = parse(header)
         .ok_or_else(|| Fault::format(format!("has a header that is not understood: {}", header.trim())))?;
+    let (stored, big_endian) = stored(descr).ok_or_else(|| {
+        Fault::unusable(format!("has the type {descr} of NumPy, which tensors here cannot have"))
+    })?;
     if !fortran {
         return Ok((stored.read(input, &shape, big_endian)?, stored));
     }
@@ -69,15 +78,16 @@ fn array(input: &mut Input<'_>) -> Outcome<(Var, Stored)> {
     Ok((var, stored))
 }
 
-struct Header {
-    stored: Stored,
-    big_endian: bool,
+/// What stands before the values.
+struct Header<'a> {
+    /// The type as NumPy writes it: a string, or a list for records.
+    descr: &'a str,
     fortran: bool,
     shape: Vec<usize>,
 }
 
 /// `{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }`
-fn parse(header: &str) -> Option<Header> {
+fn parse(header: &str) -> Option<Header<'_>> {
     let mut rest = header.trim().strip_prefix('{')?;
     let (mut descr, mut fortran, mut shape) = (None, None, None);
     loop {
@@ -89,7 +99,7 @@ fn parse(header: &str) -> Option<Header> {
         let value = value.trim_start().strip_prefix(':')?.trim_start();
         rest = match key {
             "descr" => {
-                let (text, rest) = quoted(value)?;
+                let (text, rest) = literal(value)?;
                 descr = Some(text);
                 rest
             }
@@ -111,14 +121,18 @@ fn parse(header: &str) -> Option<Header> {
         rest = rest.trim_start();
         rest = rest.strip_prefix(',').unwrap_or(rest);
     }
-    let (order, kind) = descr?.split_at_checked(1)?;
+    Some(Header { descr: descr?, fortran: fortran?, shape: shape? })
+}
+
+/// The type that `descr` means and whether its bytes are swapped.
+fn stored(descr: &str) -> Option<(Stored, bool)> {
+    let (order, kind) = quoted(descr)?.0.split_at_checked(1)?;
     let big_endian = match order {
         "<" | "|" | "=" => false,
         ">" => true,
         _ => return None,
     };
-    let stored = TYPES.iter().find(|(_, name)| *name == kind)?.0;
-    Some(Header { stored, big_endian, fortran: fortran?, shape: shape? })
+    TYPES.iter().find(|(_, name)| *name == kind).map(|(stored, _)| (*stored, big_endian))
 }
 
 const TYPES: [(Stored, &str); 12] = [
@@ -140,6 +154,29 @@ const TYPES: [(Stored, &str); 12] = [
 fn quoted(text: &str) -> Option<(&str, &str)> {
     let quote = text.chars().next().filter(|quote| matches!(quote, '\'' | '"'))?;
     text[1..].split_once(quote)
+}
+
+/// A string or a list of Python, as it is written, and what follows it.
+fn literal(text: &str) -> Option<(&str, &str)> {
+    let mut rest = text;
+    let mut depth = 0_usize;
+    loop {
+        rest = match rest.chars().next()? {
+            '\'' | '"' => quoted(rest)?.1,
+            c => {
+                match c {
+                    '[' | '(' | '{' => depth += 1,
+                    ']' | ')' | '}' => depth = depth.checked_sub(1)?,
+                    _ if depth == 0 => return None,
+                    _ => {}
+                }
+                &rest[c.len_utf8()..]
+            }
+        };
+        if depth == 0 {
+            return Some(text.split_at(text.len() - rest.len()));
+        }
+    }
 }
 
 pub(super) fn write(output: impl Write + Seek, entries: &Entries) -> Outcome<()> {

@@ -54,7 +54,8 @@ pub(super) fn read(input: &mut Input<'_>) -> Outcome<Contents> {
         Some((_, name)) => (*name).to_owned(),
         None => format!("field {field}"),
     };
-    Ok(Contents { entries, others: others.into_iter().map(|field| Other::Field(name(field))).collect() })
+    let others = others.into_iter().map(|field| Other::Field(name(field))).collect();
+    Ok(Contents { others, ..entries.into() })
 }
 
 fn parameter(input: &mut Input<'_>) -> Outcome<Entry> {

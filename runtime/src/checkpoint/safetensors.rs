@@ -3,14 +3,17 @@
 //! The format knows no order and no `need_grad`: both stand in the metadata, as the JSON text
 //! `[["path", need_grad], ...]` under the key `layerfn.parameters`. Readers that do not know it ignore it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::io::Write;
 
+use candle_core::Var;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde::Deserialize;
+use serde::de::value::StrDeserializer;
+use serde::de::{Deserializer, Error as _, IntoDeserializer as _, MapAccess, Visitor};
 
-use super::entry::{Contents, Entries, Entry, Other};
+use super::entry::{Contents, Entries, Entry, Other, Unusable};
 use super::input::Input;
 use super::values::{Stored, with_bytes_as};
 use super::{Fault, Outcome};
@@ -41,27 +44,22 @@ pub(super) fn read(input: &mut Input<'_>) -> Outcome<Contents> {
         return Err(Fault::format(format!("{declared} bytes of values are declared, {remaining} are there")));
     }
     // Its constructor checks that the offsets touch and fit the shapes.
-    Metadata::new(None, tensors.clone())
+    Metadata::new(None, tensors.iter().map(|(path, info)| (path.clone(), info.checkable())).collect())
         .map_err(|error| Fault::format(format!("the header is damaged: {error}")))?;
-    let mut entries = Vec::with_capacity(tensors.len());
-    for (path, info) in tensors {
-        let stored = stored(info.dtype).ok_or_else(|| {
-            Fault::format(format!("`{path}` has the type {}, which tensors here cannot have", info.dtype))
-        })?;
-        let var =
-            stored.read(input, &info.shape, false).map_err(|fault| fault.within(&format!("`{path}`")))?;
-        entries.push(Entry::new(path, var, None).of_type(stored));
+    let mut contents = Contents { others, ..Contents::default() };
+    for (path, info) in &tensors {
+        let read = info.read(input).map(|(var, stored)| Entry::new(path.clone(), var, None).of_type(stored));
+        contents.take(path, read)?;
     }
-    Ok(Contents { entries: in_order(entries, listed)?, others })
+    in_order(contents, listed)
 }
 
 /// Applies what the metadata says of order and `need_grad`.
-fn in_order(entries: Vec<Entry>, listed: Option<Vec<(String, bool)>>) -> Outcome<Entries> {
-    let mut ordered = Entries::new();
-    let Some(listed) = listed else {
-        entries.into_iter().try_for_each(|entry| ordered.push(entry))?;
-        return Ok(ordered);
-    };
+fn in_order(mut contents: Contents, listed: Option<Vec<(String, bool)>>) -> Outcome<Contents> {
+    let Some(mut listed) = listed else { return Ok(contents) };
+    let unusable: HashSet<&str> = contents.unusable.iter().map(Unusable::path).collect();
+    listed.retain(|(path, _)| !unusable.contains(path.as_str()));
+    let entries = std::mem::take(&mut contents.entries).into_vec();
     if listed.len() != entries.len() {
         let reason =
             format!("`{PARAMETERS}` lists {} parameters, the file has {}", listed.len(), entries.len());
@@ -73,15 +71,53 @@ fn in_order(entries: Vec<Entry>, listed: Option<Vec<(String, bool)>>) -> Outcome
         let entry = entries.remove(&path);
         let entry = entry
             .ok_or_else(|| Fault::format(format!("`{PARAMETERS}` lists `{path}` twice or without values")))?;
-        ordered.push(entry.with_need_grad(need_grad))?;
+        contents.entries.push(entry.with_need_grad(need_grad))?;
     }
-    Ok(ordered)
+    Ok(contents)
+}
+
+/// The description of a tensor. The crate's own knows no type but those of its version.
+#[derive(Deserialize)]
+struct Info {
+    dtype: String,
+    shape: Vec<usize>,
+    data_offsets: (usize, usize),
+}
+
+impl Info {
+    fn dtype(&self) -> Option<Dtype> {
+        let name: StrDeserializer<'_, serde::de::value::Error> = self.dtype.as_str().into_deserializer();
+        Dtype::deserialize(name).ok()
+    }
+
+    /// As the crate checks it; a type that nobody knows is as many bytes as it takes.
+    fn checkable(&self) -> TensorInfo {
+        let data_offsets = self.data_offsets;
+        match self.dtype() {
+            Some(dtype) => TensorInfo { dtype, shape: self.shape.clone(), data_offsets },
+            None => TensorInfo { dtype: Dtype::U8, shape: vec![self.length()], data_offsets },
+        }
+    }
+
+    fn length(&self) -> usize {
+        self.data_offsets.1.saturating_sub(self.data_offsets.0)
+    }
+
+    /// Reads the values from where `input` stands, or passes over them.
+    fn read(&self, input: &mut Input<'_>) -> Outcome<(Var, Stored)> {
+        let Some(stored) = self.dtype().and_then(stored) else {
+            input.skip(self.length() as u64)?;
+            let dtype = &self.dtype;
+            return Err(Fault::unusable(format!("has the type {dtype}, which tensors here cannot have")));
+        };
+        Ok((stored.read(input, &self.shape, false)?, stored))
+    }
 }
 
 /// The header with its members in a list: a map would hide that a name occurs twice.
 struct Header {
     metadata: Option<BTreeMap<String, String>>,
-    tensors: Vec<(String, TensorInfo)>,
+    tensors: Vec<(String, Info)>,
 }
 
 impl Header {
@@ -104,15 +140,16 @@ impl<'de> Deserialize<'de> for Header {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-                let mut header = Header { metadata: None, tensors: Vec::new() };
+                let (mut metadata, mut tensors) = (None, Vec::new());
                 while let Some(name) = map.next_key::<String>()? {
                     if name != "__metadata__" {
-                        header.tensors.push((name, map.next_value()?));
-                    } else if header.metadata.replace(map.next_value()?).is_some() {
+                        tensors.push((name, map.next_value()?));
+                    // Some writers put `null` there.
+                    } else if metadata.replace(map.next_value::<Option<_>>()?).is_some() {
                         return Err(A::Error::custom("`__metadata__` occurs twice"));
                     }
                 }
-                Ok(header)
+                Ok(Header { metadata: metadata.flatten(), tensors })
             }
         }
         deserializer.deserialize_map(Members)

@@ -32,7 +32,7 @@ pub(super) fn read(input: &mut Input<'_>) -> Outcome<Contents> {
         entries.push(entry)?;
     }
     let others = others.into_iter().map(|name| Other::Field(name.to_owned())).collect();
-    Ok(Contents { entries, others })
+    Ok(Contents { others, ..entries.into() })
 }
 
 /// Between a NaN and the eight digits of its bits.

@@ -119,8 +119,9 @@ pub(super) fn signed(values: Vec<u64>) -> Outcome<Vec<i64>> {
     values
         .into_iter()
         .map(|value| {
-            i64::try_from(value)
-                .map_err(|_| Fault::format(format!("the integer {value} does not fit 64 bits with a sign")))
+            i64::try_from(value).map_err(|_| {
+                Fault::unusable(format!("holds {value}, which does not fit 64 bits with a sign"))
+            })
         })
         .collect()
 }

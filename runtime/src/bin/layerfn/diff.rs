@@ -14,6 +14,12 @@ use crate::table::plain;
 
 pub(crate) fn run(left: &Path, right: &Path, tolerance: f64, types: bool, output: &mut Vec<u8>) -> Outcome {
     let (left, right) = (Checkpoint::open(left)?, Checkpoint::open(right)?);
+    for checkpoint in [&left, &right] {
+        for unusable in checkpoint.unusable() {
+            let line = format!("not compared: {}: {unusable}", checkpoint.origin());
+            eprintln!("layerfn: {}", plain(&line));
+        }
+    }
     let mut differences = Vec::new();
     let others: HashMap<&str, &Entry> = right.entries().iter().map(|entry| (entry.path(), entry)).collect();
     let mut common = Vec::new();

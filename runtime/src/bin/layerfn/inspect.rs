@@ -6,16 +6,20 @@ use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 use candle_core::{DType, Tensor};
-use layerfn::checkpoint::{Checkpoint, Entry};
+use layerfn::checkpoint::{Checkpoint, Entry, Unusable};
 
 use crate::Outcome;
-use crate::table::{HEAD, table};
+use crate::table::{HEAD, plain, table};
 
 pub(crate) fn run(file: &Path, json: bool, output: &mut Vec<u8>) -> Outcome {
     let checkpoint = Checkpoint::open(file)?;
     if json {
         let parameters = checkpoint.entries().iter().map(described).collect::<Result<Vec<_>, _>>()?;
-        let value = serde_json::json!({ "file": file.display().to_string(), "parameters": parameters });
+        let unusable =
+            |unusable: &Unusable| serde_json::json!({ "path": unusable.path(), "reason": unusable.reason() });
+        let unusable: Vec<_> = checkpoint.unusable().iter().map(unusable).collect();
+        let file = file.display().to_string();
+        let value = serde_json::json!({ "file": file, "parameters": parameters, "unusable": unusable });
         writeln!(output, "{value:#}")?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -35,6 +39,9 @@ pub(crate) fn run(file: &Path, json: bool, output: &mut Vec<u8>) -> Outcome {
         _ => Style::new(),
     };
     table(&rows, style, output)?;
+    for unusable in checkpoint.unusable() {
+        writeln!(output, "{}", plain(&format!("cannot be used: {unusable}")))?;
+    }
     let count = checkpoint.entries().len();
     writeln!(output, "{count} parameters, {elements} values, {bytes} bytes")?;
     Ok(ExitCode::SUCCESS)
