@@ -4,7 +4,9 @@ use std::thread;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor, Var};
 use layerfn::backward;
-use layerfn::functions::{affine, batch_normalization, relu, sigmoid, straight_through, tanh};
+use layerfn::functions::{
+    affine, batch_normalization, lstm_cell, relu, sigmoid, softmax_cross_entropy, straight_through, tanh,
+};
 use layerfn_tests::{flat, gate, values};
 
 #[test]
@@ -130,13 +132,78 @@ fn an_input_without_a_gradient_has_zeros() {
     assert_eq!(flat(gradients.get(&x).unwrap()), [2.0; 3]);
 }
 
+/// Runs `f` on a thread with the stack that threads of a server usually have.
+fn on_a_usual_stack(f: impl FnOnce() + Send + 'static) {
+    thread::Builder::new().stack_size(2 << 20).spawn(f).unwrap().join().unwrap();
+}
+
 #[test]
-fn a_long_chain_is_no_problem() {
-    let x = Var::from_tensor(&values([2], 1)).unwrap();
-    let y = (0..1500).try_fold(x.as_tensor().clone(), |y, _| relu(&y)).unwrap();
-    let gradients = y.sum_all().unwrap().backward().unwrap();
-    let want: Vec<f64> = flat(&x).iter().map(|x| if *x > 0.0 { 1.0 } else { 0.0 }).collect();
-    assert_eq!(flat(gradients.get(&x).unwrap()), want);
+fn a_graph_may_be_of_any_length() {
+    on_a_usual_stack(|| {
+        let x = Var::from_tensor(&values([2], 1)).unwrap();
+        let y = (0..200_000).try_fold(x.as_tensor().clone(), |y, _| relu(&y)).unwrap();
+        let want: Vec<f64> = flat(&x).iter().map(|x| if *x > 0.0 { 1.0 } else { 0.0 }).collect();
+        assert_eq!(by_both(&y, std::slice::from_ref(&x)).concat(), want);
+        assert_eq!(by_both(&y.sum_all().unwrap(), &[x]).concat(), want);
+    });
+}
+
+#[test]
+fn a_graph_is_freed_from_either_end() {
+    on_a_usual_stack(|| {
+        for from_the_start in [true, false] {
+            let x = Var::from_tensor(&values([2], 1)).unwrap();
+            let mut all = vec![x.as_tensor().clone()];
+            (0..100_000).for_each(|i| all.push(tanh(&all[i]).unwrap()));
+            if !from_the_start {
+                all.reverse();
+            }
+            all.into_iter().for_each(drop);
+        }
+    });
+}
+
+#[test]
+fn a_graph_with_operations_of_candle_is_freed_at_any_length() {
+    on_a_usual_stack(|| {
+        let x = Var::from_tensor(&values([2], 1)).unwrap();
+        drop((0..50_000).try_fold(x.as_tensor().clone(), |y, _| relu(&y)? * 0.5).unwrap());
+    });
+}
+
+/// `h` after so many steps of a cell that gets `x` in each.
+fn steps(n: usize, [x, h, c, w, b]: [&Tensor; 5]) -> Tensor {
+    let state = (h.clone(), c.clone());
+    (0..n).try_fold(state, |(h, c), _| lstm_cell(x, &h, &c, w, b)).unwrap().0
+}
+
+#[test]
+fn a_recurrent_cell_may_take_any_number_of_steps() {
+    on_a_usual_stack(|| {
+        let sizes: [&[usize]; 5] = [&[2, 2], &[2, 3], &[2, 3], &[5, 4, 3], &[4, 3]];
+        let vars: Vec<Var> = sizes
+            .iter()
+            .zip(1..)
+            .map(|(dims, seed)| Var::from_tensor(&values(*dims, seed)).unwrap())
+            .collect();
+        let h = steps(20_000, [0, 1, 2, 3, 4].map(|i| vars[i].as_tensor()));
+        let few = steps(2000, [0, 1, 2, 3, 4].map(|i| vars[i].as_tensor()));
+        let (got, want) = (by_both(&h, &vars).concat(), by_both(&few, &vars).concat());
+        for (got, want) in got.iter().zip(&want) {
+            assert!((got - want).abs() < 1e-9, "{got}, not {want}"); // the state has come to rest
+        }
+    });
+}
+
+#[test]
+fn nothing_is_kept_where_nothing_is_tracked() {
+    let [x, h, c] = [values([2, 2], 1), values([2, 3], 2), values([2, 3], 3)];
+    let [w, b] = [values([5, 4, 3], 4), values([4, 3], 5)];
+    let h = steps(3, [&x, &h, &c, &w, &b]);
+    let y = relu(&affine(&h, &values([3, 4], 6), None, 1).unwrap()).unwrap();
+    assert!(!h.track_op() && !y.track_op());
+    let loss = softmax_cross_entropy(&y, &Tensor::new(&[1u32, 0], y.device()).unwrap(), 1).unwrap();
+    assert!(!loss.track_op());
 }
 
 /// The gradients by `backward`, which must be those of candle's own pass.

@@ -1,6 +1,6 @@
 use candle_core::{D, DType, Device, Tensor};
 use layerfn::functions::*;
-use layerfn_tests::{assert_close, gate, values};
+use layerfn_tests::{assert_close, both_paths, flat, gate, gradients, values};
 
 fn labels(dims: &[usize], n_classes: usize) -> Tensor {
     let n: usize = dims.iter().product();
@@ -36,6 +36,55 @@ fn softmax_cross_entropy_along_any_axis() {
 }
 
 #[test]
+fn a_label_below_zero_is_not_counted() {
+    for (dims, axis) in [(vec![4, 3], 1), (vec![3, 4], 0), (vec![2, 3, 2], 1), (vec![900, 11], 1)] {
+        let x = (values(dims.clone(), 1) * 3.0).unwrap();
+        let mut kept = dims.clone();
+        kept[axis] = 1;
+        let n: usize = kept.iter().product();
+        // Every second one is not counted.
+        let tensor = |label: fn(i64) -> i64| {
+            Tensor::from_vec((0..n as i64).map(label).collect(), &*kept, &Device::Cpu).unwrap()
+        };
+        let (every, signed) = (tensor(|i| i % 3), tensor(|i| if i % 2 == 0 { i % 3 } else { -i }));
+        gate(|t| softmax_cross_entropy(&t[0], &signed, axis), std::slice::from_ref(&x));
+        gate(|t| mean_softmax_cross_entropy(&t[0], &signed, axis), std::slice::from_ref(&x));
+        both_paths(|| {
+            let want = flat(&softmax_cross_entropy(&x, &every, axis).unwrap())
+                .into_iter()
+                .enumerate()
+                .map(|(i, loss)| if i % 2 == 0 { loss } else { 0.0 });
+            let want: Vec<f64> = want.collect();
+            for dtype in [DType::I16, DType::I32, DType::I64] {
+                let labels = signed.to_dtype(dtype).unwrap();
+                let loss = softmax_cross_entropy(&x, &labels, axis).unwrap();
+                for (got, want) in flat(&loss).iter().zip(&want) {
+                    assert!((got - want).abs() < 1e-12, "{got}, not {want}");
+                }
+                let mean = flat(&mean_softmax_cross_entropy(&x, &labels, axis).unwrap())[0];
+                let want = want.iter().sum::<f64>() / n as f64;
+                assert!((mean - want).abs() < 1e-12, "the mean over all samples is {want}, not {mean}");
+            }
+        });
+    }
+}
+
+#[test]
+fn what_is_not_counted_does_not_matter() {
+    both_paths(|| {
+        let x = Tensor::new(&[[f64::INFINITY, f64::NAN], [0.0, 0.0]], &Device::Cpu).unwrap();
+        let labels = Tensor::new(&[-1i64, 1], &Device::Cpu).unwrap();
+        let loss = |t: &[Tensor]| softmax_cross_entropy(&t[0], &labels, 1);
+        assert_eq!(flat(&loss(std::slice::from_ref(&x)).unwrap()), [0.0, 2f64.ln()]);
+        let upstream = Tensor::ones((2, 1), DType::F64, &Device::Cpu).unwrap();
+        let got = gradients(loss, &[x], &upstream, |_| true);
+        assert_eq!(flat(got[0].as_ref().unwrap()), [0.0, 0.0, 0.5, -0.5]);
+        let none = Tensor::new(&[-1i64, -7], &Device::Cpu).unwrap();
+        assert_eq!(flat(&mean_softmax_cross_entropy(&values([2, 3], 1), &none, 1).unwrap()), [0.0]);
+    });
+}
+
+#[test]
 fn bad_labels_are_errors() {
     let x = values([2, 3], 1);
     let message = |labels: Tensor| softmax_cross_entropy(&x, &labels, D::Minus1).unwrap_err().to_string();
@@ -44,7 +93,7 @@ fn bad_labels_are_errors() {
         message(new(&[0, 3])),
         "`labels` must hold indices from 0 to 2 (`number of classes` is 3), got 3"
     );
-    assert!(message(new(&[-1, 0])).contains("got -1"));
+    assert!(message(new(&[-1, 3])).contains("got 3"));
     assert!(message(new(&[0, 1, 2])).contains("must have shape [2, 1] or [2]"));
     assert!(message(values([2], 1)).contains("must hold integers"));
     assert!(softmax_cross_entropy(&x, &new(&[0, 0]), 2).is_err());

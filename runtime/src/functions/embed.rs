@@ -55,20 +55,27 @@ pub fn embed(inp: &Tensor, w: &Tensor) -> Result<Tensor> {
 }
 
 /// The elements of an integer tensor, all smaller than `n`, which the error calls `limit`.
-pub(crate) fn indices(argument: &'static str, tensor: &Tensor, n: usize, limit: &str) -> Result<Vec<usize>> {
+fn indices(argument: &'static str, tensor: &Tensor, n: usize, limit: &str) -> Result<Vec<usize>> {
+    let checked = integers(argument, tensor)?.into_iter().map(|value| index(argument, value, n, limit));
+    checked.collect()
+}
+
+/// The elements of an integer tensor.
+pub(crate) fn integers(argument: &'static str, tensor: &Tensor) -> Result<Vec<i64>> {
     match tensor.dtype() {
         DType::U8 | DType::U32 | DType::I16 | DType::I32 | DType::I64 => {}
         other => return Err(Error::invalid(argument, "must hold integers", other)),
     }
-    let values = tensor.flatten_all()?.to_dtype(DType::I64)?.to_vec1::<i64>()?;
-    let checked = values.into_iter().map(|value| {
-        usize::try_from(value).ok().filter(|&index| index < n).ok_or_else(|| {
-            let reason = match n.checked_sub(1) {
-                Some(last) => format!("must hold indices from 0 to {last} (`{limit}` is {n})"),
-                None => format!("must hold no index (`{limit}` is 0)"),
-            };
-            Error::invalid(argument, reason, value)
-        })
-    });
-    checked.collect()
+    Ok(tensor.flatten_all()?.to_dtype(DType::I64)?.to_vec1()?)
+}
+
+/// `value` as an index, which is smaller than `n`; the error calls `n` `limit`.
+pub(crate) fn index(argument: &'static str, value: i64, n: usize, limit: &str) -> Result<usize> {
+    usize::try_from(value).ok().filter(|&index| index < n).ok_or_else(|| {
+        let reason = match n.checked_sub(1) {
+            Some(last) => format!("must hold indices from 0 to {last} (`{limit}` is {n})"),
+            None => format!("must hold no index (`{limit}` is 0)"),
+        };
+        Error::invalid(argument, reason, value)
+    })
 }

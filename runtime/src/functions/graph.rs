@@ -26,11 +26,12 @@ use std::thread::{self, ThreadId};
 use std::{array, mem, ptr};
 
 use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Shape, Tensor, TensorId};
+use candle_core::{CpuStorage, Device, Shape, Tensor, TensorId};
 use foldhash::{HashMap, HashMapExt};
 
 use super::activation;
 use super::node::{Element, Value};
+use super::operation::{self, MAX_ARGUMENTS, Operation};
 use super::sum::{Gradient, Sum};
 use crate::Result;
 
@@ -100,7 +101,7 @@ impl<'a> Walk<'a> {
         // Nodes on the way, and how many of their inputs have been looked at: a network may be too deep for recursion.
         let mut path = vec![(last, 0)];
         while let Some((node, n_seen)) = path.last_mut() {
-            let Some(input) = node.inputs.get(*n_seen) else {
+            let Some(input) = node.links.inputs.get(*n_seen) else {
                 walk.order.extend(path.pop().map(|(node, _)| node));
                 continue;
             };
@@ -166,7 +167,7 @@ pub(crate) fn tracked<const N: usize>(inputs: [&Tensor; N]) -> [bool; N] {
     inputs.map(Tensor::track_op)
 }
 
-/// Makes `value` the result of an operation on `inputs`, of which at most five may be tracked.
+/// Makes `value` the result of an operation on `inputs`.
 ///
 /// `backward` gets the gradient of the result, contiguous. It may hold on to the inputs and to what the forward pass
 /// has computed; all that it does not hold is freed. If no input is tracked it is dropped at once.
@@ -267,8 +268,8 @@ where
             let origin =
                 Arc::new(Origin { node: node.clone(), index, token: token.clone(), id: OnceLock::new() });
             let storage = (T::to_cpu_storage_owned(value.data), Shape::from(value.dims));
-            let result =
-                token.apply_op1(Output { origin: origin.clone(), value: Mutex::new(Some(storage)) })?;
+            let output = Output { origin: origin.clone(), value: Mutex::new(Some(storage)) };
+            let result = operation::apply(output, &[&token])?;
             origin.register(result.id());
             results.push(result);
         }
@@ -308,10 +309,18 @@ type HandOn<'a> = &'a mut dyn FnMut(usize, Option<Gradient>) -> candle_core::Res
 /// One call of a function: where its gradients come together and where they go.
 struct Node {
     name: &'static str,
-    inputs: Vec<Input>,
+    links: Links,
     n_results: usize,
-    backward: Box<Backward>,
+    /// Nodes behind it on its longest path.
+    depth: usize,
     passes: Mutex<Vec<(ThreadId, Pass)>>,
+}
+
+/// What keeps other nodes alive.
+struct Links {
+    inputs: Vec<Input>,
+    backward: Box<Backward>,
+    shortcuts: Shortcuts,
 }
 
 /// How the gradient of an input gets there.
@@ -325,6 +334,13 @@ enum Input {
 }
 
 impl Input {
+    fn origin(&self) -> Option<&Arc<Origin>> {
+        match self {
+            Self::Function(origin) => Some(origin),
+            Self::Constant | Self::Candle(_) => None,
+        }
+    }
+
     /// What stands for it among the arguments of the token.
     fn argument(&self) -> Option<&Tensor> {
         match self {
@@ -345,7 +361,8 @@ struct Pass {
 }
 
 impl Node {
-    /// The node, and its token in candle's graph.
+    /// The node, and its token in candle's graph. candle's operations have at most [`MAX_ARGUMENTS`], so a token of more
+    /// has another one among its arguments.
     fn new(
         name: &'static str,
         inputs: &[&Tensor],
@@ -358,17 +375,17 @@ impl Node {
             }
             Origin::of(input).map_or_else(|| Input::Candle(input.clone()), Input::Function)
         });
-        let inputs = inputs.collect();
-        let node = Arc::new(Self { name, inputs, n_results, backward, passes: Mutex::default() });
-        let arguments: Vec<_> = node.inputs.iter().filter_map(Input::argument).collect();
-        let token = match &arguments[..] {
-            [arguments @ .., a, b, c] if arguments.len() <= 2 && !arguments.is_empty() => {
-                let rest = Token { node: node.clone(), is_rest: true };
-                let rest = a.apply_op3(b, c, rest)?;
-                Token { node: node.clone(), is_rest: false }.apply(&[arguments, &[&rest]].concat())?
-            }
-            arguments => Token { node: node.clone(), is_rest: false }.apply(arguments)?,
-        };
+        let inputs: Vec<_> = inputs.collect();
+        let origins = || inputs.iter().filter_map(Input::origin);
+        let depth = origins().map(|origin| origin.node.depth + 1).max().unwrap_or_default();
+        let deepest = origins().max_by_key(|origin| origin.node.depth);
+        let shortcuts = deepest.map_or_else(Shortcuts::default, |origin| Shortcuts::behind(origin, depth));
+        let links = Links { inputs, backward, shortcuts };
+        let node = Arc::new(Self { name, links, n_results, depth, passes: Mutex::default() });
+        let shortcut = node.links.shortcuts.far.as_ref().map(|origin| &origin.token);
+        let arguments: Vec<_> =
+            shortcut.into_iter().chain(node.links.inputs.iter().filter_map(Input::argument)).collect();
+        let token = Token::apply(&node, &arguments, false)?;
         drop(arguments);
         Ok((node, token))
     }
@@ -406,7 +423,7 @@ impl Node {
                 self.name
             );
         }
-        let mut for_candle = Vec::with_capacity(self.inputs.len());
+        let mut for_candle: Vec<_> = self.links.shortcuts.far.iter().map(|_| Some(ZERO.clone())).collect();
         self.run(&mut pass.sums, &mut |input, gradient| {
             for_candle.push(match (input, gradient) {
                 (Input::Constant, _) => return Ok(()),
@@ -429,9 +446,82 @@ impl Node {
         hand_on: &mut dyn FnMut(&Input, Option<Gradient>) -> candle_core::Result<()>,
     ) -> candle_core::Result<()> {
         if sums.iter().all(Sum::is_empty) {
-            return self.inputs.iter().try_for_each(|input| hand_on(input, None));
+            return self.links.inputs.iter().try_for_each(|input| hand_on(input, None));
         }
-        (self.backward)(sums, &mut |index, gradient| hand_on(&self.inputs[index], gradient))
+        (self.links.backward)(sums, &mut |index, gradient| hand_on(&self.links.inputs[index], gradient))
+    }
+}
+
+impl Drop for Node {
+    /// Links to a node may be the last ones, and so on through a graph of any length: those that come up while others are
+    /// dropped are left to the outermost call.
+    fn drop(&mut self) {
+        thread_local! {
+            /// What is still to be dropped, while something is.
+            static LEFT: RefCell<Option<Vec<Links>>> = const { RefCell::new(None) };
+        }
+        let mut links = Some(mem::replace(&mut self.links, Links::none()));
+        // No place to leave them at when the thread ends.
+        let is_outermost = LEFT.try_with(|left| match &mut *left.borrow_mut() {
+            Some(left) => {
+                left.extend(links.take());
+                false
+            }
+            left => {
+                *left = Some(Vec::new());
+                true
+            }
+        });
+        while let Some(dropped) = links.take() {
+            drop(dropped);
+            if is_outermost == Ok(true) {
+                links = LEFT.with_borrow_mut(|left| left.as_mut().and_then(Vec::pop));
+            }
+        }
+        if is_outermost == Ok(true) {
+            LEFT.set(None);
+        }
+    }
+}
+
+impl Links {
+    fn none() -> Self {
+        Self { inputs: Vec::new(), backward: Box::new(|_, _| Ok(())), shortcuts: Shortcuts::default() }
+    }
+}
+
+/// Ways to nodes far behind. candle looks for the nodes of a pass by recursion, argument by argument; with a way to a node
+/// far behind as the first argument here and there, it goes no deeper than some hundred calls into a chain of any length.
+#[derive(Default)]
+struct Shortcuts {
+    /// The nearest node behind that has one.
+    milestone: Option<Arc<Origin>>,
+    /// The way from here, if this node has one.
+    far: Option<Arc<Origin>>,
+}
+
+impl Shortcuts {
+    /// Depths between two nodes that have a way.
+    const STRIDE: usize = 16;
+
+    /// Those of a node of this depth whose deepest input is `input`.
+    fn behind(input: &Arc<Origin>, depth: usize) -> Self {
+        let shortcuts = &input.node.links.shortcuts;
+        let milestone = if input.node.depth.is_multiple_of(Self::STRIDE) {
+            Some(input)
+        } else {
+            shortcuts.milestone.as_ref()
+        };
+        let far = if depth.is_multiple_of(Self::STRIDE) { milestone.map(Self::jump) } else { None };
+        Self { milestone: milestone.cloned(), far: far.cloned() }
+    }
+
+    /// Where the way of a node with this milestone ends: behind two jumps of equal length from there, or else at it (Myers, An
+    /// applicative random-access stack, 1983). So jumps do not cross, and lengths double.
+    fn jump(milestone: &Arc<Origin>) -> &Arc<Origin> {
+        let (middle, end) = (milestone.far(), milestone.far().far());
+        let [start, middle, depth] = [milestone, middle, end].map(|origin| origin.node.depth);
+        if start - middle == middle - depth { end } else { milestone }
     }
 }
 
@@ -464,6 +554,11 @@ impl Origin {
         lock(&ORIGINS).get(&tensor.id()).and_then(Weak::upgrade)
     }
 
+    /// Where the shortcut of its node leads, if it has one.
+    fn far(self: &Arc<Self>) -> &Arc<Self> {
+        self.node.links.shortcuts.far.as_ref().unwrap_or(self)
+    }
+
     fn register(self: &Arc<Self>, id: TensorId) {
         self.id.get_or_init(|| id);
         lock(&ORIGINS).insert(id, Arc::downgrade(self));
@@ -487,128 +582,59 @@ struct Output {
     value: Mutex<Option<(CpuStorage, Shape)>>,
 }
 
-impl CustomOp1 for Output {
+impl Operation for Output {
     fn name(&self) -> &'static str {
         self.origin.node.name
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+    fn on_cpu(&self) -> candle_core::Result<(CpuStorage, Shape)> {
         lock(&self.value).take().ok_or_else(|| candle_core::Error::msg("a result was asked for twice"))
     }
 
-    fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        self.origin.node.add(self.origin.index, gradient.clone().into()).map(Some)
+    fn backward(&self, gradient: &Tensor, _: usize) -> candle_core::Result<operation::Gradients> {
+        Ok(vec![Some(self.origin.node.add(self.origin.index, gradient.clone().into())?)])
     }
 }
 
 /// The operation that makes a node's token out of those of its inputs.
-///
-/// candle's operations have at most three arguments, so a token of more has a second one among its arguments.
 struct Token {
     node: Arc<Node>,
-    /// Whether it is the second one.
+    /// Whether it is an argument of another token of the node.
     is_rest: bool,
 }
 
 impl Token {
-    fn apply(self, arguments: &[&Tensor]) -> candle_core::Result<Tensor> {
-        match arguments {
-            [a] => a.apply_op1(self),
-            [a, b] => a.apply_op2(b, self),
-            [a, b, c] => a.apply_op3(b, c, self),
-            _ => candle_core::bail!("`{}` has {} tracked inputs", self.node.name, arguments.len()),
+    fn apply(node: &Arc<Node>, arguments: &[&Tensor], is_rest: bool) -> candle_core::Result<Tensor> {
+        let token = Self { node: node.clone(), is_rest };
+        if arguments.len() <= MAX_ARGUMENTS {
+            return operation::apply(token, arguments);
         }
+        let (first, rest) = arguments.split_at(MAX_ARGUMENTS - 1);
+        let rest = Self::apply(node, rest, true)?;
+        operation::apply(token, &[first, &[&rest]].concat())
+    }
+}
+
+impl Operation for Token {
+    fn name(&self) -> &'static str {
+        self.node.name
     }
 
-    fn forward() -> candle_core::Result<(CpuStorage, Shape)> {
+    fn on_cpu(&self) -> candle_core::Result<(CpuStorage, Shape)> {
         Ok((CpuStorage::F32(vec![0.0]), Shape::from(())))
     }
 
-    /// What candle adds to the gradients of the arguments.
-    fn backward<const N: usize>(&self, count: &Tensor) -> candle_core::Result<[Option<Tensor>; N]> {
+    fn backward(&self, count: &Tensor, n: usize) -> candle_core::Result<operation::Gradients> {
         let mut gradients = if self.is_rest {
-            self.node.with_pass(|pass| std::mem::take(&mut pass.rest))
+            self.node.with_pass(|pass| mem::take(&mut pass.rest))
         } else {
             self.node.run_counted(count)?
         };
-        if gradients.len() > N {
-            let rest = gradients.split_off(N - 1);
+        if gradients.len() > n {
+            let rest = gradients.split_off(n - 1);
             self.node.with_pass(|pass| pass.rest = rest);
             gradients.push(Some(ZERO.clone()));
         }
-        let mut gradients = gradients.into_iter();
-        Ok(array::from_fn(|_| gradients.next().flatten()))
-    }
-}
-
-impl CustomOp1 for Token {
-    fn name(&self) -> &'static str {
-        self.node.name
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        Self::forward()
-    }
-
-    fn bwd(&self, _: &Tensor, _: &Tensor, count: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        let [a] = self.backward(count)?;
-        Ok(a)
-    }
-}
-
-impl CustomOp2 for Token {
-    fn name(&self) -> &'static str {
-        self.node.name
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        Self::forward()
-    }
-
-    fn bwd(
-        &self,
-        _: &Tensor,
-        _: &Tensor,
-        _: &Tensor,
-        count: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        Ok(self.backward::<2>(count)?.into())
-    }
-}
-
-type Three = (Option<Tensor>, Option<Tensor>, Option<Tensor>);
-
-impl CustomOp3 for Token {
-    fn name(&self) -> &'static str {
-        self.node.name
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        Self::forward()
-    }
-
-    fn bwd(
-        &self,
-        _: &Tensor,
-        _: &Tensor,
-        _: &Tensor,
-        _: &Tensor,
-        count: &Tensor,
-    ) -> candle_core::Result<Three> {
-        Ok(self.backward::<3>(count)?.into())
+        Ok(gradients)
     }
 }

@@ -5,7 +5,7 @@ use candle_core::shape::Dim;
 
 use super::activation::lanes;
 use super::composed;
-use super::embed::indices;
+use super::embed::{index, integers};
 use super::graph::{attach, tracked};
 use super::node::{Value, compute, for_float, in_type, widened, without_kernels, zeros};
 use crate::kernels::{Float, cross_entropy, cross_entropy_gradient, zip, zip3};
@@ -13,7 +13,8 @@ use crate::{Error, Result};
 
 /// Cross entropy between the softmax of `inp` along `axis` and labels, for each sample.
 ///
-/// `y = log(sum of exp(inp)) - inp[label]`. The labels get no gradient.
+/// `y = log(sum of exp(inp)) - inp[label]`. A sample whose label is below 0 is not counted: its loss and its gradient are 0,
+/// whatever its `inp` is. The labels get no gradient.
 ///
 /// # Shapes
 /// - `inp`: `(N.., C, M..)`, with the classes on `axis`
@@ -21,16 +22,16 @@ use crate::{Error, Result};
 /// - output: `(N.., 1, M..)`
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if the labels are no integers, have another shape, or one is not smaller than `C`.
+/// [`Error::InvalidArgument`] if the labels are not integers, have another shape, or one is `C` or larger.
 ///
 /// # Example
 /// ```
 /// use candle_core::{D, Device, Tensor};
 /// use layerfn::functions::softmax_cross_entropy;
-/// let x = Tensor::new(&[[0f64, 0.], [1000., 0.]], &Device::Cpu)?;
-/// let labels = Tensor::new(&[1u32, 0], &Device::Cpu)?;
+/// let x = Tensor::new(&[[0f64, 0.], [1000., 0.], [3., 4.]], &Device::Cpu)?;
+/// let labels = Tensor::new(&[1i64, 0, -1], &Device::Cpu)?;
 /// let y = softmax_cross_entropy(&x, &labels, D::Minus1)?;
-/// assert_eq!(y.to_vec2::<f64>()?, [[2f64.ln()], [0.]]);
+/// assert_eq!(y.to_vec2::<f64>()?, [[2f64.ln()], [0.], [0.]]);
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn softmax_cross_entropy(inp: &Tensor, labels: &Tensor, axis: impl Dim + Copy) -> Result<Tensor> {
@@ -44,17 +45,19 @@ pub fn softmax_cross_entropy(inp: &Tensor, labels: &Tensor, axis: impl Dim + Cop
         let reason = format!("must have shape {kept:?} or {dropped:?} for input {:?}", inp.dims());
         return Err(Error::invalid("labels", reason, labels.dims()));
     }
-    let classes = labels;
-    let labels = indices("labels", labels, lanes.len, "number of classes")?;
-    let compose =
-        |t: &[Tensor]| Ok([composed::loss::softmax_cross_entropy(&t[0], &classes.reshape(&*kept)?, axis)?]);
+    let labels = integers("labels", labels)?.into_iter().map(|label| match label {
+        ..0 => Ok(None),
+        label => index("labels", label, lanes.len, "number of classes").map(Some),
+    });
+    let labels = labels.collect::<Result<Vec<_>>>()?;
+    let compose = |t: &[Tensor]| Ok([composed::loss::softmax_cross_entropy(&t[0], &labels, &kept, axis)?]);
     if let Some([y]) = without_kernels("softmax_cross_entropy", &[inp], compose)? {
         return Ok(y);
     }
     let [x] = widened("softmax_cross_entropy", [inp])?;
     let y = for_float!(x.dtype(), T => {
         let mut normalizers: Vec<T> = zeros(labels.len())?;
-        let y = compute::<T, 1>(kept, [&x], |[x], y| cross_entropy(lanes, x, &labels, y, &mut normalizers))?;
+        let y = compute::<T, 1>(&*kept, [&x], |[x], y| cross_entropy(lanes, x, &labels, y, &mut normalizers))?;
         let arg = Tensor::clone(&x);
         attach("softmax_cross_entropy", [&x], y, move |dy| {
             let dx = compute::<T, 2>(arg.dims(), [&arg, dy], |[x, dy], dx| {
@@ -66,7 +69,8 @@ pub fn softmax_cross_entropy(inp: &Tensor, labels: &Tensor, axis: impl Dim + Cop
     in_type(y, inp.dtype())
 }
 
-/// The mean of [`softmax_cross_entropy`] over all samples: a scalar.
+/// The mean of [`softmax_cross_entropy`] over all samples: a scalar. As in NNabla, those that are not counted are among the
+/// samples that the sum is divided by.
 ///
 /// # Errors
 /// As [`softmax_cross_entropy`]; and if there is no sample.

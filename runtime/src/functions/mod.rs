@@ -18,6 +18,7 @@ mod loss;
 mod lstm;
 mod node;
 mod normalization;
+mod operation;
 mod pooling;
 mod quantization;
 mod sum;

@@ -86,28 +86,33 @@ pub(crate) fn log_softmax_gradient<T: Float>(lanes: Lanes, y: &[T], dy: &[T], dx
     });
 }
 
-/// `loss = log(sum of exp(x)) - x[label]` for each lane, and the first term by itself for the gradient.
+/// `loss = log(sum of exp(x)) - x[label]` for each lane, and the first term by itself for the gradient. A lane without a
+/// label is not counted: its loss is 0.
 ///
 /// Labels must be smaller than `len`.
 pub(crate) fn cross_entropy<T: Float>(
     lanes: Lanes,
     x: &[T],
-    labels: &[usize],
+    labels: &[Option<usize>],
     loss: &mut [T],
     normalizers: &mut [T],
 ) {
     for (i, ((loss, normalizer), label)) in loss.iter_mut().zip(normalizers).zip(labels).enumerate() {
+        let Some(label) = label else {
+            *loss = T::ZERO;
+            continue;
+        };
         let x = &x[i / lanes.inner * lanes.block() + i % lanes.inner..];
         *normalizer = log_sum_exp(lanes, x);
         *loss = *normalizer - x[label * lanes.inner];
     }
 }
 
-/// `dx = (exp(x - normalizer) - [k = label]) dloss`.
+/// `dx = (exp(x - normalizer) - [k = label]) dloss`, 0 without a label.
 pub(crate) fn cross_entropy_gradient<T: Float>(
     lanes: Lanes,
     x: &[T],
-    (labels, normalizers): (&[usize], &[T]),
+    (labels, normalizers): (&[Option<usize>], &[T]),
     dloss: &[T],
     dx: &mut [T],
 ) {
@@ -115,10 +120,14 @@ pub(crate) fn cross_entropy_gradient<T: Float>(
         let x = &x[i * lanes.block() + lane..];
         let lane_index = i * lanes.inner + lane;
         let (normalizer, dloss) = (normalizers[lane_index], dloss[lane_index]);
+        let Some(label) = labels[lane_index] else {
+            dx[lane..].iter_mut().step_by(lanes.inner).for_each(|dx| *dx = T::ZERO);
+            return;
+        };
         for (dx, x) in dx[lane..].iter_mut().step_by(lanes.inner).zip(x.iter().step_by(lanes.inner)) {
             *dx = (*x - normalizer).exp() * dloss;
         }
-        let dx = &mut dx[lane + labels[lane_index] * lanes.inner];
+        let dx = &mut dx[lane + label * lanes.inner];
         *dx = *dx - dloss;
     });
 }

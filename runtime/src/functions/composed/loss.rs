@@ -1,14 +1,28 @@
 //! Losses.
 
 use candle_core::shape::Dim;
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::activation::{ln_1p, log_softmax, positive_part};
 
-/// `labels` have been checked and have size 1 on `axis`.
-pub(crate) fn softmax_cross_entropy(x: &Tensor, labels: &Tensor, axis: impl Dim + Copy) -> Result<Tensor> {
-    let labels = labels.to_device(x.device())?.to_dtype(DType::U32)?.contiguous()?;
-    log_softmax(x, axis)?.gather(&labels, axis)?.neg()
+/// `labels` have been checked; none where a sample is not counted. `dims` are those of the result.
+pub(crate) fn softmax_cross_entropy(
+    x: &Tensor,
+    labels: &[Option<usize>],
+    dims: &[usize],
+    axis: impl Dim + Copy,
+) -> Result<Tensor> {
+    let classes: Vec<u32> = labels.iter().map(|label| label.map_or(0, |label| label as u32)).collect();
+    let classes = Tensor::from_vec(classes, dims, x.device())?;
+    let counted = labels.iter().map(|label| u8::from(label.is_some())).collect();
+    let counted = Tensor::from_vec(counted, dims, x.device())?;
+    if labels.iter().all(Option::is_some) {
+        return log_softmax(x, axis)?.gather(&classes, axis)?.neg();
+    }
+    // What is not counted must not reach the gradient, not even as 0 times infinity.
+    let x = counted.broadcast_as(x.shape())?.where_cond(x, &x.zeros_like()?)?;
+    let loss = log_softmax(&x, axis)?.gather(&classes, axis)?.neg()?;
+    counted.where_cond(&loss, &loss.zeros_like()?)
 }
 
 pub(crate) fn squared_error(a: &Tensor, b: &Tensor) -> Result<Tensor> {

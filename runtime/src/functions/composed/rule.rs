@@ -2,12 +2,10 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{
-    CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Error, Layout, Result, Shape, Storage, Tensor,
-};
+use candle_core::{CpuStorage, CudaStorage, Error, Result, Shape, Storage, Tensor};
 
-/// What a rule returns: a gradient for each input, or none where the input needs none.
-pub(super) type Gradients = Vec<Option<Tensor>>;
+pub(super) use crate::functions::operation::Gradients;
+use crate::functions::operation::{Operation, apply};
 
 /// Makes `value` the result of an operation on `inputs`, which must be one, two or three. `backward` gets the
 /// gradient of the result, contiguous, and for each input whether it needs one.
@@ -25,13 +23,7 @@ pub(super) fn attach(
     }
     let value = value.force_contiguous()?;
     let backward = move |dy: &Tensor| backward(&dy.contiguous()?, &needed);
-    let node = Node { name, value: Mutex::new(Some(value)), backward };
-    match inputs {
-        [a] => a.apply_op1(node),
-        [a, b] => a.apply_op2(b, node),
-        [a, b, c] => a.apply_op3(b, c, node),
-        _ => candle_core::bail!("`{name}` has {} inputs, not one, two or three", inputs.len()),
-    }
+    apply(Node { name, value: Mutex::new(Some(value)), backward }, inputs)
 }
 
 struct Node<B> {
@@ -46,8 +38,14 @@ impl<B> Node<B> {
         let value = self.value.lock().unwrap_or_else(PoisonError::into_inner).take();
         value.ok_or_else(|| Error::msg("the result of an operation was asked for twice"))
     }
+}
 
-    fn cpu(&self) -> Result<(CpuStorage, Shape)> {
+impl<B: Fn(&Tensor) -> Result<Gradients> + Send + Sync + 'static> Operation for Node<B> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn on_cpu(&self) -> Result<(CpuStorage, Shape)> {
         let value = self.take()?;
         match &*value.storage_and_layout().0 {
             Storage::Cpu(storage) => Ok((storage.clone(), value.shape().clone())),
@@ -55,7 +53,7 @@ impl<B> Node<B> {
         }
     }
 
-    fn cuda(&self) -> Result<(CudaStorage, Shape)> {
+    fn on_cuda(&self) -> Result<(CudaStorage, Shape)> {
         use candle_core::backend::BackendStorage;
         let value = self.take()?;
         let (storage, layout) = value.storage_and_layout();
@@ -64,91 +62,8 @@ impl<B> Node<B> {
             _ => candle_core::bail!("the inputs of `{}` are on a GPU, its result is not", self.name),
         }
     }
-}
 
-type Two = (Option<Tensor>, Option<Tensor>);
-type Three = (Option<Tensor>, Option<Tensor>, Option<Tensor>);
-
-/// The gradients as candle's traits return them.
-fn up_to_three(gradients: Gradients) -> Three {
-    let mut gradients = gradients.into_iter();
-    let mut next = || gradients.next().flatten();
-    (next(), next(), next())
-}
-
-impl<B: Fn(&Tensor) -> Result<Gradients>> CustomOp1 for Node<B> {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.cpu()
-    }
-
-    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
-        self.cuda()
-    }
-
-    fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        Ok(up_to_three((self.backward)(gradient)?).0)
-    }
-}
-
-impl<B: Fn(&Tensor) -> Result<Gradients>> CustomOp2 for Node<B> {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.cpu()
-    }
-
-    fn cuda_fwd(
-        &self,
-        _: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.cuda()
-    }
-
-    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Two> {
-        let (a, b, _) = up_to_three((self.backward)(gradient)?);
-        Ok((a, b))
-    }
-}
-
-impl<B: Fn(&Tensor) -> Result<Gradients>> CustomOp3 for Node<B> {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        self.cpu()
-    }
-
-    fn cuda_fwd(
-        &self,
-        _: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.cuda()
-    }
-
-    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Three> {
-        Ok(up_to_three((self.backward)(gradient)?))
+    fn backward(&self, gradient: &Tensor, _: usize) -> Result<Gradients> {
+        (self.backward)(gradient)
     }
 }
