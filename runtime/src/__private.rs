@@ -4,10 +4,10 @@ pub use candle_core::Tensor;
 
 pub use crate::device::composed;
 pub use crate::network::frame::{
-    Before, add_before, apply, begin, block, indexed, indexed_block, join, labelled, nothing, row, run,
-    run_before, unlabelled, value,
+    Before, add_before, apply, begin, block, function_call, indexed, indexed_block, join, labelled, nothing,
+    row, run, run_before, unlabelled, value,
 };
 pub use crate::network::join::{add, concat, mul, tuple};
 pub use crate::network::{network1, network2, network3, network4};
-pub use crate::parameter::scope::{LayerCall, assign, call_layer, parameter, parameter_when, splice};
+pub use crate::parameter::layer::{LayerCall, assign, call_layer, parameter, parameter_when, splice};
 pub use crate::{ArgumentInfo, Initializer, LayerInfo, ParameterInfo, ParametricFunction, Result};

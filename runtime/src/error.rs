@@ -39,6 +39,33 @@ pub enum Error {
         /// The registered path that looks most like it.
         nearest: Option<String>,
     },
+    /// A layer asked for a parameter that a sealed store does not have.
+    #[error(
+        "there is no parameter `{path}`{}, and {} is sealed {by}; give the layer the label that the parameter has, or let \
+         layers make new parameters by `ParameterStore::unseal`",
+        nearest.as_ref().map(|n| format!(" (the nearest is `{n}`)")).unwrap_or_default(),
+        if scope.is_empty() { "the store".to_owned() } else { format!("the scope `{scope}`") }
+    )]
+    Sealed {
+        /// Full path of the parameter.
+        path: String,
+        /// The scope that is sealed; empty if it is the whole store.
+        scope: String,
+        /// By what it was sealed.
+        by: String,
+        /// The registered path that looks most like it.
+        nearest: Option<String>,
+    },
+    /// A parameter was asked for on a thread that has entered no store.
+    #[error(
+        "parameter `{path}` is asked for on a thread that has entered no parameter store (only the main thread has one from the \
+         start); take `Context::current()` on the thread that has the model and run this in `context.enter(|| ..)`, call a \
+         `Model`, or, as in a test, begin with `ParameterStore::new().enter(|| ..)`"
+    )]
+    NoStore {
+        /// Full path of the parameter.
+        path: String,
+    },
     /// An argument the function cannot work with.
     #[error("`{argument}` {reason}, got {got}")]
     InvalidArgument {

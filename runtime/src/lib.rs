@@ -75,6 +75,7 @@ extern crate self as layerfn;
 #[doc(hidden)]
 pub mod __private;
 pub mod checkpoint;
+mod context;
 mod device;
 mod dims;
 mod error;
@@ -82,15 +83,18 @@ pub mod functions;
 mod initializer;
 mod kernels;
 mod mode;
+mod nearest;
 mod network;
 mod parameter;
 mod parametric_functions;
 mod pattern;
 pub mod prelude;
 mod rng;
+mod run;
 pub mod solver;
 
 pub use checkpoint::{LoadReport, load_parameters, save_parameters};
+pub use context::Context;
 pub use dims::{Dims, PerAxis};
 pub use error::{Error, Result};
 pub use functions::graph::backward;
@@ -112,7 +116,7 @@ pub use parameter::{
     ArgumentInfo, GetParameterOrCreate, LayerInfo, Parameter, ParameterInfo, ParameterStore, Parameters,
     ParametricFunction, clear_parameters, current_parameter_scope, full_precision, get_all_parameters,
     get_parameter, get_parameter_or_create, get_parameters, initial_value, no_grad, parameter_scope,
-    pop_parameter, set_parameter,
+    pop_parameter, set_parameter, update_state,
 };
 pub use parametric_functions::*;
 /// Short names for chains.

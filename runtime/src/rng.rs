@@ -15,6 +15,7 @@ use rand_mt::Mt;
 #[derive(Clone)]
 pub struct Rng(Arc<Mutex<State>>);
 
+#[derive(Clone)]
 struct State {
     mt: Mt,
     /// The second of each pair of normal deviates, kept for the next call.
@@ -70,6 +71,11 @@ impl Rng {
                 state.mt.next_u32();
             }
         });
+    }
+
+    /// Another generator in the same state.
+    pub(crate) fn copied(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.with(|state| state.clone()))))
     }
 
     fn with<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {

@@ -1,8 +1,10 @@
 //! Parameters, scopes and initial values: what every layer stands on.
 
 mod compare;
+mod context;
 mod initial_values;
 mod initializers;
+mod kept;
 mod layers;
 mod parameter_api;
 mod refused_calls;

@@ -1,5 +1,5 @@
 use candle_core::Tensor;
-use layerfn::{Network, Result, network, parameter_scope};
+use layerfn::{Network, ParameterStore, Result, network, parameter_scope};
 
 use super::layers::{dense, fully_connected, relu, scaling};
 use super::{error_of, input, paths_of};
@@ -117,12 +117,14 @@ fn runs_do_not_disturb_each_other() -> Result<()> {
     let fine = network! { a: dense(2) -> relu -> b: dense(2) };
     let same_paths = network! { b: dense(2) -> a: dense(2) -> c: dense(2) };
     let twice = network! { a: dense(2) -> dense(2) -> relu -> fully_connected(2) };
-    for _ in 0..2 {
-        fine.forward(&input(2)?)?;
-        fine.forward(&input(2)?)?;
-        let error = error_of(|| twice.forward(&input(2)?));
-        assert!(error.contains("both have the path `dense`"), "{error}");
-        same_paths.forward(&input(2)?)?;
-    }
-    Ok(())
+    ParameterStore::new().enter(|| {
+        for _ in 0..2 {
+            fine.forward(&input(2)?)?;
+            fine.forward(&input(2)?)?;
+            let error = error_of(|| twice.forward(&input(2)?));
+            assert!(error.contains("both have the path `dense`"), "{error}");
+            same_paths.forward(&input(2)?)?;
+        }
+        Ok(())
+    })
 }

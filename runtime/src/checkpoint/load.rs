@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Var};
 use super::entry::{Entry, Unusable, check_path, target};
 use super::values::first_change;
 use super::{Checkpoint, Fault, Outcome};
-use crate::parameter::scope::current_store;
+use crate::nearest::nearest;
 use crate::parameter::store::Update;
 use crate::pattern::Pattern;
 use crate::{Error, Parameter, ParameterStore, Parameters, Result, current_parameter_scope};
@@ -150,7 +150,7 @@ impl Load {
     /// [`Error::Mismatch`] with every difference that the rules do not allow; the store is unchanged then.
     #[track_caller]
     pub fn apply(self) -> Result<LoadReport> {
-        self.apply_to(&current_store(), &current_parameter_scope())
+        self.apply_to(&ParameterStore::current(), &current_parameter_scope())
     }
 
     /// Loads into `scope` of `store`, all of it or nothing.
@@ -160,7 +160,7 @@ impl Load {
     #[track_caller]
     pub fn apply_to(self, store: &ParameterStore, scope: &str) -> Result<LoadReport> {
         let caller = Location::caller();
-        store.update_under(scope, caller, |parameters| {
+        store.update_under(scope, self.checkpoint.origin(), caller, |parameters| {
             let (plan, updates) = self.compare(parameters)?;
             if plan.problems.is_empty() {
                 return Ok((updates, plan.report));
@@ -338,11 +338,9 @@ impl<'a> Comparison<'a> {
         }
         let value = value.to_device(var.device())?;
         self.report.updated.push(path.clone());
-        self.updates.push(Update {
-            path,
-            parameter: Parameter::new(var.clone(), need_grad),
-            value: Some(value),
-        });
+        let mut parameter = parameter.clone();
+        parameter.set_need_grad(need_grad);
+        self.updates.push(Update { path, parameter, value: Some(value) });
         Ok(())
     }
 
@@ -585,28 +583,4 @@ impl fmt::Display for LoadReport {
             [first, rest @ ..] => write!(f, "; `{first}` and {} more are not in the file", rest.len()),
         }
     }
-}
-
-/// The candidate that takes the fewest edits, if that is few enough to have been meant.
-pub(crate) fn nearest<'a>(path: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
-    candidates
-        .map(|candidate| (edits(path, candidate), candidate))
-        .min_by_key(|(edits, _)| *edits)
-        .filter(|(edits, candidate)| *edits <= path.len().max(candidate.len()) / 2)
-        .map(|(_, candidate)| candidate.to_owned())
-}
-
-/// Levenshtein distance in bytes.
-fn edits(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut corner = i;
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let replaced = corner + usize::from(x != y);
-            corner = row[j + 1];
-            row[j + 1] = replaced.min(corner + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }

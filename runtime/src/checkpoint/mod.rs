@@ -440,7 +440,7 @@ fn read(format: Format, source: &mut dyn Source) -> Outcome<Contents> {
 pub fn save_parameters(path: impl AsRef<Path>) -> Result<()> {
     // An unknown extension is told before anything else.
     Format::from_path(&path)?;
-    Checkpoint::from_parameters(&crate::parameter::scope::parameters_with_state())?.save(path)
+    Checkpoint::from_parameters(&crate::parameter::access::parameters_with_state())?.save(path)
 }
 
 /// Loads a file into the current scope as NNabla does, all of it or nothing; the extension of `path` says how.

@@ -83,7 +83,7 @@ impl GradientAudit {
         let mut findings = Vec::new();
         for (index, node) in nodes.iter().enumerate() {
             for taken in &node.taken {
-                if !taken.parameter.need_grad() || !seen.insert(taken.path.clone()) {
+                if !taken.trained || !seen.insert(taken.path.clone()) {
                     continue;
                 }
                 if let Some(fault) = fault(gradients.get(taken.parameter.var()))? {

@@ -1,177 +1,44 @@
 //! One run of a network: which stage runs now, and which stage each layer path belongs to.
 
-use std::any::TypeId;
-use std::cell::{Cell, RefCell};
+use std::any::{Any, TypeId};
 use std::fmt::{Display, Write};
 use std::panic::Location;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use candle_core::Tensor;
-use foldhash::HashMap;
 
 use super::join::add_then;
 use super::record::{Kind, Recorder};
 use super::{IntoValue, Stage, Value};
-use crate::parameter::scope::{self, Observer, ReluOffer, Restore};
-use crate::{Error, LayerInfo, Parameter, Result, current_parameter_scope, functions};
-
-thread_local! {
-    static FRAME: RefCell<Option<Rc<Frame>>> = const { RefCell::new(None) };
-
-    /// Number of stages begun.
-    static N_VISITS: Cell<u64> = const { Cell::new(0) };
-
-    /// The owners of the last run, for the next: it mostly has the same layers, and need not write down their paths.
-    static OWNERS: Cell<Option<Owners>> = const { Cell::new(None) };
-}
-
-/// The stage that each layer path belongs to.
-type Owners = HashMap<String, Visit>;
-
-/// A run of a network and of the networks that are its stages.
-struct Frame {
-    owners: RefCell<Owners>,
-    /// How many of `owners` are of this run.
-    n_owners: Cell<usize>,
-    /// Number of stages begun before this run: what stands in `owners` from then does not count.
-    n_before: u64,
-    now: Cell<Now>,
-    recorder: Option<Rc<Recorder>>,
-}
-
-#[derive(Clone, Copy)]
-struct Now {
-    visit: Option<Visit>,
-    /// How many layers are open below the stage; those inside a layer are its own business.
-    layers: usize,
-    /// Whether nothing has run in the stage yet, so that a network begun now is the stage.
-    fresh: bool,
-}
-
-/// One run of one stage.
-#[derive(Clone, Copy)]
-struct Visit {
-    number: u64,
-    /// Index of the stage in its network: a `macro_rules!` may give many stages one location.
-    id: u32,
-    at: &'static Location<'static>,
-    shared: bool,
-}
-
-impl Frame {
-    fn new(recorder: Option<Rc<Recorder>>) -> Rc<Self> {
-        let now = Now { visit: None, layers: 0, fresh: true };
-        Rc::new(Self {
-            owners: RefCell::new(OWNERS.take().unwrap_or_default()),
-            n_owners: Cell::new(0),
-            n_before: N_VISITS.get(),
-            now: Cell::new(now),
-            recorder,
-        })
-    }
-}
-
-impl Drop for Frame {
-    fn drop(&mut self) {
-        let owners = self.owners.take();
-        // Those of other networks are not kept.
-        if owners.len() == self.n_owners.get() {
-            // At the end of the thread there may be no place for them any more.
-            OWNERS.try_with(|last| last.set(Some(owners))).ok();
-        }
-    }
-}
-
-impl Observer for Frame {
-    fn layer_begins(&self, path: &str, info: &'static LayerInfo) -> Result<()> {
-        let now = self.now.get();
-        if let Some(recorder) = &self.recorder {
-            recorder.layer_begins(path, info, now.layers == 0);
-        }
-        // A layer without a scope, such as a pooling, owns no path: what is inside it stands beside it.
-        if info.scope.is_empty() {
-            return Ok(());
-        }
-        self.now.set(Now { layers: now.layers + 1, fresh: false, ..now });
-        let (Some(visit), 0) = (now.visit, now.layers) else { return Ok(()) };
-        let mut owners = self.owners.borrow_mut();
-        match owners.get_mut(path) {
-            Some(owner) if owner.number > self.n_before => {
-                if owner.number == visit.number || (owner.shared && visit.shared) {
-                    return Ok(());
-                }
-                let again = owner.id == visit.id && owner.at == visit.at;
-                let (path, first) = (path.to_owned(), owner.at);
-                return Err(Error::SharedByAccident { path, first, second: visit.at, again });
-            }
-            Some(of_run_before) => *of_run_before = visit,
-            None => drop(owners.insert(path.to_owned(), visit)),
-        }
-        self.n_owners.update(|n| n + 1);
-        Ok(())
-    }
-
-    fn wants_parameters(&self) -> bool {
-        self.recorder.is_some()
-    }
-
-    fn takes_parameter(&self, path: &str, parameter: &Parameter) {
-        if let Some(recorder) = &self.recorder {
-            recorder.takes(path, parameter);
-        }
-    }
-
-    fn layer_ends(&self, info: &'static LayerInfo) {
-        if let Some(recorder) = &self.recorder {
-            recorder.layer_ends();
-        }
-        if info.scope.is_empty() {
-            return;
-        }
-        let now = self.now.get();
-        self.now.set(Now { layers: now.layers.saturating_sub(1), ..now });
-    }
-}
-
-/// Puts back the run that was current before.
-pub struct FrameGuard {
-    restore: Option<Outer>,
-}
-
-type Outer = (Option<Rc<Frame>>, Option<Rc<dyn Observer>>);
-
-impl Drop for FrameGuard {
-    fn drop(&mut self) {
-        if let Some((frame, observer)) = self.restore.take() {
-            FRAME.set(frame);
-            scope::set_observer(observer);
-        }
-    }
-}
+use crate::context::{Flags, Restore, RunGuard, begin_run, change, join_run, with};
+use crate::parameter::scope::ReluOffer;
+use crate::run::{Observer, Position, Visit};
+use crate::{Error, Result, current_parameter_scope, functions};
 
 /// A run of its own, whatever runs now; a recorder that listens goes on to listen.
-pub(super) fn outermost() -> FrameGuard {
-    let recorder = FRAME.with_borrow(|frame| frame.as_ref().and_then(|frame| frame.recorder.clone()));
-    outermost_with(recorder)
+pub(super) fn outermost() -> RunGuard {
+    begin_run(with(|state| state.run.as_ref().and_then(|run| run.observer.clone())))
 }
 
 /// As [`outermost`], with a recorder.
-pub(super) fn outermost_with(recorder: Option<Rc<Recorder>>) -> FrameGuard {
-    let frame = Frame::new(recorder);
-    let observer = scope::set_observer(Some(frame.clone()));
-    FrameGuard { restore: Some((FRAME.replace(Some(frame)), observer)) }
+pub(super) fn outermost_with(recorder: &Arc<Recorder>) -> RunGuard {
+    begin_run(Some(Arc::clone(recorder) as Arc<dyn Observer>))
 }
 
 /// What the body of a network begins with: it joins the run whose stage it is, or makes its own.
 #[must_use]
-pub fn begin() -> FrameGuard {
-    let joins = FRAME.with_borrow(|frame| {
-        let Some(frame) = frame else { return false };
-        let now = frame.now.get();
-        frame.now.set(Now { fresh: false, ..now });
-        now.fresh
-    });
-    if joins { FrameGuard { restore: None } } else { outermost() }
+pub fn begin() -> RunGuard {
+    join_run()
+}
+
+/// What a call of a network function sets around its body: `name` opens a scope, and with `fix_parameters` the parameters
+/// are taken without gradient, as in a layer's call.
+#[must_use]
+pub fn function_call(name: Option<&str>, fix_parameters: bool) -> Restore {
+    with(|state| {
+        let flags = fix_parameters.then(|| Flags { detached: true, ..state.flags.clone() });
+        state.enter(&[name.unwrap_or_default()], flags)
+    })
 }
 
 /// A stage that is being built and run; its scope is closed when this is dropped.
@@ -180,8 +47,10 @@ pub struct Entered {
     ident: &'static str,
     /// Whether a scope has been entered for it.
     named: bool,
-    before: Option<(Rc<Frame>, Now)>,
+    before: Option<Position>,
     recorded: Option<Recorded>,
+    /// What applied outside; put back before the scope is closed.
+    flags: Option<Restore>,
     _scope: Option<Restore>,
 }
 
@@ -189,17 +58,25 @@ impl Entered {
     /// For a stage that is labelled `shared`.
     #[must_use]
     pub fn shared(self) -> Self {
-        if let Some((frame, _)) = &self.before {
-            let now = frame.now.get();
-            frame.now.set(Now { visit: now.visit.map(|visit| Visit { shared: true, ..visit }), ..now });
-        }
+        with(|state| {
+            if let (Some(_), Some(visit)) = (&self.before, &mut state.position.visit) {
+                visit.shared = true;
+            }
+        });
+        self
+    }
+
+    /// For a stage that is labelled `frozen`: what is inside is not trained, does not move and runs in test mode.
+    #[must_use]
+    pub fn frozen(mut self) -> Self {
+        self.flags = Some(change(Flags::freeze));
         self
     }
 
     /// Begins a branch of a join.
     #[must_use]
     pub fn branch(&self) -> Branch {
-        let recorder = self.recorded.as_ref().map(|recorded| Rc::clone(&recorded.recorder));
+        let recorder = self.recorded.as_ref().map(|recorded| Arc::clone(&recorded.recorder));
         Branch(recorder.map(|recorder| {
             let index = recorder.begin(Kind::Branch, String::new(), "", false, None);
             Recorded { recorder, index }
@@ -233,8 +110,8 @@ fn stage_path(named: bool, ident: &str) -> String {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        if let Some((frame, now)) = self.before.take() {
-            frame.now.set(now);
+        if let Some(position) = self.before.take() {
+            with(|state| state.position = position);
         }
     }
 }
@@ -244,7 +121,7 @@ pub struct Branch(#[expect(dead_code, reason = "it is there to be dropped")] Opt
 
 /// A node of a recording that is open.
 struct Recorded {
-    recorder: Rc<Recorder>,
+    recorder: Arc<Recorder>,
     index: usize,
 }
 
@@ -257,24 +134,27 @@ impl Drop for Recorded {
 #[track_caller]
 fn enter(kind: Kind, name: Option<&str>, ident: &'static str, id: u32, input: &dyn Value) -> Entered {
     let at = Location::caller();
-    let before = FRAME.with_borrow(|frame| {
-        let frame = frame.clone()?;
-        let before = frame.now.get();
-        let number = N_VISITS.get() + 1;
-        N_VISITS.set(number);
-        let shared = before.visit.is_some_and(|visit| visit.shared);
-        frame.now.set(Now { visit: Some(Visit { number, id, at, shared }), layers: 0, fresh: true });
-        Some((frame, before))
+    let (before, observer, scope) = with(|state| {
+        let mut observer = None;
+        let before = state.run.as_ref().map(|run| {
+            observer = run.observer.clone();
+            state.n_visits += 1;
+            let (number, before) = (state.n_visits, state.position);
+            let shared = before.visit.is_some_and(|visit| visit.shared);
+            state.position =
+                Position { visit: Some(Visit { number, id, at, shared }), ..Position::default() };
+            before
+        });
+        (before, observer, name.map(|name| state.enter_unclaimed(name)))
     });
-    let scope = name.map(scope::enter_unclaimed);
     let named = scope.is_some();
-    let recorder = before.as_ref().and_then(|(frame, _)| frame.recorder.clone());
-    let recorded = recorder.map(|recorder| {
+    let recorder = observer.and_then(|observer| (observer as Arc<dyn Any + Send + Sync>).downcast().ok());
+    let recorded = recorder.map(|recorder: Arc<Recorder>| {
         let shown = if kind == Kind::Block { name.unwrap_or_default() } else { ident };
         let index = recorder.begin(kind, stage_path(named, ident), shown, named, Some(input));
         Recorded { recorder, index }
     });
-    Entered { ident, named, before, recorded, _scope: scope }
+    Entered { ident, named, before, recorded, flags: None, _scope: scope }
 }
 
 /// `format!("{label}{index}")` in memory that is taken once.

@@ -12,12 +12,12 @@ mod summary;
 mod value;
 
 use std::fmt;
-use std::rc::Rc;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Module, ModuleT, Tensor};
 
 use self::record::{Recorder, Watch};
+use crate::context::change;
 use crate::mode::with_mode;
 use crate::{Dims, Error, ParameterStore, Result, backward, current_parameter_scope, parameter_scope};
 pub use audit::{GradientAudit, GradientFault, GradientFinding};
@@ -96,7 +96,8 @@ macro_rules! network_of {
 
             /// What the network consists of, from a run on zeros of these shapes.
             ///
-            /// The run is in test mode and in a store of its own, so it leaves nothing behind. For a network that
+            /// The run is in test mode and in a store of its own, so it leaves nothing behind; what the current store says
+            /// is not trained counts as that. For a network that
             /// takes numbers other than zeros of type `f32`, see [`summary_of`](Self::summary_of).
             ///
             /// # Errors
@@ -118,12 +119,13 @@ macro_rules! network_of {
                 O: Value,
             {
                 let recorder = Recorder::new(Watch::Nothing);
-                let scope = current_parameter_scope();
-                ParameterStore::with_seed(ParameterStore::current().seed()).enter(|| {
-                    let _frame = frame::outermost_with(Some(Rc::clone(&recorder)));
-                    with_mode(false, || parameter_scope(scope, || (self.forward)($($x),+)))
+                let (store, scope) = (ParameterStore::current(), current_parameter_scope());
+                ParameterStore::with_seed(store.seed()).enter(|| {
+                    let _frame = frame::outermost_with(&recorder);
+                    let _flags = change(|flags| (flags.training, flags.detached) = (false, false));
+                    parameter_scope(scope, || (self.forward)($($x),+))
                 })?;
-                Ok(Summary::new(recorder.nodes()))
+                Ok(Summary::new(recorder.nodes_in(&store)))
             }
 
             /// Time and memory of each stage in one forward and backward pass on these inputs, in training mode.
@@ -142,7 +144,7 @@ macro_rules! network_of {
                 let recorder = Recorder::new(Watch::Time);
                 let began = Instant::now();
                 let output = {
-                    let _frame = frame::outermost_with(Some(Rc::clone(&recorder)));
+                    let _frame = frame::outermost_with(&recorder);
                     with_mode(true, || (self.forward)($($x),+))?
                 };
                 let forward = began.elapsed();
@@ -168,7 +170,7 @@ macro_rules! network_of {
             {
                 let recorder = Recorder::new(Watch::Gradients);
                 let output = {
-                    let _frame = frame::outermost_with(Some(Rc::clone(&recorder)));
+                    let _frame = frame::outermost_with(&recorder);
                     with_mode(true, || (self.forward)($($x),+))?
                 };
                 let gradients = backward(&loss(&output)?)?;

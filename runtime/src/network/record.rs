@@ -1,15 +1,14 @@
 //! A run of a network written down: which stages ran, on what, with which parameters, and how long.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, DType, Layout, Shape, Tensor, TensorId};
 
 use super::Value;
-use crate::{LayerInfo, Parameter, Result};
+use crate::run::Observer;
+use crate::{LayerInfo, Parameter, ParameterStore, Result};
 
 /// What a stage is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +37,8 @@ pub(super) struct Port {
 pub(super) struct Taken {
     pub(super) path: String,
     pub(super) parameter: Parameter,
+    /// Whether the stage took it to be trained: not if it is frozen, or taken without gradient.
+    pub(super) trained: bool,
     /// The layer that took it: the stage's own, or one inside.
     pub(super) layer: &'static str,
     /// How often the stage took it, once a step in a recurrent one.
@@ -81,7 +82,7 @@ pub(super) enum Watch {
 }
 
 pub(super) struct Recorder {
-    state: RefCell<State>,
+    state: Mutex<State>,
     watch: Watch,
     passed: Arc<Mutex<Vec<Passed>>>,
 }
@@ -94,12 +95,25 @@ struct State {
 }
 
 impl Recorder {
-    pub(super) fn new(watch: Watch) -> Rc<Self> {
-        Rc::new(Self { state: RefCell::default(), watch, passed: Arc::default() })
+    pub(super) fn new(watch: Watch) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), watch, passed: Arc::default() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn nodes(&self) -> Vec<Node> {
-        self.state.borrow().nodes.clone()
+        self.state().nodes.clone()
+    }
+
+    /// The nodes; what `store` says is not trained is not.
+    pub(super) fn nodes_in(&self, store: &ParameterStore) -> Vec<Node> {
+        let mut nodes = self.nodes();
+        for taken in nodes.iter_mut().flat_map(|node| &mut node.taken) {
+            taken.trained &= store.get(&taken.path).is_none_or(|parameter| parameter.need_grad());
+        }
+        nodes
     }
 
     pub(super) fn passed(&self) -> Vec<Passed> {
@@ -114,7 +128,7 @@ impl Recorder {
         labelled: bool,
         input: Option<&dyn Value>,
     ) -> usize {
-        let mut state = self.state.borrow_mut();
+        let mut state = self.state();
         let index = state.nodes.len();
         let parent = state.open.last().map(|&(parent, _)| parent);
         if let Some(parent) = parent {
@@ -139,7 +153,7 @@ impl Recorder {
 
     /// Ends the node and all that is open inside it, as after an error.
     pub(super) fn end(&self, index: usize) {
-        let mut state = self.state.borrow_mut();
+        let mut state = self.state();
         while let Some((open, since)) = state.open.pop() {
             if state.nodes[open].own.is_zero() {
                 state.nodes[open].own = since.elapsed();
@@ -153,7 +167,7 @@ impl Recorder {
     /// Notes what the stage returns, and watches it.
     pub(super) fn returns<V: Value>(&self, index: usize, value: V) -> Result<V> {
         {
-            let mut state = self.state.borrow_mut();
+            let mut state = self.state();
             let since = state.open.iter().find(|(open, _)| *open == index).map(|&(_, since)| since);
             state.nodes[index].own = since.map(|since| since.elapsed()).unwrap_or_default();
         }
@@ -162,7 +176,7 @@ impl Recorder {
         } else {
             value.map(&mut |tensor| self.watched(index, tensor))?
         };
-        self.state.borrow_mut().nodes[index].outputs = ports(&value);
+        self.state().nodes[index].outputs = ports(&value);
         Ok(value)
     }
 
@@ -175,9 +189,11 @@ impl Recorder {
         let keep = self.watch == Watch::Gradients;
         Ok(tensor.apply_op1(Probe { node, keep, passed: Arc::clone(&self.passed) })?)
     }
+}
 
-    pub(super) fn layer_begins(&self, path: &str, info: &'static LayerInfo, outermost: bool) {
-        let mut state = self.state.borrow_mut();
+impl Observer for Recorder {
+    fn layer_begins(&self, path: &str, info: &'static LayerInfo, outermost: bool) {
+        let mut state = self.state();
         state.layers.push(info);
         if let (true, Some(&(index, _))) = (outermost, state.open.last()) {
             let node = &mut state.nodes[index];
@@ -190,20 +206,27 @@ impl Recorder {
         }
     }
 
-    pub(super) fn layer_ends(&self) {
-        self.state.borrow_mut().layers.pop();
+    fn layer_ends(&self) {
+        self.state().layers.pop();
     }
 
-    pub(super) fn takes(&self, path: &str, parameter: &Parameter) {
-        let mut state = self.state.borrow_mut();
+    fn takes_parameter(&self, path: &str, parameter: &Parameter, trained: bool) {
+        let mut state = self.state();
         let layer = state.layers.last().map_or("", |info| info.name);
         if let Some(&(index, _)) = state.open.last() {
             let taken = &mut state.nodes[index].taken;
             match taken.iter_mut().find(|other| other.path == path) {
-                Some(again) => again.times += 1,
-                None => {
-                    taken.push(Taken { path: path.to_owned(), parameter: parameter.clone(), layer, times: 1 })
+                Some(again) => {
+                    again.times += 1;
+                    again.trained |= trained;
                 }
+                None => taken.push(Taken {
+                    path: path.to_owned(),
+                    parameter: parameter.clone(),
+                    trained,
+                    layer,
+                    times: 1,
+                }),
             }
         }
     }

@@ -54,7 +54,7 @@ pub struct SummaryParameter {
     pub path: String,
     /// Shape.
     pub shape: Vec<usize>,
-    /// Whether it is trained.
+    /// Whether it is trained: not if it is frozen or taken without gradient.
     pub need_grad: bool,
     /// Whether an earlier stage has taken it, so that it is counted there.
     pub shared: bool,
@@ -164,7 +164,7 @@ fn row(node: &Node, seen: &mut HashSet<String>) -> SummaryRow {
             SummaryParameter {
                 path: taken.path.clone(),
                 shape: var.dims().to_vec(),
-                need_grad: taken.parameter.need_grad(),
+                need_grad: taken.trained,
                 shared: !seen.insert(taken.path.clone()),
                 bytes: (var.elem_count() * var.dtype().size_in_bytes()) as u64,
             }

@@ -1,13 +1,20 @@
 //! Parameters: the store, the current scope, and what layers say of themselves.
 
+pub(crate) mod access;
+mod create;
 mod info;
+pub(crate) mod layer;
+pub(crate) mod path;
 pub(crate) mod scope;
 pub(crate) mod store;
+mod values;
 
-pub use info::{ArgumentInfo, LayerInfo, ParameterInfo, ParametricFunction};
-pub use scope::{
-    GetParameterOrCreate, clear_parameters, current_parameter_scope, full_precision, get_all_parameters,
-    get_parameter, get_parameter_or_create, get_parameters, initial_value, no_grad, parameter_scope,
-    pop_parameter, set_parameter,
+pub use access::{
+    clear_parameters, get_all_parameters, get_parameter, get_parameters, pop_parameter, set_parameter,
 };
-pub use store::{Parameter, ParameterStore, Parameters};
+pub use create::{GetParameterOrCreate, get_parameter_or_create, initial_value};
+pub use info::{ArgumentInfo, LayerInfo, ParameterInfo, ParametricFunction};
+pub use layer::update_state;
+pub use scope::{current_parameter_scope, full_precision, no_grad, parameter_scope};
+pub use store::ParameterStore;
+pub use values::{Parameter, Parameters};

@@ -3,186 +3,51 @@
 use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::{Device, Tensor, TensorId, Var};
+use foldhash::HashSet;
 use foldhash::quality::RandomState;
 use indexmap::IndexMap;
 
-use super::scope;
+use super::path::{is_in, join, segments, split};
+use super::values::{Copier, Parameter, Parameters};
+use crate::nearest::nearest;
+use crate::pattern::Pattern;
 use crate::{Error, Result, Rng};
-
-/// A registered parameter: its variable and whether it is trained.
-#[derive(Clone, Debug)]
-pub struct Parameter {
-    var: Var,
-    /// The variable without a place in the graph: candle makes such a view anew each time.
-    detached: Tensor,
-    need_grad: bool,
-}
-
-impl Parameter {
-    /// A parameter over `var`.
-    #[must_use]
-    pub fn new(var: Var, need_grad: bool) -> Self {
-        Self { detached: var.as_detached_tensor(), var, need_grad }
-    }
-
-    /// The variable, shared with the store: setting it changes what the layers compute.
-    #[must_use]
-    pub fn var(&self) -> &Var {
-        &self.var
-    }
-
-    /// Whether gradients flow to it and optimizers see it.
-    #[must_use]
-    pub fn need_grad(&self) -> bool {
-        self.need_grad
-    }
-
-    /// A variable of its own with the same values on `device`.
-    fn to_device(&self, path: &str, device: &Device) -> Result<Self> {
-        let moved = self
-            .var
-            .as_detached_tensor()
-            .to_device(device)
-            .and_then(|value| Var::from_tensor(&value.copy()?));
-        let var = moved.map_err(|error| {
-            Error::invalid(
-                "device",
-                format!("must have room for parameter `{path}`: {error}"),
-                device.location(),
-            )
-        })?;
-        Ok(Self::new(var, self.need_grad))
-    }
-
-    /// The tensor that a computation uses: tracked if `need_grad`, detached otherwise.
-    pub(super) fn tensor(&self, need_grad: bool) -> Tensor {
-        let tensor = if need_grad { self.var.as_tensor() } else { &self.detached };
-        tensor.clone()
-    }
-
-    /// Overwrites the values, keeping type and device of the variable.
-    pub(super) fn assign(&self, path: &str, value: &Tensor) -> Result<()> {
-        if value.dims() != self.var.dims() {
-            let reason = format!("for parameter `{path}` must have its shape {:?}", self.var.dims());
-            return Err(Error::invalid("value", reason, value.dims()));
-        }
-        let value = value.detach().to_dtype(self.var.dtype())?.to_device(self.var.device())?;
-        // candle refuses a value that shares the variable's memory, as its own tensor does.
-        self.var.set(&value).or_else(|_| self.var.set(&value.copy()?))?;
-        Ok(())
-    }
-}
-
-/// Parameters by path, in NNabla's order.
-///
-/// ```
-/// use candle_core::{DType, Device, Tensor};
-/// use layerfn::{affine, get_parameters, ParameterStore};
-///
-/// ParameterStore::new().enter(|| {
-///     let x = Tensor::zeros((4, 3), DType::F32, &Device::Cpu)?;
-///     affine(&x, 2).name("fc").call()?;
-///     let parameters = get_parameters();
-///     assert_eq!(parameters.paths().collect::<Vec<_>>(), ["fc/affine/W", "fc/affine/b"]);
-///     assert_eq!(parameters.elem_count(), 3 * 2 + 2);
-///     # Ok::<(), layerfn::Error>(())
-/// })?;
-/// # Ok::<(), layerfn::Error>(())
-/// ```
-#[derive(Clone, Debug, Default)]
-pub struct Parameters(IndexMap<String, Parameter, RandomState>);
-
-impl Parameters {
-    /// The parameter at `path`.
-    #[must_use]
-    pub fn get(&self, path: &str) -> Option<&Parameter> {
-        self.0.get(path)
-    }
-
-    /// Paths and parameters, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Parameter)> {
-        self.0.iter().map(|(path, parameter)| (path.as_str(), parameter))
-    }
-
-    /// The paths, in order.
-    pub fn paths(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
-    }
-
-    /// The variables, in order: what candle's optimizers take.
-    #[must_use]
-    pub fn vars(&self) -> Vec<Var> {
-        self.0.values().map(|parameter| parameter.var.clone()).collect()
-    }
-
-    /// Those below the scope `path`, by their path in it.
-    #[must_use]
-    pub fn under(&self, path: &str) -> Self {
-        let prefix: String = segments(path).flat_map(|segment| [segment, "/"]).collect();
-        self.iter()
-            .filter_map(|(path, parameter)| Some((path.strip_prefix(&prefix)?.to_owned(), parameter.clone())))
-            .collect()
-    }
-
-    /// Copies of them on `device`, with variables of their own.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] if one cannot be copied there; it names the parameter.
-    pub fn to_device(&self, device: &Device) -> Result<Self> {
-        let copy =
-            |(path, parameter): (&str, &Parameter)| Ok((path.to_owned(), parameter.to_device(path, device)?));
-        self.iter().map(copy).collect()
-    }
-
-    /// How many parameters there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Elements of all parameters together.
-    #[must_use]
-    pub fn elem_count(&self) -> usize {
-        self.0.values().map(|parameter| parameter.var.elem_count()).sum()
-    }
-}
-
-impl FromIterator<(String, Parameter)> for Parameters {
-    fn from_iter<I: IntoIterator<Item = (String, Parameter)>>(parameters: I) -> Self {
-        Self(parameters.into_iter().collect())
-    }
-}
-
-impl IntoIterator for Parameters {
-    type Item = (String, Parameter);
-    type IntoIter = indexmap::map::IntoIter<String, Parameter>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
-    }
-}
 
 /// Parameters by path; a clone is another handle to the same parameters.
 ///
-/// Each thread has a current store, an empty one of its own to begin with. Layers create and find their
-/// parameters there. [`enter`](Self::enter) makes a store current while a closure runs; many threads may be inside one
-/// store at once.
+/// Layers create and find their parameters in the store that is current on their thread. [`enter`](Self::enter) makes a
+/// store current while a closure runs; many threads may be inside one store at once.
+///
+/// # Threads
+/// The main thread begins in the default store of the program. Every other thread begins in none: a layer that asks for a
+/// parameter there gets [`Error::NoStore`], so that no thread answers with parameters that nobody trained or loaded.
+/// [`Context`](crate::Context) brings store, scope and mode along to another thread; a test or a library isolates itself
+/// with `ParameterStore::new().enter(..)`.
 ///
 /// ```
-/// use layerfn::ParameterStore;
-/// let store = ParameterStore::current();
-/// std::thread::spawn(move || store.enter(|| { /* the layers here use the parameters of the first thread */ }));
+/// use layerfn::prelude::*;
+///
+/// let x = Tensor::ones((4, 3), DType::F32, &Device::Cpu)?;
+/// let store = ParameterStore::new();
+/// std::thread::scope(|threads| {
+///     threads.spawn(|| assert!(affine(&x, 2).call().is_err()));
+///     threads.spawn(|| store.enter(|| affine(&x, 2).call().unwrap()));
+/// });
+/// assert_eq!(store.parameters().len(), 2);
+/// # Ok::<(), layerfn::Error>(())
 /// ```
+///
+/// The main thread is the one that Rust's runtime names `main`. A program without one, such as a library that is called from
+/// C or Python, enters a store on each thread.
 #[derive(Clone)]
-pub struct ParameterStore {
-    tree: Arc<Mutex<Tree>>,
+pub struct ParameterStore(Arc<Inner>);
+
+struct Inner {
+    /// Taken by every layer, so it is held for moments only: never while values are computed, copied or set.
+    tree: Mutex<Tree>,
+    /// Those who read or change the values of many parameters take turns; layers do not wait for them.
+    turn: Mutex<()>,
     seed: u64,
     noise: Rng,
 }
@@ -192,11 +57,32 @@ struct Tree {
     root: Scope,
     /// How often something has been removed, after which members may stand elsewhere.
     removals: u64,
+    /// Scopes in which layers make no parameters.
+    seals: Vec<Seal>,
+    /// Whether any parameter may be frozen.
+    has_frozen: bool,
+}
+
+#[derive(Clone)]
+struct Seal {
+    scope: String,
+    by: Sealer,
+}
+
+/// Who has sealed a scope.
+#[derive(Clone)]
+enum Sealer {
+    /// [`ParameterStore::seal`].
+    Request,
+    /// A load of this file into the scope when it was empty.
+    File(String),
+    /// The store of a thread that has entered none.
+    NoStore,
 }
 
 /// Where a scope lies in the tree: as long as nothing is removed, it is found there without a search.
 #[derive(Clone, Default)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// The number of the member at each step from the root.
     members: Vec<usize>,
     removals: u64,
@@ -206,11 +92,11 @@ pub(super) struct Place {
 
 impl Place {
     /// How far it leads: [`truncate`](Self::truncate) brings it back here.
-    pub(super) fn depth(&self) -> (usize, usize) {
+    pub(crate) fn depth(&self) -> (usize, usize) {
         (self.members.len(), self.length)
     }
 
-    pub(super) fn truncate(&mut self, (n_members, length): (usize, usize)) {
+    pub(crate) fn truncate(&mut self, (n_members, length): (usize, usize)) {
         if self.length > length {
             self.members.truncate(n_members);
             self.length = length;
@@ -245,15 +131,92 @@ impl Tree {
         }
         Some(scope)
     }
+
+    /// Whether a layer may make the parameter `path`.
+    fn check_open(&mut self, path: &str) -> Result<()> {
+        let Some(seal) = self.seals.iter().find(|seal| is_in(path, &seal.scope)) else { return Ok(()) };
+        let by = match &seal.by {
+            Sealer::NoStore => return Err(Error::NoStore { path: path.to_owned() }),
+            Sealer::Request => "by `seal`".to_owned(),
+            Sealer::File(file) => format!("since `{file}` was loaded into it when it was empty"),
+        };
+        let scope = seal.scope.clone();
+        let known = list_under(&mut self.root, "");
+        let nearest = nearest(path, known.paths());
+        Err(Error::Sealed { path: path.to_owned(), scope, by, nearest })
+    }
+
+    /// Whether anybody may register the parameter `path`.
+    fn check_entered(&self, path: &str) -> Result<()> {
+        match self.seals.first() {
+            Some(Seal { by: Sealer::NoStore, .. }) => Err(Error::NoStore { path: path.to_owned() }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Registers what `updates` say of the scope `path` and returns the values that are to be set; none if the parameters are
+    /// no longer those of `before`.
+    fn register(
+        &mut self,
+        path: &str,
+        file: &str,
+        before: &Parameters,
+        mut updates: Vec<Update>,
+        created_at: &'static Location<'static>,
+    ) -> Result<Option<Vec<Change>>> {
+        let now = list_under(&mut self.root, path);
+        if now.len() != before.len()
+            || updates.iter().any(|update| var_of(&now, update) != var_of(before, update))
+        {
+            return Ok(None);
+        }
+        for update in &mut updates {
+            update.path = join(path, &update.path);
+            self.check_entered(&update.path)?;
+            check_place(&self.root, &update.path)?;
+        }
+        if before.is_empty() {
+            self.seals.push(Seal { scope: join("", path), by: Sealer::File(file.to_owned()) });
+        }
+        let mut changes = Vec::new();
+        for Update { path, parameter, value } in updates {
+            let (scope, name) = descend(&mut self.root, &path)?;
+            if let Some(value) = value {
+                changes.push(Change { version: scope.version(), var: parameter.var().clone(), value });
+            }
+            match scope.get_mut(name) {
+                Some(Node::Leaf(leaf)) => leaf.parameter = parameter,
+                _ => {
+                    drop(scope.members.insert(name.to_owned(), Node::Leaf(Leaf::new(parameter, created_at))))
+                }
+            }
+        }
+        self.settle();
+        Ok(Some(changes))
+    }
+
+    /// Finds out anew which scopes are frozen.
+    fn settle(&mut self) {
+        if self.has_frozen {
+            self.has_frozen = self.root.settle().0;
+        }
+    }
 }
 
 /// The members of a scope in the order in which they were first entered or registered.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Scope {
     members: IndexMap<String, Node, RandomState>,
     /// The number of the member that was asked for last: the next in order is mostly the next to be asked for.
     last: usize,
+    /// Whether it holds parameters and all of them are frozen.
+    frozen: bool,
+    /// Held while the values of the scope's own parameters are set by anyone but a solver; made when first asked for.
+    version: Option<Version>,
 }
+
+/// How often the values of a scope's parameters have been set.
+pub(super) type Version = Arc<Mutex<u64>>;
 
 impl Scope {
     fn index_of(&mut self, name: &str) -> Option<usize> {
@@ -269,16 +232,67 @@ impl Scope {
         let index = self.index_of(name)?;
         Some(&mut self.members[index])
     }
+
+    fn version(&mut self) -> Version {
+        Arc::clone(self.version.get_or_insert_default())
+    }
+
+    /// A copy sets values of its own.
+    fn forget_versions(&mut self) {
+        self.version = None;
+        for node in self.members.values_mut() {
+            if let Node::Scope(scope) = node {
+                scope.forget_versions();
+            }
+        }
+    }
+
+    /// Whether any parameter below is frozen, and whether all are.
+    fn settle(&mut self) -> (bool, bool) {
+        let (mut any, mut all) = (false, true);
+        for node in self.members.values_mut() {
+            let (some_frozen, all_frozen) = match node {
+                Node::Scope(scope) => scope.settle(),
+                Node::Leaf(leaf) => (leaf.parameter.is_frozen(), leaf.parameter.is_frozen()),
+            };
+            any |= some_frozen;
+            all &= all_frozen;
+        }
+        self.frozen = any && all;
+        (any, all)
+    }
+
+    /// Calls `f` with every parameter and its path.
+    fn each_leaf(&mut self, path: &str, f: &mut impl FnMut(&str, &mut Leaf) -> Result<()>) -> Result<()> {
+        for (name, node) in &mut self.members {
+            let path = join(path, name);
+            match node {
+                Node::Scope(members) => members.each_leaf(&path, f)?,
+                Node::Leaf(leaf) => f(&path, leaf)?,
+            }
+        }
+        Ok(())
+    }
 }
 
+#[derive(Clone)]
 enum Node {
     Scope(Scope),
     Leaf(Leaf),
 }
 
+#[derive(Clone)]
 struct Leaf {
     parameter: Parameter,
+    /// Whether a layer has declared that it is not trained.
+    is_state: bool,
     created_at: &'static Location<'static>,
+}
+
+impl Leaf {
+    fn new(parameter: Parameter, created_at: &'static Location<'static>) -> Self {
+        Self { parameter, is_state: false, created_at }
+    }
 }
 
 /// What a layer asks the store for.
@@ -288,13 +302,22 @@ pub(super) struct Request<'a> {
     pub(super) name: &'a str,
     pub(super) shape: &'a [usize],
     pub(super) need_grad: bool,
+    /// Whether `need_grad` replaces the flag of a parameter that is there. Otherwise it can take the flag away only.
+    pub(super) overwrites: bool,
     pub(super) asked_at: &'static Location<'static>,
 }
 
 impl Request<'_> {
     pub(super) fn path(&self) -> String {
-        scope::join(self.scope, self.name)
+        join(self.scope, self.name)
     }
+}
+
+/// A value that is to be set once the tree is free again.
+struct Change {
+    version: Version,
+    var: Var,
+    value: Tensor,
 }
 
 /// One of many changes that are made together.
@@ -319,32 +342,29 @@ impl ParameterStore {
     /// An empty store whose initial values follow from `seed`.
     #[must_use]
     pub fn with_seed(seed: u64) -> Self {
-        let [low, high] = wide(seed);
-        Self { tree: Arc::default(), seed, noise: Rng::from_key(&[low, high]) }
+        Self::with_tree(Tree::default(), seed, noise_of(seed))
     }
 
-    /// The store in which layers called now on this thread keep their parameters.
-    #[must_use]
-    pub fn current() -> Self {
-        scope::current_store()
+    /// The store of a thread that has entered none: it is empty and stays so.
+    pub(crate) fn of_no_thread() -> Self {
+        let seals = vec![Seal { scope: String::new(), by: Sealer::NoStore }];
+        Self::with_tree(Tree { seals, ..Tree::default() }, Self::DEFAULT_SEED, noise_of(Self::DEFAULT_SEED))
     }
 
-    /// Runs `f` with this store current and its root as the scope; what was current before is restored after it,
-    /// on a panic too.
-    pub fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
-        scope::enter_store(self, f)
+    fn with_tree(tree: Tree, seed: u64, noise: Rng) -> Self {
+        Self(Arc::new(Inner { tree: Mutex::new(tree), turn: Mutex::default(), seed, noise }))
     }
 
     /// The seed that initial values follow from.
     #[must_use]
     pub fn seed(&self) -> u64 {
-        self.seed
+        self.0.seed
     }
 
     /// The generator of what is random in a forward pass, such as dropout: seeded once, by the store's seed.
     #[must_use]
     pub fn rng(&self) -> Rng {
-        self.noise.clone()
+        self.0.noise.clone()
     }
 
     /// All parameters: depth first over the scopes, members in the order of registration, a sub-scope where it was
@@ -373,13 +393,15 @@ impl ParameterStore {
     pub fn set(&self, path: &str, parameter: Parameter) -> Result<()> {
         let created_at = Location::caller();
         let mut tree = self.lock();
+        tree.check_entered(path)?;
         let (scope, name) = descend(&mut tree.root, path)?;
         if let Some(Node::Scope(inner)) = scope.members.get(name)
             && !inner.members.is_empty()
         {
             return Err(conflict(path, "is a scope that holds parameters"));
         }
-        scope.members.insert(name.to_owned(), Node::Leaf(Leaf { parameter, created_at }));
+        scope.members.insert(name.to_owned(), Node::Leaf(Leaf::new(parameter, created_at)));
+        tree.settle();
         Ok(())
     }
 
@@ -393,6 +415,7 @@ impl ParameterStore {
         }
         let removed = scope.members.shift_remove(name)?;
         tree.removals += 1;
+        tree.settle();
         match removed {
             Node::Leaf(leaf) => Some(leaf.parameter),
             Node::Scope(_) => None,
@@ -421,12 +444,130 @@ impl ParameterStore {
     /// # Errors
     /// [`Error::InvalidArgument`] if a parameter cannot be copied there; it names the parameter.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
-        let root = copied(&self.lock().root, "", device)?;
-        let tree = Tree { root, removals: 0 };
-        Ok(Self { tree: Arc::new(Mutex::new(tree)), seed: self.seed, noise: self.noise.clone() })
+        self.copied(Some(device), self.rng())
     }
 
-    /// Removes every parameter.
+    /// A store with copies of all parameters where they are: paths, order, flags, seals and seed are the same, the variables
+    /// and the generator are its own. A variable that stands under two paths is one variable in the copy, too.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if there is no room for a parameter; it names the parameter.
+    pub fn deep_copy(&self) -> Result<Self> {
+        self.copied(None, self.0.noise.copied())
+    }
+
+    fn copied(&self, device: Option<&Device>, noise: Rng) -> Result<Self> {
+        let _turn = lock(&self.0.turn);
+        let (mut root, seals, has_frozen) = {
+            let tree = self.lock();
+            (tree.root.clone(), tree.seals.clone(), tree.has_frozen)
+        };
+        root.forget_versions();
+        let mut copier = Copier::new(device);
+        root.each_leaf("", &mut |path, leaf| {
+            leaf.parameter = copier.copy(path, &leaf.parameter)?;
+            Ok(())
+        })?;
+        Ok(Self::with_tree(Tree { root, removals: 0, seals, has_frozen }, self.0.seed, noise))
+    }
+
+    /// From now on, a layer that asks for a parameter that is not there gets [`Error::Sealed`], which names the nearest path
+    /// that is. What is asked for by name, as [`set_parameter`](crate::set_parameter) and loads do, is still made.
+    ///
+    /// ```
+    /// use layerfn::prelude::*;
+    ///
+    /// let x = Tensor::ones((4, 3), DType::F32, &Device::Cpu)?;
+    /// let store = ParameterStore::new();
+    /// store.enter(|| affine(&x, 2).name("hidden").call())?;
+    /// store.seal();
+    /// let error = store.enter(|| affine(&x, 2).name("hiden").call()).unwrap_err();
+    /// assert!(error.to_string().contains("`hidden/affine/W`"), "{error}");
+    /// # Ok::<(), layerfn::Error>(())
+    /// ```
+    ///
+    /// A scope that was empty when a file was loaded into it is sealed by that: what the layers then do not find, they would
+    /// ask for under a wrong name. To load a part of a model and have the rest made, make all of it first, or
+    /// [`unseal`](Self::unseal) the store after the load.
+    pub fn seal(&self) {
+        let mut tree = self.lock();
+        tree.seals.retain(|seal| !matches!(seal.by, Sealer::Request));
+        tree.seals.push(Seal { scope: String::new(), by: Sealer::Request });
+    }
+
+    /// Layers make what they do not find again, in scopes sealed by a load, too.
+    pub fn unseal(&self) {
+        self.lock().seals.retain(|seal| matches!(seal.by, Sealer::NoStore));
+    }
+
+    /// Whether the store or a scope of it is sealed.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        !self.lock().seals.is_empty()
+    }
+
+    /// Freezes the parameters whose path matches `pattern`: no gradient flows to them, no solver and no layer moves them, and
+    /// no forward pass undoes that.
+    ///
+    /// A layer whose parameters are all frozen runs in [`test_mode`](crate::test_mode): its batch normalization uses the running
+    /// statistics, which stay as they are. A variable that stands under several paths is frozen under each of them. In a
+    /// pattern, `*` and `?` stand for characters of one part of a path, `**` for any number of parts. Files keep
+    /// `need_grad`, which is false for what is frozen, and not that it is frozen: freeze it again after a load.
+    ///
+    /// ```
+    /// use layerfn::prelude::*;
+    ///
+    /// let x = Tensor::ones((4, 3), DType::F32, &Device::Cpu)?;
+    /// let net = network! { features: { affine(8) -> bn -> relu } -> head: affine(2) };
+    /// let store = ParameterStore::new();
+    /// store.enter(|| net.forward(&x))?;
+    /// store.freeze("features/**")?;
+    /// let trained = store.enter(|| net.forward(&x).map(|_| get_parameters()))?;
+    /// assert_eq!(trained.paths().collect::<Vec<_>>(), ["head/affine/W", "head/affine/b"]);
+    /// # Ok::<(), layerfn::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NoParameter`] if the pattern matches no parameter.
+    pub fn freeze(&self, pattern: &str) -> Result<()> {
+        self.each_matching(pattern, |leaf| leaf.parameter.set_frozen(true))
+    }
+
+    /// Undoes [`freeze`](Self::freeze) for the parameters whose path matches `pattern`, and lets them be trained again, unless
+    /// their layer has declared that they are not.
+    ///
+    /// # Errors
+    /// [`Error::NoParameter`] if the pattern matches no parameter.
+    pub fn unfreeze(&self, pattern: &str) -> Result<()> {
+        self.each_matching(pattern, |leaf| {
+            leaf.parameter.set_frozen(false);
+            leaf.parameter.set_need_grad(!leaf.is_state);
+        })
+    }
+
+    /// Changes every leaf whose variable stands under a path that matches.
+    fn each_matching(&self, pattern: &str, change: impl Fn(&mut Leaf)) -> Result<()> {
+        let matcher = Pattern::new(pattern);
+        let mut tree = self.lock();
+        let known = list_under(&mut tree.root, "");
+        let matching = known.iter().filter(|(path, _)| matcher.matches(path));
+        let vars: HashSet<TensorId> = matching.map(|(_, parameter)| parameter.var().id()).collect();
+        if vars.is_empty() {
+            let nearest = nearest(pattern, known.paths());
+            return Err(Error::NoParameter { path: pattern.to_owned(), nearest });
+        }
+        tree.root.each_leaf("", &mut |_, leaf| {
+            if vars.contains(&leaf.parameter.var().id()) {
+                change(leaf);
+            }
+            Ok(())
+        })?;
+        tree.has_frozen = true;
+        tree.settle();
+        Ok(())
+    }
+
+    /// Removes every parameter, and the seals of the loads that made them.
     pub fn clear(&self) {
         self.clear_under("");
     }
@@ -437,42 +578,67 @@ impl ParameterStore {
             scope.members.clear();
             tree.removals += 1;
         }
+        tree.seals.retain(|seal| !matches!(seal.by, Sealer::File(_)) || !is_in(&seal.scope, &join("", path)));
+        tree.settle();
     }
 
     pub(super) fn parameters_under(&self, path: &str) -> Parameters {
         list_under(&mut self.lock().root, path)
     }
 
-    /// Changes many parameters of the scope `path` in one step: `plan` sees what is there and says what to do.
-    /// If it fails, or something stands in the way of one change, none is made.
+    /// Changes many parameters of the scope `path` in one step: `plan` sees what is there and says what to do, again if another
+    /// thread is faster. If it fails, or something stands in the way of one change, none is made. A scope that was empty
+    /// is sealed; `file` is where the changes come from.
     pub(crate) fn update_under<R>(
         &self,
         path: &str,
+        file: &str,
         created_at: &'static Location<'static>,
-        plan: impl FnOnce(&Parameters) -> Result<(Vec<Update>, R)>,
+        plan: impl Fn(&Parameters) -> Result<(Vec<Update>, R)>,
     ) -> Result<R> {
-        let tree = &mut self.lock().root;
-        let (mut updates, result) = plan(&list_under(tree, path))?;
-        for update in &mut updates {
-            update.path = scope::join(path, &update.path);
-            check_place(tree, &update.path)?;
-        }
-        for Update { path, parameter, value } in updates {
-            if let Some(value) = value {
-                parameter.var.set(&value)?;
+        let _turn = lock(&self.0.turn);
+        loop {
+            let before = self.parameters_under(path);
+            let (updates, result) = plan(&before)?;
+            let Some(changes) = self.lock().register(path, file, &before, updates, created_at)? else {
+                continue;
+            };
+            for Change { version, var, value } in changes {
+                let mut version = lock(&version);
+                var.set(&value)?;
+                *version += 1;
             }
-            let (scope, name) = descend(tree, &path)?;
-            match scope.get_mut(name) {
-                Some(Node::Leaf(leaf)) => leaf.parameter = parameter,
-                _ => drop(scope.members.insert(name.to_owned(), Node::Leaf(Leaf { parameter, created_at }))),
-            }
+            return Ok(result);
         }
-        Ok(result)
     }
 
-    /// Gives the scope its place in the order; a parameter of that path is reported when a parameter is asked for.
-    pub(super) fn claim_scope(&self, path: &str, place: &mut Place) {
-        self.lock().locate(path, place);
+    /// Gives the scope its place in the order, and says whether it is frozen. A parameter of that path is reported when a
+    /// parameter is asked for.
+    pub(crate) fn claim_scope(&self, path: &str, place: &mut Place) -> bool {
+        self.lock().locate(path, place).is_some_and(|scope| scope.frozen)
+    }
+
+    /// The lock that is held while values of the scope's own parameters are set, and the parameters of these names.
+    pub(super) fn state<const N: usize>(
+        &self,
+        scope: &str,
+        names: [&str; N],
+    ) -> Result<(Version, [Parameter; N])> {
+        let missing = |name| Error::NoParameter { path: join(scope, name), nearest: None };
+        let mut tree = self.lock();
+        let Some(members) = find_scope_mut(&mut tree.root, scope) else {
+            return Err(missing(names.first().copied().unwrap_or_default()));
+        };
+        let mut found = Vec::with_capacity(N);
+        for name in names {
+            match members.get_mut(name) {
+                Some(Node::Leaf(leaf)) => found.push(leaf.parameter.clone()),
+                _ => return Err(missing(name)),
+            }
+        }
+        let version = members.version();
+        // As many as names.
+        found.try_into().map(|found| (version, found)).map_err(|_| missing(""))
     }
 
     /// Registers a new parameter. Another thread may have been faster: its value is the same, and stays shared.
@@ -480,17 +646,22 @@ impl ParameterStore {
         let parameter = Parameter::new(Var::from_tensor(value)?, request.need_grad);
         let path = request.path();
         let mut tree = self.lock();
+        tree.check_open(&path)?;
         let (scope, name) = descend(&mut tree.root, &path)?;
-        match scope.members.entry(name.to_owned()).or_insert_with(|| {
-            Node::Leaf(Leaf { parameter: parameter.clone(), created_at: request.asked_at })
-        }) {
-            Node::Leaf(leaf) => Ok(leaf.parameter.clone()),
-            Node::Scope(_) => Err(conflict(&path, "is a scope, not a parameter")),
-        }
+        let new = || {
+            let leaf = Leaf::new(parameter, request.asked_at);
+            Node::Leaf(Leaf { is_state: !request.need_grad, ..leaf })
+        };
+        let parameter = match scope.members.entry(name.to_owned()).or_insert_with(new) {
+            Node::Leaf(leaf) => leaf.parameter.clone(),
+            Node::Scope(_) => return Err(conflict(&path, "is a scope, not a parameter")),
+        };
+        tree.settle();
+        Ok(parameter)
     }
 
-    /// The parameter that is asked for, if it exists, after checking its shape and taking over its `need_grad`. `place`
-    /// is that of the scope, as in [`Tree::locate`].
+    /// The parameter that is asked for, if it exists or may be made, after checking its shape and its `need_grad`. `place` is
+    /// that of the scope, as in [`Tree::locate`].
     pub(super) fn get_checked<R>(
         &self,
         request: &Request<'_>,
@@ -509,20 +680,26 @@ impl ParameterStore {
                 scope.get_mut(name)
             }
         };
-        match leaf {
-            None => Ok(None),
-            Some(Node::Scope(_)) => Err(conflict(&request.path(), "is a scope, not a parameter")),
-            Some(Node::Leaf(leaf)) if leaf.parameter.var.dims() != request.shape => {
-                Err(Error::ShapeMismatch {
-                    path: request.path(),
-                    stored: leaf.parameter.var.dims().to_vec(),
-                    wanted: request.shape.to_vec(),
-                    created_at: leaf.created_at,
-                    asked_at: request.asked_at,
-                })
+        let Some(leaf) = leaf else {
+            if !tree.seals.is_empty() {
+                tree.check_open(&request.path())?;
             }
-            Some(Node::Leaf(leaf)) => {
-                leaf.parameter.need_grad = request.need_grad;
+            return Ok(None);
+        };
+        match leaf {
+            Node::Scope(_) => Err(conflict(&request.path(), "is a scope, not a parameter")),
+            Node::Leaf(leaf) if leaf.parameter.var().dims() != request.shape => Err(Error::ShapeMismatch {
+                path: request.path(),
+                stored: leaf.parameter.var().dims().to_vec(),
+                wanted: request.shape.to_vec(),
+                created_at: leaf.created_at,
+                asked_at: request.asked_at,
+            }),
+            Node::Leaf(leaf) => {
+                leaf.is_state |= !request.need_grad && !request.overwrites;
+                if request.overwrites || !request.need_grad {
+                    leaf.parameter.set_need_grad(request.need_grad);
+                }
                 Ok(Some(look(&leaf.parameter)))
             }
         }
@@ -531,7 +708,7 @@ impl ParameterStore {
     /// The generator of one parameter's initial value. Every part of the key is preceded by its length, so that
     /// `ab/c` and `a/bc` differ. What can be long comes last: the generator reads 624 words.
     pub(super) fn stream(&self, path: &str, shape: &[usize], initializer: [u64; 3]) -> Rng {
-        let mut key = wide(self.seed).to_vec();
+        let mut key = wide(self.0.seed).to_vec();
         key.extend(initializer.into_iter().flat_map(wide));
         key.push(shape.len() as u32);
         key.extend(shape.iter().flat_map(|&size| wide(size as u64)));
@@ -549,7 +726,7 @@ impl ParameterStore {
 
     fn lock(&self) -> MutexGuard<'_, Tree> {
         // A panic while the lock is held leaves whole entries behind: nothing here changes a scope in two steps.
-        self.tree.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.tree)
     }
 }
 
@@ -562,23 +739,22 @@ impl Default for ParameterStore {
 impl std::fmt::Debug for ParameterStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let parameters = self.parameters();
-        let shapes = parameters.iter().map(|(path, parameter)| (path, parameter.var.dims().to_vec()));
+        let shapes = parameters.iter().map(|(path, parameter)| (path, parameter.var().dims().to_vec()));
         f.debug_map().entries(shapes).finish()
     }
 }
 
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn noise_of(seed: u64) -> Rng {
+    let [low, high] = wide(seed);
+    Rng::from_key(&[low, high])
+}
+
 fn wide(value: u64) -> [u32; 2] {
     [value as u32, (value >> 32) as u32]
-}
-
-/// The parts of a path; empty ones do not count, so `/a//b/` is `a/b`.
-pub(super) fn segments(path: &str) -> impl Iterator<Item = &str> {
-    path.split('/').filter(|segment| !segment.is_empty())
-}
-
-/// Parent scope and last segment.
-fn split(path: &str) -> (&str, &str) {
-    path.trim_end_matches('/').rsplit_once('/').unwrap_or(("", path.trim_end_matches('/')))
 }
 
 /// The scope that holds the last segment of `path`, made if need be, and that segment.
@@ -606,28 +782,13 @@ fn member(scope: &mut Scope, name: &str) -> usize {
     }
 }
 
-/// The scope `path` with its parameters on `device`.
-fn copied(scope: &Scope, path: &str, device: &Device) -> Result<Scope> {
-    let copy = |(name, node): (&String, &Node)| {
-        let path = scope::join(path, name);
-        let node = match node {
-            Node::Scope(members) => Node::Scope(copied(members, &path, device)?),
-            Node::Leaf(Leaf { parameter, created_at }) => {
-                Node::Leaf(Leaf { parameter: parameter.to_device(&path, device)?, created_at })
-            }
-        };
-        Ok((name.clone(), node))
-    };
-    Ok(Scope { members: scope.members.iter().map(copy).collect::<Result<_>>()?, last: 0 })
-}
-
 fn list_under(tree: &mut Scope, path: &str) -> Parameters {
     fn collect(scope: &Scope, prefix: &str, found: &mut Parameters) {
         for (name, node) in &scope.members {
             let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}/{name}") };
             match node {
                 Node::Scope(members) => collect(members, &path, found),
-                Node::Leaf(leaf) => drop(found.0.insert(path, leaf.parameter.clone())),
+                Node::Leaf(leaf) => found.insert(path, leaf.parameter.clone()),
             }
         }
     }
@@ -664,6 +825,10 @@ fn find_scope_mut<'a>(tree: &'a mut Scope, path: &str) -> Option<&'a mut Scope> 
         Node::Scope(members) => Some(members),
         Node::Leaf(_) => None,
     })
+}
+
+fn var_of(parameters: &Parameters, update: &Update) -> Option<TensorId> {
+    parameters.get(&update.path).map(|parameter| parameter.var().id())
 }
 
 fn conflict(path: &str, conflict: &'static str) -> Error {

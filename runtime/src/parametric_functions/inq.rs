@@ -5,7 +5,9 @@ use candle_core::Tensor;
 use super::sample_size;
 pub use crate::functions::SelectionAlgorithm;
 use crate::functions::{ConvGeometry, Inq};
-use crate::{Dims, Initializer, ParameterStore, PerAxis, Result, Rng, functions, parametric_function};
+use crate::{
+    Dims, Initializer, ParameterStore, PerAxis, Result, Rng, functions, parametric_function, update_state,
+};
 
 /// Incremental Network Quantization affine: [`affine`](fn@crate::affine) whose weights become powers of two, in steps.
 ///
@@ -93,13 +95,10 @@ pub fn inq_affine(
 ) -> Result<Tensor> {
     let (inmaps, outmaps) = (sample_size(inp, base_axis)?, n_outmaps.elem_count());
     let inq = Inq { num_bits, inq_iterations, selection_algorithm, seed }.checked()?;
-    let (w, i, b) = (param!(W)?, param!(I)?, param!(b)?);
-    let step = inq.step(&w, &i, &param!(_W)?, &param!(_count)?, &ParameterStore::current().rng())?;
-    param!(W = &step.w)?;
-    param!(I = &step.i)?;
-    param!(_W = &step.w)?;
-    param!(_count = &step.count)?;
-    functions::affine(inp, &functions::straight_through(&w, &step.w)?, b.as_ref(), base_axis)
+    let (w, _, b) = (param!(W)?, param!(I)?, param!(b)?);
+    (param!(_W)?, param!(_count)?);
+    let rounded = stepped(&inq)?.unwrap_or_else(|| w.detach());
+    functions::affine(inp, &functions::straight_through(&w, &rounded)?, b.as_ref(), base_axis)
 }
 
 /// Incremental Network Quantization convolution: [`convolution`](fn@crate::convolution) whose weights become powers of two, in steps.
@@ -204,11 +203,18 @@ pub fn inq_convolution(
     conv.check_outmaps(outmaps)?;
     let (inmaps, kernel) = (conv.inmaps(), conv.kernel());
     let inq = Inq { num_bits, inq_iterations, selection_algorithm, seed }.checked()?;
-    let (w, i, b) = (param!(W)?, param!(I)?, param!(b)?);
-    let step = inq.step(&w, &i, &param!(_W)?, &param!(_count)?, &ParameterStore::current().rng())?;
-    param!(W = &step.w)?;
-    param!(I = &step.i)?;
-    param!(_W = &step.w)?;
-    param!(_count = &step.count)?;
-    functions::convolution(inp, &functions::straight_through(&w, &step.w)?, b.as_ref(), &conv)
+    let (w, _, b) = (param!(W)?, param!(I)?, param!(b)?);
+    (param!(_W)?, param!(_count)?);
+    let rounded = stepped(&inq)?.unwrap_or_else(|| w.detach());
+    functions::convolution(inp, &functions::straight_through(&w, &rounded)?, b.as_ref(), &conv)
+}
+
+/// The weights after one pass of the layer that runs now; none if they are frozen.
+fn stepped(inq: &Inq) -> Result<Option<Tensor>> {
+    let rng = ParameterStore::current().rng();
+    let state = update_state(["W", "I", "_W", "_count"], |[w, i, last, count]| {
+        let step = inq.step(&w, &i, &last, &count, &rng)?;
+        Ok([step.w.clone(), step.i, step.w, step.count])
+    })?;
+    Ok(state.map(|[w, ..]| w))
 }

@@ -6,7 +6,10 @@ use candle_core::{DType, Tensor};
 
 use super::split_at;
 use crate::parameter::scope::then_relu;
-use crate::{Dims, Error, Initializer, Result, full_precision, functions, is_training, parametric_function};
+use crate::{
+    Dims, Error, Initializer, Result, full_precision, functions, is_training, parametric_function,
+    update_state,
+};
 
 /// Receives the batch statistics of one [`batch_normalization`](fn@batch_normalization) call; gradients flow through
 /// them.
@@ -149,8 +152,12 @@ pub fn batch_normalization(
     if let [_] = axes[..] {
         let n = (inp.elem_count() / batch_var.elem_count().max(1)) as f64;
         let unbiased = (&batch_var * (n / (n - 1.0).max(1.0)))?;
-        param!(mean = &moving_average(&mean, &batch_mean, decay_rate)?)?;
-        param!(var = &moving_average(&var, &unbiased, decay_rate)?)?;
+        full_precision(|| {
+            update_state(["mean", "var"], |[mean, var]| {
+                let mean = moving_average(&mean, &batch_mean, decay_rate)?;
+                Ok([mean, moving_average(&var, &unbiased, decay_rate)?])
+            })
+        })?;
     }
     if let Some(stat) = output_stat {
         stat.set(&batch_mean, &batch_var);
@@ -224,16 +231,20 @@ pub fn mean_subtraction(
     update_running_mean: bool,
 ) -> Result<Tensor> {
     let (samples, shape) = split_at(inp, base_axis)?;
-    let (mean, t) = (full_precision(|| param!(mean))?, full_precision(|| param!(t))?);
+    let mean = full_precision(|| param!(mean))?;
+    full_precision(|| param!(t))?;
     if !update_running_mean {
         return functions::subtract_mean(inp, &mean, 1.0);
     }
     let inputs = inp.detach().to_dtype(mean.dtype())?;
     let batch_mean = inputs.reshape([&[samples.iter().product()], shape].concat())?.mean(0)?;
-    let t = (t + 1.0)?;
-    let mean = (&mean + (batch_mean - &mean)?.broadcast_div(&t)?)?;
-    param!(mean = &mean)?;
-    param!(t = &t)?;
+    let moved = full_precision(|| {
+        update_state(["mean", "t"], |[mean, t]| {
+            let t = (t + 1.0)?;
+            Ok([(&mean + (&batch_mean - &mean)?.broadcast_div(&t)?)?, t])
+        })
+    })?;
+    let Some([mean, t]) = moved else { return functions::subtract_mean(inp, &mean, 1.0) };
     let seen =
         t.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()? * samples.iter().product::<usize>() as f64;
     functions::subtract_mean(inp, &mean, 1.0 - 1.0 / seen)

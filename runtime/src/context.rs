@@ -1,0 +1,283 @@
+//! What a layer called now on this thread sees, and how another thread gets to see it.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::panic::Location;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, ThreadId};
+
+use candle_core::{DType, Device};
+
+use crate::ParameterStore;
+use crate::parameter::path::append;
+use crate::parameter::scope::Relu;
+use crate::parameter::store::Place;
+use crate::run::{Observer, Owners, Position, Run};
+
+/// What layers called now on this thread see: the store, the scope, training or test mode, whether gradients are tracked, and
+/// the network that runs. It brings all of that to another thread.
+///
+/// A thread of its own begins with nothing: in no store (see [`ParameterStore`]) and in training mode.
+///
+/// ```
+/// use layerfn::{Context, prelude::*};
+///
+/// let x = Tensor::ones((4, 3), DType::F32, &Device::Cpu)?;
+/// let net = network! { affine(2) -> dropout };
+/// let here = net.forward_t(&x, false)?;
+///
+/// let context = test_mode(Context::current);
+/// let there = std::thread::scope(|threads| threads.spawn(|| context.enter(|| net.forward(&x))).join().unwrap())?;
+/// assert_eq!(there.to_vec2::<f32>()?, here.to_vec2::<f32>()?);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+///
+/// The same works in a task of rayon's and in `tokio::task::spawn_blocking`. A clone is another handle to the same context; what
+/// is entered afterwards does not change it.
+#[derive(Clone)]
+pub struct Context(Arc<State>);
+
+impl Context {
+    /// The context of this thread as it is now.
+    #[must_use]
+    pub fn current() -> Self {
+        with(|state| Self(Arc::new(state.clone())))
+    }
+
+    /// Runs `f` in this context; what was current before is restored after it, on a panic too.
+    pub fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
+        struct Before(State);
+        impl Drop for Before {
+            fn drop(&mut self) {
+                with(|state| std::mem::swap(state, &mut self.0));
+            }
+        }
+        static N_ENTERED: AtomicU64 = AtomicU64::new(0);
+        let mut state = (*self.0).clone();
+        // No other thread gives its visits these numbers.
+        state.n_visits = (N_ENTERED.fetch_add(1, Ordering::Relaxed) + 1) << 32;
+        let _before = Before(with(|now| std::mem::replace(now, state)));
+        f()
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let State { path, flags, .. } = &*self.0;
+        f.debug_struct("Context")
+            .field("scope", path)
+            .field("training", &flags.training)
+            .field("no_grad", &flags.detached)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What [`Context`] holds.
+#[derive(Clone)]
+pub(crate) struct State {
+    pub(crate) store: ParameterStore,
+    pub(crate) path: String,
+    /// Where the scope at `path`, or one around it, lies in the store.
+    pub(crate) place: Place,
+    pub(crate) flags: Flags,
+    pub(crate) run: Option<Arc<Run>>,
+    pub(crate) position: Position,
+    /// Number of stages begun.
+    pub(crate) n_visits: u64,
+    pub(crate) relu: Relu,
+}
+
+/// What applies to the layers and parameters below.
+#[derive(Clone)]
+pub(crate) struct Flags {
+    /// The mode.
+    pub(crate) training: bool,
+    /// Parameters are taken detached: inside `no_grad` or a call with `fix_parameters`.
+    pub(crate) detached: bool,
+    /// What layers keep from call to call, such as running statistics, stays as it is.
+    pub(crate) fixed: bool,
+    /// Type and device of parameters made now: those of the layer's input.
+    pub(crate) dtype: DType,
+    pub(crate) device: Device,
+    /// Where the outermost layer was called.
+    pub(crate) called_at: Option<&'static Location<'static>>,
+    /// Whether the layer that runs now may apply the `relu` that follows it.
+    pub(crate) may_apply_relu: bool,
+}
+
+struct Thread {
+    state: State,
+    /// The paths of the last run, for the next.
+    owners: Option<Owners>,
+}
+
+thread_local! {
+    static THREAD: RefCell<Thread> = RefCell::new(Thread {
+        state: State {
+            store: if is_main() { ParameterStore::new() } else { ParameterStore::of_no_thread() },
+            path: String::new(),
+            place: Place::default(),
+            flags: Flags {
+                training: true,
+                detached: false,
+                fixed: false,
+                dtype: DType::F32,
+                device: Device::Cpu,
+                called_at: None,
+                may_apply_relu: false,
+            },
+            run: None,
+            position: Position::default(),
+            n_visits: 0,
+            relu: Relu::Apart,
+        },
+        owners: None,
+    });
+}
+
+/// Whether this is the thread that Rust's runtime calls `main`. A program may give another thread that name: the first of them
+/// to ask is meant, and the others have no store.
+fn is_main() -> bool {
+    static MAIN: OnceLock<ThreadId> = OnceLock::new();
+    let thread = thread::current();
+    thread.name() == Some("main") && *MAIN.get_or_init(|| thread.id()) == thread.id()
+}
+
+/// Looks at the context; user code never runs inside, and no run is dropped there.
+pub(crate) fn with<R>(f: impl FnOnce(&mut State) -> R) -> R {
+    THREAD.with_borrow_mut(|thread| f(&mut thread.state))
+}
+
+impl ParameterStore {
+    /// The store in which layers called now on this thread keep their parameters.
+    #[must_use]
+    pub fn current() -> Self {
+        with(|state| state.store.clone())
+    }
+
+    /// Runs `f` with this store current and its root as the scope. All else stays as it is: the mode and
+    /// [`no_grad`](crate::no_grad). What was current before is restored after `f`, on a panic too.
+    pub fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
+        // Its paths are other paths than those of the run that goes on outside.
+        let _run = with(|state| state.run.clone()).map(|run| begin_run(run.observer.clone()));
+        let _restore = with(|state| Restore {
+            store: Some(std::mem::replace(&mut state.store, self.clone())),
+            path: Path::Whole(std::mem::take(&mut state.path), std::mem::take(&mut state.place)),
+            flags: None,
+        });
+        f()
+    }
+}
+
+/// Restores what it holds when dropped, on an early return and a panic too.
+pub struct Restore {
+    store: Option<ParameterStore>,
+    path: Path,
+    flags: Option<Flags>,
+}
+
+enum Path {
+    /// The scope entered lies below: cut it off.
+    Below(usize, (usize, usize)),
+    Whole(String, Place),
+}
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        with(|state| {
+            if let Some(store) = self.store.take() {
+                state.store = store;
+            }
+            match &mut self.path {
+                Path::Below(length, depth) => {
+                    state.path.truncate(*length);
+                    state.place.truncate(*depth);
+                }
+                Path::Whole(path, place) => {
+                    state.path = std::mem::take(path);
+                    state.place = std::mem::take(place);
+                }
+            }
+            if let Some(flags) = self.flags.take() {
+                state.flags = flags;
+            }
+        });
+    }
+}
+
+impl State {
+    /// Appends `scopes` to the path and takes over `flags`, until the guard is dropped.
+    pub(crate) fn enter(&mut self, scopes: &[&str], flags: Option<Flags>) -> Restore {
+        let length = self.path.len();
+        let path = Path::Below(length, self.place.depth());
+        scopes.iter().for_each(|scope| append(&mut self.path, scope));
+        let mut flags = flags.map(|flags| std::mem::replace(&mut self.flags, flags));
+        if self.path.len() > length && self.store.claim_scope(&self.path, &mut self.place) {
+            flags.get_or_insert_with(|| self.flags.clone());
+            self.flags.freeze();
+        }
+        Restore { store: None, path, flags }
+    }
+
+    /// As [`enter`](Self::enter), but the scope gets its place in the order when a layer or a parameter comes to stand in it, so
+    /// that a name without parameters leaves nothing behind.
+    pub(crate) fn enter_unclaimed(&mut self, name: &str) -> Restore {
+        let path = Path::Below(self.path.len(), self.place.depth());
+        append(&mut self.path, name);
+        Restore { store: None, path, flags: None }
+    }
+}
+
+impl Flags {
+    /// Nothing below is trained or moves.
+    pub(crate) fn freeze(&mut self) {
+        (self.training, self.detached, self.fixed) = (false, true, true);
+    }
+}
+
+/// Changes what applies to what is called until the guard is dropped.
+pub(crate) fn change(f: impl FnOnce(&mut Flags)) -> Restore {
+    with(|state| {
+        let mut flags = state.flags.clone();
+        f(&mut flags);
+        state.enter(&[], Some(flags))
+    })
+}
+
+/// Puts back the run that was current before.
+pub struct RunGuard(Option<(Option<Arc<Run>>, Position)>);
+
+impl Drop for RunGuard {
+    fn drop(&mut self) {
+        let Some((run, position)) = self.0.take() else { return };
+        let over = with(|state| {
+            state.position = position;
+            std::mem::replace(&mut state.run, run)
+        });
+        if let Some(owners) = over.and_then(Arc::into_inner).and_then(|mut run| run.take_owners()) {
+            THREAD.with_borrow_mut(|thread| thread.owners = Some(owners));
+        }
+    }
+}
+
+/// Begins a run of its own, whatever runs now.
+pub(crate) fn begin_run(observer: Option<Arc<dyn Observer>>) -> RunGuard {
+    let owners = THREAD.with_borrow_mut(|thread| thread.owners.take());
+    let run = Arc::new(Run::new(owners.unwrap_or_default(), observer));
+    RunGuard(Some(with(|state| (state.run.replace(run), std::mem::take(&mut state.position)))))
+}
+
+/// Joins the run that goes on if it has just come to this stage, or begins one.
+pub(crate) fn join_run() -> RunGuard {
+    let joins = with(|state| {
+        let joins = state.run.is_some() && !state.position.used;
+        state.position.used = true;
+        joins
+    });
+    if joins {
+        RunGuard(None)
+    } else {
+        begin_run(with(|state| state.run.clone()).and_then(|run| run.observer.clone()))
+    }
+}

@@ -1,0 +1,194 @@
+//! Calls of layers: what the code generated for a layer does with the context.
+
+use std::panic::Location;
+
+use candle_core::{DType, Tensor};
+
+use super::create::{Asked, take};
+use super::info::{LayerInfo, ParameterInfo};
+use super::path::join;
+use super::scope::{Relu, current_parameter_scope};
+use super::store::lock;
+use super::values::Parameter;
+use crate::context::{State, with};
+use crate::{Error, Initializer, Result};
+
+/// What the code generated for a layer says of one call.
+#[derive(Clone, Copy)]
+pub struct LayerCall<'a> {
+    /// The layer.
+    pub info: &'static LayerInfo,
+    /// The scope around the layer's own.
+    pub name: Option<&'a str>,
+    /// Whether its parameters are taken detached.
+    pub fix_parameters: bool,
+    /// The tensor whose type and device new parameters get.
+    pub like: Option<&'a Tensor>,
+}
+
+/// Runs the body of a layer in its scope and says in an error where it happened.
+///
+/// # Errors
+/// Those of the body, as [`Error::InLayer`].
+#[track_caller]
+pub fn call_layer<T>(call: LayerCall<'_>, body: impl FnOnce() -> Result<T>) -> Result<T> {
+    let called_at = Location::caller();
+    let _ends = LayerEnds(call.info);
+    let _restore = with(|state| {
+        let mut flags = state.flags.clone();
+        flags.detached |= call.fix_parameters;
+        flags.called_at.get_or_insert(called_at);
+        let offer = std::mem::replace(&mut state.relu, Relu::Apart);
+        flags.may_apply_relu = offer.is_to(call.info);
+        if let Some(like) = call.like {
+            flags.device = like.device().clone();
+            flags.dtype = if like.dtype().is_float() { like.dtype() } else { DType::F32 };
+        }
+        let scopes = [call.name.unwrap_or_default(), call.info.scope];
+        state.enter(&scopes, Some(flags))
+    });
+    let begun = with(|State { run, position, path, .. }| match run {
+        Some(run) => run.layer_begins(position, path, call.info),
+        None => Ok(()),
+    });
+    begun.and_then(|()| body()).map_err(|error| match error {
+        within @ Error::InLayer { .. } => within,
+        other => {
+            Error::InLayer { path: current_parameter_scope(), layer: call.info.name, source: Box::new(other) }
+        }
+    })
+}
+
+/// Tells the run when dropped.
+struct LayerEnds(&'static LayerInfo);
+
+impl Drop for LayerEnds {
+    fn drop(&mut self) {
+        with(|State { run, position, .. }| {
+            if let Some(run) = run {
+                run.layer_ends(position, self.0);
+            }
+        });
+    }
+}
+
+/// The declared parameter of the layer that runs now.
+///
+/// # Errors
+/// Those of [`GetParameterOrCreate::call`].
+#[track_caller]
+pub fn parameter(
+    info: &'static ParameterInfo,
+    shape: impl FnOnce() -> Vec<usize>,
+    initial: impl FnOnce() -> Initializer,
+) -> Result<Tensor> {
+    let asked = Asked {
+        name: info.name,
+        need_grad: info.need_grad,
+        overwrites: false,
+        as_need_grad: (!info.need_grad).then_some(false),
+        asked_at: Location::caller(),
+    };
+    take(asked, shape, initial)
+}
+
+/// As [`parameter`], if the declared condition holds.
+///
+/// # Errors
+/// Those of [`parameter`].
+#[track_caller]
+pub fn parameter_when(
+    condition: bool,
+    info: &'static ParameterInfo,
+    shape: impl FnOnce() -> Vec<usize>,
+    initial: impl FnOnce() -> Initializer,
+) -> Result<Option<Tensor>> {
+    if condition { parameter(info, shape, initial).map(Some) } else { Ok(None) }
+}
+
+/// Overwrites the values of a declared parameter of the layer that runs now; one that is frozen stays as it is.
+///
+/// # Errors
+/// [`Error::NoParameter`] if `param!` has not made it yet; [`Error::InvalidArgument`] for another shape.
+pub fn assign(info: &'static ParameterInfo, value: &Tensor) -> Result<()> {
+    update_state([info.name], |_| Ok([value.clone()])).map(drop)
+}
+
+/// Moves parameters that a layer keeps from call to call, such as running statistics, in one step: `f` gets the values of
+/// the named parameters of the current scope and returns the next ones, which are returned.
+///
+/// Many threads may run the layer at once and no step is lost: `f` is called again if another thread was faster. Nothing
+/// moves, and the result is `None`, if one of the parameters is [frozen](crate::ParameterStore::freeze) or the layer runs
+/// inside something frozen.
+///
+/// ```
+/// use candle_core::Tensor;
+/// use layerfn::{Result, parametric_function, update_state};
+///
+/// /// Counts its calls.
+/// #[parametric_function(
+///     scope = "counter",
+///     params(
+///         /// Number of calls.
+///         #[need_grad(false)]
+///         n: [1] = 0.0,
+///     )
+/// )]
+/// fn counter(
+///     /// Input.
+///     inp: &Tensor,
+/// ) -> Result<Tensor> {
+///     param!(n)?;
+///     update_state(["n"], |[n]| Ok([(n + 1.0)?]))?;
+///     Ok(inp.clone())
+/// }
+///
+/// let x = Tensor::new(&[1f32], &candle_core::Device::Cpu)?;
+/// counter(&x).call()?;
+/// counter(&x).call()?;
+/// assert_eq!(layerfn::get_parameter("counter/n").unwrap().var().to_vec1::<f32>()?, [2.0]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+///
+/// # Errors
+/// Those of `f`; [`Error::NoParameter`] if one of the parameters has not been made; [`Error::InvalidArgument`] for a value
+/// of another shape. Nothing has changed then.
+pub fn update_state<const N: usize>(
+    names: [&str; N],
+    f: impl Fn([Tensor; N]) -> Result<[Tensor; N]>,
+) -> Result<Option<[Tensor; N]>> {
+    let (store, scope, flags) = with(|state| (state.store.clone(), state.path.clone(), state.flags.clone()));
+    let (version, parameters) = store.state(&scope, names)?;
+    if flags.fixed || parameters.iter().any(Parameter::is_frozen) {
+        return Ok(None);
+    }
+    loop {
+        let (before, seen) = {
+            let version = lock(&version);
+            (parameters.each_ref().map(Parameter::snapshot), *version)
+        };
+        let mut fitting = Vec::with_capacity(N);
+        for (value, name) in before.into_iter().zip(names) {
+            fitting.push(flags.fit(value?, || join(&scope, name))?);
+        }
+        let Ok(fitting) = fitting.try_into() else { return Ok(None) };
+        let after: [Tensor; N] = f(fitting)?;
+        let mut prepared = Vec::with_capacity(N);
+        for ((parameter, value), name) in parameters.iter().zip(&after).zip(names) {
+            prepared.push(parameter.prepared(&join(&scope, name), value)?);
+        }
+        let mut version = lock(&version);
+        if *version == seen {
+            *version += 1;
+            for (parameter, value) in parameters.iter().zip(&prepared) {
+                parameter.set(value)?;
+            }
+            return Ok(Some(after));
+        }
+    }
+}
+
+/// Appends `sizes` to a shape.
+pub fn splice(shape: &mut Vec<usize>, sizes: &(impl AsRef<[usize]> + ?Sized)) {
+    shape.extend_from_slice(sizes.as_ref());
+}

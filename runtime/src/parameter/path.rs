@@ -1,0 +1,32 @@
+//! Paths: the names of scopes and of a parameter, joined by `/`.
+
+/// The parts of a path; empty ones do not count, so `/a//b/` is `a/b`.
+pub(super) fn segments(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter(|segment| !segment.is_empty())
+}
+
+/// Parent scope and last segment.
+pub(super) fn split(path: &str) -> (&str, &str) {
+    path.trim_end_matches('/').rsplit_once('/').unwrap_or(("", path.trim_end_matches('/')))
+}
+
+pub(crate) fn append(path: &mut String, name: &str) {
+    for segment in segments(name) {
+        if !path.is_empty() {
+            path.push('/');
+        }
+        path.push_str(segment);
+    }
+}
+
+pub(super) fn join(scope: &str, path: &str) -> String {
+    let mut joined = String::with_capacity(scope.len() + 1 + path.len());
+    append(&mut joined, scope);
+    append(&mut joined, path);
+    joined
+}
+
+/// Whether `path` is the scope or lies in it; both without empty parts.
+pub(super) fn is_in(path: &str, scope: &str) -> bool {
+    scope.is_empty() || path.strip_prefix(scope).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}

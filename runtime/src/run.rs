@@ -1,0 +1,138 @@
+//! One run of a network: which stage each layer path belongs to.
+
+use std::any::Any;
+use std::panic::Location;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use foldhash::HashMap;
+
+use crate::parameter::{LayerInfo, Parameter};
+use crate::{Error, Result};
+
+/// Is told of the layers of a run; networks record their runs with it.
+///
+/// It may be told while the context is borrowed, so it must not look at it.
+pub(crate) trait Observer: Any + Send + Sync {
+    /// A layer's scope, `path`, has been entered, inside another layer or not.
+    fn layer_begins(&self, path: &str, info: &'static LayerInfo, outermost: bool);
+
+    /// The layer has found or made a parameter, which is trained by this run or not.
+    fn takes_parameter(&self, path: &str, parameter: &Parameter, trained: bool);
+
+    /// The layer that began last has ended, with an error or a panic perhaps.
+    fn layer_ends(&self);
+}
+
+/// A run of a network and of the networks that are its stages.
+pub(crate) struct Run {
+    owners: Mutex<Owners>,
+    /// No two runs have one number.
+    number: u64,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
+}
+
+/// The stage that each layer path belongs to.
+#[derive(Default)]
+pub(crate) struct Owners {
+    visits: HashMap<String, Owner>,
+    /// How many of them are of this run.
+    n_own: usize,
+}
+
+struct Owner {
+    run: u64,
+    visit: Visit,
+}
+
+/// Where a thread is in a run.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Position {
+    pub(crate) visit: Option<Visit>,
+    /// How many layers are open below the stage; those inside a layer are its own business.
+    pub(crate) layers: usize,
+    /// Whether something has run in the stage, so that a network begun now is not the stage.
+    pub(crate) used: bool,
+}
+
+/// One run of one stage.
+#[derive(Clone, Copy)]
+pub(crate) struct Visit {
+    pub(crate) number: u64,
+    /// Index of the stage in its network: a `macro_rules!` may give many stages one location.
+    pub(crate) id: u32,
+    pub(crate) at: &'static Location<'static>,
+    pub(crate) shared: bool,
+}
+
+impl Run {
+    /// A run that writes into `owners`, those of a run before: a network mostly has the same layers each time, and their
+    /// paths need not be written down again.
+    pub(crate) fn new(owners: Owners, observer: Option<Arc<dyn Observer>>) -> Self {
+        static N_RUNS: AtomicU64 = AtomicU64::new(0);
+        let number = N_RUNS.fetch_add(1, Ordering::Relaxed);
+        Self { owners: Mutex::new(Owners { n_own: 0, ..owners }), number, observer }
+    }
+
+    /// The paths for another run, unless there are some of other networks among them.
+    pub(crate) fn take_owners(&mut self) -> Option<Owners> {
+        let owners = std::mem::take(self.owners.get_mut().unwrap_or_else(PoisonError::into_inner));
+        (owners.visits.len() == owners.n_own).then_some(owners)
+    }
+
+    /// The layer `path` begins; an error here is the layer's.
+    pub(crate) fn layer_begins(
+        &self,
+        position: &mut Position,
+        path: &str,
+        info: &'static LayerInfo,
+    ) -> Result<()> {
+        let layers = position.layers;
+        if let Some(observer) = &self.observer {
+            observer.layer_begins(path, info, layers == 0);
+        }
+        // A layer without a scope, such as a pooling, owns no path: what is inside it stands beside it.
+        if info.scope.is_empty() {
+            return Ok(());
+        }
+        position.layers += 1;
+        position.used = true;
+        match position.visit {
+            Some(visit) if layers == 0 => self.claim(path, visit),
+            _ => Ok(()),
+        }
+    }
+
+    fn claim(&self, path: &str, visit: Visit) -> Result<()> {
+        let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        let owner = Owner { run: self.number, visit };
+        match owners.visits.get_mut(path) {
+            Some(Owner { run, visit: first }) if *run == self.number => {
+                if first.number == visit.number || (first.shared && visit.shared) {
+                    return Ok(());
+                }
+                let again = first.id == visit.id && first.at == visit.at;
+                return Err(Error::SharedByAccident {
+                    path: path.to_owned(),
+                    first: first.at,
+                    second: visit.at,
+                    again,
+                });
+            }
+            Some(of_run_before) => *of_run_before = owner,
+            None => drop(owners.visits.insert(path.to_owned(), owner)),
+        }
+        owners.n_own += 1;
+        Ok(())
+    }
+
+    /// The layer that began last on this thread ends.
+    pub(crate) fn layer_ends(&self, position: &mut Position, info: &'static LayerInfo) {
+        if let Some(observer) = &self.observer {
+            observer.layer_ends();
+        }
+        if !info.scope.is_empty() {
+            position.layers = position.layers.saturating_sub(1);
+        }
+    }
+}
