@@ -10,7 +10,20 @@ pub fn parametric_function(
     args: proc_macro::TokenStream,
     item: proc_macro::TokenStream,
 ) -> proc_macro::TokenStream {
-    parametric_function::expand(args.into(), &item.into()).into()
+    parametric_function::expand(args.into(), item.into()).into()
+}
+
+/// Declares arguments that layers share; `layerfn`, which re-exports it, documents it.
+#[proc_macro]
+pub fn option_group(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
+    parametric_function::option_groups(input.into()).into()
+}
+
+/// Not public: what a group of arguments calls for the layer that names it.
+#[doc(hidden)]
+#[proc_macro]
+pub fn layer_with_options(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
+    parametric_function::with_options(input.into()).into()
 }
 
 /// Declares a network; `layerfn`, which re-exports it, documents it.

@@ -1,6 +1,7 @@
 //! All that generated code may name; not part of the public interface.
 
 pub use candle_core::Tensor;
+pub use layerfn_macros::layer_with_options;
 
 pub use crate::device::composed;
 pub use crate::network::frame::{

@@ -85,6 +85,7 @@ mod kernels;
 mod mode;
 mod nearest;
 mod network;
+pub mod options;
 mod parameter;
 mod parametric_functions;
 mod pattern;
@@ -98,6 +99,8 @@ pub use context::Context;
 pub use dims::{Dims, PerAxis};
 pub use error::{Error, Result};
 pub use functions::graph::backward;
+#[doc = include_str!("macro_docs/option_group.md")]
+pub use layerfn_macros::option_group;
 #[doc = include_str!("macro_docs/parametric_function.md")]
 pub use layerfn_macros::parametric_function;
 

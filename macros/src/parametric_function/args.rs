@@ -1,4 +1,4 @@
-//! The grammar of `scope = ".."`, `params(..)`, `rename = ".."`, `crate = path`.
+//! The grammar of `scope = ".."`, `options(..)`, `params(..)`, `rename = ".."`, `crate = path`.
 
 use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::ToTokens;
@@ -6,6 +6,7 @@ use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
 use syn::{Attribute, Expr, Ident, LitBool, LitStr, Meta, Path, Token, bracketed, parenthesized};
 
+use super::options::read_options;
 use crate::support::errors::{Errors, expected};
 use crate::support::{attrs, print};
 
@@ -41,7 +42,7 @@ pub(super) enum Size {
     Splice(Expr),
 }
 
-const KEYS: [&str; 4] = ["scope", "params", "rename", "crate"];
+const KEYS: [&str; 5] = ["scope", "options", "params", "rename", "crate"];
 
 impl Args {
     pub(super) fn read(tokens: TokenStream, errors: &mut Errors) -> Self {
@@ -91,6 +92,14 @@ impl Args {
                     self.parameters.push(read_parameter(input, errors)?);
                     Ok(())
                 })?;
+            }
+            "options" => {
+                if !input.peek(syn::token::Paren) {
+                    let message =
+                        "name the groups of arguments in parentheses, such as `options(window, bias)`";
+                    return Err(syn::Error::new(key.span(), message));
+                }
+                read_options(input)?;
             }
             "rename" => self.rename = Some(read_rename(&key, input)?),
             "crate" => {

@@ -22,27 +22,17 @@ pub(super) fn attributes(layer: &Layer) -> Vec<Attribute> {
     docs
 }
 
+const HEADER: &str = "| argument | type | default | meaning |\n|---|---|---|---|\n";
+
 fn arguments(layer: &Layer) -> String {
     let structure = &layer.structure;
-    let option = |name: &Ident| format!("[`{}`]({structure}::{name})", name.unraw());
     let mut text = format!(
         "\n# Arguments\n\
          Required ones by position, the others as methods of [`{structure}`](struct@{structure}) before \
-         [`call()`]({structure}::call).\n\n\
-         | argument | type | default | meaning |\n|---|---|---|---|\n"
+         [`call()`]({structure}::call).\n\n{HEADER}"
     );
-    for argument in &layer.arguments {
-        let lines = argument.doc_lines();
-        let (name, default, meaning) = match argument.default_text() {
-            // The setter has room for the rest of the description.
-            Some(default) => (option(&argument.name), code(&default), attrs::first_paragraph(&lines)),
-            None => {
-                (code(&argument.name.unraw().to_string()), "required".to_owned(), attrs::one_line(&lines))
-            }
-        };
-        let (ty, meaning) = (code(&type_text(argument)), cell(&meaning));
-        text.push_str(&format!("| {name} | {ty} | {default} | {meaning} |\n"));
-    }
+    let setter = |name: &Ident| format!("[`{}`]({structure}::{name})", name.unraw());
+    text.extend(layer.arguments.iter().map(|argument| row(argument, setter)));
     text.push_str(&format!(
         "| [`name`]({structure}::name) | `impl Into<String>` | none | Scope around the layer's own. |\n"
     ));
@@ -53,6 +43,25 @@ fn arguments(layer: &Layer) -> String {
         ));
     }
     text
+}
+
+/// The arguments of a group.
+pub(super) fn group(arguments: &[Argument]) -> String {
+    let name = |name: &Ident| code(&name.unraw().to_string());
+    let rows = arguments.iter().map(|argument| row(argument, name));
+    ["\n\n", HEADER].into_iter().map(str::to_owned).chain(rows).collect()
+}
+
+/// The row of an argument; `option` writes the name of an optional one.
+fn row(argument: &Argument, option: impl Fn(&Ident) -> String) -> String {
+    let lines = argument.doc_lines();
+    let (name, default, meaning) = match argument.default_text() {
+        // The setter has room for the rest of the description.
+        Some(default) => (option(&argument.name), code(&default), attrs::first_paragraph(&lines)),
+        None => (code(&argument.name.unraw().to_string()), "required".to_owned(), attrs::one_line(&lines)),
+    };
+    let (ty, meaning) = (code(&type_text(argument)), cell(&meaning));
+    format!("| {name} | {ty} | {default} | {meaning} |\n")
 }
 
 /// The type that the caller gives.

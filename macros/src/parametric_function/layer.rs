@@ -202,7 +202,7 @@ fn read_output(signature: &Signature, errors: &mut Errors) -> Option<Type> {
 
 impl Argument {
     /// Takes the attributes of this macro off `typed`.
-    fn read(typed: &mut PatType, errors: &mut Errors) -> Option<Self> {
+    pub(super) fn read(typed: &mut PatType, errors: &mut Errors) -> Option<Self> {
         let mut docs = Vec::new();
         let mut into = false;
         let mut option = None;

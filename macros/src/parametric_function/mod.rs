@@ -7,6 +7,7 @@ mod docs;
 mod expand;
 mod fallback;
 mod layer;
+mod options;
 #[cfg(test)]
 mod tests;
 
@@ -16,13 +17,31 @@ use syn::parse::{ParseStream, Parser};
 use syn::{Attribute, Visibility};
 
 use crate::support::errors::Errors;
+pub(crate) use options::option_groups;
 
-pub(crate) fn expand(args: TokenStream, item: &TokenStream) -> TokenStream {
+pub(crate) fn expand(args: TokenStream, item: TokenStream) -> TokenStream {
+    resume(options::Pending::new(args, item))
+}
+
+/// Goes on with a layer when a group of arguments has answered.
+pub(crate) fn with_options(input: TokenStream) -> TokenStream {
+    syn::parse2(input).map_or_else(|error| error.to_compile_error(), resume)
+}
+
+fn resume(pending: options::Pending) -> TokenStream {
+    match pending.next() {
+        Ok(question) => question,
+        Err((args, item, shared)) => layer(args, &item, shared),
+    }
+}
+
+fn layer(args: TokenStream, item: &TokenStream, shared: TokenStream) -> TokenStream {
     let mut errors = Errors::default();
-    let function = match syn::parse2::<layer::Function>(item.clone()) {
+    let mut function = match syn::parse2::<layer::Function>(item.clone()) {
         Ok(function) => function,
         Err(error) => return not_a_layer(&error, item),
     };
+    options::share(&mut function.signature, shared, &mut errors);
     let args = args::Args::read(args, &mut errors);
     let mut layer = layer::Layer::read(args, function, &mut errors);
     let body = body::Body::read(&layer.args, &layer.structure, &layer.body, &mut errors);

@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use super::sample_size;
+use crate::options::{bias, weights};
 use crate::parameter::scope::then_relu;
 use crate::{Dims, Initializer, Result, Rng, functions, parametric_function};
 
@@ -34,6 +35,7 @@ use crate::{Dims, Initializer, Result, Rng, functions, parametric_function};
 /// ```
 #[parametric_function(
     scope = "affine",
+    options(weights, bias),
     params(
         /// Weight matrix.
         W: [inmaps, ..n_outmaps] =
@@ -49,21 +51,6 @@ pub fn affine(
     /// Number of outputs per sample, or their shape.
     #[into]
     n_outmaps: Dims,
-    /// Number of leading axes that are samples.
-    #[opt(default = 1)]
-    base_axis: usize,
-    /// Initializer of `W`; Glorot uniform if absent.
-    #[opt(into)]
-    w_init: Option<Initializer>,
-    /// Initializer of `b`.
-    #[opt(into, default = Initializer::constant(0.0))]
-    b_init: Initializer,
-    /// Generator that a random default draws from; the parameter's own if absent.
-    #[opt(into)]
-    rng: Option<Rng>,
-    /// Whether to add `b`.
-    #[opt(default = true)]
-    with_bias: bool,
 ) -> Result<Tensor> {
     let (inmaps, outmaps) = (sample_size(inp, base_axis)?, n_outmaps.elem_count());
     functions::affine_then(inp, &param!(W)?, param!(b)?.as_ref(), base_axis, then_relu())

@@ -4,7 +4,17 @@ use candle_core::Tensor;
 
 use super::sample_size;
 use crate::functions::ConvGeometry;
-use crate::{Dims, Initializer, PerAxis, Result, Rng, functions, parametric_function};
+use crate::options::{bias, grouped, weights, window};
+use crate::{Dims, Initializer, PerAxis, Result, Rng, functions, option_group, parametric_function};
+
+option_group! {
+    /// The first value of the binary weights.
+    binary_weights {
+        /// Initializer of `Wb`; Glorot uniform if absent.
+        #[opt(into)]
+        wb_init: Option<Initializer>,
+    }
+}
 
 /// Binary Connect affine: [`affine`](fn@crate::affine) with the signs of the weights, which needs no multiplication.
 ///
@@ -37,6 +47,7 @@ use crate::{Dims, Initializer, PerAxis, Result, Rng, functions, parametric_funct
 /// ```
 #[parametric_function(
     scope = "bicon_affine",
+    options(weights, binary_weights, bias),
     params(
         /// Weight matrix in float.
         W: [inmaps, ..n_outmaps] =
@@ -56,24 +67,6 @@ pub fn binary_connect_affine(
     /// Number of outputs per sample, or their shape.
     #[into]
     n_outmaps: Dims,
-    /// Number of leading axes that are samples.
-    #[opt(default = 1)]
-    base_axis: usize,
-    /// Initializer of `W`; Glorot uniform if absent.
-    #[opt(into)]
-    w_init: Option<Initializer>,
-    /// Initializer of `Wb`; Glorot uniform if absent.
-    #[opt(into)]
-    wb_init: Option<Initializer>,
-    /// Initializer of `b`.
-    #[opt(into, default = Initializer::constant(0.0))]
-    b_init: Initializer,
-    /// Generator that a random default draws from; the parameter's own if absent.
-    #[opt(into)]
-    rng: Option<Rng>,
-    /// Whether to add `b`.
-    #[opt(default = true)]
-    with_bias: bool,
 ) -> Result<Tensor> {
     let (inmaps, outmaps) = (sample_size(inp, base_axis)?, n_outmaps.elem_count());
     let (w, _) = (param!(W)?, param!(Wb)?);
@@ -113,6 +106,7 @@ pub fn binary_connect_affine(
 /// ```
 #[parametric_function(
     scope = "bicon_conv",
+    options(window, grouped, weights, binary_weights, bias),
     params(
         /// Filter weights in float.
         W: [outmaps, inmaps / group, ..kernel] =
@@ -134,36 +128,6 @@ pub fn binary_connect_convolution(
     /// Size of the filter on each spatial axis.
     #[into]
     kernel: PerAxis,
-    /// Zeros added on both sides of each spatial axis.
-    #[opt(into, default = PerAxis::Every(0))]
-    pad: PerAxis,
-    /// Step of the filter on each spatial axis.
-    #[opt(into, default = PerAxis::Every(1))]
-    stride: PerAxis,
-    /// Distance of the filter's taps on each spatial axis.
-    #[opt(into, default = PerAxis::Every(1))]
-    dilation: PerAxis,
-    /// Groups of maps that do not see each other.
-    #[opt(default = 1)]
-    group: usize,
-    /// Initializer of `W`; Glorot uniform if absent.
-    #[opt(into)]
-    w_init: Option<Initializer>,
-    /// Initializer of `Wb`; Glorot uniform if absent.
-    #[opt(into)]
-    wb_init: Option<Initializer>,
-    /// Initializer of `b`.
-    #[opt(into, default = Initializer::constant(0.0))]
-    b_init: Initializer,
-    /// Number of leading axes that are samples.
-    #[opt(default = 1)]
-    base_axis: usize,
-    /// Generator that a random default draws from; the parameter's own if absent.
-    #[opt(into)]
-    rng: Option<Rng>,
-    /// Whether to add `b`.
-    #[opt(default = true)]
-    with_bias: bool,
 ) -> Result<Tensor> {
     let conv = ConvGeometry::new(inp.dims(), &kernel, &pad, &stride, &dilation, group, base_axis)?;
     conv.check_outmaps(outmaps)?;
@@ -204,6 +168,7 @@ pub fn binary_connect_convolution(
 /// ```
 #[parametric_function(
     scope = "bwn_affine",
+    options(weights, binary_weights, bias),
     params(
         /// Weight matrix in float.
         W: [inmaps, ..n_outmaps] =
@@ -226,24 +191,6 @@ pub fn binary_weight_affine(
     /// Number of outputs per sample, or their shape.
     #[into]
     n_outmaps: Dims,
-    /// Number of leading axes that are samples.
-    #[opt(default = 1)]
-    base_axis: usize,
-    /// Initializer of `W`; Glorot uniform if absent.
-    #[opt(into)]
-    w_init: Option<Initializer>,
-    /// Initializer of `Wb`; Glorot uniform if absent.
-    #[opt(into)]
-    wb_init: Option<Initializer>,
-    /// Initializer of `b`.
-    #[opt(into, default = Initializer::constant(0.0))]
-    b_init: Initializer,
-    /// Generator that a random default draws from; the parameter's own if absent.
-    #[opt(into)]
-    rng: Option<Rng>,
-    /// Whether to add `b`.
-    #[opt(default = true)]
-    with_bias: bool,
 ) -> Result<Tensor> {
     let (inmaps, outmaps) = (sample_size(inp, base_axis)?, n_outmaps.elem_count());
     let (w, _, _) = (param!(W)?, param!(Wb)?, param!(alpha)?);
@@ -283,6 +230,7 @@ pub fn binary_weight_affine(
 /// ```
 #[parametric_function(
     scope = "bwn_conv",
+    options(window, grouped, weights, binary_weights, bias),
     params(
         /// Filter weights in float.
         W: [outmaps, inmaps / group, ..kernel] =
@@ -307,36 +255,6 @@ pub fn binary_weight_convolution(
     /// Size of the filter on each spatial axis.
     #[into]
     kernel: PerAxis,
-    /// Zeros added on both sides of each spatial axis.
-    #[opt(into, default = PerAxis::Every(0))]
-    pad: PerAxis,
-    /// Step of the filter on each spatial axis.
-    #[opt(into, default = PerAxis::Every(1))]
-    stride: PerAxis,
-    /// Distance of the filter's taps on each spatial axis.
-    #[opt(into, default = PerAxis::Every(1))]
-    dilation: PerAxis,
-    /// Groups of maps that do not see each other.
-    #[opt(default = 1)]
-    group: usize,
-    /// Initializer of `W`; Glorot uniform if absent.
-    #[opt(into)]
-    w_init: Option<Initializer>,
-    /// Initializer of `Wb`; Glorot uniform if absent.
-    #[opt(into)]
-    wb_init: Option<Initializer>,
-    /// Initializer of `b`.
-    #[opt(into, default = Initializer::constant(0.0))]
-    b_init: Initializer,
-    /// Number of leading axes that are samples.
-    #[opt(default = 1)]
-    base_axis: usize,
-    /// Generator that a random default draws from; the parameter's own if absent.
-    #[opt(into)]
-    rng: Option<Rng>,
-    /// Whether to add `b`.
-    #[opt(default = true)]
-    with_bias: bool,
 ) -> Result<Tensor> {
     let conv = ConvGeometry::new(inp.dims(), &kernel, &pad, &stride, &dilation, group, base_axis)?;
     conv.check_outmaps(outmaps)?;

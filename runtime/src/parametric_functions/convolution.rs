@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use crate::functions::{ConvGeometry, DeconvGeometry};
+use crate::options::{bias, grouped, transposed_window, weights, window};
 use crate::parameter::scope::then_relu;
 use crate::{Initializer, PerAxis, Result, Rng, functions, parametric_function};
 
@@ -38,6 +39,7 @@ use crate::{Initializer, PerAxis, Result, Rng, functions, parametric_function};
 /// ```
 #[parametric_function(
     scope = "conv",
+    options(window, grouped, weights, bias),
     params(
         /// Filter weights.
         W: [outmaps, inmaps / group, ..kernel] =
@@ -55,33 +57,6 @@ pub fn convolution(
     /// Size of the filter on each spatial axis.
     #[into]
     kernel: PerAxis,
-    /// Zeros added on both sides of each spatial axis.
-    #[opt(into, default = PerAxis::Every(0))]
-    pad: PerAxis,
-    /// Step of the filter on each spatial axis.
-    #[opt(into, default = PerAxis::Every(1))]
-    stride: PerAxis,
-    /// Distance of the filter's taps on each spatial axis.
-    #[opt(into, default = PerAxis::Every(1))]
-    dilation: PerAxis,
-    /// Groups of maps that do not see each other.
-    #[opt(default = 1)]
-    group: usize,
-    /// Initializer of `W`; Glorot uniform over all `inmaps`, whatever `group`, if absent.
-    #[opt(into)]
-    w_init: Option<Initializer>,
-    /// Initializer of `b`.
-    #[opt(into, default = Initializer::constant(0.0))]
-    b_init: Initializer,
-    /// Number of leading axes that are samples.
-    #[opt(default = 1)]
-    base_axis: usize,
-    /// Generator that a random default draws from; the parameter's own if absent.
-    #[opt(into)]
-    rng: Option<Rng>,
-    /// Whether to add `b`.
-    #[opt(default = true)]
-    with_bias: bool,
 ) -> Result<Tensor> {
     let conv = ConvGeometry::new(inp.dims(), &kernel, &pad, &stride, &dilation, group, base_axis)?;
     conv.check_outmaps(outmaps)?;
@@ -116,6 +91,7 @@ pub fn convolution(
 /// ```
 #[parametric_function(
     scope = "depthwise_conv",
+    options(window, weights, bias),
     params(
         /// Filter weights.
         W: [outmaps, ..kernel] =
@@ -131,33 +107,9 @@ pub fn depthwise_convolution(
     /// Size of the filter on each spatial axis.
     #[into]
     kernel: PerAxis,
-    /// Zeros added on both sides of each spatial axis.
-    #[opt(into, default = PerAxis::Every(0))]
-    pad: PerAxis,
-    /// Step of the filter on each spatial axis.
-    #[opt(into, default = PerAxis::Every(1))]
-    stride: PerAxis,
-    /// Distance of the filter's taps on each spatial axis.
-    #[opt(into, default = PerAxis::Every(1))]
-    dilation: PerAxis,
     /// Output maps for each input map; `outmaps = inmaps * multiplier`.
     #[opt(default = 1)]
     multiplier: usize,
-    /// Initializer of `W`; Glorot uniform from `outmaps` to `inmaps` maps if absent.
-    #[opt(into)]
-    w_init: Option<Initializer>,
-    /// Initializer of `b`.
-    #[opt(into, default = Initializer::constant(0.0))]
-    b_init: Initializer,
-    /// Number of leading axes that are samples.
-    #[opt(default = 1)]
-    base_axis: usize,
-    /// Generator that a random default draws from; the parameter's own if absent.
-    #[opt(into)]
-    rng: Option<Rng>,
-    /// Whether to add `b`.
-    #[opt(default = true)]
-    with_bias: bool,
 ) -> Result<Tensor> {
     let conv = ConvGeometry::depthwise(inp.dims(), &kernel, &pad, &stride, &dilation, base_axis)?;
     let (inmaps, outmaps, kernel) = (conv.inmaps(), conv.inmaps() * multiplier, conv.kernel());
@@ -193,6 +145,7 @@ pub fn depthwise_convolution(
 /// ```
 #[parametric_function(
     scope = "deconv",
+    options(transposed_window, grouped, weights, bias),
     params(
         /// Filter weights.
         W: [inmaps, outmaps / group, ..kernel] =
@@ -210,33 +163,6 @@ pub fn deconvolution(
     /// Size of the filter on each spatial axis.
     #[into]
     kernel: PerAxis,
-    /// Elements cut off on both sides of each spatial axis of the output.
-    #[opt(into, default = PerAxis::Every(0))]
-    pad: PerAxis,
-    /// Step of the filter on each spatial axis of the output.
-    #[opt(into, default = PerAxis::Every(1))]
-    stride: PerAxis,
-    /// Distance of the filter's taps on each spatial axis.
-    #[opt(into, default = PerAxis::Every(1))]
-    dilation: PerAxis,
-    /// Groups of maps that do not see each other.
-    #[opt(default = 1)]
-    group: usize,
-    /// Initializer of `W`; Glorot uniform from `outmaps` to `inmaps` maps if absent.
-    #[opt(into)]
-    w_init: Option<Initializer>,
-    /// Initializer of `b`.
-    #[opt(into, default = Initializer::constant(0.0))]
-    b_init: Initializer,
-    /// Number of leading axes that are samples.
-    #[opt(default = 1)]
-    base_axis: usize,
-    /// Generator that a random default draws from; the parameter's own if absent.
-    #[opt(into)]
-    rng: Option<Rng>,
-    /// Whether to add `b`.
-    #[opt(default = true)]
-    with_bias: bool,
 ) -> Result<Tensor> {
     let deconv = DeconvGeometry::new(inp.dims(), &kernel, &pad, &stride, &dilation, group, base_axis)?;
     deconv.check_outmaps(outmaps)?;
@@ -269,6 +195,7 @@ pub fn deconvolution(
 /// ```
 #[parametric_function(
     scope = "depthwise_deconv",
+    options(transposed_window, weights, bias),
     params(
         /// Filter weights.
         W: [inmaps, ..kernel] =
@@ -284,33 +211,9 @@ pub fn depthwise_deconvolution(
     /// Size of the filter on each spatial axis.
     #[into]
     kernel: PerAxis,
-    /// Elements cut off on both sides of each spatial axis of the output.
-    #[opt(into, default = PerAxis::Every(0))]
-    pad: PerAxis,
-    /// Step of the filter on each spatial axis of the output.
-    #[opt(into, default = PerAxis::Every(1))]
-    stride: PerAxis,
-    /// Distance of the filter's taps on each spatial axis.
-    #[opt(into, default = PerAxis::Every(1))]
-    dilation: PerAxis,
     /// Input maps for each output map.
     #[opt(default = 1)]
     divisor: usize,
-    /// Initializer of `W`; Glorot uniform from `inmaps` to `inmaps` maps if absent.
-    #[opt(into)]
-    w_init: Option<Initializer>,
-    /// Initializer of `b`.
-    #[opt(into, default = Initializer::constant(0.0))]
-    b_init: Initializer,
-    /// Number of leading axes that are samples.
-    #[opt(default = 1)]
-    base_axis: usize,
-    /// Generator that a random default draws from; the parameter's own if absent.
-    #[opt(into)]
-    rng: Option<Rng>,
-    /// Whether to add `b`.
-    #[opt(default = true)]
-    with_bias: bool,
 ) -> Result<Tensor> {
     let deconv =
         DeconvGeometry::depthwise(inp.dims(), divisor, &kernel, &pad, &stride, &dilation, base_axis)?;

@@ -4,6 +4,7 @@ use candle_core::Tensor;
 
 use super::sample_size;
 use crate::functions::{ConvGeometry, Cpd3Options};
+use crate::options::{bias, window};
 use crate::{
     Dims, Initializer, PerAxis, Result, Rng, functions, get_parameter, initial_value, parametric_function,
 };
@@ -36,6 +37,7 @@ use crate::{
 /// ```
 #[parametric_function(
     scope = "svd_affine",
+    options(bias),
     params(
         /// Left singular vectors times singular values.
         U: [inmaps, r] = u_init,
@@ -54,21 +56,9 @@ pub fn svd_affine(
     n_outmaps: Dims,
     /// Rank: size of the bottleneck.
     r: usize,
-    /// Number of leading axes that are samples.
-    #[opt(default = 1)]
-    base_axis: usize,
     /// The weight to factorize, or its initializer; Glorot uniform if absent.
     #[opt(into)]
     uv_init: Option<Initializer>,
-    /// Initializer of `b`.
-    #[opt(into, default = Initializer::constant(0.0))]
-    b_init: Initializer,
-    /// Generator that a random default draws from; the parameter's own if absent.
-    #[opt(into)]
-    rng: Option<Rng>,
-    /// Whether to add `b`.
-    #[opt(default = true)]
-    with_bias: bool,
 ) -> Result<Tensor> {
     let inmaps = sample_size(inp, base_axis)?;
     let outmaps = n_outmaps.elem_count();
@@ -113,6 +103,7 @@ pub fn svd_affine(
 /// ```
 #[parametric_function(
     scope = "svd_conv",
+    options(window, bias),
     params(
         /// Filters of the depthwise convolution.
         U: [inmaps * r, ..kernel] = u_init,
@@ -133,30 +124,9 @@ pub fn svd_convolution(
     kernel: PerAxis,
     /// Rank: filters for each input map.
     r: usize,
-    /// Zeros added on both sides of each spatial axis.
-    #[opt(into, default = PerAxis::Every(0))]
-    pad: PerAxis,
-    /// Step of the filter on each spatial axis.
-    #[opt(into, default = PerAxis::Every(1))]
-    stride: PerAxis,
-    /// Distance of the filter's taps on each spatial axis.
-    #[opt(into, default = PerAxis::Every(1))]
-    dilation: PerAxis,
     /// The weight to factorize, or its initializer; Glorot uniform if absent.
     #[opt(into)]
     uv_init: Option<Initializer>,
-    /// Initializer of `b`.
-    #[opt(into, default = Initializer::constant(0.0))]
-    b_init: Initializer,
-    /// Number of leading axes that are samples.
-    #[opt(default = 1)]
-    base_axis: usize,
-    /// Generator that a random default draws from; the parameter's own if absent.
-    #[opt(into)]
-    rng: Option<Rng>,
-    /// Whether to add `b`.
-    #[opt(default = true)]
-    with_bias: bool,
 ) -> Result<Tensor> {
     let conv = ConvGeometry::depthwise(inp.dims(), &kernel, &pad, &stride, &dilation, base_axis)?;
     let (inmaps, kernel, ones) = (conv.inmaps(), conv.kernel(), vec![1; conv.kernel().len()]);
@@ -208,6 +178,7 @@ pub fn svd_convolution(
 /// ```
 #[parametric_function(
     scope = "cpd3_conv",
+    options(window),
     params(
         /// Weights of the first 1×1 convolution.
         I: [r, inmaps, ..ones] = i_init,
@@ -230,15 +201,6 @@ pub fn cpd3_convolution(
     kernel: PerAxis,
     /// Rank: number of terms.
     r: usize,
-    /// Zeros added on both sides of each spatial axis.
-    #[opt(into, default = PerAxis::Every(0))]
-    pad: PerAxis,
-    /// Step of the filter on each spatial axis.
-    #[opt(into, default = PerAxis::Every(1))]
-    stride: PerAxis,
-    /// Distance of the filter's taps on each spatial axis.
-    #[opt(into, default = PerAxis::Every(1))]
-    dilation: PerAxis,
     /// The weight to factorize, or its initializer; Glorot uniform if absent.
     #[opt(into)]
     oik_init: Option<Initializer>,

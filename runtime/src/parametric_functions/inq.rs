@@ -5,9 +5,32 @@ use candle_core::Tensor;
 use super::sample_size;
 pub use crate::functions::SelectionAlgorithm;
 use crate::functions::{ConvGeometry, Inq};
+use crate::options::{bias, grouped, weights, window};
 use crate::{
-    Dims, Initializer, ParameterStore, PerAxis, Result, Rng, functions, parametric_function, update_state,
+    Dims, Initializer, ParameterStore, PerAxis, Result, Rng, functions, option_group, parametric_function,
+    update_state,
 };
+
+option_group! {
+    /// How weights become fixed.
+    fixing {
+        /// Bits for each weight, above 1: one codes the value 0.
+        #[opt(default = 4)]
+        num_bits: usize,
+        /// Forward passes, counted from 0, at which half of the free weights are fixed; all of them at the last.
+        #[opt(into)]
+        inq_iterations: Vec<usize>,
+        /// Which weights are fixed first.
+        #[opt(default = SelectionAlgorithm::Random)]
+        selection_algorithm: SelectionAlgorithm,
+        /// Seed of the random selection; negative for the generator of the current store.
+        #[opt(default = -1)]
+        seed: i64,
+        /// Initializer of `I`: 0 for free, 1 for fixed.
+        #[opt(into, default = Initializer::constant(0.0))]
+        i_init: Initializer,
+    }
+}
 
 /// Incremental Network Quantization affine: [`affine`](fn@crate::affine) whose weights become powers of two, in steps.
 ///
@@ -38,6 +61,7 @@ use crate::{
 /// ```
 #[parametric_function(
     scope = "inq_affine",
+    options(fixing, weights, bias),
     params(
         /// Weight matrix in float.
         W: [inmaps, ..n_outmaps] =
@@ -62,36 +86,6 @@ pub fn inq_affine(
     /// Number of outputs per sample, or their shape.
     #[into]
     n_outmaps: Dims,
-    /// Number of leading axes that are samples.
-    #[opt(default = 1)]
-    base_axis: usize,
-    /// Bits for each weight, above 1: one codes the value 0.
-    #[opt(default = 4)]
-    num_bits: usize,
-    /// Forward passes, counted from 0, at which half of the free weights are fixed; all of them at the last.
-    #[opt(into)]
-    inq_iterations: Vec<usize>,
-    /// Which weights are fixed first.
-    #[opt(default = SelectionAlgorithm::Random)]
-    selection_algorithm: SelectionAlgorithm,
-    /// Seed of the random selection; negative for the generator of the current store.
-    #[opt(default = -1)]
-    seed: i64,
-    /// Initializer of `W`; Glorot uniform if absent.
-    #[opt(into)]
-    w_init: Option<Initializer>,
-    /// Initializer of `I`: 0 for free, 1 for fixed.
-    #[opt(into, default = Initializer::constant(0.0))]
-    i_init: Initializer,
-    /// Initializer of `b`.
-    #[opt(into, default = Initializer::constant(0.0))]
-    b_init: Initializer,
-    /// Generator that a random default draws from; the parameter's own if absent.
-    #[opt(into)]
-    rng: Option<Rng>,
-    /// Whether to add `b`.
-    #[opt(default = true)]
-    with_bias: bool,
 ) -> Result<Tensor> {
     let (inmaps, outmaps) = (sample_size(inp, base_axis)?, n_outmaps.elem_count());
     let inq = Inq { num_bits, inq_iterations, selection_algorithm, seed }.checked()?;
@@ -130,6 +124,7 @@ pub fn inq_affine(
 /// ```
 #[parametric_function(
     scope = "inq_conv",
+    options(window, grouped, fixing, weights, bias),
     params(
         /// Filter weights in float.
         W: [outmaps, inmaps / group, ..kernel] =
@@ -156,48 +151,6 @@ pub fn inq_convolution(
     /// Size of the filter on each spatial axis.
     #[into]
     kernel: PerAxis,
-    /// Zeros added on both sides of each spatial axis.
-    #[opt(into, default = PerAxis::Every(0))]
-    pad: PerAxis,
-    /// Step of the filter on each spatial axis.
-    #[opt(into, default = PerAxis::Every(1))]
-    stride: PerAxis,
-    /// Distance of the filter's taps on each spatial axis.
-    #[opt(into, default = PerAxis::Every(1))]
-    dilation: PerAxis,
-    /// Groups of maps that do not see each other.
-    #[opt(default = 1)]
-    group: usize,
-    /// Bits for each weight, above 1: one codes the value 0.
-    #[opt(default = 4)]
-    num_bits: usize,
-    /// Forward passes, counted from 0, at which half of the free weights are fixed; all of them at the last.
-    #[opt(into)]
-    inq_iterations: Vec<usize>,
-    /// Which weights are fixed first.
-    #[opt(default = SelectionAlgorithm::Random)]
-    selection_algorithm: SelectionAlgorithm,
-    /// Seed of the random selection; negative for the generator of the current store.
-    #[opt(default = -1)]
-    seed: i64,
-    /// Initializer of `W`; Glorot uniform if absent.
-    #[opt(into)]
-    w_init: Option<Initializer>,
-    /// Initializer of `I`: 0 for free, 1 for fixed.
-    #[opt(into, default = Initializer::constant(0.0))]
-    i_init: Initializer,
-    /// Initializer of `b`.
-    #[opt(into, default = Initializer::constant(0.0))]
-    b_init: Initializer,
-    /// Number of leading axes that are samples.
-    #[opt(default = 1)]
-    base_axis: usize,
-    /// Generator that a random default draws from; the parameter's own if absent.
-    #[opt(into)]
-    rng: Option<Rng>,
-    /// Whether to add `b`.
-    #[opt(default = true)]
-    with_bias: bool,
 ) -> Result<Tensor> {
     let conv = ConvGeometry::new(inp.dims(), &kernel, &pad, &stride, &dilation, group, base_axis)?;
     conv.check_outmaps(outmaps)?;

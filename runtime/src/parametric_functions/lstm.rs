@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 
+use crate::options::weights;
 use crate::{Error, Initializer, Result, functions, parametric_function};
 
 /// One step of a long short-term memory (LSTM).
@@ -32,6 +33,7 @@ use crate::{Error, Initializer, Result, functions, parametric_function};
 /// ```
 #[parametric_function(
     scope = "lstm/affine",
+    options(weights),
     params(
         /// Stacked weights of the gates: input, output, forget, candidate.
         W: [inmaps + state_size, 4, state_size] =
@@ -49,9 +51,6 @@ pub fn lstm(
     c: &Tensor,
     /// Size of the state.
     state_size: usize,
-    /// Initializer of `W`; Glorot uniform if absent.
-    #[opt(into)]
-    w_init: Option<Initializer>,
     /// Initializer of `b`.
     #[opt(into, default = Initializer::constant(0.0))]
     b_init: Initializer,

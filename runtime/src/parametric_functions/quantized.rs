@@ -4,7 +4,100 @@ use candle_core::Tensor;
 
 use super::sample_size;
 use crate::functions::{ConvGeometry, FixedPoint, Pow2, Prune, Transform};
-use crate::{Dims, Initializer, PerAxis, Result, Rng, functions, parametric_function};
+use crate::options::{bias, grouped, weights, window};
+use crate::{Dims, Initializer, PerAxis, Result, Rng, functions, option_group, parametric_function};
+
+option_group! {
+    /// What fixed-point layers take.
+    fixed_point {
+        /// Whether to quantize weights.
+        #[opt(default = true)]
+        quantize_w: bool,
+        /// Whether quantized values of weights have a sign, which takes one bit.
+        #[opt(default = true)]
+        sign_w: bool,
+        /// Bits for weights.
+        #[opt(default = 8)]
+        n_w: usize,
+        /// Step size for weights, above 0.
+        #[opt(default = 0.0625)]
+        delta_w: f64,
+        /// Whether weights outside the range get no gradient.
+        #[opt(default = true)]
+        ste_fine_grained_w: bool,
+        /// Whether to quantize the bias.
+        #[opt(default = true)]
+        quantize_b: bool,
+        /// Whether quantized values of the bias have a sign, which takes one bit.
+        #[opt(default = true)]
+        sign_b: bool,
+        /// Bits for the bias.
+        #[opt(default = 8)]
+        n_b: usize,
+        /// Step size for the bias, above 0.
+        #[opt(default = 0.0625)]
+        delta_b: f64,
+        /// Whether a bias outside the range gets no gradient.
+        #[opt(default = true)]
+        ste_fine_grained_b: bool,
+    }
+
+    /// What layers with powers of two take.
+    pow2 {
+        /// Whether to quantize weights.
+        #[opt(default = true)]
+        quantize_w: bool,
+        /// Whether quantized values of weights have a sign, which takes one bit.
+        #[opt(default = true)]
+        sign_w: bool,
+        /// Whether zero is a quantized value of weights, which takes one bit.
+        #[opt(default = false)]
+        with_zero_w: bool,
+        /// Bits for weights.
+        #[opt(default = 8)]
+        n_w: usize,
+        /// Exponent of the largest value of weights, `2^m`.
+        #[opt(default = 2)]
+        m_w: i32,
+        /// Whether weights outside the range get no gradient.
+        #[opt(default = true)]
+        ste_fine_grained_w: bool,
+        /// Whether to quantize the bias.
+        #[opt(default = true)]
+        quantize_b: bool,
+        /// Whether quantized values of the bias have a sign, which takes one bit.
+        #[opt(default = true)]
+        sign_b: bool,
+        /// Whether zero is a quantized value of the bias, which takes one bit.
+        #[opt(default = false)]
+        with_zero_b: bool,
+        /// Bits for the bias.
+        #[opt(default = 8)]
+        n_b: usize,
+        /// Exponent of the largest value of the bias, `2^m`.
+        #[opt(default = 2)]
+        m_b: i32,
+        /// Whether a bias outside the range gets no gradient.
+        #[opt(default = true)]
+        ste_fine_grained_b: bool,
+    }
+
+    /// What pruned layers take.
+    pruning {
+        /// Whether to prune weights.
+        #[opt(default = true)]
+        prune_w: bool,
+        /// Share of weights that is set to zero, in [0, 1].
+        #[opt(default = 0.9)]
+        rate_w: f64,
+        /// Whether to prune the bias.
+        #[opt(default = true)]
+        prune_b: bool,
+        /// Share of the bias that is set to zero, in [0, 1].
+        #[opt(default = 0.9)]
+        rate_b: f64,
+    }
+}
 
 /// Fixed-Point Quantized affine: [`affine`](fn@crate::affine) with quantized weights and bias.
 ///
@@ -37,6 +130,7 @@ use crate::{Dims, Initializer, PerAxis, Result, Rng, functions, parametric_funct
 /// ```
 #[parametric_function(
     scope = "fp_quantized_affine",
+    options(weights, bias, fixed_point),
     params(
         /// Weight matrix in float.
         W: [inmaps, ..n_outmaps] =
@@ -61,51 +155,6 @@ pub fn fixed_point_quantized_affine(
     /// Number of outputs per sample, or their shape.
     #[into]
     n_outmaps: Dims,
-    /// Number of leading axes that are samples.
-    #[opt(default = 1)]
-    base_axis: usize,
-    /// Initializer of `W`; Glorot uniform if absent.
-    #[opt(into)]
-    w_init: Option<Initializer>,
-    /// Initializer of `b`.
-    #[opt(into, default = Initializer::constant(0.0))]
-    b_init: Initializer,
-    /// Generator that a random default draws from; the parameter's own if absent.
-    #[opt(into)]
-    rng: Option<Rng>,
-    /// Whether to add `b`.
-    #[opt(default = true)]
-    with_bias: bool,
-    /// Whether to quantize weights.
-    #[opt(default = true)]
-    quantize_w: bool,
-    /// Whether quantized values of weights have a sign, which takes one bit.
-    #[opt(default = true)]
-    sign_w: bool,
-    /// Bits for weights.
-    #[opt(default = 8)]
-    n_w: usize,
-    /// Step size for weights, above 0.
-    #[opt(default = 0.0625)]
-    delta_w: f64,
-    /// Whether weights outside the range get no gradient.
-    #[opt(default = true)]
-    ste_fine_grained_w: bool,
-    /// Whether to quantize the bias.
-    #[opt(default = true)]
-    quantize_b: bool,
-    /// Whether quantized values of the bias have a sign, which takes one bit.
-    #[opt(default = true)]
-    sign_b: bool,
-    /// Bits for the bias.
-    #[opt(default = 8)]
-    n_b: usize,
-    /// Step size for the bias, above 0.
-    #[opt(default = 0.0625)]
-    delta_b: f64,
-    /// Whether a bias outside the range gets no gradient.
-    #[opt(default = true)]
-    ste_fine_grained_b: bool,
 ) -> Result<Tensor> {
     let (inmaps, outmaps) = (sample_size(inp, base_axis)?, n_outmaps.elem_count());
     let w_transform =
@@ -153,6 +202,7 @@ pub fn fixed_point_quantized_affine(
 /// ```
 #[parametric_function(
     scope = "fp_quantized_conv",
+    options(window, grouped, weights, bias, fixed_point),
     params(
         /// Filter weights in float.
         W: [outmaps, inmaps / group, ..kernel] =
@@ -179,63 +229,6 @@ pub fn fixed_point_quantized_convolution(
     /// Size of the filter on each spatial axis.
     #[into]
     kernel: PerAxis,
-    /// Zeros added on both sides of each spatial axis.
-    #[opt(into, default = PerAxis::Every(0))]
-    pad: PerAxis,
-    /// Step of the filter on each spatial axis.
-    #[opt(into, default = PerAxis::Every(1))]
-    stride: PerAxis,
-    /// Distance of the filter's taps on each spatial axis.
-    #[opt(into, default = PerAxis::Every(1))]
-    dilation: PerAxis,
-    /// Groups of maps that do not see each other.
-    #[opt(default = 1)]
-    group: usize,
-    /// Initializer of `W`; Glorot uniform if absent.
-    #[opt(into)]
-    w_init: Option<Initializer>,
-    /// Initializer of `b`.
-    #[opt(into, default = Initializer::constant(0.0))]
-    b_init: Initializer,
-    /// Number of leading axes that are samples.
-    #[opt(default = 1)]
-    base_axis: usize,
-    /// Generator that a random default draws from; the parameter's own if absent.
-    #[opt(into)]
-    rng: Option<Rng>,
-    /// Whether to add `b`.
-    #[opt(default = true)]
-    with_bias: bool,
-    /// Whether to quantize weights.
-    #[opt(default = true)]
-    quantize_w: bool,
-    /// Whether quantized values of weights have a sign, which takes one bit.
-    #[opt(default = true)]
-    sign_w: bool,
-    /// Bits for weights.
-    #[opt(default = 8)]
-    n_w: usize,
-    /// Step size for weights, above 0.
-    #[opt(default = 0.0625)]
-    delta_w: f64,
-    /// Whether weights outside the range get no gradient.
-    #[opt(default = true)]
-    ste_fine_grained_w: bool,
-    /// Whether to quantize the bias.
-    #[opt(default = true)]
-    quantize_b: bool,
-    /// Whether quantized values of the bias have a sign, which takes one bit.
-    #[opt(default = true)]
-    sign_b: bool,
-    /// Bits for the bias.
-    #[opt(default = 8)]
-    n_b: usize,
-    /// Step size for the bias, above 0.
-    #[opt(default = 0.0625)]
-    delta_b: f64,
-    /// Whether a bias outside the range gets no gradient.
-    #[opt(default = true)]
-    ste_fine_grained_b: bool,
 ) -> Result<Tensor> {
     let conv = ConvGeometry::new(inp.dims(), &kernel, &pad, &stride, &dilation, group, base_axis)?;
     conv.check_outmaps(outmaps)?;
@@ -286,6 +279,7 @@ pub fn fixed_point_quantized_convolution(
 /// ```
 #[parametric_function(
     scope = "pow2_quantized_affine",
+    options(weights, bias, pow2),
     params(
         /// Weight matrix in float.
         W: [inmaps, ..n_outmaps] =
@@ -310,57 +304,6 @@ pub fn pow2_quantized_affine(
     /// Number of outputs per sample, or their shape.
     #[into]
     n_outmaps: Dims,
-    /// Number of leading axes that are samples.
-    #[opt(default = 1)]
-    base_axis: usize,
-    /// Initializer of `W`; Glorot uniform if absent.
-    #[opt(into)]
-    w_init: Option<Initializer>,
-    /// Initializer of `b`.
-    #[opt(into, default = Initializer::constant(0.0))]
-    b_init: Initializer,
-    /// Generator that a random default draws from; the parameter's own if absent.
-    #[opt(into)]
-    rng: Option<Rng>,
-    /// Whether to add `b`.
-    #[opt(default = true)]
-    with_bias: bool,
-    /// Whether to quantize weights.
-    #[opt(default = true)]
-    quantize_w: bool,
-    /// Whether quantized values of weights have a sign, which takes one bit.
-    #[opt(default = true)]
-    sign_w: bool,
-    /// Whether zero is a quantized value of weights, which takes one bit.
-    #[opt(default = false)]
-    with_zero_w: bool,
-    /// Bits for weights.
-    #[opt(default = 8)]
-    n_w: usize,
-    /// Exponent of the largest value of weights, `2^m`.
-    #[opt(default = 2)]
-    m_w: i32,
-    /// Whether weights outside the range get no gradient.
-    #[opt(default = true)]
-    ste_fine_grained_w: bool,
-    /// Whether to quantize the bias.
-    #[opt(default = true)]
-    quantize_b: bool,
-    /// Whether quantized values of the bias have a sign, which takes one bit.
-    #[opt(default = true)]
-    sign_b: bool,
-    /// Whether zero is a quantized value of the bias, which takes one bit.
-    #[opt(default = false)]
-    with_zero_b: bool,
-    /// Bits for the bias.
-    #[opt(default = 8)]
-    n_b: usize,
-    /// Exponent of the largest value of the bias, `2^m`.
-    #[opt(default = 2)]
-    m_b: i32,
-    /// Whether a bias outside the range gets no gradient.
-    #[opt(default = true)]
-    ste_fine_grained_b: bool,
 ) -> Result<Tensor> {
     let (inmaps, outmaps) = (sample_size(inp, base_axis)?, n_outmaps.elem_count());
     let w_transform =
@@ -409,6 +352,7 @@ pub fn pow2_quantized_affine(
 /// ```
 #[parametric_function(
     scope = "pow2_quantized_conv",
+    options(window, grouped, weights, bias, pow2),
     params(
         /// Filter weights in float.
         W: [outmaps, inmaps / group, ..kernel] =
@@ -435,69 +379,6 @@ pub fn pow2_quantized_convolution(
     /// Size of the filter on each spatial axis.
     #[into]
     kernel: PerAxis,
-    /// Zeros added on both sides of each spatial axis.
-    #[opt(into, default = PerAxis::Every(0))]
-    pad: PerAxis,
-    /// Step of the filter on each spatial axis.
-    #[opt(into, default = PerAxis::Every(1))]
-    stride: PerAxis,
-    /// Distance of the filter's taps on each spatial axis.
-    #[opt(into, default = PerAxis::Every(1))]
-    dilation: PerAxis,
-    /// Groups of maps that do not see each other.
-    #[opt(default = 1)]
-    group: usize,
-    /// Initializer of `W`; Glorot uniform if absent.
-    #[opt(into)]
-    w_init: Option<Initializer>,
-    /// Initializer of `b`.
-    #[opt(into, default = Initializer::constant(0.0))]
-    b_init: Initializer,
-    /// Number of leading axes that are samples.
-    #[opt(default = 1)]
-    base_axis: usize,
-    /// Generator that a random default draws from; the parameter's own if absent.
-    #[opt(into)]
-    rng: Option<Rng>,
-    /// Whether to add `b`.
-    #[opt(default = true)]
-    with_bias: bool,
-    /// Whether to quantize weights.
-    #[opt(default = true)]
-    quantize_w: bool,
-    /// Whether quantized values of weights have a sign, which takes one bit.
-    #[opt(default = true)]
-    sign_w: bool,
-    /// Whether zero is a quantized value of weights, which takes one bit.
-    #[opt(default = false)]
-    with_zero_w: bool,
-    /// Bits for weights.
-    #[opt(default = 8)]
-    n_w: usize,
-    /// Exponent of the largest value of weights, `2^m`.
-    #[opt(default = 2)]
-    m_w: i32,
-    /// Whether weights outside the range get no gradient.
-    #[opt(default = true)]
-    ste_fine_grained_w: bool,
-    /// Whether to quantize the bias.
-    #[opt(default = true)]
-    quantize_b: bool,
-    /// Whether quantized values of the bias have a sign, which takes one bit.
-    #[opt(default = true)]
-    sign_b: bool,
-    /// Whether zero is a quantized value of the bias, which takes one bit.
-    #[opt(default = false)]
-    with_zero_b: bool,
-    /// Bits for the bias.
-    #[opt(default = 8)]
-    n_b: usize,
-    /// Exponent of the largest value of the bias, `2^m`.
-    #[opt(default = 2)]
-    m_b: i32,
-    /// Whether a bias outside the range gets no gradient.
-    #[opt(default = true)]
-    ste_fine_grained_b: bool,
 ) -> Result<Tensor> {
     let conv = ConvGeometry::new(inp.dims(), &kernel, &pad, &stride, &dilation, group, base_axis)?;
     conv.check_outmaps(outmaps)?;
@@ -547,6 +428,7 @@ pub fn pow2_quantized_convolution(
 /// ```
 #[parametric_function(
     scope = "pruned_affine",
+    options(weights, bias, pruning),
     params(
         /// Weight matrix in float.
         W: [inmaps, ..n_outmaps] =
@@ -571,33 +453,6 @@ pub fn pruned_affine(
     /// Number of outputs per sample, or their shape.
     #[into]
     n_outmaps: Dims,
-    /// Number of leading axes that are samples.
-    #[opt(default = 1)]
-    base_axis: usize,
-    /// Initializer of `W`; Glorot uniform if absent.
-    #[opt(into)]
-    w_init: Option<Initializer>,
-    /// Initializer of `b`.
-    #[opt(into, default = Initializer::constant(0.0))]
-    b_init: Initializer,
-    /// Generator that a random default draws from; the parameter's own if absent.
-    #[opt(into)]
-    rng: Option<Rng>,
-    /// Whether to add `b`.
-    #[opt(default = true)]
-    with_bias: bool,
-    /// Whether to prune weights.
-    #[opt(default = true)]
-    prune_w: bool,
-    /// Share of weights that is set to zero, in [0, 1].
-    #[opt(default = 0.9)]
-    rate_w: f64,
-    /// Whether to prune the bias.
-    #[opt(default = true)]
-    prune_b: bool,
-    /// Share of the bias that is set to zero, in [0, 1].
-    #[opt(default = 0.9)]
-    rate_b: f64,
 ) -> Result<Tensor> {
     let (inmaps, outmaps) = (sample_size(inp, base_axis)?, n_outmaps.elem_count());
     let w_transform = Prune { rate: rate_w }.checked()?;
@@ -641,6 +496,7 @@ pub fn pruned_affine(
 /// ```
 #[parametric_function(
     scope = "pruned_conv",
+    options(window, grouped, weights, bias, pruning),
     params(
         /// Filter weights in float.
         W: [outmaps, inmaps / group, ..kernel] =
@@ -667,45 +523,6 @@ pub fn pruned_convolution(
     /// Size of the filter on each spatial axis.
     #[into]
     kernel: PerAxis,
-    /// Zeros added on both sides of each spatial axis.
-    #[opt(into, default = PerAxis::Every(0))]
-    pad: PerAxis,
-    /// Step of the filter on each spatial axis.
-    #[opt(into, default = PerAxis::Every(1))]
-    stride: PerAxis,
-    /// Distance of the filter's taps on each spatial axis.
-    #[opt(into, default = PerAxis::Every(1))]
-    dilation: PerAxis,
-    /// Groups of maps that do not see each other.
-    #[opt(default = 1)]
-    group: usize,
-    /// Initializer of `W`; Glorot uniform if absent.
-    #[opt(into)]
-    w_init: Option<Initializer>,
-    /// Initializer of `b`.
-    #[opt(into, default = Initializer::constant(0.0))]
-    b_init: Initializer,
-    /// Number of leading axes that are samples.
-    #[opt(default = 1)]
-    base_axis: usize,
-    /// Generator that a random default draws from; the parameter's own if absent.
-    #[opt(into)]
-    rng: Option<Rng>,
-    /// Whether to add `b`.
-    #[opt(default = true)]
-    with_bias: bool,
-    /// Whether to prune weights.
-    #[opt(default = true)]
-    prune_w: bool,
-    /// Share of weights that is set to zero, in [0, 1].
-    #[opt(default = 0.9)]
-    rate_w: f64,
-    /// Whether to prune the bias.
-    #[opt(default = true)]
-    prune_b: bool,
-    /// Share of the bias that is set to zero, in [0, 1].
-    #[opt(default = 0.9)]
-    rate_b: f64,
 ) -> Result<Tensor> {
     let conv = ConvGeometry::new(inp.dims(), &kernel, &pad, &stride, &dilation, group, base_axis)?;
     conv.check_outmaps(outmaps)?;

@@ -9,7 +9,7 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 /// The expansion, as rustfmt would print it.
 fn printed(args: TokenStream, item: &TokenStream) -> Result<String, syn::Error> {
-    Ok(prettyplease::unparse(&syn::parse2(expand(args, item))?))
+    Ok(prettyplease::unparse(&syn::parse2(expand(args, item.clone()))?))
 }
 
 /// The messages of the `compile_error!`s in an expansion; where they point, the ui tests record.
@@ -17,7 +17,7 @@ fn messages(args: &str, item: &str) -> Vec<String> {
     let (Ok(args), Ok(item)) = (args.parse::<TokenStream>(), item.parse::<TokenStream>()) else {
         return vec!["the test does not parse".to_owned()];
     };
-    let expansion = expand(args, &item).into_iter().collect::<Vec<_>>();
+    let expansion = expand(args, item).into_iter().collect::<Vec<_>>();
     let calls = expansion.windows(3).filter_map(|tokens| match tokens {
         [TokenTree::Ident(name), TokenTree::Punct(_), TokenTree::Group(message)]
             if name == "compile_error" =>
@@ -149,7 +149,7 @@ fn several_mistakes_are_reported_at_once() {
     assert_eq!(
         got,
         [
-            "unknown key `scop`; did you mean `scope`? expected one of `scope`, `params`, `rename`, `crate`",
+            "unknown key `scop`; did you mean `scope`? expected one of `scope`, `options`, `params`, `rename`, `crate`",
             "parameter `W` needs a shape: `W: [outmaps, inmaps] = 0.0`",
             "unknown attribute `whem`; did you mean `when`? expected one of `need_grad`, `when`",
             "unknown key `defualt`; did you mean `default`? expected one of `default`, `into`, `maybe`",
@@ -165,7 +165,9 @@ fn several_mistakes_are_reported_at_once() {
 fn unknown_keys_name_the_nearest() {
     assert_eq!(
         messages("scop = \"a\"", "fn f() -> Result<()> {}"),
-        ["unknown key `scop`; did you mean `scope`? expected one of `scope`, `params`, `rename`, `crate`"]
+        [
+            "unknown key `scop`; did you mean `scope`? expected one of `scope`, `options`, `params`, `rename`, `crate`"
+        ]
     );
 }
 
@@ -214,7 +216,7 @@ fn no_input_makes_the_macro_panic() {
         for args in args {
             // Unbalanced tokens cannot reach a macro.
             if let (Ok(args), Ok(item)) = (args.parse(), item.parse()) {
-                let _ = expand(args, &item);
+                let _ = expand(args, item);
             }
         }
     }

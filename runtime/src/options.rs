@@ -1,0 +1,104 @@
+//! Arguments that layers share, to be named in `options(..)` of a
+//! [`#[parametric_function]`](crate::parametric_function); [`option_group!`](crate::option_group!) declares more of them.
+//!
+//! A layer that names a group uses its arguments as if they stood in its own signature, and its callers see them as
+//! methods like all others:
+//!
+//! ```
+//! use layerfn::functions::{self, ConvGeometry};
+//! use layerfn::prelude::*;
+//!
+//! /// Convolution with a learned scale.
+//! #[parametric_function(
+//!     scope = "scaled_conv",
+//!     options(window),
+//!     params(
+//!         /// Filter weights.
+//!         W: [outmaps, inmaps, ..kernel] = Initializer::normal(0.1),
+//!         /// Scale.
+//!         s: [1] = 1.0,
+//!     )
+//! )]
+//! fn scaled_convolution(
+//!     /// Input.
+//!     inp: &Tensor,
+//!     /// Number of output maps.
+//!     outmaps: usize,
+//!     /// Size of the filter on each spatial axis.
+//!     #[into]
+//!     kernel: PerAxis,
+//! ) -> Result<Tensor> {
+//!     let conv = ConvGeometry::new(inp.dims(), &kernel, &pad, &stride, &dilation, 1, 1)?;
+//!     let (inmaps, kernel) = (conv.inmaps(), conv.kernel());
+//!     Ok(functions::convolution(inp, &param!(W)?, None, &conv)?.broadcast_mul(&param!(s)?)?)
+//! }
+//! # use layerfn::options::window;
+//!
+//! let x = Tensor::zeros((1, 3, 8, 8), DType::F32, &Device::Cpu)?;
+//! let y = scaled_convolution(&x, 4, (3, 3)).pad((1, 1)).stride((2, 2)).call()?;
+//! assert_eq!(y.dims(), [1, 4, 4, 4]);
+//! # Ok::<(), layerfn::Error>(())
+//! ```
+//!
+//! The types in a group are looked up where it is used; those of the groups here are in the
+//! [`prelude`](crate::prelude).
+
+use crate::option_group;
+
+option_group! {
+    /// The window of a convolution, which reads its input.
+    pub window {
+        /// Zeros added on both sides of each spatial axis.
+        #[opt(into, default = PerAxis::Every(0))]
+        pad: PerAxis,
+        /// Step of the filter on each spatial axis.
+        #[opt(into, default = PerAxis::Every(1))]
+        stride: PerAxis,
+        /// Distance of the filter's taps on each spatial axis.
+        #[opt(into, default = PerAxis::Every(1))]
+        dilation: PerAxis,
+    }
+
+    /// The window of a transposed convolution, which writes its output.
+    pub transposed_window {
+        /// Elements cut off on both sides of each spatial axis of the output.
+        #[opt(into, default = PerAxis::Every(0))]
+        pad: PerAxis,
+        /// Step of the filter on each spatial axis of the output.
+        #[opt(into, default = PerAxis::Every(1))]
+        stride: PerAxis,
+        /// Distance of the filter's taps on each spatial axis.
+        #[opt(into, default = PerAxis::Every(1))]
+        dilation: PerAxis,
+    }
+
+    /// Groups of maps.
+    pub grouped {
+        /// Groups of maps that do not see each other.
+        #[opt(default = 1)]
+        group: usize,
+    }
+
+    /// The first value of the weights.
+    pub weights {
+        /// Initializer of `W`; Glorot uniform if absent.
+        #[opt(into)]
+        w_init: Option<Initializer>,
+    }
+
+    /// What layers with samples and a bias take.
+    pub bias {
+        /// Initializer of `b`.
+        #[opt(into, default = Initializer::constant(0.0))]
+        b_init: Initializer,
+        /// Number of leading axes that are samples.
+        #[opt(default = 1)]
+        base_axis: usize,
+        /// Generator that a random default draws from; the parameter's own if absent.
+        #[opt(into)]
+        rng: Option<Rng>,
+        /// Whether to add `b`.
+        #[opt(default = true)]
+        with_bias: bool,
+    }
+}
