@@ -4,9 +4,10 @@ pub use candle_core::Tensor;
 pub use layerfn_macros::layer_with_options;
 
 pub use crate::device::composed;
+pub use crate::fusion::{Fuses, IfFusing, IfPlain, Kind, Ran, declared_fusion, is_same_function};
 pub use crate::network::frame::{
-    Before, add_before, apply, begin, block, function_call, indexed, indexed_block, join, labelled, nothing,
-    row, run, run_before, unlabelled, value,
+    apply, begin, block, function_call, indexed, indexed_block, join, labelled, nothing, row, run,
+    unlabelled, value,
 };
 pub use crate::network::join::{add, concat, mul, tuple};
 pub use crate::network::{network1, network2, network3, network4};

@@ -11,7 +11,6 @@ use candle_core::{DType, Device};
 
 use crate::ParameterStore;
 use crate::parameter::path::append;
-use crate::parameter::scope::Relu;
 use crate::parameter::store::Place;
 use crate::run::{Observer, Owners, Position, Run};
 
@@ -85,7 +84,6 @@ pub(crate) struct State {
     pub(crate) position: Position,
     /// Number of stages begun.
     pub(crate) n_visits: u64,
-    pub(crate) relu: Relu,
 }
 
 /// What applies to the layers and parameters below.
@@ -102,8 +100,6 @@ pub(crate) struct Flags {
     pub(crate) device: Device,
     /// Where the outermost layer was called.
     pub(crate) called_at: Option<&'static Location<'static>>,
-    /// Whether the layer that runs now may apply the `relu` that follows it.
-    pub(crate) may_apply_relu: bool,
 }
 
 struct Thread {
@@ -125,12 +121,10 @@ thread_local! {
                 dtype: DType::F32,
                 device: Device::Cpu,
                 called_at: None,
-                may_apply_relu: false,
             },
             run: None,
             position: Position::default(),
             n_visits: 0,
-            relu: Relu::Apart,
         },
         owners: None,
     });

@@ -80,6 +80,7 @@ mod device;
 mod dims;
 mod error;
 pub mod functions;
+mod fusion;
 mod initializer;
 mod kernels;
 mod mode;

@@ -1,14 +1,17 @@
 //! `relu` that is run in one with the stage before it.
 
-use candle_core::{DType, Tensor, Var};
-use layerfn::__private::{Before, add_before, composed, join, run_before, unlabelled};
+use std::cell::Cell;
+
+use candle_core::{DType, Device, Tensor, Var};
+use layerfn::__private::{Fuses, composed};
 use layerfn::functions::relu;
 use layerfn::{
-    Error, Network, ParameterStore, Result, affine, backward, batch_normalization, bn, convolution,
-    deconvolution, depthwise_convolution, depthwise_deconvolution, network, parametric_function, test_mode,
+    Error, Network, ParameterStore, ParametricFunction, Result, affine, backward, batch_normalization, bn,
+    convolution, deconvolution, depthwise_convolution, depthwise_deconvolution, network, parametric_function,
+    test_mode,
 };
 
-use super::layers::{dense, times};
+use super::layers::times;
 use super::{error_of, noise, values};
 
 /// Bits of the output, and of the gradients of the input and the parameters.
@@ -108,31 +111,134 @@ fn values_and_gradients_are_those_of_both_alone() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn layers_that_can_are_joined() -> Result<()> {
-    let x = noise(&[6, 4])?;
-    let is_joined = |before: Before<Tensor, Tensor>| match before {
-        Before::Both(y) => values(&y).map(|y| y.iter().all(|&y| y >= 0.0)),
-        Before::Alone(_) => Ok(false),
-    };
-    ParameterStore::new().enter(|| {
-        assert!(is_joined(run_before(unlabelled("affine", 1, 1, &x), affine(&x, 5), &relu)?)?);
-        assert!(is_joined(run_before(unlabelled("bn", 1, 1, &x), bn(&x), &relu)?)?);
-        let images = noise(&[3, 2, 5, 7])?;
-        let conv = unlabelled("convolution", 1, 1, &images);
-        assert!(is_joined(run_before(conv, convolution(&images, 3, (3, 3)), &relu)?)?);
-        let deconv = unlabelled("deconvolution", 1, 1, &images);
-        assert!(is_joined(run_before(deconv, deconvolution(&images, 3, (3, 3)), &relu)?)?);
-        assert!(test_mode(|| is_joined(run_before(unlabelled("bn", 1, 1, &x), bn(&x), &relu)?))?);
-        assert!(is_joined(add_before(join("add", 1, &x), [x.clone(), x.clone()], &relu)?)?);
+/// Whether a layer that is told of `relu` says that it applies it, and does.
+fn applies_relu<L: ParametricFunction<Output = Tensor> + Fuses>(mut layer: L) -> Result<bool> {
+    Ok(!layer.fuse(&apart) && layer.fuse(&relu) && values(&layer.call()?)?.iter().all(|&y| y >= 0.0))
+}
 
-        assert!(!is_joined(run_before(unlabelled("affine", 1, 1, &x), affine(&x, 5), &apart)?)?);
-        assert!(!is_joined(run_before(unlabelled("dense", 1, 1, &x), dense(&x, 5), &relu)?)?);
-        assert!(!is_joined(run_before(unlabelled("relu", 1, 1, &x), relu(&x), &relu)?)?);
-        // An offer that was not taken is not there for the next layer.
+#[test]
+fn layers_that_can_apply_relu() -> Result<()> {
+    let x = noise(&[6, 4])?;
+    let images = noise(&[3, 2, 5, 7])?;
+    ParameterStore::new().enter(|| {
+        assert!(applies_relu(affine(&x, 5))?);
+        assert!(applies_relu(bn(&x))?);
+        assert!(test_mode(|| applies_relu(bn(&x)))?);
+        assert!(applies_relu(convolution(&images, 3, (3, 3)))?);
+        assert!(applies_relu(depthwise_convolution(&images, (3, 3)))?);
+        assert!(applies_relu(deconvolution(&images, 3, (3, 3)))?);
+        assert!(applies_relu(depthwise_deconvolution(&images, (3, 3)))?);
+        // A layer that is told of nothing leaves its output alone.
         assert!(values(&affine(&x, 5).call()?)?.iter().any(|&y| y < 0.0));
         Ok(())
     })
+}
+
+thread_local! {
+    /// How often [`negated`] has been called, and how often [`offset`] has applied it.
+    static CALLS: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
+}
+
+/// An activation of one's own.
+fn negated(x: &Tensor) -> candle_core::Result<Tensor> {
+    CALLS.set((CALLS.get().0 + 1, CALLS.get().1));
+    x.neg()
+}
+
+/// Adds a half; a layer of one's own that fuses with an activation of one's own.
+#[parametric_function(
+    scope = "offset",
+    fuses(negated, self::doubled),
+    params(
+        /// What is added.
+        b: [1] = 0.5,
+    )
+)]
+fn offset(inp: &Tensor) -> Result<Tensor> {
+    let y = inp.broadcast_add(&param!(b)?)?;
+    if negated_fused {
+        CALLS.set((CALLS.get().0, CALLS.get().1 + 1));
+        return Ok(y.neg()?);
+    }
+    Ok(if doubled_fused { (y * 2.0)? } else { y })
+}
+
+fn doubled(_: &Tensor) -> Result<Tensor> {
+    panic!("`offset` applies it")
+}
+
+/// Calls of [`negated`] and uses of it by [`offset`] in a run of `net`, and what that gives for 1.
+fn calls(net: &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<(u32, u32, f32)> {
+    CALLS.set((0, 0));
+    let y = ParameterStore::new().enter(|| net(&Tensor::ones(1, DType::F32, &Device::Cpu)?))?;
+    Ok((CALLS.get().0, CALLS.get().1, values(&y)?[0]))
+}
+
+#[test]
+fn a_layer_of_ones_own_fuses_with_a_function_of_ones_own() -> Result<()> {
+    assert_eq!(calls(&*network!(offset -> negated))?, (0, 1, -1.5));
+    assert_eq!(calls(&*network!(o: offset -> self::negated as _y -> negated))?, (1, 1, 1.5));
+    assert_eq!(calls(&*network!(negated -> offset -> negated -> n: offset -> doubled))?, (1, 1, 2.0));
+    assert_eq!(calls(&*network!(for i in 0..3 { o[i]: offset -> negated }))?, (0, 3, -0.5 - 1.0 + 0.0));
+    Ok(())
+}
+
+#[test]
+fn a_layer_of_ones_own_leaves_apart_what_is_not_right_behind_it() -> Result<()> {
+    mod other {
+        /// Of the same name and type, yet another function.
+        pub(super) fn negated(x: &candle_core::Tensor) -> candle_core::Result<candle_core::Tensor> {
+            x * 3.0
+        }
+    }
+    let closure = negated as fn(&Tensor) -> candle_core::Result<Tensor>;
+    assert_eq!(calls(&*network!(offset -> n: negated))?, (1, 0, -1.5));
+    assert_eq!(calls(&*network!(offset as y -> negated -> use(y)))?, (1, 0, 1.5));
+    assert_eq!(calls(&*network!(offset -> _ -> negated))?, (1, 0, -1.5));
+    assert_eq!(calls(&*network!({ offset } -> negated))?, (1, 0, -1.5));
+    assert_eq!(calls(&*network!(offset -> other::negated))?, (0, 0, 4.5));
+    assert_eq!(calls(&*network!(offset -> closure))?, (1, 0, -1.5));
+    assert_eq!(calls(&*network!(offset -> times(1.0) -> negated))?, (1, 0, -1.5));
+    assert_eq!(calls(&|x| Ok(negated(&offset(x).call()?)?))?, (1, 0, -1.5));
+    // A recording sees both.
+    let recorded = |x: &Tensor| {
+        assert_eq!(network!(offset -> negated).summary([[1]])?.rows().len(), 2);
+        Ok(x.clone())
+    };
+    assert_eq!(calls(&recorded)?, (1, 0, 1.0));
+    Ok(())
+}
+
+/// A layer of two outputs that fuses with a function of both.
+#[parametric_function(fuses(swapped))]
+fn halves(inp: &Tensor) -> Result<(Tensor, Tensor)> {
+    let (a, b) = (inp.narrow(0, 0, 1)?, inp.narrow(0, 1, 1)?);
+    Ok(if swapped_fused { (b, a) } else { (a, b) })
+}
+
+fn swapped(_: &(Tensor, Tensor)) -> Result<(Tensor, Tensor)> {
+    panic!("`halves` applies it")
+}
+
+#[test]
+fn outputs_of_any_type_fuse() -> Result<()> {
+    let (a, b) = network!(halves -> swapped)(&Tensor::new(&[1f32, 2.0], &Device::Cpu)?)?;
+    assert_eq!((values(&a)?, values(&b)?), (vec![2.0], vec![1.0]));
+    Ok(())
+}
+
+#[test]
+fn a_function_that_can_be_called_once_is_a_stage() -> Result<()> {
+    network! {
+        fn applied(f: impl FnOnce(&Tensor) -> Result<Tensor>) < negated -> f >
+    }
+    let moved = vec![2.0];
+    let y = applied(&Tensor::ones(1, DType::F32, &Device::Cpu)?, |x| {
+        let factor = moved.into_iter().sum::<f64>();
+        Ok((x * factor)?)
+    })?;
+    assert_eq!(values(&y)?, [-2.0]);
+    Ok(())
 }
 
 /// Two layers, of which the first must not take the `relu` behind both.

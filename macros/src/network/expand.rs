@@ -1,11 +1,11 @@
 //! Syntax tree to Rust: a closure with one statement a stage.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
-use syn::Error;
 use syn::ext::IdentExt;
+use syn::{Error, FnArg};
 
 use super::ast::{
     Arguments, Body, Call, Chain, If, Input, Item, Join, JoinKind, Label, Network, Otherwise, Stage, Step,
@@ -37,7 +37,7 @@ pub(super) fn expand(input: &Input, clear: bool, error: Option<Error>) -> TokenS
 fn expand_network(network: &Network) -> TokenStream {
     let inputs = input_names(&network.body);
     let moved = &network.moved;
-    let body = expand_body(&network.body, &inputs[0]);
+    let body = expand_body(&network.body, &inputs[0], &[]);
     let constructor = Ident::new(&format!("network{}", inputs.len()), Span::call_site());
     quote!(::layerfn::__private::#constructor(#moved |#(#inputs),*| #body))
 }
@@ -50,7 +50,7 @@ fn expand_item(item: &Item) -> TokenStream {
         None => quote!(::layerfn::__private::Result<::layerfn::__private::Tensor>),
     };
     let docs = super::docs::table(item);
-    let body = expand_body(body, &inputs[0]);
+    let body = expand_body(body, &inputs[0], arguments);
     quote! {
         #(#attrs)*
         #docs
@@ -74,10 +74,13 @@ fn local_at(name: &str, span: Span) -> Ident {
     Ident::new(&format!("__pf_{name}"), Span::mixed_site().located_at(span))
 }
 
-fn expand_body(body: &Body, input: &Ident) -> TokenStream {
+/// `arguments` are those of a function beside its inputs.
+fn expand_body(body: &Body, input: &Ident, arguments: &[FnArg]) -> TokenStream {
     let h = local("h");
     let frame = local("frame");
-    let statements = Expander::default().chain(&body.chain, &mut Names::new());
+    let mut expander = Expander::default();
+    arguments.iter().for_each(|argument| expander.may_bind(&argument.to_token_stream()));
+    let statements = expander.chain(&body.chain, &mut Names::new());
     quote!({
         let #frame = ::layerfn::__private::begin();
         let #h = ::layerfn::__private::value(#input);
@@ -86,12 +89,23 @@ fn expand_body(body: &Body, input: &Ident) -> TokenStream {
     })
 }
 
+/// What stands around a step.
+#[derive(Clone, Copy, Default)]
+struct Place<'a> {
+    /// The variable of the step's function, if the step before was told of it.
+    told: Option<&'a Ident>,
+    /// That of the next step's function, if this step may run in one with it.
+    next: Option<&'a Ident>,
+}
+
 /// How often each identifier has stood without a label in the block so far.
 type Names = HashMap<String, usize>;
 
 #[derive(Default)]
 struct Expander {
     n_stages: u32,
+    /// Names that may stand for variables: arguments of the network, and what loops and conditions mention.
+    variables: HashSet<Ident>,
 }
 
 impl Expander {
@@ -104,11 +118,11 @@ impl Expander {
         let mut statements = TokenStream::new();
         let mut left = &chain.steps[..];
         while !left.is_empty() {
-            let mut n = left.len().min(ROW);
-            if left.get(n).is_some_and(|next| joins(&left[n - 1], next).is_some()) {
-                n += 1;
-            }
-            let (steps, rest) = left.split_at(n);
+            // Two steps that may run in one stay together, unless everything around them may, too.
+            let together =
+                |n: usize| left.get(n).is_some_and(|next| self.fuses(&left[n - 1], next).is_some());
+            let n = (ROW / 2..=ROW).rev().chain(ROW + 1..=2 * ROW).find(|&n| !together(n)).unwrap_or(ROW);
+            let (steps, rest) = left.split_at(n.min(left.len()));
             left = rest;
             let row = self.row(steps, names);
             let folded = chain.steps.len() > ROW && steps.iter().all(|step| step.bind.is_none());
@@ -126,16 +140,39 @@ impl Expander {
     /// Statements for some of a chain's steps.
     fn row(&mut self, steps: &[Step], names: &mut Names) -> TokenStream {
         let mut row = TokenStream::new();
-        let mut steps = steps.iter().peekable();
-        while let Some(step) = steps.next() {
-            let relu = steps.peek().and_then(|next| joins(step, next));
-            row.extend(self.step(step, relu, names));
-            if relu.is_some() {
-                let bind = steps.next().and_then(|step| step.bind.as_ref());
-                row.extend(bind.map(bind_output));
-            }
+        let mut told = None;
+        for (i, step) in steps.iter().enumerate() {
+            let next = steps.get(i + 1).and_then(|next| self.fuses(step, next)).map(|call| {
+                let function = local_at(&format!("next{i}"), call.name.span());
+                let callee: TokenStream = call.callee.iter().cloned().collect();
+                row.extend(quote!(let #function = &#callee;));
+                function
+            });
+            row.extend(self.step(step, Place { told: told.as_ref(), next: next.as_ref() }, names));
+            told = next;
         }
         row
+    }
+
+    /// The call in `next`, if `step` may be a layer that fuses with its function: whether it is shows at run time.
+    fn fuses<'a>(&self, step: &Step, next: &'a Step) -> Option<&'a Call> {
+        let may_be_first = step.bind.is_none()
+            && match &step.stage {
+                Stage::Call(_) => true,
+                Stage::Join(join) => {
+                    step.label.is_none() && matches!(join.kind, JoinKind::Add | JoinKind::Residual)
+                }
+                _ => false,
+            };
+        match &next.stage {
+            Stage::Call(call) if may_be_first && next.label.is_none() => {
+                let plain = !call.is_member && call.arguments.is_none();
+                // A variable may be a closure that has to be moved, or to be changed, to be called.
+                let variable = call.callee.len() == 1 && self.variables.contains(&call.name);
+                (plain && !variable).then_some(call)
+            }
+            _ => None,
+        }
     }
 
     /// An expression: the chain run on `input`, which it takes.
@@ -145,16 +182,15 @@ impl Expander {
         quote!({ let #h = #input; #statements #h })
     }
 
-    /// The input is moved into the block, so that it is freed when the stage is done. `relu` is the step after this one, if
-    /// that joins it.
-    fn step(&mut self, step: &Step, relu: Option<&Call>, names: &mut Names) -> TokenStream {
+    /// The input is moved into the block, so that it is freed when the stage is done.
+    fn step(&mut self, step: &Step, place: Place<'_>, names: &mut Names) -> TokenStream {
         let (h, x) = (local("h"), local("x"));
         let value = match (&step.label, &step.stage) {
             (_, Stage::Identity | Stage::Missing) => x.to_token_stream(),
             (_, Stage::Use { tokens, span }) => {
                 quote_spanned!(*span=> ::layerfn::__private::value(#tokens))
             }
-            (label, Stage::Call(call)) => self.call(label.as_ref(), call, relu, names),
+            (label, Stage::Call(call)) => self.call(label.as_ref(), call, place, names),
             (label, Stage::Value { tokens, span }) => self.value(label.as_ref(), tokens, *span),
             (Some(label), stage) => {
                 let entered = self.enter_block(label);
@@ -162,10 +198,23 @@ impl Expander {
                 let value = self.compound(stage, &mut Names::new());
                 quote!({ let #scope = #entered; #value })
             }
-            (None, Stage::Join(join)) => self.join(join, relu, names),
+            (None, Stage::Join(join)) => self.join(join, place.next, names),
             (None, stage) => self.compound(stage, names),
         };
         let bind = step.bind.as_ref().map(bind_output);
+        let value = match (place.told, place.next) {
+            (None, _) => value,
+            (Some(_), next) => {
+                let done = match next {
+                    Some(_) => quote!(::layerfn::__private::Ran::Alone(#x)),
+                    None => x.to_token_stream(),
+                };
+                quote!(match #x {
+                    ::layerfn::__private::Ran::Alone(#x) => #value,
+                    ::layerfn::__private::Ran::WithNext(#x) => #done,
+                })
+            }
+        };
         quote!(let #h = { let #x = #h; #value }; #bind)
     }
 
@@ -209,7 +258,7 @@ impl Expander {
         &mut self,
         label: Option<&Label>,
         call: &Call,
-        relu: Option<&Call>,
+        place: Place<'_>,
         names: &mut Names,
     ) -> TokenStream {
         let span = call.name.span();
@@ -223,42 +272,25 @@ impl Expander {
             _ => 1,
         };
         let entered = self.enter(label, &ident, nth, span);
-        let stage = stage_call(call);
-        let Some(relu) = relu else {
-            return quote_spanned!(span=> ::layerfn::__private::run(#entered, #stage)?);
+        let stage = match place.told {
+            Some(function) => {
+                let x = local_at("x", span);
+                quote_spanned!(span=> #function(&#x))
+            }
+            None => stage_call(call),
         };
-        self.before(
-            relu,
-            names,
-            |next| quote_spanned!(span=> ::layerfn::__private::run_before(#entered, #stage, #next)?),
-        )
+        run(span, &entered, &stage, place.next)
     }
 
-    /// A step, which `run` runs, told of the function that comes next; then `relu` if that has not been run with it.
-    fn before(
-        &mut self,
-        relu: &Call,
-        names: &mut Names,
-        run: impl FnOnce(&Ident) -> TokenStream,
-    ) -> TokenStream {
-        let x = local("x");
-        let next = local_at("next", relu.name.span());
-        let run = run(&next);
-        let callee: TokenStream = relu.callee.iter().cloned().collect();
-        let alone = Call {
-            callee: next.to_token_stream().into_iter().collect(),
-            name: relu.name.clone(),
-            is_member: false,
-            arguments: None,
-        };
-        let alone = self.call(None, &alone, None, names);
-        quote!({
-            let #next = &#callee;
-            match #run {
-                ::layerfn::__private::Before::Both(#x) => #x,
-                ::layerfn::__private::Before::Alone(#x) => #alone,
+    /// Notes every name in tokens that may make variables of some of them.
+    fn may_bind(&mut self, tokens: &TokenStream) {
+        for token in tokens.clone() {
+            match token {
+                TokenTree::Ident(name) => drop(self.variables.insert(name)),
+                TokenTree::Group(group) => self.may_bind(&group.stream()),
+                TokenTree::Punct(_) | TokenTree::Literal(_) => {}
             }
-        })
+        }
     }
 
     fn value(&mut self, label: Option<&Label>, tokens: &TokenStream, span: Span) -> TokenStream {
@@ -279,12 +311,14 @@ impl Expander {
             Stage::Block(chain) => self.chain_value(chain, names, x),
             Stage::Join(join) => self.join(join, None, names),
             Stage::For { head, keyword, body } => {
+                self.may_bind(head);
                 let body = self.chain_value(body, names, &h);
                 quote_spanned!(keyword.span()=> { let mut #h = #x; #keyword #head { #h = #body; } #h })
             }
             Stage::If(inner) => self.conditional(inner, names),
             Stage::Match { head, keyword, arms } => {
                 let arms = arms.iter().map(|arm| {
+                    self.may_bind(&arm.pattern);
                     let (pattern, arrow) = (&arm.pattern, &arm.arrow);
                     let value = self.chain_value(&arm.chain, names, &x);
                     quote!(#pattern #arrow #value)
@@ -301,6 +335,7 @@ impl Expander {
     fn conditional(&mut self, stage: &If, names: &mut Names) -> TokenStream {
         let x = local("x");
         let If { keyword, condition, then, otherwise } = stage;
+        self.may_bind(condition);
         let then = self.chain_value(then, names, &x);
         let otherwise = match otherwise {
             None => quote!({ #x }),
@@ -310,7 +345,7 @@ impl Expander {
         quote!(#keyword #condition #then else #otherwise)
     }
 
-    fn join(&mut self, join: &Join, relu: Option<&Call>, names: &mut Names) -> TokenStream {
+    fn join(&mut self, join: &Join, next: Option<&Ident>, names: &mut Names) -> TokenStream {
         let span = join.keyword.span();
         let (x, entered, scope) = (local("x"), local("join"), local("branch"));
         let ident = join.keyword.to_string();
@@ -327,25 +362,18 @@ impl Expander {
             .collect();
         let input = (join.kind == JoinKind::Residual).then(|| quote!(::core::clone::Clone::clone(&#x),));
         let all = quote!([#input #(#branches),*]);
-        let run = if let Some(relu) = relu {
-            self.before(
-                relu,
-                names,
-                |next| quote_spanned!(span=> ::layerfn::__private::add_before(#entered, #all, #next)?),
-            )
-        } else {
-            let joined = match join.kind {
-                JoinKind::Residual | JoinKind::Add => quote_spanned!(span=> add(#all)),
-                JoinKind::Mul => quote_spanned!(span=> mul(#all)),
-                JoinKind::Concat => {
-                    let missing = quote!(0);
-                    let axis = if join.arguments.is_empty() { &missing } else { &join.arguments };
-                    quote_spanned!(span=> concat(#axis, #all))
-                }
-                JoinKind::Tuple => quote_spanned!(span=> tuple((#(#branches),*))),
-            };
-            quote_spanned!(span=> ::layerfn::__private::run(#entered, ::layerfn::__private::#joined)?)
+        let joined = match join.kind {
+            JoinKind::Residual | JoinKind::Add => quote_spanned!(span=> add(#all)),
+            JoinKind::Mul => quote_spanned!(span=> mul(#all)),
+            JoinKind::Concat => {
+                let missing = quote!(0);
+                let axis = if join.arguments.is_empty() { &missing } else { &join.arguments };
+                quote_spanned!(span=> concat(#axis, #all))
+            }
+            JoinKind::Tuple => quote_spanned!(span=> tuple((#(#branches),*))),
         };
+        let joined = quote_spanned!(span=> ::layerfn::__private::#joined);
+        let run = run(span, &entered.to_token_stream(), &joined, next);
         quote!({ let #entered = #enter; #(let #branches = #values;)* #run })
     }
 }
@@ -356,24 +384,21 @@ fn bind_output(name: &Ident) -> TokenStream {
     quote!(let #name = &::core::clone::Clone::clone(&#h);)
 }
 
-/// `next`, if it is `relu` and may be run in one with `step`: whether it is ours and the step can do that shows at run time.
-fn joins<'a>(step: &Step, next: &'a Step) -> Option<&'a Call> {
-    let can_be_first = match &step.stage {
-        Stage::Call(_) => step.bind.is_none(),
-        Stage::Join(join) => {
-            step.bind.is_none()
-                && step.label.is_none()
-                && matches!(join.kind, JoinKind::Add | JoinKind::Residual)
-        }
-        _ => false,
+/// Runs a stage; one with a function behind it is told of that, and gives a `Ran`.
+fn run(span: Span, entered: &TokenStream, stage: &TokenStream, next: Option<&Ident>) -> TokenStream {
+    let Some(next) = next else {
+        return quote_spanned!(span=> ::layerfn::__private::run(#entered, #stage)?);
     };
-    match &next.stage {
-        Stage::Call(call) if can_be_first && next.label.is_none() => {
-            let plain = !call.is_member && call.arguments.is_none();
-            (plain && call.name == "relu").then_some(call)
-        }
-        _ => None,
-    }
+    // Where `built` stands, rustc says that it is no stage.
+    let (begun, built) = (local("entered"), Ident::new("__pf_stage", span));
+    quote_spanned!(span=> {
+        // A stage needs one of the two.
+        #[allow(unused_imports)]
+        use ::layerfn::__private::{IfFusing as _, IfPlain as _};
+        let #begun = #entered;
+        let #built = #stage;
+        (&::layerfn::__private::Kind(&#built)).kind().run(#begun, #built, #next)?
+    })
 }
 
 /// Whether no expression in the step leaves the network's body, which a closure around it would not let it do.

@@ -25,18 +25,19 @@ fn errors(input: &str) -> Vec<String> {
 fn a_stage_is_a_call_with_its_input_in_front() {
     let text = expanded("< nn::conv(32, (5, 5), pad = (2, 2)) -> elu >");
     assert!(text.contains("nn::conv(&__pf_x,32,(5,5)).pad((2,2))"), "{text}");
-    assert!(text.contains("elu(&__pf_x)"), "{text}");
+    assert!(text.contains("let__pf_next0=&elu;") && text.contains("__pf_next0(&__pf_x)"), "{text}");
     assert!(text.contains("unlabelled(\"conv\",1usize,1u32,&__pf_x)"), "{text}");
 }
 
 #[test]
-fn relu_joins_what_comes_before() {
-    let joins = |input: &str| expanded(input).matches("_before(").count();
+fn a_stage_is_told_of_a_plain_function_behind_it() {
+    let told = |input: &str| expanded(input).matches(".kind().run(").count();
     for (input, n) in [
         ("bn -> relu", 1),
         ("n: bn(axes = [1]) -> functions::relu as h -> relu", 1),
         ("add { a, b } -> relu -> residual { a -> relu } -> relu", 3),
-        ("a -> relu -> relu", 1),
+        ("a -> relu -> relu", 2),
+        ("conv(32) -> bn -> own::relu", 2),
         ("a as h -> relu", 0),
         ("a -> act: relu", 0),
         ("a -> relu(1)", 0),
@@ -44,10 +45,14 @@ fn relu_joins_what_comes_before() {
         ("l: add { a, b } -> relu", 0),
         ("mul { a, b } -> relu -> { a } -> relu -> (|x| x) -> relu", 0),
     ] {
-        assert_eq!(joins(input), n, "{input}");
+        assert_eq!(told(input), n, "{input}");
     }
     // A row does not end between the two.
-    assert_eq!(joins(&format!("{} -> relu", ["a"; 32].join(" -> "))), 1);
+    assert_eq!(told(&format!("{} -> relu", ["a"; 32].join(" -> "))), 32);
+    assert_eq!(told(&format!("{} -> relu -> {0}", ["a(1)"; 32].join(" -> "))), 1);
+    // What may be a variable may be a closure that can be called by value only.
+    assert_eq!(told("pub fn f(relu: impl FnOnce(&Tensor) -> Result<Tensor>) < a -> relu -> own::relu >"), 1);
+    assert_eq!(told("for f in fs { a -> f }"), 0);
 }
 
 #[test]

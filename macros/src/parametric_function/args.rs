@@ -1,10 +1,10 @@
-//! The grammar of `scope = ".."`, `options(..)`, `params(..)`, `rename = ".."`, `crate = path`.
+//! The grammar of `scope = ".."`, `options(..)`, `params(..)`, `fuses(..)`, `rename = ".."`, `crate = path`.
 
 use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
-use syn::{Attribute, Expr, Ident, LitBool, LitStr, Meta, Path, Token, bracketed, parenthesized};
+use syn::{Attribute, Expr, ExprPath, Ident, LitBool, LitStr, Meta, Path, Token, bracketed, parenthesized};
 
 use super::options::read_options;
 use crate::support::errors::{Errors, expected};
@@ -16,12 +16,21 @@ pub(super) struct Args {
     pub(super) parameters: Vec<Parameter>,
     /// The key `params`, if there.
     pub(super) params_key: Option<Ident>,
+    /// The functions that the layer can apply to its output itself.
+    pub(super) fused: Vec<Fused>,
     /// The name of the generated structure.
     pub(super) rename: Option<Ident>,
     /// Where the crate `layerfn` is found.
     pub(super) layerfn: Path,
     /// Whether everything could be read; if not, names that seem missing may only be unreadable.
     pub(super) complete: bool,
+}
+
+/// A function in `fuses(..)`.
+pub(super) struct Fused {
+    pub(super) path: ExprPath,
+    /// The variable by which the body knows whether it is to apply the function: `relu_fused`.
+    pub(super) flag: Ident,
 }
 
 /// A declared parameter: `/// doc`, `#[when(..)]`, `W: [sizes] = initial`.
@@ -42,7 +51,7 @@ pub(super) enum Size {
     Splice(Expr),
 }
 
-const KEYS: [&str; 5] = ["scope", "options", "params", "rename", "crate"];
+const KEYS: [&str; 6] = ["scope", "options", "params", "fuses", "rename", "crate"];
 
 impl Args {
     pub(super) fn read(tokens: TokenStream, errors: &mut Errors) -> Self {
@@ -50,6 +59,7 @@ impl Args {
             scope: None,
             parameters: Vec::new(),
             params_key: None,
+            fused: Vec::new(),
             rename: None,
             layerfn: syn::parse_quote!(::layerfn),
             complete: true,
@@ -100,6 +110,22 @@ impl Args {
                     return Err(syn::Error::new(key.span(), message));
                 }
                 read_options(input)?;
+            }
+            "fuses" => {
+                let example = "write the functions in parentheses: `fuses(relu)`";
+                if !input.peek(syn::token::Paren) {
+                    return Err(syn::Error::new(key.span(), example));
+                }
+                let content;
+                parenthesized!(content in input);
+                if content.is_empty() {
+                    return Err(syn::Error::new(key.span(), format!("which functions? {example}")));
+                }
+                self.complete &= comma_separated(&content, errors, |input, _| {
+                    let fused = Fused::read(input)?;
+                    self.fused.push(fused);
+                    Ok(())
+                })?;
             }
             "rename" => self.rename = Some(read_rename(&key, input)?),
             "crate" => {
@@ -279,6 +305,28 @@ fn question_mark(tokens: TokenStream) -> Option<TokenTree> {
         }
     }
     None
+}
+
+impl Fused {
+    fn read(input: ParseStream<'_>) -> syn::Result<Self> {
+        match input.parse()? {
+            Expr::Path(path) => {
+                let name = path.path.segments.last().map(|last| last.ident.clone());
+                let name = name.unwrap_or_else(|| Ident::new("function", Span::call_site()));
+                let flag = quote::format_ident!("{}_fused", name.unraw(), span = name.span());
+                Ok(Self { path, flag })
+            }
+            other => {
+                let message = "expected the path of a function, as in `fuses(functions::relu)`";
+                Err(syn::Error::new_spanned(other, message))
+            }
+        }
+    }
+
+    /// The function's name, without the path before it.
+    pub(super) fn name(&self) -> String {
+        self.path.path.segments.last().map(|last| last.ident.unraw().to_string()).unwrap_or_default()
+    }
 }
 
 impl Parameter {

@@ -4,7 +4,7 @@ use quote::format_ident;
 use syn::ext::IdentExt;
 
 use super::body::Body;
-use super::layer::Layer;
+use super::layer::{Layer, mentions};
 use crate::support::errors::Errors;
 
 /// Names that every layer has already.
@@ -13,6 +13,7 @@ const RESERVED: [&str; 3] = ["name", "fix_parameters", "call"];
 pub(super) fn layer(layer: &mut Layer, body: &Body, errors: &mut Errors) {
     scope(layer, errors);
     arguments(layer, errors);
+    fused(layer, errors);
     parameters(layer, body, errors);
 }
 
@@ -46,6 +47,37 @@ fn arguments(layer: &mut Layer, errors: &mut Errors) {
         }
         methods.push(name);
     }
+}
+
+/// Each function in `fuses(..)` has a variable of its own, and the body reads it; what has none is dropped, so that the error
+/// stays the only one.
+fn fused(layer: &mut Layer, errors: &mut Errors) {
+    let Layer { args, arguments, body, .. } = layer;
+    let mut flags = Vec::new();
+    args.fused.retain(|fused| {
+        let (flag, name) = (&fused.flag, fused.name());
+        if flags.contains(flag) {
+            let message = format!(
+                "a second function called `{name}`: the body could not tell for which of them `{flag}` stands"
+            );
+            errors.at(&fused.path, message);
+            return false;
+        }
+        flags.push(flag.clone());
+        if let Some(argument) = arguments.iter().find(|argument| argument.name == *flag) {
+            let message = format!("`{flag}` stands for `fuses({name})` in the body; rename this argument");
+            errors.at(&argument.name, message);
+            return false;
+        }
+        if !mentions(body.stream(), flag) {
+            let message = format!(
+                "a layer that fuses with `{name}` returns `{name}` of its output if `{flag}` is true, but the body never \
+                 reads `{flag}`"
+            );
+            errors.at(&fused.path, message);
+        }
+        true
+    });
 }
 
 fn parameters(layer: &Layer, body: &Body, errors: &mut Errors) {

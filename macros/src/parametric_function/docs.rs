@@ -11,7 +11,7 @@ const LONGEST_CELL: usize = 90;
 
 /// The user's documentation with the tables in it: in front of the examples, at the end without any.
 pub(super) fn attributes(layer: &Layer) -> Vec<Attribute> {
-    let tables = arguments(layer) + &parameters(layer);
+    let tables = arguments(layer) + &parameters(layer) + &fused(layer);
     let mut docs = layer.attributes.docs.clone();
     let is_example = |doc: &Attribute| {
         let lines = attrs::doc_lines(std::slice::from_ref(doc));
@@ -96,6 +96,18 @@ fn parameters(layer: &Layer) -> String {
          An initial value only counts if the parameter is not there yet.\n"
     ));
     text
+}
+
+/// Which functions run in one with the layer.
+fn fused(layer: &Layer) -> String {
+    let names = layer.args.fused.iter().map(|fused| code(&fused.name())).collect::<Vec<_>>();
+    match names.as_slice() {
+        [] => String::new(),
+        names => format!(
+            "\nIn a network, {} right behind the layer is computed together with it.\n",
+            names.join(" or ")
+        ),
+    }
 }
 
 /// Code in a table cell: cut if long; `|` would end the cell, even in code.

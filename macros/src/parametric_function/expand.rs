@@ -12,7 +12,7 @@ use crate::support::{attrs, print};
 
 pub(super) fn layer(layer: &Layer, body: &Body) -> TokenStream {
     let items = [function(layer, body), constructor(layer), structure(layer), inherent(layer), traits(layer)];
-    items.into_iter().collect()
+    items.into_iter().chain(fusion(layer)).collect()
 }
 
 /// The user's function, under a hidden name.
@@ -26,6 +26,9 @@ fn function(layer: &Layer, body: &Body) -> TokenStream {
         {
             typed.attrs.push(syn::parse_quote!(#[allow(unused_variables)]));
         }
+    }
+    for flag in layer.flags() {
+        signature.inputs.push(syn::parse_quote!(#flag: bool));
     }
     let (everywhere, others) = (&layer.attributes.everywhere, &layer.attributes.function);
     let body = &body.tokens;
@@ -59,6 +62,7 @@ fn constructor(layer: &Layer) -> TokenStream {
         quote!(#name: #value)
     });
     let unset = optional.iter().map(|argument| &argument.name);
+    let flags = layer.flags();
     quote! {
         #(#docs)*
         #(#attributes)*
@@ -68,6 +72,7 @@ fn constructor(layer: &Layer) -> TokenStream {
             #structure {
                 #(#fields,)*
                 #(#unset: ::core::option::Option::None,)*
+                #(#flags: false,)*
                 name: ::core::option::Option::None,
                 fix_parameters: false,
             }
@@ -89,6 +94,7 @@ fn structure(layer: &Layer) -> TokenStream {
             None => quote!(#name: #ty),
         }
     });
+    let flags = layer.flags();
     quote! {
         #[doc = #docs]
         #[must_use = "a layer does nothing until `.call()` runs it"]
@@ -99,6 +105,8 @@ fn structure(layer: &Layer) -> TokenStream {
         #(#deprecated)*
         #visibility struct #structure {
             #(#fields,)*
+            // Whether to apply what follows in a network, too.
+            #(#flags: bool,)*
             name: ::core::option::Option<::std::string::String>,
             fix_parameters: bool,
         }
@@ -135,7 +143,7 @@ fn automatic_setters(layer: &Layer) -> TokenStream {
     let visibility = &layer.visibility;
     let name_docs = match layer.args.scope.as_ref().map(syn::LitStr::value) {
         Some(scope) => {
-            format!("Puts the scope `name` around the layer's own: parameters live under `name/{scope}`.")
+            format!(" Puts the scope `name` around the layer's own: parameters live under `name/{scope}`.")
         }
         None => " Opens the scope `name` for what the function calls, and names it in errors.".to_owned(),
     };
@@ -163,7 +171,8 @@ fn automatic_setters(layer: &Layer) -> TokenStream {
 fn call(layer: &Layer) -> TokenStream {
     let (visibility, layerfn, hidden) = (&layer.visibility, &layer.args.layerfn, hidden_name(layer));
     let output = output(layer);
-    let names = layer.arguments.iter().map(|argument| &argument.name).collect::<Vec<_>>();
+    let names =
+        layer.arguments.iter().map(|argument| &argument.name).chain(layer.flags()).collect::<Vec<_>>();
     // An error of another type becomes the crate's; one that cannot is reported at the return type.
     let run = quote_spanned!(generated_at(&output)=>
         ::core::result::Result::Ok(#hidden(#(#names),*)?)
@@ -216,6 +225,43 @@ fn traits(layer: &Layer) -> TokenStream {
             }
         }
     }
+}
+
+/// How a network tells the layer to apply the function behind it; nothing for a layer that fuses with none.
+fn fusion(layer: &Layer) -> Option<TokenStream> {
+    if layer.args.fused.is_empty() {
+        return None;
+    }
+    let attributes = layer.attributes.beside();
+    let (structure, layerfn, forgiven) = (&layer.structure, &layer.args.layerfn, forgiven(layer));
+    let output = output(layer);
+    let declared = layer.args.fused.iter().map(|fused| {
+        let path = &fused.path;
+        quote_spanned!(generated_at(path)=> #layerfn::__private::declared_fusion::<#output, _, _>(&#path);)
+    });
+    let arms = layer.args.fused.iter().map(|fused| {
+        let (path, flag) = (&fused.path, &fused.flag);
+        quote! {
+            if #layerfn::__private::is_same_function(next, &#path) {
+                self.#flag = true;
+                return true;
+            }
+        }
+    });
+    Some(quote! {
+        #forgiven
+        #(#attributes)*
+        const _: () = { #(#declared)* };
+
+        #forgiven
+        #(#attributes)*
+        impl #layerfn::__private::Fuses for #structure {
+            fn fuse<F>(&mut self, next: &F) -> bool {
+                #(#arms)*
+                false
+            }
+        }
+    })
 }
 
 /// What the layer returns.
@@ -277,6 +323,13 @@ fn forgiven(layer: &Layer) -> Option<TokenStream> {
 
 fn hidden_name(layer: &Layer) -> Ident {
     format_ident!("__pf_{}", layer.name(), span = layer.signature.ident.span())
+}
+
+impl Layer {
+    /// The variables of `fuses(..)`, which are fields of the structure and arguments of the body.
+    fn flags(&self) -> impl Iterator<Item = &Ident> {
+        self.args.fused.iter().map(|fused| &fused.flag)
+    }
 }
 
 impl Argument {

@@ -22,10 +22,14 @@ fn bare(layer: &Layer, body: &Body) -> TokenStream {
         (layer.attributes.beside(), &layer.visibility, &layer.structure);
     let (signature, body) = (&layer.signature, &body.tokens);
     let functions = &layer.attributes.function;
+    let flags = layer.args.fused.iter().map(|fused| &fused.flag);
     let function = quote! {
         #(#attributes)*
         #(#functions)*
-        #visibility #signature #body
+        #visibility #signature {
+            #(let #flags = false;)*
+            #body
+        }
     };
     if layer.signature.receiver().is_some() {
         return function;

@@ -469,7 +469,7 @@ fn borrowed_part(ty: &Type) -> Option<TokenStream> {
 }
 
 /// Whether `word` stands anywhere in `tokens`.
-fn mentions(tokens: TokenStream, word: &Ident) -> bool {
+pub(super) fn mentions(tokens: TokenStream, word: &Ident) -> bool {
     tokens.into_iter().any(|token| match token {
         TokenTree::Ident(ident) => ident == *word,
         TokenTree::Group(group) => mentions(group.stream(), word),

@@ -1,19 +1,18 @@
 //! One run of a network: which stage runs now, and which stage each layer path belongs to.
 
-use std::any::{Any, TypeId};
+use std::any::Any;
 use std::fmt::{Display, Write};
 use std::panic::Location;
 use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::join::add_then;
 use super::record::{Kind, Recorder};
 use super::{IntoValue, Stage, Value};
 use crate::context::{Flags, Restore, RunGuard, begin_run, change, join_run, with};
-use crate::parameter::scope::ReluOffer;
+use crate::fusion::{self, Fuses, Fusing, Plain, Ran};
 use crate::run::{Observer, Position, Visit};
-use crate::{Error, Result, current_parameter_scope, functions};
+use crate::{Error, Result, current_parameter_scope};
 
 /// A run of its own, whatever runs now; a recorder that listens goes on to listen.
 pub(super) fn outermost() -> RunGuard {
@@ -225,61 +224,36 @@ pub fn run<S: Stage>(entered: Entered, stage: S) -> Result<S::Output> {
     }
 }
 
-/// A stage has been run that another follows.
-pub enum Before<Y, Z> {
-    /// The other is still to be run, on this.
-    Alone(Y),
-    /// The other has been run, too.
-    Both(Z),
-}
-
-impl<Y: Value, Z: Value> Before<Y, Z> {
-    fn new(value: Y, both: bool) -> Self {
-        let mut tensor = None;
-        if both {
-            value.each(&mut |only| tensor = Some(only.clone()));
-        }
-        // Otherwise `relu` is run on what has been through it, which changes nothing.
-        tensor.and_then(Z::of_tensor).map_or(Self::Alone(value), Self::Both)
+impl Plain {
+    /// Runs a stage that has the function `next` behind it.
+    ///
+    /// # Errors
+    /// As for [`run`].
+    #[track_caller]
+    pub fn run<S: Stage, F, Z>(self, entered: Entered, stage: S, _next: &F) -> Result<Ran<S::Output, Z>> {
+        run(entered, stage).map(Ran::Alone)
     }
 }
 
-/// Whether stage `next`, which the network calls `relu`, is ours, and nobody wants to see what it gets.
-fn may_be_joined<F>(entered: &Entered, _next: &F) -> bool {
-    fn id<F>(_: &F) -> TypeId {
-        typeid::of::<F>()
+impl Fusing {
+    /// Runs a stage that has the function `next` behind it, with that if the stage can and nothing records what is between.
+    ///
+    /// # Errors
+    /// As for [`run`].
+    #[track_caller]
+    pub fn run<S, F, Z>(self, entered: Entered, mut stage: S, next: &F) -> Result<Ran<S::Output, Z>>
+    where
+        S: Stage<Output: 'static> + Fuses,
+        Z: 'static,
+    {
+        let identity = fusion::identity::<S::Output, Z>();
+        let fused = identity.filter(|_| entered.recorded.is_none() && stage.fuse(next));
+        let value = run(entered, stage)?;
+        Ok(match fused {
+            Some(identity) => Ran::WithNext(identity(value)),
+            None => Ran::Alone(value),
+        })
     }
-    entered.recorded.is_none() && typeid::of::<F>() == id(&functions::relu)
-}
-
-/// Runs a stage before `next`, which is called `relu`: in one if `next` is ours and the stage is a layer that can.
-///
-/// # Errors
-/// As for [`run`].
-#[track_caller]
-pub fn run_before<S: Stage, F, Z: Value>(
-    entered: Entered,
-    stage: S,
-    next: &F,
-) -> Result<Before<S::Output, Z>> {
-    let layer = S::layer().filter(|_| may_be_joined(&entered, next));
-    let offer = layer.map(ReluOffer::to);
-    let value = run(entered, stage)?;
-    Ok(Before::new(value, offer.is_some_and(|offer| offer.is_taken())))
-}
-
-/// As [`run_before`], for `add { .. }`.
-///
-/// # Errors
-/// Those of [`add`](super::join::add).
-#[track_caller]
-pub fn add_before<const N: usize, F, Z: Value>(
-    entered: Entered,
-    branches: [Tensor; N],
-    next: &F,
-) -> Result<Before<Tensor, Z>> {
-    let both = N > 1 && may_be_joined(&entered, next);
-    Ok(Before::new(run(entered, add_then(branches, both))?, both))
 }
 
 /// Runs some of a long chain's stages.

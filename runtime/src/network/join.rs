@@ -2,26 +2,44 @@
 
 use candle_core::Tensor;
 
+use super::Stage;
+use crate::fusion::{Fuses, is_same_function};
 use crate::{Error, Result, functions};
 
-/// `add { a, b }`: the sum of branches of one shape.
-///
-/// # Errors
-/// [`Error::InvalidArgument`] if the shapes differ: a branch that is broadcast by mistake would train, badly.
-pub fn add<const N: usize>(branches: [Tensor; N]) -> Result<Tensor> {
-    add_then(branches, false)
+/// `add { a, b }`: the sum of branches of one shape, and `relu` of it if that follows.
+pub struct Add<const N: usize> {
+    branches: [Tensor; N],
+    relu_fused: bool,
 }
 
-/// [`add`], and `relu` of the sum if asked for.
-pub(super) fn add_then<const N: usize>(branches: [Tensor; N], then_relu: bool) -> Result<Tensor> {
-    if branches.iter().any(|branch| branch.dims() != branches[0].dims()) {
-        return Err(shapes_differ("must have one shape to be added", &branches));
+/// `add { a, b }`
+pub fn add<const N: usize>(branches: [Tensor; N]) -> Add<N> {
+    Add { branches, relu_fused: false }
+}
+
+impl<const N: usize> Fuses for Add<N> {
+    fn fuse<F>(&mut self, next: &F) -> bool {
+        // One branch is not added to anything.
+        self.relu_fused = N > 1 && is_same_function(next, &functions::relu);
+        self.relu_fused
     }
-    let mut n_left = N;
-    reduce(branches, |a, b| {
-        n_left -= 1;
-        functions::add(&a, &b, then_relu && n_left == 1)
-    })
+}
+
+/// Different shapes are [`Error::InvalidArgument`]: a branch that is broadcast by mistake would train, badly.
+impl<const N: usize> Stage for Add<N> {
+    type Output = Tensor;
+
+    fn run(self) -> Result<Tensor> {
+        let Self { branches, relu_fused } = self;
+        if branches.iter().any(|branch| branch.dims() != branches[0].dims()) {
+            return Err(shapes_differ("must have one shape to be added", &branches));
+        }
+        let mut n_left = N;
+        reduce(branches, |a, b| {
+            n_left -= 1;
+            functions::add(&a, &b, relu_fused && n_left == 1)
+        })
+    }
 }
 
 /// `mul { a, b }`: the product, where axes of size one are broadcast, as a gate needs it.

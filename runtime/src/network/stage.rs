@@ -1,7 +1,7 @@
 //! What can stand between two arrows.
 
 use super::Value;
-use crate::{LayerInfo, ParametricFunction, Result};
+use crate::{ParametricFunction, Result};
 
 /// A call that is ready to run: a layer, or the result of a plain function.
 ///
@@ -23,13 +23,6 @@ pub trait Stage {
     /// Those of the layer or function.
     #[track_caller]
     fn run(self) -> Result<Self::Output>;
-
-    /// The layer, if it is one.
-    #[doc(hidden)]
-    #[must_use]
-    fn layer() -> Option<&'static LayerInfo> {
-        None
-    }
 }
 
 impl<L: ParametricFunction<Output: Value>> Stage for L {
@@ -38,10 +31,6 @@ impl<L: ParametricFunction<Output: Value>> Stage for L {
     #[track_caller]
     fn run(self) -> Result<L::Output> {
         self.call()
-    }
-
-    fn layer() -> Option<&'static LayerInfo> {
-        Some(L::INFO)
     }
 }
 

@@ -20,15 +20,6 @@ pub trait Value {
     fn map(self, f: &mut dyn FnMut(Tensor) -> Result<Tensor>) -> Result<Self>
     where
         Self: Sized;
-
-    /// The tensor as a value of this type, if that is `Tensor`.
-    #[doc(hidden)]
-    fn of_tensor(_: Tensor) -> Option<Self>
-    where
-        Self: Sized,
-    {
-        None
-    }
 }
 
 impl Value for Tensor {
@@ -38,10 +29,6 @@ impl Value for Tensor {
 
     fn map(self, f: &mut dyn FnMut(Tensor) -> Result<Tensor>) -> Result<Self> {
         f(self)
-    }
-
-    fn of_tensor(tensor: Tensor) -> Option<Self> {
-        Some(tensor)
     }
 }
 

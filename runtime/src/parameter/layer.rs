@@ -7,7 +7,7 @@ use candle_core::{DType, Tensor};
 use super::create::{Asked, take};
 use super::info::{LayerInfo, ParameterInfo};
 use super::path::join;
-use super::scope::{Relu, current_parameter_scope};
+use super::scope::current_parameter_scope;
 use super::store::lock;
 use super::values::Parameter;
 use crate::context::{State, with};
@@ -38,8 +38,6 @@ pub fn call_layer<T>(call: LayerCall<'_>, body: impl FnOnce() -> Result<T>) -> R
         let mut flags = state.flags.clone();
         flags.detached |= call.fix_parameters;
         flags.called_at.get_or_insert(called_at);
-        let offer = std::mem::replace(&mut state.relu, Relu::Apart);
-        flags.may_apply_relu = offer.is_to(call.info);
         if let Some(like) = call.like {
             flags.device = like.device().clone();
             flags.dtype = if like.dtype().is_float() { like.dtype() } else { DType::F32 };

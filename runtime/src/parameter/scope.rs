@@ -2,7 +2,6 @@
 
 use candle_core::DType;
 
-use super::info::LayerInfo;
 use crate::context::{change, with};
 
 /// Runs `f` with parameters registered and looked up under `name`, below the scope that is current.
@@ -56,51 +55,4 @@ pub fn full_precision<R>(f: impl FnOnce() -> R) -> R {
         }
     });
     f()
-}
-
-/// Whether a layer may apply the `relu` that follows it in a network.
-#[derive(Clone, Copy)]
-pub(crate) enum Relu {
-    Apart,
-    /// The layer that is called next may, if it is this one.
-    OfferedTo(&'static LayerInfo),
-    Taken,
-}
-
-impl Relu {
-    pub(super) fn is_to(self, layer: &'static LayerInfo) -> bool {
-        matches!(self, Self::OfferedTo(offered) if std::ptr::eq(offered, layer))
-    }
-}
-
-/// Offers the layer that is called next to apply the `relu` that follows it; withdrawn when dropped.
-pub(crate) struct ReluOffer {
-    before: Relu,
-}
-
-impl ReluOffer {
-    pub(crate) fn to(layer: &'static LayerInfo) -> Self {
-        Self { before: with(|state| std::mem::replace(&mut state.relu, Relu::OfferedTo(layer))) }
-    }
-
-    /// Whether the layer has applied it.
-    pub(crate) fn is_taken(&self) -> bool {
-        with(|state| matches!(state.relu, Relu::Taken))
-    }
-}
-
-impl Drop for ReluOffer {
-    fn drop(&mut self) {
-        with(|state| state.relu = self.before);
-    }
-}
-
-/// Whether the layer that runs now is to return `relu` of its output, since a network goes on with that: asked at its end.
-pub(crate) fn then_relu() -> bool {
-    with(|state| {
-        if state.flags.may_apply_relu {
-            state.relu = Relu::Taken;
-        }
-        state.flags.may_apply_relu
-    })
 }

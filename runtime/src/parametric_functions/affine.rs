@@ -4,7 +4,6 @@ use candle_core::Tensor;
 
 use super::sample_size;
 use crate::options::{bias, weights};
-use crate::parameter::scope::then_relu;
 use crate::{Dims, Initializer, Result, Rng, functions, parametric_function};
 
 /// Affine layer, also known as the fully connected layer.
@@ -36,6 +35,7 @@ use crate::{Dims, Initializer, Result, Rng, functions, parametric_function};
 #[parametric_function(
     scope = "affine",
     options(weights, bias),
+    fuses(functions::relu),
     params(
         /// Weight matrix.
         W: [inmaps, ..n_outmaps] =
@@ -53,5 +53,5 @@ pub fn affine(
     n_outmaps: Dims,
 ) -> Result<Tensor> {
     let (inmaps, outmaps) = (sample_size(inp, base_axis)?, n_outmaps.elem_count());
-    functions::affine_then(inp, &param!(W)?, param!(b)?.as_ref(), base_axis, then_relu())
+    functions::affine_then(inp, &param!(W)?, param!(b)?.as_ref(), base_axis, relu_fused)
 }

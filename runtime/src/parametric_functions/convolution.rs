@@ -4,7 +4,6 @@ use candle_core::Tensor;
 
 use crate::functions::{ConvGeometry, DeconvGeometry};
 use crate::options::{bias, grouped, transposed_window, weights, window};
-use crate::parameter::scope::then_relu;
 use crate::{Initializer, PerAxis, Result, Rng, functions, parametric_function};
 
 /// N-D convolution with an optional bias, in one, two or three dimensions.
@@ -40,6 +39,7 @@ use crate::{Initializer, PerAxis, Result, Rng, functions, parametric_function};
 #[parametric_function(
     scope = "conv",
     options(window, grouped, weights, bias),
+    fuses(functions::relu),
     params(
         /// Filter weights.
         W: [outmaps, inmaps / group, ..kernel] =
@@ -61,7 +61,7 @@ pub fn convolution(
     let conv = ConvGeometry::new(inp.dims(), &kernel, &pad, &stride, &dilation, group, base_axis)?;
     conv.check_outmaps(outmaps)?;
     let (inmaps, kernel) = (conv.inmaps(), conv.kernel());
-    functions::convolution_then(inp, &param!(W)?, param!(b)?.as_ref(), &conv, then_relu())
+    functions::convolution_then(inp, &param!(W)?, param!(b)?.as_ref(), &conv, relu_fused)
 }
 
 /// N-D depthwise convolution: every input map is convolved with `multiplier` filters of its own.
@@ -92,6 +92,7 @@ pub fn convolution(
 #[parametric_function(
     scope = "depthwise_conv",
     options(window, weights, bias),
+    fuses(functions::relu),
     params(
         /// Filter weights.
         W: [outmaps, ..kernel] =
@@ -115,7 +116,7 @@ pub fn depthwise_convolution(
     let (inmaps, outmaps, kernel) = (conv.inmaps(), conv.inmaps() * multiplier, conv.kernel());
     conv.check_outmaps(outmaps)?;
     let w = param!(W)?.unsqueeze(1)?;
-    functions::convolution_then(inp, &w, param!(b)?.as_ref(), &conv, then_relu())
+    functions::convolution_then(inp, &w, param!(b)?.as_ref(), &conv, relu_fused)
 }
 
 /// N-D deconvolution, also known as transposed convolution: the gradient of [`convolution`](fn@convolution) with
@@ -146,6 +147,7 @@ pub fn depthwise_convolution(
 #[parametric_function(
     scope = "deconv",
     options(transposed_window, grouped, weights, bias),
+    fuses(functions::relu),
     params(
         /// Filter weights.
         W: [inmaps, outmaps / group, ..kernel] =
@@ -167,7 +169,7 @@ pub fn deconvolution(
     let deconv = DeconvGeometry::new(inp.dims(), &kernel, &pad, &stride, &dilation, group, base_axis)?;
     deconv.check_outmaps(outmaps)?;
     let (inmaps, kernel) = (deconv.inmaps(), deconv.kernel());
-    functions::deconvolution_then(inp, &param!(W)?, param!(b)?.as_ref(), &deconv, then_relu())
+    functions::deconvolution_then(inp, &param!(W)?, param!(b)?.as_ref(), &deconv, relu_fused)
 }
 
 /// N-D depthwise deconvolution: the transpose of [`depthwise_convolution`](fn@depthwise_convolution); each output
@@ -196,6 +198,7 @@ pub fn deconvolution(
 #[parametric_function(
     scope = "depthwise_deconv",
     options(transposed_window, weights, bias),
+    fuses(functions::relu),
     params(
         /// Filter weights.
         W: [inmaps, ..kernel] =
@@ -219,5 +222,5 @@ pub fn depthwise_deconvolution(
         DeconvGeometry::depthwise(inp.dims(), divisor, &kernel, &pad, &stride, &dilation, base_axis)?;
     let (inmaps, kernel) = (deconv.inmaps(), deconv.kernel());
     let w = param!(W)?.unsqueeze(1)?;
-    functions::deconvolution_then(inp, &w, param!(b)?.as_ref(), &deconv, then_relu())
+    functions::deconvolution_then(inp, &w, param!(b)?.as_ref(), &deconv, relu_fused)
 }

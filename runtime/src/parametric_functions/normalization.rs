@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::{DType, Tensor};
 
 use super::split_at;
-use crate::parameter::scope::then_relu;
 use crate::{
     Dims, Error, Initializer, Result, full_precision, functions, is_training, parametric_function,
     update_state,
@@ -87,6 +86,7 @@ impl From<&BatchStat> for BatchStat {
 /// ```
 #[parametric_function(
     scope = "bn",
+    fuses(functions::relu),
     params(
         /// Trainable bias β.
         beta: [..shape] = beta_init,
@@ -144,11 +144,11 @@ pub fn batch_normalization(
             [&beta, &gamma, &mean, &var],
             &axes,
             eps,
-            then_relu(),
+            relu_fused,
         );
     }
     let (y, batch_mean, batch_var) =
-        functions::batch_normalization_then(inp, &beta, &gamma, &axes, eps, then_relu())?;
+        functions::batch_normalization_then(inp, &beta, &gamma, &axes, eps, relu_fused)?;
     if let [_] = axes[..] {
         let n = (inp.elem_count() / batch_var.elem_count().max(1)) as f64;
         let unbiased = (&batch_var * (n / (n - 1.0).max(1.0)))?;

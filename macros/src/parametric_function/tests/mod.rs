@@ -149,7 +149,7 @@ fn several_mistakes_are_reported_at_once() {
     assert_eq!(
         got,
         [
-            "unknown key `scop`; did you mean `scope`? expected one of `scope`, `options`, `params`, `rename`, `crate`",
+            "unknown key `scop`; did you mean `scope`? expected one of `scope`, `options`, `params`, `fuses`, `rename`, `crate`",
             "parameter `W` needs a shape: `W: [outmaps, inmaps] = 0.0`",
             "unknown attribute `whem`; did you mean `when`? expected one of `need_grad`, `when`",
             "unknown key `defualt`; did you mean `default`? expected one of `default`, `into`, `maybe`",
@@ -166,7 +166,7 @@ fn unknown_keys_name_the_nearest() {
     assert_eq!(
         messages("scop = \"a\"", "fn f() -> Result<()> {}"),
         [
-            "unknown key `scop`; did you mean `scope`? expected one of `scope`, `options`, `params`, `rename`, `crate`"
+            "unknown key `scop`; did you mean `scope`? expected one of `scope`, `options`, `params`, `fuses`, `rename`, `crate`"
         ]
     );
 }
