@@ -29,6 +29,8 @@
 //! | the layers | [`LAYERS`] and the functions in this page, from [`affine`](fn@affine) to [`lstm`](fn@lstm) |
 //! | a layer of one's own | [`parametric_function`] |
 //! | networks | [`network!`] and [`Network`] |
+//! | networks that own their parameters | [`Model`] |
+//! | threads | [`Context`], [`ParameterStore`](ParameterStore#threads) |
 //! | functions without parameters | [`functions`] |
 //! | parameters and scopes | [`parameter_scope`], [`get_parameters`], [`ParameterStore`] |
 //! | first values | [`Initializer`] |
@@ -84,6 +86,7 @@ mod fusion;
 mod initializer;
 mod kernels;
 mod mode;
+mod model;
 mod nearest;
 mod network;
 pub mod options;
@@ -112,9 +115,10 @@ pub use initializer::{
 #[doc = include_str!("macro_docs/network.md")]
 pub use layerfn_macros::network;
 pub use mode::{is_training, test_mode, train_mode};
+pub use model::{Example, Model, ModelT};
 pub use network::{
     BoxedForward, GradientAudit, GradientFault, GradientFinding, IntoValue, Network, NetworkT, Profile,
-    ProfileRow, Stage, Summary, SummaryParameter, SummaryRow, Value, recur,
+    ProfileRow, Stage, Summary, SummaryParameter, SummaryRow, Value, recur, recur_from,
 };
 pub use parameter::{
     ArgumentInfo, GetParameterOrCreate, LayerInfo, Parameter, ParameterInfo, ParameterStore, Parameters,

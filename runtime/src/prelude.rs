@@ -10,7 +10,7 @@ pub use crate::functions::{
 };
 pub use crate::parametric_functions::*;
 pub use crate::{
-    Dims, Initializer, LayerInfo, Network, ParameterStore, PerAxis, Result, Rng, avg_pool, backward, bn,
-    conv, get_all_parameters, get_parameters, is_training, max_pool, network, no_grad, parameter_scope,
+    Dims, Initializer, LayerInfo, Model, Network, ParameterStore, PerAxis, Result, Rng, avg_pool, backward,
+    bn, conv, get_all_parameters, get_parameters, is_training, max_pool, network, no_grad, parameter_scope,
     parametric_function, test_mode,
 };

@@ -6,7 +6,9 @@ mod composition;
 mod grammar;
 mod joined;
 mod layers;
+mod models;
 mod paths;
+mod recurrent;
 mod reports;
 mod values;
 

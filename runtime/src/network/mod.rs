@@ -12,6 +12,7 @@ mod summary;
 mod value;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Module, ModuleT, Tensor};
@@ -22,13 +23,13 @@ use crate::mode::with_mode;
 use crate::{Dims, Error, ParameterStore, Result, backward, current_parameter_scope, parameter_scope};
 pub use audit::{GradientAudit, GradientFault, GradientFinding};
 pub use profile::{Profile, ProfileRow};
-pub use recurrent::recur;
+pub use recurrent::{recur, recur_from};
 pub use stage::Stage;
 pub use summary::{Summary, SummaryParameter, SummaryRow};
 pub use value::{IntoValue, Value};
 
 /// The type of a network that [`boxed`](Network::boxed) has put into a box.
-pub type BoxedForward = Box<dyn Fn(&Tensor) -> Result<Tensor> + Send + Sync>;
+pub type BoxedForward = dyn Fn(&Tensor) -> Result<Tensor> + Send + Sync;
 
 /// A model declared with [`network!`](crate::network): a function of tensors whose layers keep their parameters in
 /// the current [`ParameterStore`](crate::ParameterStore).
@@ -49,19 +50,24 @@ pub type BoxedForward = Box<dyn Fn(&Tensor) -> Result<Tensor> + Send + Sync>;
 /// assert_eq!(classifier.net.forward(&x)?.dims(), [4, 10]);
 /// # Ok::<(), layerfn::Error>(())
 /// ```
-#[derive(Clone)]
-pub struct Network<F = BoxedForward, const INPUTS: usize = 1> {
-    forward: F,
+pub struct Network<F: ?Sized = BoxedForward, const INPUTS: usize = 1> {
+    forward: Arc<F>,
 }
 
-impl<F, const INPUTS: usize> fmt::Debug for Network<F, INPUTS> {
+impl<F: ?Sized, const INPUTS: usize> Clone for Network<F, INPUTS> {
+    fn clone(&self) -> Self {
+        Self { forward: Arc::clone(&self.forward) }
+    }
+}
+
+impl<F: ?Sized, const INPUTS: usize> fmt::Debug for Network<F, INPUTS> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Network({INPUTS} input{})", if INPUTS == 1 { "" } else { "s" })
     }
 }
 
 /// So that `net(&x)` is a call and a network is a stage of a network.
-impl<F, const INPUTS: usize> std::ops::Deref for Network<F, INPUTS> {
+impl<F: ?Sized, const INPUTS: usize> std::ops::Deref for Network<F, INPUTS> {
     type Target = F;
 
     fn deref(&self) -> &F {
@@ -74,7 +80,7 @@ macro_rules! network_of {
     ($inputs:literal, $constructor:ident, $(($x:ident, $tensor:ty)),+) => {
         impl<F, O> Network<F, $inputs>
         where
-            F: Fn($(&$tensor),+) -> Result<O>,
+            F: ?Sized + Fn($(&$tensor),+) -> Result<O>,
         {
             /// Runs the network in the current mode; see [`test_mode`](crate::test_mode).
             ///
@@ -176,14 +182,19 @@ macro_rules! network_of {
                 let gradients = backward(&loss(&output)?)?;
                 GradientAudit::new(&recorder.nodes(), &recorder.passed(), &gradients)
             }
+        }
 
+        impl<F, O> Network<F, $inputs>
+        where
+            F: Fn($(&$tensor),+) -> Result<O>,
+        {
             /// Puts the closure into a box, so that the type has a name.
             #[must_use]
-            pub fn boxed(self) -> Network<Box<dyn Fn($(&$tensor),+) -> Result<O> + Send + Sync>, $inputs>
+            pub fn boxed(self) -> Network<dyn Fn($(&$tensor),+) -> Result<O> + Send + Sync, $inputs>
             where
                 F: Send + Sync + 'static,
             {
-                Network { forward: Box::new(self.forward) }
+                Network { forward: self.forward }
             }
         }
 
@@ -192,7 +203,7 @@ macro_rules! network_of {
         where
             F: Fn($(&$tensor),+) -> Result<O>,
         {
-            Network { forward }
+            Network { forward: Arc::new(forward) }
         }
     };
 }
@@ -209,13 +220,13 @@ where
     /// A network of any function, such as one that `network!` has made with a name.
     #[must_use]
     pub fn new(forward: F) -> Self {
-        Self { forward }
+        Self { forward: Arc::new(forward) }
     }
 }
 
 impl<F> Module for Network<F>
 where
-    F: Fn(&Tensor) -> Result<Tensor>,
+    F: ?Sized + Fn(&Tensor) -> Result<Tensor>,
 {
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         Ok(Self::forward(self, x)?)
@@ -224,11 +235,11 @@ where
 
 /// A network as a candle `ModuleT`; made by [`Network::module_t`].
 #[derive(Clone, Debug)]
-pub struct NetworkT<F = BoxedForward>(Network<F>);
+pub struct NetworkT<F: ?Sized = BoxedForward>(Network<F>);
 
 impl<F> Network<F>
 where
-    F: Fn(&Tensor) -> Result<Tensor>,
+    F: ?Sized + Fn(&Tensor) -> Result<Tensor>,
 {
     /// The network as a candle [`ModuleT`] that minds the argument `train`.
     ///
@@ -243,7 +254,7 @@ where
 
 impl<F> ModuleT for NetworkT<F>
 where
-    F: Fn(&Tensor) -> Result<Tensor>,
+    F: ?Sized + Fn(&Tensor) -> Result<Tensor>,
 {
     fn forward_t(&self, x: &Tensor, train: bool) -> candle_core::Result<Tensor> {
         Ok(self.0.forward_t(x, train)?)

@@ -3,13 +3,13 @@
 use candle_core::Tensor;
 
 use super::Stage;
-use crate::{Error, Result};
+use crate::{Error, Result, is_training};
 
 /// Runs a cell along `axis` of `x`, from zero states, and stacks its outputs along that axis.
 ///
 /// `cell` gets the input of a step and the two states, of shape `(batch, state_size)`, and returns their next values;
 /// the first is the output. Its layers share their parameters between the steps. The batch is the first axis of what
-/// is left of `x`.
+/// is left of `x`. In [`test_mode`](crate::test_mode) no step keeps a graph, so none of the result does.
 ///
 /// ```
 /// use layerfn::prelude::*;
@@ -36,24 +36,61 @@ pub fn recur<S>(
 where
     S: Stage<Output = (Tensor, Tensor)>,
 {
-    let n_steps = match x.dims().get(axis) {
-        Some(&n_steps) if n_steps > 0 && x.rank() > 1 => n_steps,
-        _ => {
-            return Err(Error::invalid(
-                "axis",
-                format!("must be an axis of {:?} with steps", x.dims()),
-                axis,
-            ));
+    check_axis(x, axis)?;
+    let batch = x.dims()[usize::from(axis == 0)];
+    let zeros = Tensor::zeros((batch, state_size), x.dtype(), x.device())?;
+    recur_from(x, axis, (&zeros, &zeros), cell).map(|(y, ..)| y)
+}
+
+/// As [`recur`], from the given states; returns the outputs and the two states after the last step.
+///
+/// So a sequence is run in pieces. `detach` between them cuts the gradient: truncated backpropagation through time.
+///
+/// ```
+/// use layerfn::prelude::*;
+/// use layerfn::{recur, recur_from};
+///
+/// let x = Tensor::ones((2, 6, 8), DType::F32, &Device::Cpu)?;
+/// let (mut h, mut c) = (Tensor::zeros((2, 4), DType::F32, &Device::Cpu)?, Tensor::zeros((2, 4), DType::F32, &Device::Cpu)?);
+/// let mut pieces = Vec::new();
+/// for piece in x.chunk(3, 1)? {
+///     let (y, h_last, c_last) = recur_from(&piece, 1, (&h, &c), |x, h, c| lstm(x, h, c, 4))?;
+///     // A loss of `y` and a solver's update come here.
+///     (h, c) = (h_last.detach(), c_last.detach());
+///     pieces.push(y);
+/// }
+/// let whole = recur(&x, 1, 4, |x, h, c| lstm(x, h, c, 4))?;
+/// assert_eq!(Tensor::cat(&pieces, 1)?.to_vec3::<f32>()?, whole.to_vec3::<f32>()?);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`recur`].
+pub fn recur_from<S>(
+    x: &Tensor,
+    axis: usize,
+    (h, c): (&Tensor, &Tensor),
+    cell: impl Fn(&Tensor, &Tensor, &Tensor) -> S,
+) -> Result<(Tensor, Tensor, Tensor)>
+where
+    S: Stage<Output = (Tensor, Tensor)>,
+{
+    check_axis(x, axis)?;
+    let (mut h, mut c) = (h.clone(), c.clone());
+    let mut outputs = Vec::with_capacity(x.dims()[axis]);
+    for t in 0..x.dims()[axis] {
+        (h, c) = cell(&x.get_on_dim(axis, t)?.contiguous()?, &h, &c).run()?;
+        if !is_training() {
+            (h, c) = (h.detach(), c.detach());
         }
-    };
-    let step = |t: usize| x.get_on_dim(axis, t)?.contiguous();
-    let first = step(0)?;
-    let zeros = Tensor::zeros((first.dim(0)?, state_size), x.dtype(), x.device())?;
-    let (mut h, mut c) = cell(&first, &zeros, &zeros).run()?;
-    let mut outputs = vec![h.clone()];
-    for t in 1..n_steps {
-        (h, c) = cell(&step(t)?, &h, &c).run()?;
         outputs.push(h.clone());
     }
-    Ok(Tensor::stack(&outputs, axis)?)
+    Ok((Tensor::stack(&outputs, axis)?, h, c))
+}
+
+fn check_axis(x: &Tensor, axis: usize) -> Result<()> {
+    match x.dims().get(axis) {
+        Some(&n_steps) if n_steps > 0 && x.rank() > 1 => Ok(()),
+        _ => Err(Error::invalid("axis", format!("must be an axis of {:?} with steps", x.dims()), axis)),
+    }
 }

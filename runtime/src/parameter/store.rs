@@ -74,6 +74,8 @@ struct Seal {
 enum Sealer {
     /// [`ParameterStore::seal`].
     Request,
+    /// [`Network::init`](crate::Network::init).
+    Model,
     /// A load of this file into the scope when it was empty.
     File(String),
     /// The store of a thread that has entered none.
@@ -138,6 +140,7 @@ impl Tree {
         let by = match &seal.by {
             Sealer::NoStore => return Err(Error::NoStore { path: path.to_owned() }),
             Sealer::Request => "by `seal`".to_owned(),
+            Sealer::Model => "by `init`, which made what the model asked for then".to_owned(),
             Sealer::File(file) => format!("since `{file}` was loaded into it when it was empty"),
         };
         let scope = seal.scope.clone();
@@ -349,6 +352,13 @@ impl ParameterStore {
     pub(crate) fn of_no_thread() -> Self {
         let seals = vec![Seal { scope: String::new(), by: Sealer::NoStore }];
         Self::with_tree(Tree { seals, ..Tree::default() }, Self::DEFAULT_SEED, noise_of(Self::DEFAULT_SEED))
+    }
+
+    /// The same parameters as those of a model: sealed, and with the generator as it starts.
+    pub(crate) fn of_model(self) -> Self {
+        let mut tree = std::mem::take(&mut *self.lock());
+        tree.seals.push(Seal { scope: String::new(), by: Sealer::Model });
+        Self::with_tree(tree, self.0.seed, noise_of(self.0.seed))
     }
 
     fn with_tree(tree: Tree, seed: u64, noise: Rng) -> Self {

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use crate::options::weights;
-use crate::{Error, Initializer, Result, functions, parametric_function};
+use crate::{Error, Initializer, Result, functions, is_training, parametric_function};
 
 /// One step of a long short-term memory (LSTM).
 ///
@@ -65,7 +65,9 @@ pub fn lstm(
             return Err(Error::invalid(argument, reason, state.dims()));
         }
     }
-    functions::lstm_cell(x, h, c, &param!(W)?, &param!(b)?)
+    let (h, c) = functions::lstm_cell(x, h, c, &param!(W)?, &param!(b)?)?;
+    // A cell that runs for ever must not keep the graph of all its steps.
+    Ok(if is_training() { (h, c) } else { (h.detach(), c.detach()) })
 }
 
 /// An [`lstm`](fn@lstm) that keeps its state from step to step; all steps share their parameters.

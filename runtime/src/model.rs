@@ -1,0 +1,284 @@
+//! Models: networks that own their parameters.
+
+use std::fmt;
+use std::path::Path;
+
+use candle_core::{DType, Device, Module, ModuleT, Tensor};
+
+use crate::checkpoint::{Checkpoint, Load, LoadReport, NeedGrad};
+use crate::context::change;
+use crate::mode::with_mode;
+use crate::{BoxedForward, Dims, Network, ParameterStore, Parameters, Result, Summary, Value};
+
+/// A [`Network`] with parameters of its own: made by [`Network::init`].
+///
+/// It answers alike from any thread, whatever store that has entered. Two models never share parameters, even if they are made of
+/// one network; a clone of a model is another handle to the same parameters, and [`deep_copy`](Self::deep_copy) makes a model with its own.
+/// Its store is [sealed](ParameterStore::seal): the layers find what [`init`](Network::init) has made and make nothing else.
+///
+/// ```
+/// use layerfn::{Model, prelude::*, solver::Sgd};
+///
+/// struct Server {
+///     model: Model,
+/// }
+///
+/// let net = network! { features: { affine(16) -> bn -> relu } -> head: affine(2) }.boxed();
+/// let x = Tensor::ones((4, 8), DType::F32, &Device::Cpu)?;
+/// let model = net.init(&x)?;
+///
+/// model.freeze("features/**")?;
+/// let mut solver = Sgd::new(0.1);
+/// solver.set_parameters(&model.parameters());
+/// solver.update(&backward(&model.forward(&x)?.sqr()?.sum_all()?)?)?;
+///
+/// let server = Server { model };
+/// let y = std::thread::spawn(move || server.model.forward_t(&x, false)).join().unwrap()?;
+/// assert_eq!(y.dims(), [4, 2]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+///
+/// [`forward`](Self::forward) runs in the current mode, which is that of training on a thread that says nothing else: to serve a
+/// model, call [`forward_t`](Self::forward_t), or enter [`test_mode`](crate::test_mode) on that thread.
+pub struct Model<F: ?Sized = BoxedForward, const INPUTS: usize = 1> {
+    network: Network<F, INPUTS>,
+    store: ParameterStore,
+    inputs: [Example; INPUTS],
+}
+
+impl<F: ?Sized, const INPUTS: usize> Clone for Model<F, INPUTS> {
+    fn clone(&self) -> Self {
+        self.with_store(self.store.clone())
+    }
+}
+
+impl<F: ?Sized, const INPUTS: usize> fmt::Debug for Model<F, INPUTS> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model").field("network", &self.network).field("parameters", &self.store).finish()
+    }
+}
+
+/// An input to make a model on: a tensor, or the shape of one of zeros of type `f32`.
+#[derive(Clone, Debug)]
+pub struct Example {
+    dims: Vec<usize>,
+    dtype: DType,
+    device: Device,
+    /// Only while the model is made.
+    tensor: Option<Tensor>,
+}
+
+impl Example {
+    fn tensor(&self) -> Result<Tensor> {
+        match &self.tensor {
+            Some(tensor) => Ok(tensor.clone()),
+            None => Ok(Tensor::zeros(&self.dims[..], self.dtype, &self.device)?),
+        }
+    }
+
+    fn without_values(self) -> Self {
+        Self { tensor: None, ..self }
+    }
+}
+
+impl From<&Tensor> for Example {
+    fn from(tensor: &Tensor) -> Self {
+        Self {
+            dims: tensor.dims().to_vec(),
+            dtype: tensor.dtype(),
+            device: tensor.device().clone(),
+            tensor: Some(tensor.clone()),
+        }
+    }
+}
+
+impl<D: Into<Dims>> From<D> for Example {
+    fn from(dims: D) -> Self {
+        Self { dims: dims.into().to_vec(), dtype: DType::F32, device: Device::Cpu, tensor: None }
+    }
+}
+
+impl<F: ?Sized, const INPUTS: usize> Model<F, INPUTS> {
+    fn with_store(&self, store: ParameterStore) -> Self {
+        Self { network: self.network.clone(), store, inputs: self.inputs.clone() }
+    }
+
+    /// The network.
+    #[must_use]
+    pub fn network(&self) -> &Network<F, INPUTS> {
+        &self.network
+    }
+
+    /// The store that holds its parameters.
+    #[must_use]
+    pub fn store(&self) -> &ParameterStore {
+        &self.store
+    }
+
+    /// The parameters that are trained, as [`get_parameters`](crate::get_parameters) lists them: what a solver takes.
+    #[must_use]
+    pub fn parameters(&self) -> Parameters {
+        self.store.enter(crate::get_parameters)
+    }
+
+    /// Loads a file that has exactly the parameters of the model, with the same shapes and types: all of it or nothing. What
+    /// is trained stays as the model has it. [`Load`] has other rules; give it the [`store`](Self::store).
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`](crate::Error::Mismatch) with every difference, and those of [`Checkpoint::open`]; the model is
+    /// unchanged then.
+    #[track_caller]
+    pub fn load(&self, path: impl AsRef<Path>) -> Result<LoadReport> {
+        Load::new(Checkpoint::open(path)?).need_grad(NeedGrad::Keep).apply_to(&self.store, "")
+    }
+
+    /// Saves all parameters; the extension of `path` says how.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::save`].
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.store.save_parameters(path)
+    }
+
+    /// Freezes the parameters whose path matches `pattern`; see [`ParameterStore::freeze`].
+    ///
+    /// # Errors
+    /// [`Error::NoParameter`](crate::Error::NoParameter) if the pattern matches none.
+    pub fn freeze(&self, pattern: &str) -> Result<()> {
+        self.store.freeze(pattern)
+    }
+
+    /// Lets them be trained again; see [`ParameterStore::unfreeze`].
+    ///
+    /// # Errors
+    /// [`Error::NoParameter`](crate::Error::NoParameter) if the pattern matches none.
+    pub fn unfreeze(&self, pattern: &str) -> Result<()> {
+        self.store.unfreeze(pattern)
+    }
+
+    /// A model with copies of the parameters; see [`ParameterStore::deep_copy`].
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if there is no room for one.
+    pub fn deep_copy(&self) -> Result<Self> {
+        Ok(self.with_store(self.store.deep_copy()?))
+    }
+
+    /// A model with copies of the parameters on `device`; see [`ParameterStore::to_device`].
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if a parameter cannot be copied there.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let mut model = self.with_store(self.store.to_device(device)?);
+        model.inputs.iter_mut().for_each(|input| input.device = device.clone());
+        Ok(model)
+    }
+}
+
+/// The methods that depend on the number of inputs.
+macro_rules! model_of {
+    ($inputs:literal, $(($x:ident, $tensor:ty)),+) => {
+        impl<F, O> Network<F, $inputs>
+        where
+            F: ?Sized + Fn($(&$tensor),+) -> Result<O>,
+        {
+            /// A model of this network with parameters of its own, made on these inputs: tensors, or shapes of zeros.
+            ///
+            /// The parameters are those that the layers ask for in training or in testing. Their initial values follow from the seed of the
+            /// current store: `ParameterStore::with_seed(7).enter(|| net.init(&x))`. No running statistic, counter or generator
+            /// moves.
+            ///
+            /// # Errors
+            /// Those of [`forward`](Self::forward).
+            pub fn init(&self, $($x: impl Into<Example>),+) -> Result<Model<F, $inputs>> {
+                let inputs: [Example; $inputs] = [$($x.into()),+];
+                let [$($x),+] = inputs.each_ref().map(Example::tensor);
+                $(let $x = $x?;)+
+                let store = ParameterStore::with_seed(ParameterStore::current().seed());
+                store.enter(|| {
+                    [true, false].into_iter().try_for_each(|training| {
+                        let _flags = change(|flags| {
+                            (flags.training, flags.detached, flags.fixed) = (training, true, true);
+                        });
+                        self.forward($(&$x),+).map(drop)
+                    })
+                })?;
+                Ok(Model { network: self.clone(), store: store.of_model(), inputs: inputs.map(Example::without_values) })
+            }
+        }
+
+        impl<F, O> Model<F, $inputs>
+        where
+            F: ?Sized + Fn($(&$tensor),+) -> Result<O>,
+        {
+            /// Runs the network in the current mode; see [`test_mode`](crate::test_mode).
+            ///
+            /// # Errors
+            /// As [`Network::forward`]; [`Error::Sealed`](crate::Error::Sealed) if a layer asks for a parameter that the model
+            /// does not have.
+            pub fn forward(&self, $($x: &Tensor),+) -> Result<O> {
+                self.store.enter(|| self.network.forward($($x),+))
+            }
+
+            /// Runs the network as in training or as in testing, whatever the current mode.
+            ///
+            /// # Errors
+            /// Those of [`forward`](Self::forward).
+            pub fn forward_t(&self, $($x: &Tensor,)+ train: bool) -> Result<O> {
+                with_mode(train, || self.forward($($x),+))
+            }
+
+            /// What the model consists of, from a run on zeros of the shapes that it was made on.
+            ///
+            /// # Errors
+            /// Those of [`forward`](Self::forward).
+            pub fn summary(&self) -> Result<Summary>
+            where
+                O: Value,
+            {
+                let [$($x),+] = self.inputs.each_ref().map(Example::tensor);
+                $(let $x = $x?;)+
+                self.store.enter(|| self.network.summary_of($(&$x),+))
+            }
+        }
+    };
+}
+
+model_of!(1, (x, Tensor));
+model_of!(2, (x1, Tensor), (x2, Tensor));
+model_of!(3, (x1, Tensor), (x2, Tensor), (x3, Tensor));
+model_of!(4, (x1, Tensor), (x2, Tensor), (x3, Tensor), (x4, Tensor));
+
+impl<F> Module for Model<F>
+where
+    F: ?Sized + Fn(&Tensor) -> Result<Tensor>,
+{
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        Ok(Self::forward(self, x)?)
+    }
+}
+
+/// A model as a candle `ModuleT`; made by [`Model::module_t`].
+#[derive(Debug)]
+pub struct ModelT<F: ?Sized = BoxedForward>(Model<F>);
+
+impl<F> Model<F>
+where
+    F: ?Sized + Fn(&Tensor) -> Result<Tensor>,
+{
+    /// The model as a candle [`ModuleT`] that minds the argument `train`, for code that is generic over that; the same parameters.
+    /// candle makes every [`Module`] a `ModuleT` that ignores it.
+    #[must_use]
+    pub fn module_t(&self) -> ModelT<F> {
+        ModelT(self.clone())
+    }
+}
+
+impl<F> ModuleT for ModelT<F>
+where
+    F: ?Sized + Fn(&Tensor) -> Result<Tensor>,
+{
+    fn forward_t(&self, x: &Tensor, train: bool) -> candle_core::Result<Tensor> {
+        Ok(self.0.forward_t(x, train)?)
+    }
+}
