@@ -107,10 +107,7 @@ pub enum Error {
         reason: String,
     },
     /// A file does not fit the store; nothing was loaded.
-    #[error(
-        "`{file}` does not fit, nothing was loaded:{}",
-        differences.iter().map(|difference| format!("\n  {difference}")).collect::<String>()
-    )]
+    #[error("`{file}` does not fit, nothing was loaded:{}", lines_of(differences))]
     Mismatch {
         /// The file.
         file: String,
@@ -162,6 +159,14 @@ impl Error {
             other => other,
         }
     }
+}
+
+/// As many lines as somebody reads.
+fn lines_of(differences: &[String]) -> String {
+    const SHOWN: usize = 100;
+    let lines = differences.iter().take(SHOWN).map(|difference| format!("\n  {difference}"));
+    let rest = differences.len().saturating_sub(SHOWN);
+    lines.chain((rest > 0).then(|| format!("\n  and {rest} more"))).collect()
 }
 
 fn shared_by_accident(path: &str, first: &Location<'_>, second: &Location<'_>, again: bool) -> String {

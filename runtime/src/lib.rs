@@ -52,6 +52,12 @@
 //! - Loops run in rayon's threads. A thread that calls them from outside hands each over and waits; at the start of a
 //!   program, `rayon::ThreadPoolBuilder::new().use_current_thread().build_global()` makes the main thread one of them.
 //!
+//! # Equal bits
+//!
+//! On one kind of processor, equal programs give equal bits: with any number of threads, in debug and release builds. The
+//! kinds are the processors with AVX-512, those with AVX2 and FMA, and all others of one architecture. Each adds in an order of
+//! its own, so between them, and on a GPU, the last bits differ, and after many steps of training more than these.
+//!
 //! # Where NNabla's page and its behaviour differ
 //!
 //! The layers follow the documentation of NNabla 1.0. Where NNabla computes something else than its page says, they
@@ -85,6 +91,7 @@ pub mod functions;
 mod fusion;
 mod initializer;
 mod kernels;
+mod limits;
 mod mode;
 mod model;
 mod nearest;

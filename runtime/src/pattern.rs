@@ -1,94 +1,203 @@
 //! Patterns of paths: `*` and `?` within a part, `**` for any number of parts.
+//!
+//! Paths come from files that nobody vouches for. So patterns become regular expressions, for an engine that takes time in
+//! proportion to the path.
 
+use regex::{Regex, RegexBuilder};
+
+/// A pattern. Each wildcard takes the longest run that lets the rest match.
 #[derive(Clone, Debug)]
-pub(crate) struct Pattern(String);
+pub(crate) struct Pattern {
+    text: String,
+    regex: Regex,
+}
 
 impl Pattern {
     pub(crate) fn new(pattern: &str) -> Self {
-        Self(pattern.to_owned())
+        let regex =
+            translated(pattern, &wildcards(pattern)).expect("no pattern ends in a part that may be missing");
+        Self { text: pattern.to_owned(), regex: compiled("(?s)", &regex) }
     }
 
     pub(crate) fn matches(&self, path: &str) -> bool {
-        self.captures(path).is_some()
+        self.regex.is_match(path)
     }
 
     /// What the wildcards stand for, in order, if the pattern matches `path`.
     pub(crate) fn captures<'p>(&self, path: &'p str) -> Option<Vec<&'p str>> {
-        let mut captures = Vec::new();
-        matched(&self.0, path, &mut captures).then_some(captures)
+        captures(&self.regex, path)
     }
 
-    /// The pattern with its wildcards filled; those for which nothing is left become empty.
+    /// The pattern with its wildcards filled; those for which nothing is left become empty. One that is a whole part and
+    /// stands for nothing takes a slash along: `a/**/b` becomes `a/b`, and `**/b` becomes `b`.
     pub(crate) fn filled(&self, captures: &[&str]) -> String {
-        let (mut filled, mut rest, mut captures) = (String::new(), self.0.as_str(), captures.iter());
-        while let Some(start) = rest.find(['*', '?']) {
-            filled.push_str(&rest[..start]);
-            filled.push_str(captures.next().copied().unwrap_or_default());
-            let wildcard = if rest[start..].starts_with("**") { 2 } else { 1 };
-            rest = &rest[start + wildcard..];
-            // `a/**` of nothing is `a`, not `a/`.
-            if filled.ends_with('/') && rest.starts_with('/') {
-                filled.pop();
+        let (mut filled, mut rest, mut captures) = (String::new(), self.text.as_str(), captures.iter());
+        while let Some((before, _, after)) = split(rest) {
+            filled.push_str(before);
+            rest = after;
+            let taken = captures.next().copied().unwrap_or_default();
+            if taken.is_empty() && ends_part(&filled) && starts_part(rest) {
+                match rest.strip_prefix('/') {
+                    Some(after) => rest = after,
+                    None => drop(filled.pop()),
+                }
             }
+            filled.push_str(taken);
         }
-        filled.push_str(rest);
-        filled
+        filled + rest
     }
 }
 
-/// Wildcards take the longest run that lets the rest match, so that `**/W` finds `W` too.
-fn matched<'p>(pattern: &str, path: &'p str, captures: &mut Vec<&'p str>) -> bool {
-    if let Some(rest) = pattern.strip_prefix("**") {
-        // With its slash, `**` may stand for no part at all.
-        let rest = rest.strip_prefix('/').map_or((rest, false), |rest| (rest, true));
-        return run(path, rest.0, captures, |end| !rest.1 || end == 0 || path[..end].ends_with('/'), rest.1);
+/// Rules that give paths other names. Of several the first that matches counts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Renames(Vec<Rename>);
+
+#[derive(Clone, Debug)]
+struct Rename {
+    from: Pattern,
+    to: Pattern,
+    /// What `to` makes, with the longest runs and with the shortest; `None` if that takes more than a regular expression.
+    made: Option<[Regex; 2]>,
+    /// Whether what `from` matches can be seen from what `to` makes of it.
+    is_told: bool,
+}
+
+/// Which path a rule makes another out of.
+enum Origin {
+    None,
+    One(String),
+    Several,
+}
+
+impl Renames {
+    pub(crate) fn push(&mut self, from: &str, to: &str) {
+        let runs = wildcards(from);
+        let made = translated(to, &runs).map(|regex| ["(?s)", "(?sU)"].map(|flags| compiled(flags, &regex)));
+        let is_told = runs.len() <= wildcards(to).len();
+        self.0.push(Rename { from: Pattern::new(from), to: Pattern::new(to), made, is_told });
     }
-    match pattern.chars().next() {
-        None => path.is_empty(),
-        Some('*') => {
-            let limit = path.find('/').unwrap_or(path.len());
-            run(path, &pattern[1..], captures, |end| end <= limit, false)
-        }
-        Some(expected) => {
-            let Some(found) = path.chars().next() else { return false };
-            if expected == '?' && found != '/' {
-                captures.push(&path[..found.len_utf8()]);
-            } else if expected != found {
-                return false;
+
+    /// What `path` is called after the first rule that matches it.
+    pub(crate) fn target(&self, path: &str) -> String {
+        let renamed = self.0.iter().find_map(|rule| Some(rule.to.filled(&rule.from.captures(path)?)));
+        renamed.unwrap_or_else(|| path.to_owned())
+    }
+
+    /// Whether some path that is `selected` would be called `path`. Where there are too many to try, the answer is yes.
+    pub(crate) fn may_make(&self, path: &str, selected: impl Fn(&str) -> bool) -> bool {
+        let is_origin = |origin: &str| selected(origin) && self.target(origin) == path;
+        is_origin(path)
+            || self.0.iter().any(|rule| match rule.origin(path) {
+                Origin::None => false,
+                Origin::One(origin) => is_origin(&origin),
+                Origin::Several => true,
+            })
+    }
+}
+
+impl Rename {
+    fn origin(&self, path: &str) -> Origin {
+        let Some([longest, shortest]) = &self.made else { return Origin::Several };
+        match captures(longest, path) {
+            None => Origin::None,
+            Some(captured) if self.is_told && Some(&captured) == captures(shortest, path).as_ref() => {
+                Origin::One(self.from.filled(&captured))
             }
-            let before = captures.len();
-            let rest = matched(&pattern[expected.len_utf8()..], &path[found.len_utf8()..], captures);
-            if !rest {
-                captures.truncate(before - usize::from(expected == '?'));
-            }
-            rest
+            Some(_) => Origin::Several,
         }
     }
 }
 
-/// Tries each length of a wildcard, from the longest.
-fn run<'p>(
-    path: &'p str,
-    rest: &str,
-    captures: &mut Vec<&'p str>,
-    allowed: impl Fn(usize) -> bool,
-    with_slash: bool,
-) -> bool {
-    let before = captures.len();
-    for end in (0..=path.len()).rev().filter(|&end| path.is_char_boundary(end) && allowed(end)) {
-        let taken = &path[..end];
-        captures.push(if with_slash { taken.strip_suffix('/').unwrap_or(taken) } else { taken });
-        if matched(rest, &path[end..], captures) {
-            return true;
-        }
-        captures.truncate(before);
+/// The text before the first wildcard of `pattern`, the wildcard, and the text behind it.
+fn split(pattern: &str) -> Option<(&str, &str, &str)> {
+    let start = pattern.find(['*', '?'])?;
+    let length = if pattern[start..].starts_with("**") { 2 } else { 1 };
+    Some((&pattern[..start], &pattern[start..start + length], &pattern[start + length..]))
+}
+
+/// Whether a part of a path starts behind `before`.
+fn ends_part(before: &str) -> bool {
+    before.is_empty() || before.ends_with('/')
+}
+
+/// Whether a part of a path ends before `after`.
+fn starts_part(after: &str) -> bool {
+    after.is_empty() || after.starts_with('/')
+}
+
+/// What a wildcard may stand for.
+#[derive(Clone, Copy)]
+struct Run {
+    regex: &'static str,
+    may_be_empty: bool,
+}
+
+impl Run {
+    /// That of a wildcard that no other fills.
+    const NOTHING: Self = Self { regex: "", may_be_empty: true };
+}
+
+/// The runs of the wildcards of `pattern`. Paths have no empty parts, so a wildcard that is a whole part is something,
+/// except for `**` with its slash.
+fn wildcards(pattern: &str) -> Vec<Run> {
+    let (mut runs, mut rest, mut end) = (Vec::new(), pattern, 0);
+    while let Some((before, wildcard, after)) = split(rest) {
+        end += before.len();
+        let whole = ends_part(&pattern[..end]) && starts_part(after);
+        runs.push(match wildcard {
+            "**" => Run { regex: ".+", may_be_empty: !whole || !after.is_empty() },
+            "*" => Run { regex: "[^/]+", may_be_empty: !whole },
+            _ => Run { regex: "[^/]", may_be_empty: false },
+        });
+        end += wildcard.len();
+        rest = after;
     }
-    false
+    runs
+}
+
+/// The regular expression of what [`Pattern::filled`] makes of `pattern` and these runs, a group for each. There is none
+/// if the slash that a missing part takes along belongs to another part that may be missing.
+fn translated(pattern: &str, runs: &[Run]) -> Option<String> {
+    let (mut regex, mut rest, mut end, mut runs) = (String::new(), pattern, 0, runs.iter());
+    while let Some((before, wildcard, after)) = split(rest) {
+        end += before.len();
+        regex.push_str(&regex::escape(before));
+        rest = after;
+        let whole = ends_part(&pattern[..end]) && starts_part(rest);
+        end += wildcard.len();
+        let Run { regex: run, may_be_empty } = *runs.next().unwrap_or(&Run::NOTHING);
+        match rest.strip_prefix('/') {
+            _ if !may_be_empty => regex.push_str(&format!("({run})")),
+            _ if !whole => regex.push_str(&format!("({run})?")),
+            Some(after) => {
+                regex.push_str(&format!("(?:({run})/)?"));
+                (rest, end) = (after, end + 1);
+            }
+            None if regex.is_empty() => regex.push_str(&format!("({run})?")),
+            None if regex.ends_with('/') => {
+                regex.pop();
+                regex.push_str(&format!("(?:/({run}))?"));
+            }
+            None => return None,
+        }
+    }
+    Some(regex + &regex::escape(rest))
+}
+
+fn compiled(flags: &str, regex: &str) -> Regex {
+    let whole = format!("{flags}\\A(?:{regex})\\z");
+    let regex = RegexBuilder::new(&whole).size_limit(usize::MAX).build();
+    regex.expect("escaped text and groups are a regular expression")
+}
+
+fn captures<'p>(regex: &Regex, path: &'p str) -> Option<Vec<&'p str>> {
+    let groups = regex.captures(path)?;
+    Some(groups.iter().skip(1).map(|group| group.map_or("", |group| group.as_str())).collect())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Pattern;
+    use super::{Pattern, Renames};
 
     #[test]
     fn patterns_match_parts_of_paths() {
@@ -98,14 +207,24 @@ mod tests {
             ("a/*", "a/b", true),
             ("a/*", "a/b/c", false),
             ("a/**", "a/b/c", true),
+            ("a/**", "a", false),
             ("**", "a/b/c", true),
             ("**/W", "W", true),
             ("**/W", "a/b/W", true),
             ("**/W", "a/bW", false),
             ("a/**/W", "a/W", true),
+            ("a/**/W", "aW", false),
+            ("x**/W", "xa/b/W", true),
+            ("x**/W", "xW", false),
+            ("**/**", "a", true),
             ("conv?/*", "conv1/W", true),
             ("conv?/*", "conv/W", false),
+            ("conv*/W", "conv/W", true),
             ("*é*", "caféz", true),
+            ("a.b+(c)[d]\\", "a.b+(c)[d]\\", true),
+            ("a.b", "axb", false),
+            ("*", "line\nline", true),
+            ("**", "line\nline/W", true),
         ] {
             assert_eq!(Pattern::new(pattern).matches(path), expected, "{pattern} {path}");
         }
@@ -117,11 +236,52 @@ mod tests {
             ("old/**", "new/**", "old/a/W", "new/a/W"),
             ("**/gamma", "**/scale", "a/bn/gamma", "a/bn/scale"),
             ("**/gamma", "**/scale", "gamma", "scale"),
+            ("**/gamma", "x/**", "gamma", "x"),
+            ("**/gamma", "x/**/y", "gamma", "x/y"),
+            ("**/gamma", "x**/y", "gamma", "x/y"),
+            ("**/a/**", "**/b/**", "a/W", "b/W"),
+            ("**/a/**", "**/b/**", "a/a/a/W", "a/a/b/W"),
+            ("*/*", "*/x/*/*", "a/b", "a/x/b"),
+            ("*b*", "*-*", "abba", "ab-a"),
             ("conv?/*", "c?/conv/*", "conv1/W", "c1/conv/W"),
             ("a", "b", "a", "b"),
         ] {
             let filled = Pattern::new(to).filled(&Pattern::new(from).captures(path).unwrap());
-            assert_eq!(filled.trim_start_matches('/'), expected, "{from} {to} {path}");
+            assert_eq!(filled, expected, "{from} {to} {path}");
+        }
+    }
+
+    #[test]
+    fn no_path_takes_a_pattern_long() {
+        // With backtracking, either took longer than the universe has.
+        let many = format!("{}b", "*a".repeat(40));
+        assert!(!Pattern::new(&many).matches(&"a".repeat(4000)));
+        let deep = format!("{}b", "**/".repeat(40));
+        assert!(!Pattern::new(&deep).matches(&"a/".repeat(2000)));
+    }
+
+    #[test]
+    fn a_rule_knows_what_it_makes() {
+        for (from, to, selected, path, expected) in [
+            ("body/**", "features/**", "body/**", "features/c2/W", true),
+            ("body/**", "features/**", "body/c1/**", "features/c2/W", false),
+            ("body/**", "features/**", "body/**", "body/c2/W", false),
+            ("body/**", "features/**", "head/**", "head/W", true),
+            ("**/gamma", "**/scale", "**", "scale", true),
+            ("**/gamma", "x/**", "gamma", "x", true),
+            ("**/gamma", "x/**", "a/gamma", "x", false),
+            ("*/*", "*/**/*", "a/b", "a/b", true),
+            // The rest of the origin is not to be seen.
+            ("a/*/W", "W", "a/b/W", "W", true),
+            ("a/*/W", "W", "a/b/W", "b", false),
+            // Either part may be missing.
+            ("**/a/**/b", "**/**", "a/**", "c", true),
+        ] {
+            let mut renames = Renames::default();
+            renames.push(from, to);
+            let selected = Pattern::new(selected);
+            let may = renames.may_make(path, |path| selected.matches(path));
+            assert_eq!(may, expected, "{from} {to} {path}");
         }
     }
 }

@@ -5,7 +5,7 @@ use layerfn::checkpoint::{Checkpoint, Format};
 use crate::{FORMATS, bits_of, fixtures, put, var};
 
 /// A file small enough to damage everywhere.
-fn small(format: Format) -> Vec<u8> {
+pub(crate) fn small(format: Format) -> Vec<u8> {
     let store = layerfn::ParameterStore::new();
     put(&store, "conv/W", var(vec![1_f32, 2.0, 3.0, 4.0], &[2, 2]), true);
     put(&store, "conv/b", var(vec![0.5_f32], &[]), false);
@@ -14,7 +14,7 @@ fn small(format: Format) -> Vec<u8> {
 }
 
 /// A damaged file gives an error or parameters, within its means.
-fn survives(format: Format, bytes: &[u8]) -> bool {
+pub(crate) fn survives(format: Format, bytes: &[u8]) -> bool {
     match Checkpoint::from_bytes(format, bytes) {
         Ok(checkpoint) => {
             let total: usize = bits_of(&checkpoint).iter().map(|bits| bits.4.len()).sum();
@@ -22,7 +22,8 @@ fn survives(format: Format, bytes: &[u8]) -> bool {
             true
         }
         Err(error) => {
-            assert!(!error.to_string().is_empty());
+            let text = error.to_string();
+            assert!(!text.is_empty() && text.len() < 2000, "{format:?}: {} bytes", text.len());
             false
         }
     }

@@ -3,6 +3,7 @@
 use candle_core::DType;
 use layerfn::checkpoint::{Checkpoint, Difference, Format, Load, NeedGrad};
 use layerfn::{Error, ParameterStore, load_parameters, parameter_scope};
+use proptest::prelude::*;
 
 use crate::{FORMATS, bits_in, put, var, zoo_of_f32};
 
@@ -253,3 +254,89 @@ fn a_loaded_store_shares_nothing_with_the_one_it_came_from() {
     let load = Load::new(Checkpoint::from_parameters(&store.parameters()).unwrap());
     assert_eq!(load.apply_to(&store, "").unwrap().updated().len(), 2);
 }
+
+#[test]
+fn what_a_renamed_part_lacks_is_missing() {
+    let file = ParameterStore::new();
+    put(&file, "body/c1/W", var(vec![1_f32], &[1]), true);
+    for (scope, load) in [
+        ("body", Load::new(file_of(&file, Format::Safetensors)).partial(["body/**"])),
+        (
+            "features",
+            Load::new(file_of(&file, Format::Safetensors))
+                .partial(["body/**"])
+                .rename("body/**", "features/**"),
+        ),
+    ] {
+        let store = ParameterStore::new();
+        for path in [format!("{scope}/c1/W"), format!("{scope}/c2/W"), "head/W".to_owned()] {
+            put(&store, &path, var(vec![0_f32], &[1]), true);
+        }
+        let plan = store.enter(|| load.plan()).unwrap();
+        let missing = Difference::Missing { path: format!("{scope}/c2/W"), nearest: None };
+        assert_eq!(plan.problems(), [missing]);
+        assert_eq!(plan.report().missing(), ["head/W"]);
+        store.enter(|| load.apply()).unwrap_err();
+        assert_eq!(store.get(&format!("{scope}/c1/W")).unwrap().var().to_vec1::<f32>().unwrap(), [0.0]);
+    }
+}
+
+#[test]
+fn an_empty_message_loads_as_nothing() {
+    for format in [Format::Protobuf, Format::Text] {
+        let open = || Checkpoint::from_bytes(format, b"").unwrap();
+        ParameterStore::new().enter(|| Load::new(open()).apply()).unwrap();
+        let store = two("conv/W");
+        let error = text(store.enter(|| Load::new(open()).apply()).unwrap_err());
+        assert!(
+            error.contains("`conv/W` is not in the file") && error.contains("`conv/b` is not"),
+            "{error}"
+        );
+        let error = store.enter(|| Load::new(open()).partial(["**/b"]).apply()).unwrap_err();
+        assert!(text(error).ends_with(":\n  `conv/b` is not in the file"));
+        let report = store.enter(|| Load::like_nnabla(open()).apply()).unwrap();
+        assert_eq!(report.missing(), ["conv/W", "conv/b"]);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1024))]
+
+    /// Whatever the rules are and in whichever order: what is wanted and absent is an error, and nothing else is.
+    #[test]
+    fn what_is_wanted_and_absent_is_an_error(
+        paths in prop::collection::btree_set("(a|b|ab)(/(a|b|ab)){0,3}", 1..8),
+        rules in prop::collection::vec((PATTERN, PATTERN), 0..4),
+        only in prop::collection::vec(PATTERN, 1..3),
+        removed in any::<prop::sample::Index>(),
+    ) {
+        let load = |file: &ParameterStore| {
+            let checkpoint = Checkpoint::from_parameters(&file.parameters()).unwrap();
+            rules.iter().fold(Load::new(checkpoint).partial(&only), |load, (from, to)| load.rename(from, to))
+        };
+        let (file, store) = (ParameterStore::new(), ParameterStore::new());
+        // Some would lie in another.
+        let put = |path: &String| file.set(path, layerfn::Parameter::new(var(vec![1_f32], &[1]), true)).is_ok();
+        let paths: Vec<_> = paths.iter().filter(|path| put(path)).collect();
+        let made = load(&file).create_unknown(true).apply_to(&store, "");
+        if made.is_err() {
+            return Ok(());
+        }
+        let report = made.unwrap();
+        // The scope has what the whole file gives it.
+        prop_assert!(store.enter(|| load(&file).plan()).unwrap().problems().is_empty());
+        // Without one of them, that one is missing and nothing else.
+        let wanted: Vec<_> = paths.into_iter().filter(|path| !report.skipped().contains(path)).collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let removed = wanted[removed.index(wanted.len())];
+        let _ = file.pop(removed);
+        let plan = store.enter(|| load(&file).plan()).unwrap();
+        prop_assert!(matches!(plan.problems(), [Difference::Missing { .. }]), "{removed}: {plan}");
+        prop_assert!(store.enter(|| load(&file).apply()).is_err());
+    }
+}
+
+/// Patterns of the paths above.
+const PATTERN: &str = "(a|b|\\*|\\*\\*|\\?|a\\*|\\*b|a\\*\\*)(/(a|b|\\*|\\*\\*|a\\?)){0,2}";

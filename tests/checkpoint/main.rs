@@ -2,6 +2,7 @@
 
 mod damage;
 mod golden;
+mod limits;
 mod load;
 mod round_trip;
 mod save;

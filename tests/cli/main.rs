@@ -128,6 +128,36 @@ fn what_cannot_be_used_is_shown_and_not_lost_unasked() {
 }
 
 #[test]
+fn a_long_path_is_shortened() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.npz").display().to_string();
+    let store = layerfn::ParameterStore::new();
+    let var = candle_core::Var::from_vec(vec![1_f32], 1, &candle_core::Device::Cpu).unwrap();
+    store.set(&format!("{}/end", "größe/".repeat(400)), layerfn::Parameter::new(var, true)).unwrap();
+    store.save_parameters(&file).unwrap();
+    let shown = text(&layerfn(&["inspect", &file]).stdout);
+    assert!(shown.lines().all(|line| line.chars().count() < 250), "{shown}");
+    assert!(shown.contains("\ngröße/") && shown.contains('…') && shown.contains("/end  [1]"), "{shown}");
+    let json = text(&layerfn(&["inspect", "--json", &file]).stdout);
+    assert!(json.contains(&"größe/".repeat(400)));
+}
+
+#[test]
+fn a_flag_that_nobody_knows_is_said_to_be_guessed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let header = r#"{"bn/mean":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}"#;
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 4]].concat();
+    std::fs::write(path("a.safetensors"), bytes).unwrap();
+    for (name, guesses) in [("b.npz", false), ("b.safetensors", false), ("b.h5", true), ("b.nntxt", true)] {
+        let output = layerfn(&["rename", &path("a.safetensors"), &path(name), "--rule", "bn/**=norm/**"]);
+        let expected =
+            "layerfn: guessed: need_grad is true for 1 parameters of which the file does not say it\n";
+        assert_eq!((code(&output), text(&output.stderr).as_str()), (0, if guesses { expected } else { "" }));
+    }
+}
+
+#[test]
 fn a_rule_that_matches_nothing_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("m.h5").display().to_string();
@@ -223,6 +253,10 @@ fn layers_come_from_their_declarations() {
     }
     let json: serde_json::Value = serde_json::from_slice(&layerfn(&["layers", "--json"]).stdout).unwrap();
     assert_eq!(json.as_array().unwrap().len(), layerfn::LAYERS.len());
+    // What chains and paths call it.
+    assert_eq!(text(&layerfn(&["layers", "conv", "bn"]).stdout), {
+        text(&layerfn(&["layers", "convolution", "batch_normalization"]).stdout)
+    });
     let unknown = layerfn(&["layers", "convolutoin"]);
     assert_eq!(code(&unknown), 2);
     assert!(text(&unknown.stderr).contains("no layer `convolutoin`"));

@@ -7,7 +7,8 @@ use candle_core::{Tensor, Var};
 
 use super::values::Stored;
 use super::{Fault, Outcome};
-use crate::pattern::Pattern;
+use crate::limits::{self, brief};
+use crate::pattern::Renames;
 
 /// One parameter of a checkpoint.
 #[derive(Clone, Debug)]
@@ -29,8 +30,8 @@ impl Entry {
         Self { foreign: Some(stored).filter(|stored| stored.is_foreign()), ..self }
     }
 
-    pub(super) fn with_need_grad(self, need_grad: bool) -> Self {
-        Self { need_grad: Some(need_grad), ..self }
+    pub(super) fn with_need_grad(self, need_grad: Option<bool>) -> Self {
+        Self { need_grad, ..self }
     }
 
     /// Path, from the scope that was saved.
@@ -61,13 +62,13 @@ impl Entry {
         }
     }
 
-    /// As a writer needs it: a parameter is trained unless something says otherwise.
+    /// For what cannot do without: a parameter is trained unless something says otherwise.
     pub(super) fn need_grad_or_default(&self) -> bool {
         self.need_grad.unwrap_or(true)
     }
 
-    pub(super) fn renamed(self, rules: &[(Pattern, Pattern)]) -> Self {
-        Self { path: target(&self.path, rules), ..self }
+    pub(super) fn renamed(self, rules: &Renames) -> Self {
+        Self { path: rules.target(&self.path), ..self }
     }
 
     pub(super) fn var(&self) -> &Var {
@@ -89,6 +90,8 @@ impl Entries {
 
     pub(super) fn push(&mut self, entry: Entry) -> Outcome<()> {
         check_path(&entry.path)?;
+        limits::check_rank(entry.tensor().rank())
+            .map_err(|reason| Fault::format(format!("`{}` {reason}", entry.path)))?;
         if self.places.insert(entry.path.clone(), self.list.len()).is_some() {
             return Err(Fault::format(format!("`{}` occurs twice", entry.path)));
         }
@@ -151,7 +154,7 @@ impl Unusable {
 
 impl fmt::Display for Unusable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` {}", self.path, self.reason)
+        write!(f, "`{}` {}", brief(&self.path), brief(&self.reason))
     }
 }
 
@@ -206,14 +209,10 @@ impl From<Entries> for Contents {
     }
 }
 
-/// `path` after the first rule that matches it.
-pub(super) fn target(path: &str, rules: &[(Pattern, Pattern)]) -> String {
-    let renamed = rules.iter().find_map(|(from, to)| Some(to.filled(&from.captures(path)?)));
-    renamed.unwrap_or_else(|| path.to_owned())
-}
-
 /// A path that means the same as a file name, a group of HDF5 and a scope.
 pub(super) fn check_path(path: &str) -> Outcome<()> {
+    let fault = |reason: &str| Fault::format(format!("the path {:?} {reason}", brief(path)));
+    limits::check_path(path).map_err(|reason| fault(&reason))?;
     let reason = match path.split('/').find(|part| matches!(*part, "" | "." | "..") || part.contains('\0')) {
         None => return Ok(()),
         Some("") if path.is_empty() => "is empty",
@@ -222,5 +221,5 @@ pub(super) fn check_path(path: &str) -> Outcome<()> {
         Some(".." | ".") => "has a part that means a folder",
         Some(_) => "has a NUL character",
     };
-    Err(Fault::format(format!("the path {path:?} {reason}")))
+    Err(fault(reason))
 }

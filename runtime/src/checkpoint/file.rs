@@ -11,25 +11,27 @@ use super::{Fault, Outcome};
 /// Lets `write` fill a file beside `target`, then puts it in the target's place.
 ///
 /// Until the rename the old file stands; on an error the new one is removed. The file's permissions are those of the
-/// file that it replaces, or those that creating it would have given.
+/// file that it replaces, and nobody else may read it earlier, or those that creating it would have given.
 pub(super) fn replace(target: &Path, write: impl FnOnce(&mut NamedTempFile) -> Outcome<()>) -> Outcome<()> {
     let target = resolve(target)?;
     let folder = match target.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
+    let old = fs::metadata(&target).ok().map(|old| old.permissions());
     let mut builder = tempfile::Builder::new();
     builder.prefix(".layerfn-").suffix(".tmp");
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        // What the umask leaves of it is what creating a file gives; temporary files are private by default.
-        builder.permissions(fs::Permissions::from_mode(0o666));
+        // The umask takes its part, as from any file that is created. Whoever writes must be able to.
+        let mode = old.as_ref().map_or(0o666, |old| old.mode() & 0o777 | 0o600);
+        builder.permissions(fs::Permissions::from_mode(mode));
     }
     let mut temporary = builder.tempfile_in(folder)?;
     write(&mut temporary)?;
-    if let Ok(old) = fs::metadata(&target) {
-        temporary.as_file().set_permissions(old.permissions())?;
+    if let Some(old) = old {
+        temporary.as_file().set_permissions(old)?;
     }
     temporary.as_file().sync_all()?;
     temporary.persist(&target).map_err(|error| error.error)?;
@@ -40,12 +42,32 @@ pub(super) fn replace(target: &Path, write: impl FnOnce(&mut NamedTempFile) -> O
     Ok(())
 }
 
-/// The file that a symbolic link stands for: the link stays, as when a file is opened for writing.
+/// Opens an ordinary file. Opening a pipe would wait for somebody who writes to it.
+pub(super) fn open(path: &Path) -> Outcome<File> {
+    match fs::metadata(path)? {
+        metadata if metadata.is_file() => Ok(File::open(path)?),
+        metadata => Err(not_a_file(&metadata)),
+    }
+}
+
+fn not_a_file(metadata: &fs::Metadata) -> Fault {
+    let kind = if metadata.is_dir() { io::ErrorKind::IsADirectory } else { io::ErrorKind::InvalidInput };
+    Fault::Io(io::Error::new(kind, "it is not an ordinary file"))
+}
+
+/// The file that a symbolic link stands for, there or not: the link stays, as when a file is opened for writing.
 fn resolve(target: &Path) -> Outcome<PathBuf> {
     match fs::metadata(target) {
         Ok(metadata) if metadata.is_file() => Ok(fs::canonicalize(target)?),
-        Ok(_) => Err(Fault::Io(io::Error::new(io::ErrorKind::AlreadyExists, "it is not an ordinary file"))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(target.to_owned()),
+        Ok(metadata) => Err(not_a_file(&metadata)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let mut target = target.to_owned();
+            // Links in a circle are another error.
+            while let Ok(next) = fs::read_link(&target) {
+                target = target.parent().map(|folder| folder.join(&next)).unwrap_or(next);
+            }
+            Ok(target)
+        }
         Err(error) => Err(error.into()),
     }
 }

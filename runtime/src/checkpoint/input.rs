@@ -48,7 +48,7 @@ impl<'a> Input<'a> {
 
     pub(super) fn read_exact(&mut self, bytes: &mut [u8]) -> Outcome<()> {
         self.expect(bytes.len() as u64)?;
-        self.source.read_exact(bytes)?;
+        self.source.read_exact(bytes).map_err(Fault::while_reading)?;
         self.position += bytes.len() as u64;
         Ok(())
     }
@@ -76,7 +76,7 @@ impl<'a> Input<'a> {
                 self.remaining()
             )));
         }
-        match self.source.read(&mut [0])? {
+        match self.source.read(&mut [0]).map_err(Fault::while_reading)? {
             0 => Ok(()),
             _ => Err(Fault::format("is longer than it declares")),
         }
@@ -92,7 +92,8 @@ impl<'a> Input<'a> {
     pub(super) fn skip(&mut self, count: u64) -> Outcome<()> {
         self.expect(count)?;
         // Buffered: most of what is skipped is short.
-        let skipped = io::copy(&mut self.source.by_ref().take(count), &mut io::sink())?;
+        let skipped =
+            io::copy(&mut self.source.by_ref().take(count), &mut io::sink()).map_err(Fault::while_reading)?;
         if skipped < count {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }

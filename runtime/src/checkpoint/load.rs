@@ -6,12 +6,13 @@ use std::panic::Location;
 
 use candle_core::{DType, Device, Var};
 
-use super::entry::{Entry, Unusable, check_path, target};
+use super::entry::{Entry, Unusable, check_path};
 use super::values::first_change;
 use super::{Checkpoint, Fault, Outcome};
+use crate::limits::{brief, brief_within};
 use crate::nearest::nearest;
 use crate::parameter::store::Update;
-use crate::pattern::Pattern;
+use crate::pattern::{Pattern, Renames};
 use crate::{Error, Parameter, ParameterStore, Parameters, Result, current_parameter_scope};
 
 /// Whose `need_grad` counts when an existing parameter is loaded.
@@ -53,7 +54,7 @@ pub enum NeedGrad {
 pub struct Load {
     checkpoint: Checkpoint,
     only: Option<Vec<Pattern>>,
-    renames: Vec<(Pattern, Pattern)>,
+    renames: Renames,
     create_unknown: bool,
     allow_missing: bool,
     cast: bool,
@@ -67,7 +68,7 @@ impl Load {
         Self {
             checkpoint,
             only: None,
-            renames: Vec::new(),
+            renames: Renames::default(),
             create_unknown: false,
             allow_missing: false,
             cast: false,
@@ -88,7 +89,8 @@ impl Load {
     /// Loads only what matches one of `patterns`; the rest of the file and of the scope stays out of it. In a pattern,
     /// `*` and `?` stand for characters of one part of a path, `**` for any number of parts.
     ///
-    /// Patterns apply to the paths as they are in the file, before [`rename`](Self::rename).
+    /// Patterns apply to the paths as they are in the file, before [`rename`](Self::rename). A parameter of the scope is asked
+    /// for if a path of the file that they select would be renamed to it.
     pub fn partial<P: AsRef<str>>(mut self, patterns: impl IntoIterator<Item = P>) -> Self {
         self.only
             .get_or_insert_default()
@@ -99,7 +101,7 @@ impl Load {
     /// Loads what matches `from` under the path `to`, in which each wildcard takes what the one of the same rank
     /// stood for. Of several rules the first that matches counts.
     pub fn rename(mut self, from: &str, to: &str) -> Self {
-        self.renames.push((Pattern::new(from), Pattern::new(to)));
+        self.renames.push(from, to);
         self
     }
 
@@ -175,6 +177,12 @@ impl Load {
         self.only.as_ref().is_none_or(|only| only.iter().any(|pattern| pattern.matches(path)))
     }
 
+    /// Whether the parameter of the scope at `path` is to be loaded: with patterns, only what a path that they select is
+    /// renamed to.
+    fn asks_for(&self, path: &str) -> bool {
+        self.only.is_none() || self.renames.may_make(path, |origin| self.selects(origin))
+    }
+
     /// What is to be done and what stands against it. Values are converted here, so that nothing can fail later.
     fn compare(&self, parameters: &Parameters) -> Result<(Plan, Vec<Update>)> {
         let origin = self.checkpoint.origin();
@@ -221,7 +229,7 @@ impl<'a> Comparison<'a> {
                 self.report.skipped.push(path.to_owned());
                 continue;
             }
-            let target = target(path, &load.renames);
+            let target = load.renames.target(path);
             if let Err(Fault::Format(reason)) = check_path(&target) {
                 self.problems.push(Difference::Path { path: path.to_owned(), reason });
             } else if !seen.insert(target.clone()) {
@@ -243,7 +251,7 @@ impl<'a> Comparison<'a> {
                 self.report.skipped.push(unusable.path().to_owned());
                 continue;
             }
-            let path = target(unusable.path(), &load.renames);
+            let path = load.renames.target(unusable.path());
             if load.create_unknown && self.parameters.get(&path).is_none() {
                 self.report.unusable.push(unusable.clone());
             } else {
@@ -346,8 +354,7 @@ impl<'a> Comparison<'a> {
 
     fn missing(&mut self, taken: &HashSet<&str>) {
         for path in self.parameters.paths().filter(|path| !taken.contains(path)) {
-            // With patterns, what they leave out is not asked for.
-            if self.load.allow_missing || !self.load.selects(path) {
+            if self.load.allow_missing || !self.load.asks_for(path) {
                 self.report.missing.push(path.to_owned());
             } else {
                 self.problems.push(Difference::Missing { path: path.to_owned(), nearest: None });
@@ -480,31 +487,49 @@ pub enum Difference {
     },
 }
 
+impl Difference {
+    /// The path of the parameter that differs.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Missing { path, .. }
+            | Self::Unexpected { path, .. }
+            | Self::Shape { path, .. }
+            | Self::Type { path, .. }
+            | Self::Value { path, .. }
+            | Self::NeedGrad { path, .. }
+            | Self::Unusable { path, .. }
+            | Self::Path { path, .. } => path,
+        }
+    }
+}
+
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let near = |nearest: &Option<String>| match nearest {
-            Some(nearest) => format!("; the nearest is `{nearest}`"),
+            Some(nearest) => format!("; the nearest is `{}`", brief(nearest)),
             None => String::new(),
         };
+        write!(f, "`{}` ", brief(self.path()))?;
         match self {
-            Self::Missing { path, nearest } => write!(f, "`{path}` is not in the file{}", near(nearest)),
-            Self::Unexpected { path, nearest } => write!(f, "`{path}` is not in the store{}", near(nearest)),
-            Self::Shape { path, file, store } => {
-                write!(f, "`{path}` has shape {file:?} in the file, {store:?} in the store")
+            Self::Missing { nearest, .. } => write!(f, "is not in the file{}", near(nearest)),
+            Self::Unexpected { nearest, .. } => write!(f, "is not in the store{}", near(nearest)),
+            Self::Shape { file, store, .. } => {
+                write!(f, "has shape {file:?} in the file, {store:?} in the store")
             }
-            Self::Type { path, file, store } => {
-                write!(f, "`{path}` has type {file:?} in the file, {store:?} in the store")
+            Self::Type { file, store, .. } => {
+                write!(f, "has type {file:?} in the file, {store:?} in the store")
             }
-            Self::Value { path, value, store } => {
-                write!(f, "`{path}` holds {value} in the file, which the store's {store:?} cannot hold")
+            Self::Value { value, store, .. } => {
+                write!(f, "holds {value} in the file, which the store's {store:?} cannot hold")
             }
-            Self::NeedGrad { path, file, store } => {
-                write!(f, "`{path}` has need_grad {file} in the file, {store} in the store")
+            Self::NeedGrad { file, store, .. } => {
+                write!(f, "has need_grad {file} in the file, {store} in the store")
             }
-            Self::Unusable { path, reason } => {
-                write!(f, "`{path}` cannot be loaded: in the file it {reason}; `partial` leaves it out")
+            Self::Unusable { reason, .. } => {
+                write!(f, "cannot be loaded: in the file it {}; `partial` leaves it out", brief(reason))
             }
-            Self::Path { path, reason } => write!(f, "`{path}` cannot be loaded: {reason}"),
+            Self::Path { reason, .. } => write!(f, "cannot be loaded: {}", brief_within(reason, 600)),
         }
     }
 }
@@ -579,8 +604,10 @@ impl fmt::Display for LoadReport {
         }
         match &self.missing[..] {
             [] => Ok(()),
-            [first] => write!(f, "; `{first}` is not in the file"),
-            [first, rest @ ..] => write!(f, "; `{first}` and {} more are not in the file", rest.len()),
+            [first] => write!(f, "; `{}` is not in the file", brief(first)),
+            [first, rest @ ..] => {
+                write!(f, "; `{}` and {} more are not in the file", brief(first), rest.len())
+            }
         }
     }
 }

@@ -46,7 +46,8 @@ use candle_core::DType;
 pub use entry::{Entry, Unusable};
 pub use load::{Difference, Load, LoadReport, NeedGrad, Plan};
 
-use crate::pattern::Pattern;
+use crate::limits;
+use crate::pattern::Renames;
 use crate::{Error, ParameterStore, Parameters, Result};
 use entry::{Contents, Entries, Other};
 use input::{Input, Source};
@@ -71,6 +72,19 @@ impl Fault {
         Self::Unusable(reason.into())
     }
 
+    /// What a source says while it is read: the device fails, or what unpacks the bytes finds them damaged.
+    fn while_reading(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Self::format("ends early"),
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => Self::format(error.to_string()),
+            io::ErrorKind::Unsupported if error.raw_os_error().is_none() => {
+                Self::unusable(format!("cannot be unpacked: {error}"))
+            }
+            io::ErrorKind::Other if error.raw_os_error().is_none() => Self::format(error.to_string()),
+            _ => Self::Io(error),
+        }
+    }
+
     fn within(self, what: &str) -> Self {
         match self {
             Self::Format(reason) => Self::Format(format!("{what}: {reason}")),
@@ -82,13 +96,14 @@ impl Fault {
     fn into_error(self, action: &'static str, file: &str) -> Error {
         match self {
             // The file changed while it was read, or an archive says more than it has.
-            Self::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Self::Io(error) if action == "read" && error.kind() == io::ErrorKind::UnexpectedEof => {
                 Error::Checkpoint { file: file.to_owned(), reason: "ends early".to_owned() }
             }
             Self::Io(source) => Error::Io { action, file: file.to_owned(), source },
-            Self::Format(reason) | Self::Unusable(reason) => {
-                Error::Checkpoint { file: file.to_owned(), reason }
-            }
+            Self::Format(reason) | Self::Unusable(reason) => Error::Checkpoint {
+                file: file.to_owned(),
+                reason: limits::brief_within(&reason, 600).into_owned(),
+            },
         }
     }
 }
@@ -203,11 +218,11 @@ impl Checkpoint {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let (format, origin) = (Format::from_path(path)?, path.display().to_string());
-        let read = match format {
+        let read = file::open(path).and_then(|mut file| match format {
             // The HDF5 crate opens files by name only.
             Format::Hdf5 => h5::read(path).map(Contents::from),
-            _ => std::fs::File::open(path).map_err(Fault::from).and_then(|mut file| read(format, &mut file)),
-        };
+            _ => read(format, &mut file),
+        });
         let archive = (format == Format::Nnp).then(|| path.to_owned());
         Ok(Self { archive, ..Self::from_read(origin, read)? })
     }
@@ -239,7 +254,7 @@ impl Checkpoint {
             tempfile::tempfile().and_then(|mut file| io::copy(&mut reader, &mut file).map(|_| file));
         match spooled {
             Ok(file) => Self::from_source(format, file),
-            Err(source) => Err(Fault::Io(source).into_error("read", "a stream")),
+            Err(source) => Err(Error::Io { action: "read", file: "a stream".to_owned(), source }),
         }
     }
 
@@ -267,7 +282,7 @@ impl Checkpoint {
         self.entries.as_slice()
     }
 
-    /// The parameter at `path`.
+    /// The parameter at `path`. It takes a look at each; for many, go through [`entries`](Self::entries).
     #[must_use]
     pub fn get(&self, path: &str) -> Option<&Entry> {
         self.entries().iter().find(|entry| entry.path() == path)
@@ -307,16 +322,19 @@ impl Checkpoint {
         losses
     }
 
-    /// The same parameters under other paths; rules are those of [`Load::rename`].
+    /// The same parameters under other paths; rules are those of [`Load::rename`]. A network in an `.nnp` goes on naming
+    /// them as before.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if two parameters get the same path, or one gets a path that files cannot carry.
     pub fn rename<P: AsRef<str>>(mut self, rules: &[(P, P)]) -> Result<Self> {
-        let rules: Vec<_> =
-            rules.iter().map(|(from, to)| (Pattern::new(from.as_ref()), Pattern::new(to.as_ref()))).collect();
+        let mut renames = Renames::default();
+        rules.iter().for_each(|(from, to)| renames.push(from.as_ref(), to.as_ref()));
         let mut renamed = Entries::new();
         for entry in self.entries.into_vec() {
-            renamed.push(entry.renamed(&rules)).map_err(|fault| fault.into_error("rename", &self.origin))?;
+            renamed
+                .push(entry.renamed(&renames))
+                .map_err(|fault| fault.into_error("rename", &self.origin))?;
         }
         self.entries = renamed;
         Ok(self)
@@ -337,11 +355,16 @@ impl Checkpoint {
     /// Writes the file `path`; its extension says in which format.
     ///
     /// A file beside it is written, synced and renamed, so at any moment either the old or the new file is there,
-    /// whole. What an `.nnp` holds besides parameters is kept: from the archive that this was read from, or else from the
-    /// one that is replaced.
+    /// whole. It keeps the permissions of the one that it replaces, but it is a new file: its owner is whoever writes it, and
+    /// other hard links to the old one go on showing that. Symbolic links stay and are followed. A program that is killed
+    /// while it writes leaves a file `.layerfn-*.tmp` beside the target, which nothing reads again.
+    ///
+    /// What an `.nnp` holds besides parameters is kept: from the archive that this was read from, or else from the one that
+    /// is replaced.
     ///
     /// # Errors
-    /// [`Error::UnknownExtension`], [`Error::Io`], or [`Error::Checkpoint`] if the format cannot hold a parameter.
+    /// [`Error::UnknownExtension`], [`Error::Io`], or [`Error::Checkpoint`] if the format cannot hold a parameter or an
+    /// archive is damaged of which something is to be kept.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let format = Format::from_path(path)?;
@@ -351,7 +374,8 @@ impl Checkpoint {
                 let mut output = io::BufWriter::with_capacity(1 << 16, temporary.as_file_mut());
                 match format {
                     Format::Nnp => {
-                        nnp::write(&mut output, &self.entries, Some(self.archive.as_deref().unwrap_or(path)))?
+                        let old = self.old_archive().unwrap_or(nnp::Old::Replaced(path));
+                        nnp::write(&mut output, &self.entries, Some(old))?;
                     }
                     Format::Npz => npz::write(&mut output, &self.entries)?,
                     _ => self.write(format, &mut output)?,
@@ -382,6 +406,10 @@ impl Checkpoint {
             .map_err(|fault| fault.into_error("write", "a stream"))
     }
 
+    fn old_archive(&self) -> Option<nnp::Old<'_>> {
+        self.archive.as_deref().map(nnp::Old::Read)
+    }
+
     fn write(&self, format: Format, output: &mut dyn Write) -> Outcome<()> {
         match format {
             Format::Protobuf => protobuf::write(output, &self.entries, self.options),
@@ -392,7 +420,7 @@ impl Checkpoint {
                 let mut spool = tempfile::NamedTempFile::new()?;
                 match format {
                     Format::Hdf5 => h5::write(spool.path(), &self.entries)?,
-                    Format::Nnp => nnp::write(spool.as_file_mut(), &self.entries, self.archive.as_deref())?,
+                    Format::Nnp => nnp::write(spool.as_file_mut(), &self.entries, self.old_archive())?,
                     _ => npz::write(spool.as_file_mut(), &self.entries)?,
                 }
                 spool.rewind()?;

@@ -3,16 +3,17 @@
 //! Members are known by their extensions: `.h5` and `.protobuf` hold parameters, `.nntxt` and `.prototxt` may. No
 //! name of a member ever becomes the name of a file.
 
+use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::path::Path;
 
 use zip::write::SimpleFileOptions;
-use zip::{CompressionMethod, ZipArchive, ZipWriter};
+use zip::{CompressionMethod, ZipWriter};
 
-use super::archive::for_each;
+use super::archive::{FailsOnce, for_each};
 use super::entry::{Contents, Entries, Other};
 use super::input::Source;
-use super::{Format, Outcome, h5, protobuf, text};
+use super::{Fault, Format, Outcome, file, h5, protobuf, text};
 
 const PARAMETERS: &str = "parameter.h5";
 const VERSION: &str = "nnp_version.txt";
@@ -47,24 +48,67 @@ fn is_parameters(name: &str) -> bool {
     matches!(Format::from_path(name), Ok(Format::Hdf5 | Format::Protobuf))
 }
 
-/// Writes the parameters, with the other members of `old`: a network that was trained further keeps its definition.
-pub(super) fn write(output: impl Write + Seek, entries: &Entries, old: Option<&Path>) -> Outcome<()> {
-    let mut archive = ZipWriter::new(output);
-    let options = || SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
-    // What is no archive has nothing to keep.
-    let kept = old.and_then(|old| ZipArchive::new(io::BufReader::new(std::fs::File::open(old).ok()?)).ok());
-    if let Some(mut kept) = kept {
-        for index in 0..kept.len() {
-            let member = kept.by_index_raw(index)?;
-            let name = member.name()?.into_owned();
-            if !is_parameters(&name) {
-                archive.raw_copy_file(member)?;
-            }
+/// An archive whose other members are kept.
+#[derive(Clone, Copy)]
+pub(super) enum Old<'a> {
+    /// The one that was read: it must be there.
+    Read(&'a Path),
+    /// The one that is replaced, if there is one.
+    Replaced(&'a Path),
+}
+
+impl Old<'_> {
+    fn open(self) -> Outcome<Option<File>> {
+        let (path, must_exist) = match self {
+            Self::Read(path) => (path, true),
+            Self::Replaced(path) => (path, false),
+        };
+        match file::open(path) {
+            Ok(file) if file.metadata()?.len() > 0 => Ok(Some(file)),
+            Ok(_) if !must_exist => Ok(None),
+            Err(Fault::Io(error)) if error.kind() == io::ErrorKind::NotFound && !must_exist => Ok(None),
+            Ok(_) => Err(Fault::format("is empty")),
+            Err(fault) => Err(fault),
         }
-    } else {
-        archive.start_file(VERSION, options())?;
-        archive.write_all(b"0.1\n")?;
-        archive.start_file("network.nntxt", options())?;
+    }
+
+    /// An error that says what is at stake.
+    fn explained(self, fault: Fault) -> Fault {
+        let (path, way_out) = match self {
+            Self::Read(path) => (path, "was read from it; save in another format to do without"),
+            Self::Replaced(path) => (path, "is in the way; remove it to do without"),
+        };
+        let reason = match fault {
+            Fault::Io(error) => {
+                let kind = error.kind();
+                let text =
+                    format!("what `{}` holds besides parameters cannot be kept ({error})", path.display());
+                return Fault::Io(io::Error::new(kind, text));
+            }
+            Fault::Format(reason) | Fault::Unusable(reason) => reason,
+        };
+        Fault::format(format!(
+            "what `{}` holds besides parameters cannot be kept ({reason}): it {way_out}",
+            path.display()
+        ))
+    }
+}
+
+/// Writes the parameters, with the other members of `old`: a network that was trained further keeps its definition.
+pub(super) fn write(output: impl Write + Seek, entries: &Entries, old: Option<Old<'_>>) -> Outcome<()> {
+    let mut archive = ZipWriter::new(FailsOnce::new(output));
+    let options = || SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+    let kept = match old {
+        Some(old) => old.open().map_err(|fault| old.explained(fault))?.map(|file| (old, file)),
+        None => None,
+    };
+    match kept {
+        Some((old, file)) => copy(file, &mut archive).map_err(|fault| old.explained(fault))?,
+        None => {
+            archive.start_file(VERSION, options())?;
+            archive.write_all(b"0.1\n")?;
+            archive.start_file("network.nntxt", options())?;
+        }
     }
     let mut spool = tempfile::NamedTempFile::new()?;
     h5::write(spool.path(), entries)?;
@@ -73,4 +117,20 @@ pub(super) fn write(output: impl Write + Seek, entries: &Entries, old: Option<&P
     io::copy(spool.as_file_mut(), &mut archive)?;
     archive.finish()?.flush()?;
     Ok(())
+}
+
+/// Copies the members that hold no parameters, and of those that hold a network too, the network.
+fn copy(mut old: File, archive: &mut ZipWriter<impl Write + Seek>) -> Outcome<()> {
+    for_each(&mut old, |member| {
+        if is_parameters(&member.name) {
+            return Ok(());
+        }
+        if matches!(Format::from_path(&member.name), Ok(Format::Text))
+            && let Some(text) = member.read(text::without_parameters)?
+        {
+            archive.start_file(&member.name, SimpleFileOptions::default())?;
+            return Ok(archive.write_all(text.as_bytes())?);
+        }
+        Ok(archive.raw_copy_file(member.raw()?)?)
+    })
 }

@@ -9,11 +9,12 @@ use candle_core::{DType, Tensor, Var};
 use zip::write::FullFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-use super::archive::{Member, for_each};
+use super::archive::{FailsOnce, Member, for_each};
 use super::entry::{Contents, Entries, Entry};
 use super::input::{Input, Source};
 use super::values::{Stored, narrow_bf16, widened, with_bytes_as};
 use super::{Fault, Outcome};
+use crate::limits;
 
 const MAGIC: [u8; 6] = *b"\x93NUMPY";
 
@@ -64,6 +65,7 @@ fn array(input: &mut Input<'_>) -> Outcome<(Var, Stored)> {
     let header = std::str::from_utf8(&header).map_err(|_| Fault::format("has a header that is not text"))?;
     let Header { descr, fortran, mut shape } = parse(header)
         .ok_or_else(|| Fault::format(format!("has a header that is not understood: {}", header.trim())))?;
+    limits::check_rank(shape.len()).map_err(Fault::format)?;
     let (stored, big_endian) = stored(descr).ok_or_else(|| {
         Fault::unusable(format!("has the type {descr} of NumPy, which tensors here cannot have"))
     })?;
@@ -180,7 +182,7 @@ fn literal(text: &str) -> Option<(&str, &str)> {
 }
 
 pub(super) fn write(output: impl Write + Seek, entries: &Entries) -> Outcome<()> {
-    let mut archive = ZipWriter::new(output);
+    let mut archive = ZipWriter::new(FailsOnce::new(output));
     for entry in entries {
         write_array(&mut archive, entry).map_err(|fault| fault.within(&format!("`{}`", entry.path())))?;
     }
@@ -190,10 +192,9 @@ pub(super) fn write(output: impl Write + Seek, entries: &Entries) -> Outcome<()>
 
 fn write_array(archive: &mut ZipWriter<impl Write + Seek>, entry: &Entry) -> Outcome<()> {
     let mut stored = entry.stored()?;
-    let mut comment = format!("need_grad={}", entry.need_grad_or_default());
-    if stored == Stored::BF16 {
-        comment.push_str(" bfloat16");
-    }
+    let need_grad = entry.need_grad().map(|need_grad| format!("need_grad={need_grad}"));
+    let bfloat16 = Some("bfloat16".to_owned()).filter(|_| stored == Stored::BF16);
+    let comment = need_grad.into_iter().chain(bfloat16).collect::<Vec<_>>().join(" ");
     let values: Tensor = widened(entry.tensor())?;
     if stored == Stored::BF16 {
         stored = Stored::F32;

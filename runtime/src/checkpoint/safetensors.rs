@@ -1,7 +1,8 @@
 //! `.safetensors`: the header is JSON, the values follow it.
 //!
 //! The format knows no order and no `need_grad`: both stand in the metadata, as the JSON text
-//! `[["path", need_grad], ...]` under the key `layerfn.parameters`. Readers that do not know it ignore it.
+//! `[["path", need_grad], ...]` under the key `layerfn.parameters`; a flag that nobody knows is `null`. Readers that do
+//! not know the key ignore it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -19,6 +20,9 @@ use super::values::{Stored, with_bytes_as};
 use super::{Fault, Outcome};
 
 const PARAMETERS: &str = "layerfn.parameters";
+
+/// A path and its `need_grad`.
+type Listed = (String, Option<bool>);
 
 /// The limit of the safetensors crate.
 const MAX_HEADER: u64 = 100_000_000;
@@ -55,7 +59,7 @@ pub(super) fn read(input: &mut Input<'_>) -> Outcome<Contents> {
 }
 
 /// Applies what the metadata says of order and `need_grad`.
-fn in_order(mut contents: Contents, listed: Option<Vec<(String, bool)>>) -> Outcome<Contents> {
+fn in_order(mut contents: Contents, listed: Option<Vec<Listed>>) -> Outcome<Contents> {
     let Some(mut listed) = listed else { return Ok(contents) };
     let unusable: HashSet<&str> = contents.unusable.iter().map(Unusable::path).collect();
     listed.retain(|(path, _)| !unusable.contains(path.as_str()));
@@ -121,7 +125,7 @@ struct Header {
 }
 
 impl Header {
-    fn listed(&self) -> Outcome<Option<Vec<(String, bool)>>> {
+    fn listed(&self) -> Outcome<Option<Vec<Listed>>> {
         let text = self.metadata.as_ref().and_then(|metadata| metadata.get(PARAMETERS));
         text.map(|text| serde_json::from_str(text))
             .transpose()
@@ -222,8 +226,7 @@ fn header(
     typed: &[(&Entry, Stored)],
     others: &[Other],
 ) -> Result<Vec<u8>, serde_json::Error> {
-    let listed: Vec<_> =
-        entries.into_iter().map(|entry| (entry.path(), entry.need_grad_or_default())).collect();
+    let listed: Vec<_> = entries.into_iter().map(|entry| (entry.path(), entry.need_grad())).collect();
     let listed = serde_json::to_string(&listed)?;
     let mut metadata = BTreeMap::from([(PARAMETERS, listed.as_str())]);
     metadata.extend(others.iter().filter_map(|other| match other {

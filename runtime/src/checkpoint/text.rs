@@ -35,6 +35,23 @@ pub(super) fn read(input: &mut Input<'_>) -> Outcome<Contents> {
     Ok(Contents { others, ..entries.into() })
 }
 
+/// The text without its parameters, if it has any.
+pub(super) fn without_parameters(input: &mut Input<'_>) -> Outcome<Option<String>> {
+    let text = input.text()?;
+    let mut message = Text { text: &text, at: 0 };
+    let (mut rest, mut kept_to) = (String::new(), 0);
+    while let Some(name) = message.field(None)? {
+        let start = message.at - name.len();
+        message.skip_value()?;
+        if name == "parameter" {
+            rest.push_str(&text[kept_to..start]);
+            kept_to = message.at;
+        }
+    }
+    rest.push_str(&text[kept_to..]);
+    Ok(Some(rest).filter(|_| kept_to > 0))
+}
+
 /// Between a NaN and the eight digits of its bits.
 const NAN_BITS: &str = "nan # 0x";
 

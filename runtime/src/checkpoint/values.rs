@@ -9,6 +9,7 @@ use half::{bf16, f16};
 
 use super::input::Input;
 use super::{Fault, Outcome};
+use crate::limits;
 
 /// An element type as files have it; more than candle's, which holds the others in the next wider one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +102,7 @@ impl Stored {
 
     /// Number of elements, if their bytes can be counted at all.
     pub(super) fn count(self, shape: &[usize]) -> Outcome<usize> {
+        limits::check_rank(shape.len()).map_err(Fault::format)?;
         shape
             .iter()
             // Zeros are left out: the sizes beside them must be countable too.

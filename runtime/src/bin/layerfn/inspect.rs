@@ -9,7 +9,7 @@ use candle_core::{DType, Tensor};
 use layerfn::checkpoint::{Checkpoint, Entry, Unusable};
 
 use crate::Outcome;
-use crate::table::{HEAD, plain, table};
+use crate::table::{HEAD, brief, plain, table};
 
 pub(crate) fn run(file: &Path, json: bool, output: &mut Vec<u8>) -> Outcome {
     let checkpoint = Checkpoint::open(file)?;
@@ -52,7 +52,7 @@ fn row(entry: &Entry) -> Result<Vec<String>, candle_core::Error> {
     let statistics = Statistics::of(tensor)?;
     let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), number);
     Ok(vec![
-        entry.path().to_owned(),
+        brief(entry.path()),
         format!("{:?}", tensor.dims()),
         tensor.dtype().as_str().to_owned(),
         entry.need_grad().map_or_else(|| "-".to_owned(), |need_grad| need_grad.to_string()),

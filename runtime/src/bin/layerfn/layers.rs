@@ -12,7 +12,9 @@ use crate::table::{HEAD, table};
 pub(crate) fn run(names: &[String], json: bool, output: &mut Vec<u8>) -> Outcome {
     let mut chosen: Vec<&LayerInfo> = Vec::new();
     for name in names {
-        let found = LAYERS.iter().find(|layer| layer.name == name);
+        // Chains and paths know a layer by its scope: `conv`, `bn`.
+        let named = LAYERS.iter().find(|layer| layer.name == name);
+        let found = named.or_else(|| LAYERS.iter().find(|layer| layer.scope == name));
         chosen.push(found.ok_or_else(|| format!("no layer `{name}`; `layerfn layers` lists them"))?);
     }
     if names.is_empty() {

@@ -79,7 +79,7 @@ enum Command {
     },
     /// List the layers, or show the arguments and parameters of some
     Layers {
-        /// Layers to show
+        /// Layers to show, by their names or their scopes, as in `convolution` or `conv`
         names: Vec<String>,
         /// Print JSON
         #[arg(long)]

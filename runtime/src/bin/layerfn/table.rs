@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::io::{self, Write};
+use std::iter;
 
 use anstyle::Style;
 use unicode_width::UnicodeWidthStr;
@@ -9,7 +10,7 @@ use unicode_width::UnicodeWidthStr;
 /// What stands over a column.
 pub(crate) const HEAD: Style = Style::new().bold().underline();
 
-/// Columns that line up. `style` is that of a cell, by row and column; whether colours are shown is decided where the
+/// Columns that line up; comfy-table would need its terminal library to know how wide a coloured cell is. `style` is that of a cell, by row and column; whether colours are shown is decided where the
 /// output is printed.
 pub(crate) fn table(
     rows: &[Vec<String>],
@@ -28,12 +29,24 @@ pub(crate) fn table(
             let style = style(index, column);
             write!(output, "{style}{cell}{style:#}")?;
             if column + 1 < row.len() {
-                write!(output, "{:gap$}", "", gap = widths[column] - cell.width() + 2)?;
+                // A width in a format has 16 bits only.
+                output.extend(iter::repeat_n(b' ', widths[column] - cell.width() + 2));
             }
         }
         writeln!(output)?;
     }
     Ok(())
+}
+
+/// A path in one line of a terminal: the middle of what is long is left out.
+pub(crate) fn brief(path: &str) -> String {
+    const LONG: usize = 100;
+    let count = path.chars().count();
+    if count <= LONG {
+        return path.to_owned();
+    }
+    let (head, tail) = (path.chars().take(LONG / 2), path.chars().skip(count - LONG / 2 + 1));
+    head.chain(['…']).chain(tail).collect()
 }
 
 /// Names come from files that nobody vouches for: what would steer a terminal is shown as an escape.
