@@ -39,6 +39,27 @@
 //! | GPUs and half precisions | [`ParameterStore::to_device`], [`full_precision`] |
 //! | files | [`save_parameters`], [`load_parameters`] |
 //!
+//! # Whose parameters a network uses
+//!
+//! Layers and networks keep their parameters in the store that is current, as in NNabla: two networks with equal labels share
+//! them. A [`Model`] owns its parameters instead:
+//!
+//! ```
+//! use layerfn::prelude::*;
+//!
+//! let net = network! { affine(16) -> relu -> out: affine(2) };
+//! let (teacher, student) = (net.init((4, 8))?, net.init((4, 8))?);
+//! let x = Tensor::ones((4, 8), DType::F32, &Device::Cpu)?;
+//! let y = std::thread::scope(|threads| threads.spawn(|| student.forward_t(&x, false)).join().unwrap())?;
+//! assert_eq!(y.dims(), [4, 2]);
+//! assert_eq!(teacher.parameters().len(), 4);
+//! # Ok::<(), layerfn::Error>(())
+//! ```
+//!
+//! A layer makes a parameter that it does not find. It does not in a model, in a store that is [sealed](ParameterStore::seal), in a
+//! scope that was empty when a file was loaded into it, and on a thread that has entered no store, which is every
+//! thread but the main one. There it is an error that says what to do; [`Context`] brings the store and the mode to a thread.
+//!
 //! # For speed
 //!
 //! - Build with `--release`. AVX2 and AVX-512 are found when a program runs; no compiler flag is needed.

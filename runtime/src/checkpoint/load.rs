@@ -106,7 +106,7 @@ impl Load {
     }
 
     /// Whether parameters of the file that the scope does not have are made: what one wants before the first call of
-    /// the layers. Default: false.
+    /// the layers, which finds the scope sealed then (see [`ParameterStore::seal`]). Default: false.
     pub fn create_unknown(mut self, create: bool) -> Self {
         self.create_unknown = create;
         self

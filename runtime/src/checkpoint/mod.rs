@@ -477,6 +477,9 @@ pub fn save_parameters(path: impl AsRef<Path>) -> Result<()> {
 /// keep their variable, type and device, and take the file's values and `need_grad`. Those that the file does not have stay
 /// as they are; the report names them. [`Load`] has stricter and freer rules.
 ///
+/// If the scope had no parameters, it is sealed: a layer that then asks for one that the file did not have, under another
+/// label perhaps, gets [`Error::Sealed`]. [`ParameterStore::unseal`] lets layers make parameters again.
+///
 /// # Errors
 /// [`Error::UnknownExtension`], [`Error::Io`], [`Error::Checkpoint`] if the file is damaged, or
 /// [`Error::Mismatch`] if it does not fit the scope. The store is unchanged then.

@@ -109,7 +109,15 @@ pub fn parameter_when(
 /// # Errors
 /// [`Error::NoParameter`] if `param!` has not made it yet; [`Error::InvalidArgument`] for another shape.
 pub fn assign(info: &'static ParameterInfo, value: &Tensor) -> Result<()> {
-    update_state([info.name], |_| Ok([value.clone()])).map(drop)
+    let (store, scope, fixed) = with(|state| (state.store.clone(), state.path.clone(), state.flags.fixed));
+    let (version, [parameter]) = store.state(&scope, [info.name])?;
+    if fixed || parameter.is_frozen() {
+        return Ok(());
+    }
+    let value = parameter.prepared(&join(&scope, info.name), value)?;
+    let mut version = lock(&version);
+    *version += 1;
+    parameter.set(&value)
 }
 
 /// Moves parameters that a layer keeps from call to call, such as running statistics, in one step: `f` gets the values of
