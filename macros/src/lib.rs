@@ -26,7 +26,7 @@ pub fn layer_with_options(input: proc_macro::TokenStream) -> proc_macro::TokenSt
     parametric_function::with_options(input.into()).into()
 }
 
-/// Declares a network; `layerfn`, which re-exports it, documents it.
+/// Declares a network; `network!` of `layerfn`, which documents it, writes the path to that crate and `;` in front.
 #[proc_macro]
 pub fn network(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
     network::network(input.into()).into()

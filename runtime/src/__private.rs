@@ -1,15 +1,15 @@
 //! All that generated code may name; not part of the public interface.
 
 pub use candle_core::Tensor;
-pub use layerfn_macros::layer_with_options;
+pub use layerfn_macros::{layer_with_options, network};
 
 pub use crate::device::composed;
 pub use crate::fusion::{Fuses, IfFusing, IfPlain, Kind, Ran, declared_fusion, is_same_function};
 pub use crate::network::frame::{
-    apply, begin, block, function_call, indexed, indexed_block, join, labelled, nothing, row, run,
+    apply, begin, block, indexed, indexed_block, join, labelled, name, nothing, one_tensor, row, run,
     unlabelled, value,
 };
 pub use crate::network::join::{add, concat, mul, tuple};
-pub use crate::network::{network1, network2, network3, network4};
+pub use crate::network::{network1, network2, network3, network4, network5, network6, network7, network8};
 pub use crate::parameter::layer::{LayerCall, assign, call_layer, parameter, parameter_when, splice};
 pub use crate::{ArgumentInfo, Initializer, LayerInfo, ParameterInfo, ParametricFunction, Result};

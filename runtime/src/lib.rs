@@ -140,8 +140,6 @@ pub use initializer::{
     Initializer, calc_normal_std_glorot, calc_normal_std_he_backward, calc_normal_std_he_forward,
     calc_normal_std_xavier, calc_uniform_lim_glorot, calc_uniform_lim_xavier,
 };
-#[doc = include_str!("macro_docs/network.md")]
-pub use layerfn_macros::network;
 pub use mode::{is_training, test_mode, train_mode};
 pub use model::{Example, Model, ModelT};
 pub use network::{
@@ -160,6 +158,13 @@ pub use parametric_functions::{
     average_pooling as avg_pool, batch_normalization as bn, convolution as conv, max_pooling as max_pool,
 };
 pub use rng::Rng;
+
+#[doc = include_str!("macro_docs/network.md")]
+#[macro_export]
+macro_rules! network {
+    // `$crate` is this crate, whatever name it has where the network is written.
+    ($($network:tt)*) => { $crate::__private::network! { $crate; $($network)* } };
+}
 
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

@@ -20,7 +20,7 @@ pub(crate) fn unpacked(length: u64) -> u64 {
     length.saturating_mul(DEFLATE)
 }
 
-/// Says what is too long about a path, as the rest of a sentence.
+/// Says what keeps a path from being saved, as the rest of a sentence.
 pub(crate) fn check_path(path: &str) -> Result<(), String> {
     let parts = 1 + path.bytes().filter(|&byte| byte == b'/').count();
     match () {
@@ -28,6 +28,10 @@ pub(crate) fn check_path(path: &str) -> Result<(), String> {
             Err(format!("is {} bytes long; at most {MAX_PATH} are allowed", path.len()))
         }
         () if parts > MAX_DEPTH => Err(format!("has {parts} parts; at most {MAX_DEPTH} are allowed")),
+        () if path.split('/').any(|part| matches!(part, "." | "..")) => {
+            Err("has a part that means a folder, `.` or `..`".to_owned())
+        }
+        () if path.contains('\0') => Err("has a NUL character".to_owned()),
         () => Ok(()),
     }
 }

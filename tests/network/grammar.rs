@@ -1,5 +1,5 @@
 use candle_core::{D, Tensor};
-use layerfn::{ParameterStore, Result, network};
+use layerfn::{ParameterStore, Result, backward, get_parameters, network};
 
 use super::layers::{dense, relu, scaling, times};
 use super::{error_of, input, paths_of, values};
@@ -101,6 +101,57 @@ fn several_inputs_and_outputs() -> Result<()> {
     let after = network! { tuple { _, times(2.0) } -> (|(a, b): &(Tensor, Tensor)| a + b) };
     assert_eq!(values(&after.forward(&x)?)?, [0.0, 3.0, 6.0, 9.0]);
     Ok(())
+}
+
+#[test]
+fn a_network_has_up_to_eight_inputs() -> Result<()> {
+    let net = network! { |a, b, c, d, e| < dense(2) -> concat(1) { _, use(b), use(c), use(d), use(e) } > };
+    let x = input(1)?;
+    ParameterStore::new().enter(|| -> Result<()> {
+        assert_eq!(net.forward(&x, &x, &x, &x, &x)?.dims(), [2, 6]);
+        let summary = net.summary([(2, 1), (2, 1), (2, 2), (2, 3), (2, 1)])?;
+        assert_eq!(summary.rows().last().map(|row| row.outputs.clone()), Some(vec![vec![2, 9]]));
+        Ok(())
+    })?;
+    let net = network! { |a, b, c, d, e, f, g, h| < add { _, use(b), use(g), use(h) } -> mul { _, use(c), use(d), use(e), use(f) } > };
+    let y = net.boxed().forward(&x, &x, &x, &x, &x, &x, &x, &x)?;
+    assert_eq!(values(&y)?, [0.0, 4.0]);
+    Ok(())
+}
+
+network! {
+    /// Two layers with names of their own.
+    fn body(n: usize) < dense(n) -> relu -> dense(n) >
+}
+
+#[test]
+fn every_stage_takes_a_name_and_fix_parameters() -> Result<()> {
+    let fixed = true;
+    let net = network! {
+        body(2, name = "first", fix_parameters = fixed) -> body(2, name = String::from("a/b")) -> relu(name = "r")
+        -> dense(2, fix_parameters = !fixed) -> c: dense(2, fix_parameters = fixed) -> scaling(name = "")
+    };
+    ParameterStore::new().enter(|| {
+        let gradients = backward(&net.forward(&input(2)?)?.sum_all()?)?;
+        let parameters = get_parameters();
+        let weights: Vec<_> = parameters.iter().filter(|(path, _)| path.ends_with("/W")).collect();
+        let (paths, trained): (Vec<_>, Vec<_>) =
+            weights.iter().map(|(path, parameter)| (*path, gradients.get(parameter.var()).is_some())).unzip();
+        assert_eq!(
+            paths,
+            [
+                "first/dense/W",
+                "first/dense_2/dense/W",
+                "a/b/dense/W",
+                "a/b/dense_2/dense/W",
+                "dense/W",
+                "c/dense/W"
+            ]
+        );
+        assert_eq!(trained, [false, false, true, true, true, false]);
+        assert!(parameters.get("scaling/s").is_some(), "an empty name is none");
+        Ok(())
+    })
 }
 
 #[test]

@@ -1,5 +1,8 @@
-use candle_core::Tensor;
-use layerfn::{Network, ParameterStore, Result, network, parameter_scope};
+use candle_core::{DType, Device, Tensor, Var};
+use layerfn::{
+    Network, Parameter, ParameterStore, Result, get_parameter_or_create, network, parameter_scope,
+    set_parameter,
+};
 
 use super::layers::{dense, fully_connected, relu, scaling};
 use super::{error_of, input, paths_of};
@@ -127,4 +130,24 @@ fn runs_do_not_disturb_each_other() -> Result<()> {
         }
         Ok(())
     })
+}
+
+#[test]
+fn a_name_that_cannot_be_saved_is_refused_when_it_is_used() -> Result<()> {
+    let x = input(2)?;
+    let up = "..";
+    for error in [
+        error_of(|| network! { relu -> dense(2, name = up) }.forward(&x)),
+        error_of(|| network! { for part in ["a b/../c"] { layer[part]: dense(2) } }.forward(&x)),
+        error_of(|| dense(&x, 2).name("a\0b").call()),
+        error_of(|| parameter_scope("./a", || dense(&x, 2).call())),
+        error_of(|| get_parameter_or_create("a/../W").shape(2).call()),
+        error_of(|| set_parameter("a/..", Parameter::new(Var::zeros(2, DType::F32, &Device::Cpu)?, true))),
+    ] {
+        assert!(error.contains("must give a path that can be saved; this one has a"), "{error}");
+    }
+    // These mean nothing to a file.
+    let paths = paths_of(|| network! { dense(2, name = "a b/...") -> x: dense(2) }.forward(&x).map(drop))?;
+    assert_eq!(paths[0], "a b/.../dense/W");
+    Ok(())
 }

@@ -12,6 +12,8 @@ pub(super) enum Input {
 /// `move |x, y| < a -> b >`
 pub(super) struct Network {
     pub(super) moved: Option<Ident>,
+    /// Where the body begins, and `move` would stand.
+    pub(super) start: Span,
     pub(super) body: Body,
 }
 
@@ -34,6 +36,22 @@ pub(super) struct Body {
 /// `a -> b -> c`
 pub(super) struct Chain {
     pub(super) steps: Vec<Step>,
+}
+
+impl Chain {
+    /// Where its last stage stands.
+    pub(super) fn end(&self) -> Span {
+        match self.steps.last().map(|step| &step.stage) {
+            Some(Stage::Call(call)) => call.name.span(),
+            Some(Stage::Value { span, .. } | Stage::Use { span, .. }) => *span,
+            Some(Stage::Block(chain)) => chain.end(),
+            Some(Stage::Join(Join { keyword, .. })) => keyword.span(),
+            Some(
+                Stage::For { keyword, .. } | Stage::If(If { keyword, .. }) | Stage::Match { keyword, .. },
+            ) => keyword.span(),
+            Some(Stage::Identity | Stage::Missing) | None => Span::call_site(),
+        }
+    }
 }
 
 /// `label: stage as name`
@@ -138,6 +156,13 @@ pub(super) struct Call {
     pub(super) is_member: bool,
     /// Absent for `relu`.
     pub(super) arguments: Option<Arguments>,
+}
+
+impl Call {
+    /// The option `key = ..`, if it is given.
+    pub(super) fn option(&self, key: &str) -> Option<&Opt> {
+        self.arguments.as_ref()?.options.iter().find(|option| option.key == key)
+    }
 }
 
 #[derive(Default)]

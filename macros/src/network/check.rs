@@ -1,22 +1,49 @@
-//! Rules about labels, which need a whole block.
+//! Rules that need more than one stage, or the whole network.
 
 use std::collections::HashMap;
 
-use proc_macro2::Span;
+use proc_macro2::{Ident, Span};
 use syn::ext::IdentExt;
+use syn::{LitStr, Type};
 
-use super::ast::{Arm, Call, Chain, If, Input, Label, Otherwise, Stage};
+use super::ast::{Arm, Call, Chain, If, Input, Label, Otherwise, Stage, Step};
 use crate::support::errors::Errors;
+use crate::support::{names, print, types};
+
+/// How many inputs a network can have; the runtime has a constructor for each number.
+const MOST_INPUTS: usize = 8;
 
 /// Labels of one block: where each stands first and whether it is `shared` there.
 type Labels = HashMap<String, (Span, bool)>;
 
 pub(super) fn check(input: &Input, errors: &mut Errors) {
     match input {
-        Input::Expression(network) => check_chain(&network.body.chain, &mut Labels::new(), errors),
-        Input::Items(items) => {
-            items.iter().for_each(|item| check_chain(&item.body.chain, &mut Labels::new(), errors));
+        Input::Expression(network) => {
+            check_inputs(&network.body.inputs, errors);
+            check_chain(&network.body.chain, &mut Labels::new(), errors);
         }
+        Input::Items(items) => items.iter().for_each(|item| {
+            item.output.iter().for_each(|output| check_output(output, errors));
+            check_chain(&item.body.chain, &mut Labels::new(), errors);
+        }),
+    }
+}
+
+fn check_inputs(inputs: &[Ident], errors: &mut Errors) {
+    if let Some(first_too_many) = inputs.get(MOST_INPUTS) {
+        let text = format!(
+            "a network has at most {MOST_INPUTS} inputs, this one has {}; write a network function, \
+             `fn name() |a, b, ..| < .. >`, which takes any number of them",
+            inputs.len()
+        );
+        errors.unclear_at(first_too_many.span(), text);
+    }
+}
+
+fn check_output(output: &Type, errors: &mut Errors) {
+    if types::result(output).is_none() && !matches!(types::bare(output), Type::Macro(_)) {
+        let text = format!("a network function returns a `Result`; write `-> Result<{}>`", print::ty(output));
+        errors.at(output, text);
     }
 }
 
@@ -29,14 +56,22 @@ fn check_chain(chain: &Chain, labels: &mut Labels, errors: &mut Errors) {
         } else {
             check_stage(&step.stage, labels, errors);
         }
-        if let (Some(label), Stage::Call(Call { arguments: Some(arguments), .. })) =
-            (&step.label, &step.stage)
-            && let Some(option) = arguments.options.iter().find(|option| option.key == "name")
-        {
-            let text =
-                format!("the label `{}` names this stage already; remove one of the two", label.text());
-            errors.at_span(option.key.span(), text);
-        }
+        check_name(step, errors);
+    }
+}
+
+/// `name = ".."`
+fn check_name(step: &Step, errors: &mut Errors) {
+    let Stage::Call(call) = &step.stage else { return };
+    let Some(option) = call.option("name") else { return };
+    if let Some(label) = &step.label {
+        let text = format!("the label `{}` names this stage already; remove one of the two", label.text());
+        errors.at_span(option.key.span(), text);
+    }
+    if let Ok(name) = syn::parse2::<LitStr>(option.value.clone())
+        && let Some(fault) = names::fault(&name.value())
+    {
+        errors.at(&name, fault);
     }
 }
 
@@ -103,7 +138,5 @@ fn check_either<'a>(chains: impl Iterator<Item = &'a Chain>, labels: &mut Labels
 
 /// The name by which an unlabelled stage is counted.
 pub(super) fn counted_name(call: &Call) -> Option<String> {
-    let named =
-        call.arguments.iter().flat_map(|arguments| &arguments.options).any(|option| option.key == "name");
-    (!named).then(|| call.name.unraw().to_string())
+    call.option("name").is_none().then(|| call.name.unraw().to_string())
 }

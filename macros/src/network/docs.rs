@@ -21,7 +21,8 @@ pub(super) fn table(item: &Item) -> TokenStream {
         "",
         "A name is the scope of the stage's parameters, which the page of its layer lists; [`Network::summary`] counts them.",
         "",
-        "[`Network::summary`]: ::layerfn::Network::summary",
+        // Not a path in Rust: the crate that documents the function may know layerfn by another name.
+        "[`Network::summary`]: https://docs.rs/layerfn/latest/layerfn/struct.Network.html#method.summary",
     ];
     let lines =
         head.into_iter().map(str::to_owned).chain(rows.lines).chain(note.into_iter().map(str::to_owned));

@@ -8,55 +8,58 @@ use syn::ext::IdentExt;
 use syn::{Error, FnArg};
 
 use super::ast::{
-    Arguments, Body, Call, Chain, If, Input, Item, Join, JoinKind, Label, Network, Otherwise, Stage, Step,
+    Arguments, Body, Call, Chain, If, Input, Item, Join, JoinKind, Label, Network, Opt, Otherwise, Stage,
+    Step,
 };
 use super::check::counted_name;
 
-/// If the input is not `clear`, a network that does nothing stands in for it.
-pub(super) fn expand(input: &Input, clear: bool, error: Option<Error>) -> TokenStream {
+/// `layerfn` is the path to the runtime. If the input is not `clear`, a network that does nothing stands in for it.
+pub(super) fn expand(layerfn: &TokenStream, input: &Input, clear: bool, error: Option<Error>) -> TokenStream {
     let errors = error.map(Error::into_compile_error);
     match input {
         Input::Expression(_) if !clear => {
-            quote!({ #errors ::layerfn::__private::network1(::layerfn::__private::nothing) })
+            quote!({ #errors #layerfn::__private::network1(#layerfn::__private::nothing) })
         }
         Input::Items(_) if !clear => quote!(#errors),
         Input::Expression(network) => {
-            let network = expand_network(network);
+            let network = expand_network(layerfn, network);
             match errors {
                 Some(errors) => quote!({ #errors #network }),
                 None => network,
             }
         }
         Input::Items(items) => {
-            let items = items.iter().map(expand_item);
+            let items = items.iter().map(|item| expand_item(layerfn, item));
             quote!(#errors #(#items)*)
         }
     }
 }
 
-fn expand_network(network: &Network) -> TokenStream {
+fn expand_network(layerfn: &TokenStream, network: &Network) -> TokenStream {
     let inputs = input_names(&network.body);
     let moved = &network.moved;
-    let body = expand_body(&network.body, &inputs[0], &[]);
+    let body = expand_body(layerfn, &network.body, &[], false);
     let constructor = Ident::new(&format!("network{}", inputs.len()), Span::call_site());
-    quote!(::layerfn::__private::#constructor(#moved |#(#inputs),*| #body))
+    // If a `move` is missing, rustc proposes it before the bar, which is to be where the user can write it.
+    let bar = quote_spanned!(network.start=> |);
+    quote!(#layerfn::__private::#constructor(#moved #bar #(#inputs),* #bar #body))
 }
 
-fn expand_item(item: &Item) -> TokenStream {
+fn expand_item(layerfn: &TokenStream, item: &Item) -> TokenStream {
     let Item { attrs, vis, name, arguments, output, body } = item;
     let inputs = input_names(body);
+    let docs = super::docs::table(item);
+    let body = expand_body(layerfn, body, arguments, output.is_none());
     let output = match output {
         Some(output) => output.to_token_stream(),
-        None => quote!(::layerfn::__private::Result<::layerfn::__private::Tensor>),
+        None => quote!(#layerfn::__private::Result<#layerfn::__private::Tensor>),
     };
-    let docs = super::docs::table(item);
-    let body = expand_body(body, &inputs[0], arguments);
     quote! {
         #(#attrs)*
         #docs
         // The table links to every stage, to private functions too.
         #[allow(rustdoc::private_intra_doc_links)]
-        #vis fn #name(#(#inputs: &::layerfn::__private::Tensor,)* #(#arguments),*) -> #output #body
+        #vis fn #name(#(#inputs: &#layerfn::__private::Tensor,)* #(#arguments),*) -> #output #body
     }
 }
 
@@ -74,18 +77,31 @@ fn local_at(name: &str, span: Span) -> Ident {
     Ident::new(&format!("__pf_{name}"), Span::mixed_site().located_at(span))
 }
 
-/// `arguments` are those of a function beside its inputs.
-fn expand_body(body: &Body, input: &Ident, arguments: &[FnArg]) -> TokenStream {
+/// The code inside names the runtime by `__pf_private`, wherever that lives.
+///
+/// `arguments` are those of a function beside its inputs. An error about what is returned belongs to the last stage;
+/// `only_tensor`: a user has not said what that is.
+fn expand_body(layerfn: &TokenStream, body: &Body, arguments: &[FnArg], only_tensor: bool) -> TokenStream {
     let h = local("h");
+    let input = &input_names(body)[0];
+    let end = body.chain.end();
+    let output = local_at("h", end);
+    let output = match only_tensor {
+        true => quote_spanned!(end=> __pf_private::one_tensor(#output)),
+        false => output.to_token_stream(),
+    };
     let frame = local("frame");
     let mut expander = Expander::default();
     arguments.iter().for_each(|argument| expander.may_bind(&argument.to_token_stream()));
     let statements = expander.chain(&body.chain, &mut Names::new());
     quote!({
-        let #frame = ::layerfn::__private::begin();
-        let #h = ::layerfn::__private::value(#input);
+        // The traits tell stages that fuse from others.
+        #[allow(unused_imports)]
+        use #layerfn::__private::{self as __pf_private, IfFusing as _, IfPlain as _};
+        let #frame = __pf_private::begin();
+        let #h = __pf_private::value(#input);
         #statements
-        ::core::result::Result::Ok(#h)
+        ::core::result::Result::Ok(#output)
     })
 }
 
@@ -129,7 +145,7 @@ impl Expander {
             statements.extend(match folded {
                 false => row,
                 true if steps.iter().all(stays) => quote! {
-                    let #h = ::layerfn::__private::row(|| { #row ::core::result::Result::Ok(#h) })?;
+                    let #h = __pf_private::row(|| { #row ::core::result::Result::Ok(#h) })?;
                 },
                 true => quote!(let #h = { #row #h };),
             });
@@ -188,7 +204,7 @@ impl Expander {
         let value = match (&step.label, &step.stage) {
             (_, Stage::Identity | Stage::Missing) => x.to_token_stream(),
             (_, Stage::Use { tokens, span }) => {
-                quote_spanned!(*span=> ::layerfn::__private::value(#tokens))
+                quote_spanned!(*span=> __pf_private::value(#tokens))
             }
             (label, Stage::Call(call)) => self.call(label.as_ref(), call, place, names),
             (label, Stage::Value { tokens, span }) => self.value(label.as_ref(), tokens, *span),
@@ -206,12 +222,12 @@ impl Expander {
             (None, _) => value,
             (Some(_), next) => {
                 let done = match next {
-                    Some(_) => quote!(::layerfn::__private::Ran::Alone(#x)),
+                    Some(_) => quote!(__pf_private::Ran::Alone(#x)),
                     None => x.to_token_stream(),
                 };
                 quote!(match #x {
-                    ::layerfn::__private::Ran::Alone(#x) => #value,
-                    ::layerfn::__private::Ran::WithNext(#x) => #done,
+                    __pf_private::Ran::Alone(#x) => #value,
+                    __pf_private::Ran::WithNext(#x) => #done,
                 })
             }
         };
@@ -229,12 +245,12 @@ impl Expander {
         let x = local_at("x", span);
         let (id, text) = (self.next_id(), label.text());
         let entered = match &label.index {
-            None => quote_spanned!(span=> ::layerfn::__private::block(#text, #id, &#x)),
+            None => quote_spanned!(span=> __pf_private::block(#text, #id, &#x)),
             Some(index) => {
-                quote_spanned!(span=> ::layerfn::__private::indexed_block(#text, &(#index), #id, &#x))
+                quote_spanned!(span=> __pf_private::indexed_block(#text, &(#index), #id, &#x))
             }
         };
-        if label.shared { quote_spanned!(span=> #entered.shared()) } else { entered }
+        marked(label, &entered)
     }
 
     /// `unlabelled("conv", 2, 7, &x)`: the scope, closed when dropped, in which a stage is built and run.
@@ -242,16 +258,40 @@ impl Expander {
         let x = local_at("x", span);
         let id = self.next_id();
         let Some(label) = label else {
-            return quote_spanned!(span=> ::layerfn::__private::unlabelled(#ident, #nth, #id, &#x));
+            return quote_spanned!(span=> __pf_private::unlabelled(#ident, #nth, #id, &#x));
         };
         let text = label.text();
         let entered = match &label.index {
-            None => quote_spanned!(span=> ::layerfn::__private::labelled(#text, #ident, #id, &#x)),
+            None => quote_spanned!(span=> __pf_private::labelled(#text, #ident, #id, &#x)),
             Some(index) => {
-                quote_spanned!(span=> ::layerfn::__private::indexed(#text, &(#index), #ident, #id, &#x))
+                quote_spanned!(span=> __pf_private::indexed(#text, &(#index), #ident, #id, &#x))
             }
         };
-        if label.shared { quote_spanned!(span=> #entered.shared()) } else { entered }
+        marked(label, &entered)
+    }
+
+    /// The scope of a call. `name` and `fix_parameters` are options of every stage.
+    fn enter_call(&mut self, label: Option<&Label>, call: &Call, names: &mut Names) -> TokenStream {
+        let ident = call.name.unraw().to_string();
+        let nth = match (label, counted_name(call)) {
+            (None, Some(name)) => {
+                let n = names.entry(name).or_default();
+                *n += 1;
+                *n
+            }
+            _ => 1,
+        };
+        let entered = match (label, call.option("name")) {
+            (None, Some(Opt { key, value })) => {
+                let (x, id) = (local_at("x", key.span()), self.next_id());
+                quote_spanned!(key.span()=> __pf_private::#key(#value, #ident, #id, &#x))
+            }
+            _ => self.enter(label, &ident, nth, call.name.span()),
+        };
+        match call.option("fix_parameters") {
+            Some(Opt { key, value }) => quote_spanned!(key.span()=> #entered.#key(#value)),
+            None => entered,
+        }
     }
 
     fn call(
@@ -262,16 +302,7 @@ impl Expander {
         names: &mut Names,
     ) -> TokenStream {
         let span = call.name.span();
-        let ident = call.name.unraw().to_string();
-        let nth = match (label, counted_name(call)) {
-            (None, Some(name)) => {
-                let n = names.entry(name).or_default();
-                *n += 1;
-                *n
-            }
-            _ => 1,
-        };
-        let entered = self.enter(label, &ident, nth, span);
+        let entered = self.enter_call(label, call, names);
         let stage = match place.told {
             Some(function) => {
                 let x = local_at("x", span);
@@ -297,11 +328,11 @@ impl Expander {
         let x = local_at("x", span);
         let entered = self.enter(label, &value_name(tokens), 1, span);
         let stage = if is_closure(tokens) {
-            quote_spanned!(span=> ::layerfn::__private::apply(#tokens, &#x))
+            quote_spanned!(span=> __pf_private::apply(#tokens, &#x))
         } else {
             quote_spanned!(span=> (#tokens)(&#x))
         };
-        quote_spanned!(span=> ::layerfn::__private::run(#entered, #stage)?)
+        quote_spanned!(span=> __pf_private::run(#entered, #stage)?)
     }
 
     /// A stage that holds chains, as an expression over `__pf_x`.
@@ -350,7 +381,7 @@ impl Expander {
         let (x, entered, scope) = (local("x"), local("join"), local("branch"));
         let ident = join.keyword.to_string();
         let id = self.next_id();
-        let enter = quote_spanned!(span=> ::layerfn::__private::join(#ident, #id, &#x));
+        let enter = quote_spanned!(span=> __pf_private::join(#ident, #id, &#x));
         let branches: Vec<Ident> = (0..join.branches.len()).map(|i| local(&format!("branch{i}"))).collect();
         let values: Vec<TokenStream> = join
             .branches
@@ -372,10 +403,17 @@ impl Expander {
             }
             JoinKind::Tuple => quote_spanned!(span=> tuple((#(#branches),*))),
         };
-        let joined = quote_spanned!(span=> ::layerfn::__private::#joined);
+        let joined = quote_spanned!(span=> __pf_private::#joined);
         let run = run(span, &entered.to_token_stream(), &joined, next);
         quote!({ let #entered = #enter; #(let #branches = #values;)* #run })
     }
+}
+
+/// What `shared` before a label comes to.
+fn marked(label: &Label, entered: &TokenStream) -> TokenStream {
+    let span = label.name.span();
+    let shared = label.shared.then(|| quote_spanned!(span=> .shared()));
+    quote_spanned!(span=> #entered #shared)
 }
 
 /// `as name`
@@ -387,17 +425,14 @@ fn bind_output(name: &Ident) -> TokenStream {
 /// Runs a stage; one with a function behind it is told of that, and gives a `Ran`.
 fn run(span: Span, entered: &TokenStream, stage: &TokenStream, next: Option<&Ident>) -> TokenStream {
     let Some(next) = next else {
-        return quote_spanned!(span=> ::layerfn::__private::run(#entered, #stage)?);
+        return quote_spanned!(span=> __pf_private::run(#entered, #stage)?);
     };
     // Where `built` stands, rustc says that it is no stage.
     let (begun, built) = (local("entered"), Ident::new("__pf_stage", span));
     quote_spanned!(span=> {
-        // A stage needs one of the two.
-        #[allow(unused_imports)]
-        use ::layerfn::__private::{IfFusing as _, IfPlain as _};
         let #begun = #entered;
         let #built = #stage;
-        (&::layerfn::__private::Kind(&#built)).kind().run(#begun, #built, #next)?
+        (&__pf_private::Kind(&#built)).kind().run(#begun, #built, #next)?
     })
 }
 
@@ -441,6 +476,9 @@ fn leaves(tokens: TokenStream) -> bool {
     false
 }
 
+/// Options that no setter takes: they belong to the scope in which the stage runs.
+const OF_EVERY_STAGE: [&str; 2] = ["name", "fix_parameters"];
+
 /// `nn::conv(&x, 32, (5, 5)).pad((2, 2))`
 fn stage_call(call: &Call) -> TokenStream {
     let span = call.name.span();
@@ -456,8 +494,10 @@ fn stage_call(call: &Call) -> TokenStream {
         (true, None) => quote_spanned!(span=> (#callee) #group),
         _ => quote!(#callee #group),
     };
-    for option in &arguments.options {
-        let (key, value) = (&option.key, &option.value);
+    for Opt { key, value } in &arguments.options {
+        if OF_EVERY_STAGE.iter().any(|name| key == name) {
+            continue;
+        }
         let mut group = Group::new(Delimiter::Parenthesis, value.clone());
         group.set_span(key.span());
         tokens.extend(quote_spanned!(key.span()=> .#key #group));

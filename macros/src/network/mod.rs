@@ -9,15 +9,26 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
-use proc_macro2::TokenStream;
+use proc_macro2::{TokenStream, TokenTree};
 
 use crate::support::errors::Errors;
 
 /// Mistakes come out as `compile_error!` beside the stages that could be read, which an editor still sees.
+///
+/// The input is `path::to::layerfn; network`.
 pub(crate) fn network(input: TokenStream) -> TokenStream {
     let mut errors = Errors::default();
+    let (layerfn, input) = split(input);
     let input = parse::parse(input, &mut errors);
     check::check(&input, &mut errors);
     let clear = !errors.unclear();
-    expand::expand(&input, clear, errors.finish())
+    expand::expand(&layerfn, &input, clear, errors.finish())
+}
+
+/// What stands before the first `;`, and what behind it.
+fn split(input: TokenStream) -> (TokenStream, TokenStream) {
+    let mut tokens = input.into_iter();
+    let is_end = |token: &TokenTree| matches!(token, TokenTree::Punct(punct) if punct.as_char() == ';');
+    let path = tokens.by_ref().take_while(|token| !is_end(token)).collect();
+    (path, tokens.collect())
 }

@@ -9,7 +9,7 @@ use crate::support::errors::Errors;
 
 /// The expansion without spaces.
 fn expanded(input: &str) -> String {
-    let tokens: TokenStream = input.parse().expect("tokens");
+    let tokens: TokenStream = format!("nn; {input}").parse().expect("tokens");
     network(tokens).to_string().replace(' ', "")
 }
 
@@ -77,7 +77,7 @@ fn half_typed_arguments_reach_the_editor() {
 fn long_chains_are_cut_into_rows_that_nothing_leaves() {
     let rows = |last: &str| {
         let text = expanded(&format!("{}{last}", "a(1, k = !b) -> ".repeat(63)));
-        text.matches("::layerfn::__private::row(").count()
+        text.matches("__pf_private::row(").count()
     };
     assert_eq!(rows("a"), 2);
     for leaving in ["a(f()?)", "a(k = { return x })", "a(bail!(x))", "(|x| (x?))", "a as name", "{ a }"] {

@@ -8,6 +8,7 @@ use syn::{Attribute, Expr, ExprPath, Ident, LitBool, LitStr, Meta, Path, Token, 
 
 use super::options::read_options;
 use crate::support::errors::{Errors, expected};
+use crate::support::names;
 use crate::support::{attrs, print};
 
 /// What stands in `#[parametric_function(..)]`.
@@ -196,6 +197,8 @@ fn read_scope(key: &Ident, input: ParseStream<'_>) -> syn::Result<LitStr> {
         "the scope has an empty part; write names with one `/` between them, as in `\"block/conv\"`"
     } else if name.contains(|c: char| c.is_whitespace() || c.is_control()) {
         "a scope is part of a path; write it without spaces"
+    } else if let Some(fault) = names::fault(&name) {
+        fault
     } else {
         return Ok(scope);
     };

@@ -7,7 +7,8 @@ use syn::{FnArg, Type};
 
 use super::body::Body;
 use super::docs;
-use super::layer::{Argument, Holding, Layer, bare, generated_at};
+use super::layer::{Argument, Holding, Layer, generated_at};
+use crate::support::types::bare;
 use crate::support::{attrs, print};
 
 pub(super) fn layer(layer: &Layer, body: &Body) -> TokenStream {

@@ -14,6 +14,7 @@ use super::args::Args;
 use crate::support::attrs::{self, ItemAttributes};
 use crate::support::errors::{Errors, expected};
 use crate::support::print;
+use crate::support::types::{self, bare};
 
 /// A function whose body stays raw tokens, so that half-typed code still reaches the compiler.
 pub(super) struct Function {
@@ -170,13 +171,7 @@ fn read_output(signature: &Signature, errors: &mut Errors) -> Option<Type> {
         errors.at(&signature.ident, "a layer returns `Result<T>`; write `-> Result<Tensor>`");
         return None;
     };
-    let arguments = match bare(ty) {
-        Type::Path(path) => match path.path.segments.last() {
-            Some(last) if last.ident == "Result" => generic_types(&last.arguments),
-            _ => None,
-        },
-        _ => None,
-    };
+    let arguments = types::result(ty).and_then(|result| generic_types(&result.arguments));
     match arguments.as_deref() {
         Some([output] | [output, _]) => {
             let borrowed = borrowed_part(output);
@@ -401,15 +396,6 @@ impl Holding {
 
 const NESTED: &str = "a layer stores its arguments, and cannot store a reference inside another type; only `&T` and \
                       `Option<&T>` are stored as owned values (for many tensors write `&[Tensor]`)";
-
-/// The type without the groups that `macro_rules!` and parentheses put around it.
-pub(super) fn bare(ty: &Type) -> &Type {
-    match ty {
-        Type::Group(group) => bare(&group.elem),
-        Type::Paren(paren) => bare(&paren.elem),
-        ty => ty,
-    }
-}
 
 fn is_static(reference: &syn::TypeReference) -> bool {
     reference.mutability.is_none()

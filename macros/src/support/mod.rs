@@ -1,5 +1,7 @@
-//! What both macros need: gathering errors, reading attributes, printing code.
+//! What both macros need: gathering errors, reading attributes and types, checking names, printing code.
 
 pub(crate) mod attrs;
 pub(crate) mod errors;
+pub(crate) mod names;
 pub(crate) mod print;
+pub(crate) mod types;

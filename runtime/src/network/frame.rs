@@ -30,16 +30,6 @@ pub fn begin() -> RunGuard {
     join_run()
 }
 
-/// What a call of a network function sets around its body: `name` opens a scope, and with `fix_parameters` the parameters
-/// are taken without gradient, as in a layer's call.
-#[must_use]
-pub fn function_call(name: Option<&str>, fix_parameters: bool) -> Restore {
-    with(|state| {
-        let flags = fix_parameters.then(|| Flags { detached: true, ..state.flags.clone() });
-        state.enter(&[name.unwrap_or_default()], flags)
-    })
-}
-
 /// A stage that is being built and run; its scope is closed when this is dropped.
 pub struct Entered {
     /// The function's name.
@@ -69,6 +59,16 @@ impl Entered {
     #[must_use]
     pub fn frozen(mut self) -> Self {
         self.flags = Some(change(Flags::freeze));
+        self
+    }
+
+    /// For a stage with the option `fix_parameters`: as for a layer, no gradient flows to its parameters.
+    #[must_use]
+    pub fn fix_parameters(mut self, fix_parameters: bool) -> Self {
+        // What is frozen is fixed already.
+        if fix_parameters && self.flags.is_none() {
+            self.flags = Some(change(|flags| flags.detached = true));
+        }
         self
     }
 
@@ -203,6 +203,14 @@ pub fn labelled(label: &str, ident: &'static str, id: u32, input: &dyn Value) ->
     enter(Kind::Call, Some(label), ident, id, input)
 }
 
+/// `conv(.., name = "c1")`
+#[track_caller]
+#[must_use]
+pub fn name(name: impl Into<String>, ident: &'static str, id: u32, input: &dyn Value) -> Entered {
+    let name = name.into();
+    enter(Kind::Call, Some(&*name).filter(|name| !name.is_empty()), ident, id, input)
+}
+
 /// `block[i]: conv(..)`
 #[track_caller]
 #[must_use]
@@ -272,6 +280,28 @@ pub fn apply<X, R>(closure: impl FnOnce(&X) -> R, x: &X) -> R {
 /// What `use(..)` takes.
 pub fn value<V: IntoValue>(value: V) -> V::Value {
     value.into_value()
+}
+
+/// What a network function returns whose declaration does not say it.
+#[diagnostic::on_unimplemented(
+    message = "a network function without a return type returns `Result<Tensor>`, but its last stage gives `{Self}`",
+    label = "this gives `{Self}`",
+    note = "declare what the function returns behind its arguments: `fn name(..) -> Result<..> < .. >`"
+)]
+pub trait OneTensor {
+    /// The tensor itself.
+    fn one_tensor(self) -> Tensor;
+}
+
+impl OneTensor for Tensor {
+    fn one_tensor(self) -> Tensor {
+        self
+    }
+}
+
+/// The output of a network function whose declaration does not say what it returns.
+pub fn one_tensor(output: impl OneTensor) -> Tensor {
+    output.one_tensor()
 }
 
 /// In place of a network that could not be read.

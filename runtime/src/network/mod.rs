@@ -189,6 +189,8 @@ macro_rules! network_of {
             F: Fn($(&$tensor),+) -> Result<O>,
         {
             /// Puts the closure into a box, so that the type has a name.
+            ///
+            /// The network has to own what it uses: `network! { move .. }`, with values in place of references.
             #[must_use]
             pub fn boxed(self) -> Network<dyn Fn($(&$tensor),+) -> Result<O> + Send + Sync, $inputs>
             where
@@ -212,6 +214,31 @@ network_of!(1, network1, (x, Tensor));
 network_of!(2, network2, (x1, Tensor), (x2, Tensor));
 network_of!(3, network3, (x1, Tensor), (x2, Tensor), (x3, Tensor));
 network_of!(4, network4, (x1, Tensor), (x2, Tensor), (x3, Tensor), (x4, Tensor));
+network_of!(5, network5, (x1, Tensor), (x2, Tensor), (x3, Tensor), (x4, Tensor), (x5, Tensor));
+network_of!(6, network6, (x1, Tensor), (x2, Tensor), (x3, Tensor), (x4, Tensor), (x5, Tensor), (x6, Tensor));
+network_of!(
+    7,
+    network7,
+    (x1, Tensor),
+    (x2, Tensor),
+    (x3, Tensor),
+    (x4, Tensor),
+    (x5, Tensor),
+    (x6, Tensor),
+    (x7, Tensor)
+);
+network_of!(
+    8,
+    network8,
+    (x1, Tensor),
+    (x2, Tensor),
+    (x3, Tensor),
+    (x4, Tensor),
+    (x5, Tensor),
+    (x6, Tensor),
+    (x7, Tensor),
+    (x8, Tensor)
+);
 
 impl<F, O> Network<F>
 where

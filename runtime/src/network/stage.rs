@@ -8,7 +8,7 @@ use crate::{ParametricFunction, Result};
 /// Every layer made with [`#[parametric_function]`](crate::parametric_function) is a stage, and so is every function
 /// and closure that takes the stage's input by reference and returns a `Result`.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no stage of a network",
+    message = "`{Self}` is not a stage of a network",
     label = "this returns `{Self}`",
     note = "a stage is a layer, a network, or a function `fn(&Tensor, ..) -> Result<Tensor>`; wrap anything else in a \
             closure: `(|x: &Tensor| Ok(..))`"

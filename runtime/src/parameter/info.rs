@@ -47,7 +47,7 @@ pub struct ParameterInfo {
 
 /// A call of a layer that is ready to run; `#[parametric_function]` implements it for every layer.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no layer, so it cannot be a stage of a network",
+    message = "`{Self}` is not a layer, so it cannot be a stage of a network",
     label = "this returns `{Self}`",
     note = "a stage is a layer, a network, or a function `fn(&Tensor, ..) -> Result<Tensor>`; wrap anything else in a \
             closure: `(|x: &Tensor| Ok(..))`"

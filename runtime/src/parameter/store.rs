@@ -10,6 +10,7 @@ use indexmap::IndexMap;
 
 use super::path::{is_in, join, segments, split};
 use super::values::{Copier, Parameter, Parameters};
+use crate::limits;
 use crate::nearest::nearest;
 use crate::pattern::Pattern;
 use crate::{Error, Result, Rng};
@@ -402,6 +403,7 @@ impl ParameterStore {
     #[track_caller]
     pub fn set(&self, path: &str, parameter: Parameter) -> Result<()> {
         let created_at = Location::caller();
+        check_name("path", path)?;
         let mut tree = self.lock();
         tree.check_entered(path)?;
         let (scope, name) = descend(&mut tree.root, path)?;
@@ -653,8 +655,9 @@ impl ParameterStore {
 
     /// Registers a new parameter. Another thread may have been faster: its value is the same, and stays shared.
     pub(super) fn insert_new(&self, request: &Request<'_>, value: &Tensor) -> Result<Parameter> {
-        let parameter = Parameter::new(Var::from_tensor(value)?, request.need_grad);
         let path = request.path();
+        check_name("name", &path)?;
+        let parameter = Parameter::new(Var::from_tensor(value)?, request.need_grad);
         let mut tree = self.lock();
         tree.check_open(&path)?;
         let (scope, name) = descend(&mut tree.root, &path)?;
@@ -839,6 +842,14 @@ fn find_scope_mut<'a>(tree: &'a mut Scope, path: &str) -> Option<&'a mut Scope> 
 
 fn var_of(parameters: &Parameters, update: &Update) -> Option<TensorId> {
     parameters.get(&update.path).map(|parameter| parameter.var().id())
+}
+
+/// That the path of a new parameter can be saved.
+fn check_name(argument: &'static str, path: &str) -> Result<()> {
+    limits::check_path(path).map_err(|fault| {
+        let reason = format!("must give a path that can be saved; this one {fault}");
+        Error::invalid(argument, reason, limits::brief(path))
+    })
 }
 
 fn conflict(path: &str, conflict: &'static str) -> Error {

@@ -15,4 +15,9 @@ fn space() -> Result<()> {
     Ok(())
 }
 
+#[parametric_function(scope = "block/../gate")]
+fn folder() -> Result<()> {
+    Ok(())
+}
+
 fn main() {}

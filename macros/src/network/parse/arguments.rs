@@ -32,7 +32,7 @@ impl Parser<'_> {
                 let value = take_value(&mut self.cursor);
                 if let (Some(last), false) = (arguments.options.last(), value.is_empty()) {
                     let text = format!(
-                        "positional arguments stand before options; move this in front of `{} = ..` or write `name = ..`",
+                        "positional arguments come before options; move this before `{} = ..` or make it an option",
                         last.key
                     );
                     self.errors.over(&value.clone().into_iter().collect::<Vec<_>>(), text);

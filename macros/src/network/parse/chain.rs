@@ -16,8 +16,7 @@ impl Parser<'_> {
         if self.cursor.char_at(0) == Some('>') {
             self.cursor.next();
         } else if self.cursor.at_end() {
-            self.errors
-                .over(&opening, "this `<` is never closed; end the network with `>`, or leave out both");
+            self.errors.over(&opening, "this `<` is never closed; end the network with `>`, or remove both");
         }
         chain
     }
@@ -84,8 +83,7 @@ impl Parser<'_> {
         match run.as_str() {
             "." => {
                 let method = self.cursor.ident_at(0).map_or_else(|| "pad".to_owned(), Ident::to_string);
-                self.errors
-                    .over(&tokens, format!("options stand inside the parentheses, as `{method} = ..`"));
+                self.errors.over(&tokens, format!("options go inside the parentheses, as `{method} = ..`"));
                 // The method and its arguments.
                 if self.cursor.ident_at(0).is_some() {
                     self.cursor.next();
@@ -102,7 +100,7 @@ impl Parser<'_> {
             "!" => {
                 self.errors.over(
                     &tokens,
-                    "a macro is no stage; put a function or a closure in parentheses, `(|x: &Tensor| ..)`",
+                    "a macro is not a stage; call it in a closure, in parentheses: `(|x: &Tensor| ..)`",
                 );
                 if let Some(TokenTree::Group(_)) = self.cursor.peek() {
                     self.cursor.next();
@@ -112,8 +110,8 @@ impl Parser<'_> {
             ":" | "::" => self
                 .errors
                 .over(&tokens, "a label is one identifier before a stage, as in `c1: conv(32, (5, 5))`"),
-            ";" => self.errors.over(&tokens, "stages are joined by `->`, not ended by `;`"),
-            _ => self.errors.over(&tokens, format!("`{run}` is no arrow; write `->`")),
+            ";" => self.errors.over(&tokens, "stages are separated by `->`, not by `;`"),
+            _ => self.errors.over(&tokens, format!("`{run}` is not an arrow; write `->`")),
         }
         tokens
     }
@@ -131,7 +129,7 @@ impl Parser<'_> {
                 }
                 None => self.errors.over(
                     &keyword,
-                    "`as` is followed by a name for the stage's output, as in `relu as skip`",
+                    "expected a name for the stage's output after `as`, such as `relu as skip`",
                 ),
             }
         }

@@ -12,7 +12,7 @@ impl Parser<'_> {
         if let Some(input) = chain.inputs.first() {
             self.errors.at_span(
                 input.span(),
-                "only the whole network names its inputs; name a stage's output with `as`",
+                "only the whole network can name its inputs; name a stage's output with `as`",
             );
         }
         chain.chain
@@ -65,7 +65,7 @@ impl Parser<'_> {
                 self.cursor.next();
                 otherwise = Some(Otherwise::Block(self.block(&group)));
             } else {
-                self.errors.at_span(span, "`else` is followed by a block: `else { .. }`");
+                self.errors.at_span(span, "expected a block after `else`: `else { .. }`");
                 self.skip_stage();
             }
         }

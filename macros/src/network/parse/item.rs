@@ -55,7 +55,7 @@ impl Parser<'_> {
             None => {
                 let inputs = self.inputs();
                 if self.cursor.char_at(0) != Some('<') {
-                    let message = "the network of a function stands between `<` and `>`, or in braces";
+                    let message = "expected the network of the function: `< a -> b >` or `{ a -> b }`";
                     return Err(Error::new(self.cursor.span(), message));
                 }
                 Body { inputs, chain: self.angled_chain() }

@@ -22,7 +22,7 @@ impl Parser<'_> {
             };
             self.errors.at_span(
             name.span(),
-            format!("`{name}` joins no branches; the joins are `residual`, `add`, `mul`, `concat(axis)` and `tuple`; {hint}"),
+            format!("`{name}` cannot join branches; the joins are `residual`, `add`, `mul`, `concat(axis)` and `tuple`; {hint}"),
         );
             let _ = self.within(block).branches();
             return Stage::Missing;
@@ -50,7 +50,7 @@ impl Parser<'_> {
         (JoinKind::Residual, _) | (_, 2..) => {}
         (_, 1) => self.errors.at_span(
             name.span(),
-            format!("`{name}` joins at least two branches, separated by commas; `_` stands for the input unchanged"),
+            format!("`{name}` needs at least two branches, separated by commas; `_` stands for the unchanged input"),
         ),
         _ => {}
     }

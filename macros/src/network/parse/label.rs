@@ -1,25 +1,23 @@
-//! `c1: `, `block[i]: `, `shared c1: `
+//! `c1:`, `block[i]:`, `shared c1:`
 
-use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Group, Span, TokenStream, TokenTree};
 
 use super::Parser;
 use crate::network::ast::Label;
 
+/// What may stand before a label.
+const MARKS: [&str; 1] = ["shared"];
+
 impl Parser<'_> {
     /// `name:`, `name[index]:`, `shared name:`
     pub(super) fn label(&mut self) -> Option<Label> {
-        let is_label = |at: usize| {
-            let indexed = usize::from(self.cursor.group_at(at + 1, Delimiter::Bracket).is_some());
-            self.cursor.ident_at(at).is_some_and(|ident| ident != "_")
-                && self.cursor.colon_at(at + 1 + indexed)
-        };
-        let shared = !is_label(0) && self.cursor.keyword_at(0, "shared") && is_label(1);
-        if shared {
-            self.cursor.next();
-        } else if !is_label(0) {
-            self.refuse_label();
+        let n_marks = (0..).take_while(|&at| !self.at_label(at) && self.at_mark(at)).count();
+        if !self.at_label(n_marks) {
+            self.refuse_label(n_marks);
             return None;
         }
+        let marks = self.cursor.take(n_marks);
+        let [shared] = MARKS.map(|word| self.mark(&marks, word));
         let Some(TokenTree::Ident(name)) = self.cursor.next() else { return None };
         let mut index = self.cursor.group_at(0, Delimiter::Bracket).map(Group::stream);
         if index.is_some() {
@@ -33,8 +31,40 @@ impl Parser<'_> {
         Some(Label { shared, name, index })
     }
 
-    /// Notes and skips something before a `:` that is no identifier.
-    fn refuse_label(&mut self) {
+    /// Whether `name:` or `name[index]:` stands `ahead`.
+    fn at_label(&self, ahead: usize) -> bool {
+        let indexed = usize::from(self.cursor.group_at(ahead + 1, Delimiter::Bracket).is_some());
+        self.cursor.ident_at(ahead).is_some_and(|ident| ident != "_")
+            && self.cursor.colon_at(ahead + 1 + indexed)
+    }
+
+    fn at_mark(&self, ahead: usize) -> bool {
+        MARKS.iter().any(|word| self.cursor.keyword_at(ahead, word))
+    }
+
+    /// Whether `word` is one of the marks.
+    fn mark(&mut self, marks: &[TokenTree], word: &str) -> bool {
+        let found: Vec<Span> =
+            marks.iter().filter(|mark| mark.to_string() == word).map(TokenTree::span).collect();
+        if let [_, again, ..] = found[..] {
+            self.errors.at_span(again, format!("`{word}` is given twice"));
+        }
+        !found.is_empty()
+    }
+
+    /// Notes and skips what looks like a label or a mark of one, and is neither.
+    fn refuse_label(&mut self, n_marks: usize) {
+        let lacks_label = match self.cursor.peek_at(n_marks) {
+            Some(TokenTree::Ident(ident)) => ident != "as",
+            Some(TokenTree::Group(group)) => group.delimiter() == Delimiter::Brace,
+            Some(TokenTree::Literal(_)) => true,
+            _ => false,
+        };
+        if n_marks > 0 && lacks_label {
+            let marks = self.cursor.take(n_marks);
+            let word = &marks[0];
+            self.errors.over(&marks, format!("expected a label after `{word}`, as in `{word} name: ..`"));
+        }
         let mut length = 0;
         loop {
             match self.cursor.peek_at(length) {
@@ -54,7 +84,7 @@ impl Parser<'_> {
         let written = tokens.iter().cloned().collect::<TokenStream>().to_string().replace(' ', "");
         self.errors.over(
             &tokens,
-            format!("`{written}` is no label: a label is an identifier, such as `{}`", as_ident(&written)),
+            format!("`{written}` is not a label; a label is an identifier, such as `{}`", as_ident(&written)),
         );
     }
 }

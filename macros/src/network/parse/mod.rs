@@ -43,13 +43,14 @@ impl Parser<'_> {
         if moved.is_some() {
             self.cursor.next();
         }
+        let start = self.cursor.span();
         // `network! { move { a -> b } }` reads naturally; `network! { { a -> b } }` is a block.
         let braces = self.cursor.group_at(0, Delimiter::Brace).cloned();
         let body = match braces.filter(|_| moved.is_some() && self.cursor.peek_at(1).is_none()) {
             Some(group) => self.within(&group).body(),
             None => self.body(),
         };
-        Input::Expression(Network { moved, body })
+        Input::Expression(Network { moved, start, body })
     }
 
     /// Everything up to the end.
@@ -62,7 +63,7 @@ impl Parser<'_> {
         if !self.cursor.at_end() {
             let span = self.cursor.span();
             let what = match self.cursor.char_at(0) {
-                Some('>') => "this `>` closes nothing; a network is written `a -> b` or `< a -> b >`",
+                Some('>') => "this `>` has no `<` to close; a network is written `a -> b` or `< a -> b >`",
                 Some(',') => {
                     "branches need a join: `add { a, b }`, `mul { a, b }`, `concat(axis) { a, b }` or `tuple { a, b }`"
                 }
@@ -87,8 +88,8 @@ impl Parser<'_> {
                 Some(TokenTree::Punct(punct)) if punct.as_char() == '|' => break,
                 Some(TokenTree::Punct(punct)) if punct.as_char() == ',' => {}
                 Some(_) => {
-                    let text = "the inputs of a network are names, `|x, y|`, and tensors; a closure that is a stage \
-                                stands in parentheses: `(|x: &Tensor| x * 2.0)`";
+                    let text = "the inputs of a network are plain names, as in `|x, y|`; to use a closure as a stage, put \
+                                it in parentheses: `(|x: &Tensor| x * 2.0)`";
                     self.errors.unclear_at(opening[0].span(), text);
                     self.cursor.rest();
                     return inputs;
@@ -100,7 +101,7 @@ impl Parser<'_> {
             }
         }
         if inputs.is_empty() {
-            self.errors.over(&opening, "name at least one input, as in `|x|`, or leave the bars out");
+            self.errors.over(&opening, "name at least one input, as in `|x|`, or remove the bars");
         }
         inputs
     }

@@ -35,7 +35,7 @@ impl Parser<'_> {
                 self.call()
             }
             Some(TokenTree::Punct(punct)) if punct.as_char() == '<' => {
-                let text = "`< >` stands once, around the whole network; stages are grouped with braces, `{ a -> b }`";
+                let text = "`< >` may only enclose the whole network; group stages with braces, `{ a -> b }`";
                 self.errors.at_span(punct.span(), text);
                 Stage::Block(self.angled_chain())
             }
@@ -83,8 +83,7 @@ impl Parser<'_> {
     }
 
     fn refuse_bare_closure(&mut self) -> Stage {
-        self.errors
-            .unclear_at(self.cursor.span(), "a closure stands in parentheses: `(|x: &Tensor| x * 2.0)`");
+        self.errors.unclear_at(self.cursor.span(), "put a closure in parentheses: `(|x: &Tensor| x * 2.0)`");
         self.cursor.next();
         self.skip_stage();
         Stage::Missing
@@ -106,10 +105,7 @@ impl Parser<'_> {
                     Stage::Use { tokens: group.stream(), span: group.span() }
                 }
                 None => {
-                    self.errors.at_span(
-                        ident.span(),
-                        "`use` takes the tensor to go on with in parentheses: `use(skip)`",
-                    );
+                    self.errors.at_span(ident.span(), "`use` needs a tensor in parentheses: `use(skip)`");
                     self.skip_stage();
                     Stage::Missing
                 }
@@ -119,11 +115,11 @@ impl Parser<'_> {
                 let instead = match keyword {
                     "while" | "loop" => "repeat stages with `for i in 0..3 { .. }`",
                     "let" => "name a stage's output with `as`: `relu as skip`",
-                    "move" => "`move` stands at the front: `network! { move < .. > }`",
-                    "else" => "it follows the block of an `if`",
+                    "move" => "write `move` first: `network! { move < .. > }`",
+                    "else" => "it belongs behind the block of an `if`",
                     _ => "expected a stage",
                 };
-                self.errors.unclear_at(ident.span(), format!("`{keyword}` is no stage; {instead}"));
+                self.errors.unclear_at(ident.span(), format!("`{keyword}` is not a stage; {instead}"));
                 self.skip_stage();
                 Stage::Missing
             }

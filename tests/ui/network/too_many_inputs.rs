@@ -1,0 +1,23 @@
+use candle_core::Tensor;
+use layerfn::{Result, network, parametric_function};
+
+/// A layer.
+#[parametric_function(
+    scope = "dense",
+    params(
+        /// Weights.
+        W: [outmaps] = 0.0,
+    )
+)]
+fn dense(inp: &Tensor, outmaps: usize, #[opt(default = 1)] stride: usize) -> Result<Tensor> {
+    let _ = (param!(W)?, stride);
+    Ok(inp.clone())
+}
+
+fn relu(x: &Tensor) -> Result<Tensor> {
+    Ok(x.relu()?)
+}
+
+fn main() {
+    let _ = network! { |a, b, c, d, e, f, g, h, i, j| < dense(3) -> add { relu, use(j) } > };
+}
