@@ -165,7 +165,7 @@ impl ParameterStore {
 }
 
 /// Restores what it holds when dropped, on an early return and a panic too.
-pub struct Restore {
+pub(crate) struct Restore {
     store: Option<ParameterStore>,
     path: Path,
     flags: Option<Flags>,

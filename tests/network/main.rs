@@ -3,6 +3,7 @@
 #[path = "../../examples/architectures/mod.rs"]
 mod architectures;
 mod composition;
+mod frozen;
 mod grammar;
 mod joined;
 mod layers;

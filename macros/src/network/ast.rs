@@ -61,9 +61,10 @@ pub(super) struct Step {
     pub(super) bind: Option<Ident>,
 }
 
-/// `name`, `name[index]`, `shared name`
+/// `name`, `name[index]`, `shared name`, `frozen name`
 pub(super) struct Label {
     pub(super) shared: bool,
+    pub(super) frozen: bool,
     pub(super) name: Ident,
     pub(super) index: Option<TokenStream>,
 }

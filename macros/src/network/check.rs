@@ -57,6 +57,14 @@ fn check_chain(chain: &Chain, labels: &mut Labels, errors: &mut Errors) {
             check_stage(&step.stage, labels, errors);
         }
         check_name(step, errors);
+        if let Step { label: Some(label), stage: Stage::Identity | Stage::Use { .. }, .. } = step
+            && label.frozen
+        {
+            errors.at_span(
+                label.name.span(),
+                "there is nothing to freeze here: no stage runs under this label",
+            );
+        }
     }
 }
 

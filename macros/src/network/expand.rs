@@ -409,11 +409,12 @@ impl Expander {
     }
 }
 
-/// What `shared` before a label comes to.
+/// What `shared` and `frozen` before a label come to.
 fn marked(label: &Label, entered: &TokenStream) -> TokenStream {
     let span = label.name.span();
     let shared = label.shared.then(|| quote_spanned!(span=> .shared()));
-    quote_spanned!(span=> #entered #shared)
+    let frozen = label.frozen.then(|| quote_spanned!(span=> .frozen()));
+    quote_spanned!(span=> #entered #shared #frozen)
 }
 
 /// `as name`

@@ -33,6 +33,7 @@ use crate::Result;
 pub struct GradientAudit {
     findings: Vec<GradientFinding>,
     n_parameters: usize,
+    n_frozen: usize,
 }
 
 /// A trained parameter whose gradient is no use.
@@ -97,7 +98,9 @@ impl GradientAudit {
                 }
             }
         }
-        Ok(Self { findings, n_parameters: seen.len() })
+        let taken = nodes.iter().flat_map(|node| &node.taken);
+        let frozen: HashSet<_> = taken.filter(|taken| taken.frozen).map(|taken| &taken.path).collect();
+        Ok(Self { findings, n_parameters: seen.len(), n_frozen: frozen.len() })
     }
 }
 
@@ -206,10 +209,19 @@ impl fmt::Display for GradientFinding {
 
 impl fmt::Display for GradientAudit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let frozen = match self.n_frozen {
+            0 => String::new(),
+            n => format!("; {n} more are frozen"),
+        };
         if self.is_clean() {
-            return write!(f, "all {} trained parameters got a gradient", self.n_parameters);
+            return write!(f, "all {} trained parameters got a gradient{frozen}", self.n_parameters);
         }
-        writeln!(f, "{} of {} trained parameters are not trained:", self.findings.len(), self.n_parameters)?;
+        writeln!(
+            f,
+            "{} of {} trained parameters are not trained{frozen}:",
+            self.findings.len(),
+            self.n_parameters
+        )?;
         let lines: Vec<String> = self.findings.iter().map(|finding| format!("  {finding}")).collect();
         f.write_str(&lines.join("\n"))
     }

@@ -36,6 +36,7 @@ fn item(nodes: &[Node], index: usize) -> Item {
                 Kind::Call if last != node.name => format!("{last}: {}", node.name),
                 _ => node.name.clone(),
             };
+            let title = if node.frozen { format!("{title} (frozen)") } else { title };
             Item::Group { title, items: items(nodes, &node.children) }
         }
         Kind::Join => {
@@ -65,7 +66,8 @@ fn lines(node: &Node) -> (String, String) {
     let label = segments.pop().filter(|_| node.labelled).unwrap_or_default();
     let n: usize = node.taken.iter().map(|taken| taken.parameter.var().elem_count()).sum();
     let first = if label.is_empty() { name } else { format!("{label}: {name}") };
-    (first, if n == 0 { String::new() } else { format!("{} parameters", grouped(n as u64)) })
+    let frozen = if node.taken.iter().all(|taken| taken.frozen) { ", frozen" } else { "" };
+    (first, if n == 0 { String::new() } else { format!("{} parameters{frozen}", grouped(n as u64)) })
 }
 
 fn output_shape(node: &Node) -> String {

@@ -59,6 +59,9 @@ impl Entered {
     #[must_use]
     pub fn frozen(mut self) -> Self {
         self.flags = Some(change(Flags::freeze));
+        if let Some(recorded) = &self.recorded {
+            recorded.recorder.freeze(recorded.index);
+        }
         self
     }
 

@@ -39,6 +39,8 @@ pub(super) struct Taken {
     pub(super) parameter: Parameter,
     /// Whether the stage took it to be trained: not if it is frozen, or taken without gradient.
     pub(super) trained: bool,
+    /// Whether it is frozen: by a label around the stage, or in the store.
+    pub(super) frozen: bool,
     /// The layer that took it: the stage's own, or one inside.
     pub(super) layer: &'static str,
     /// How often the stage took it, once a step in a recurrent one.
@@ -55,6 +57,8 @@ pub(super) struct Node {
     pub(super) name: String,
     /// Whether the last part of the scope is the stage's own name.
     pub(super) labelled: bool,
+    /// Whether its own label freezes it.
+    pub(super) frozen: bool,
     pub(super) layer: Option<&'static LayerInfo>,
     pub(super) parent: Option<usize>,
     pub(super) children: Vec<usize>,
@@ -107,11 +111,14 @@ impl Recorder {
         self.state().nodes.clone()
     }
 
-    /// The nodes; what `store` says is not trained is not.
+    /// The nodes; what `store` says is not trained is not, and what it says is frozen is.
     pub(super) fn nodes_in(&self, store: &ParameterStore) -> Vec<Node> {
         let mut nodes = self.nodes();
         for taken in nodes.iter_mut().flat_map(|node| &mut node.taken) {
-            taken.trained &= store.get(&taken.path).is_none_or(|parameter| parameter.need_grad());
+            if let Some(parameter) = store.get(&taken.path) {
+                taken.trained &= parameter.need_grad();
+                taken.frozen |= parameter.is_frozen();
+            }
         }
         nodes
     }
@@ -139,6 +146,7 @@ impl Recorder {
             path,
             name: name.to_owned(),
             labelled,
+            frozen: false,
             layer: None,
             parent,
             children: Vec::new(),
@@ -149,6 +157,11 @@ impl Recorder {
         });
         state.open.push((index, Instant::now()));
         index
+    }
+
+    /// Notes that the node's label freezes it.
+    pub(super) fn freeze(&self, index: usize) {
+        self.state().nodes[index].frozen = true;
     }
 
     /// Ends the node and all that is open inside it, as after an error.
@@ -213,17 +226,20 @@ impl Observer for Recorder {
     fn takes_parameter(&self, path: &str, parameter: &Parameter, trained: bool) {
         let mut state = self.state();
         let layer = state.layers.last().map_or("", |info| info.name);
+        let frozen = parameter.is_frozen() || state.open.iter().any(|&(open, _)| state.nodes[open].frozen);
         if let Some(&(index, _)) = state.open.last() {
             let taken = &mut state.nodes[index].taken;
             match taken.iter_mut().find(|other| other.path == path) {
                 Some(again) => {
                     again.times += 1;
                     again.trained |= trained;
+                    again.frozen &= frozen;
                 }
                 None => taken.push(Taken {
                     path: path.to_owned(),
                     parameter: parameter.clone(),
                     trained,
+                    frozen,
                     layer,
                     times: 1,
                 }),

@@ -56,6 +56,8 @@ pub struct SummaryParameter {
     pub shape: Vec<usize>,
     /// Whether it is trained: not if it is frozen or taken without gradient.
     pub need_grad: bool,
+    /// Whether it is frozen: no gradient flows to it, and nothing moves it.
+    pub frozen: bool,
     /// Whether an earlier stage has taken it, so that it is counted there.
     pub shared: bool,
     /// Bytes.
@@ -70,6 +72,12 @@ impl SummaryParameter {
 }
 
 impl SummaryRow {
+    /// Whether it has parameters, and all of them are frozen.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        !self.parameters.is_empty() && self.parameters.iter().all(|parameter| parameter.frozen)
+    }
+
     /// Elements of the parameters that are counted here, those that are trained alone if `trained`.
     #[must_use]
     pub fn parameter_count(&self, trained: bool) -> usize {
@@ -101,6 +109,13 @@ impl Summary {
     #[must_use]
     pub fn all_parameter_count(&self) -> usize {
         self.rows.iter().map(|row| row.parameter_count(false)).sum()
+    }
+
+    /// Elements of all parameters that are frozen.
+    #[must_use]
+    pub fn frozen_count(&self) -> usize {
+        let parameters = self.rows.iter().flat_map(|row| &row.parameters);
+        parameters.filter(|parameter| parameter.frozen).map(SummaryParameter::own_elem_count).sum()
     }
 
     /// Multiplications with an addition of one forward run.
@@ -165,6 +180,7 @@ fn row(node: &Node, seen: &mut HashSet<String>) -> SummaryRow {
                 path: taken.path.clone(),
                 shape: var.dims().to_vec(),
                 need_grad: taken.trained,
+                frozen: taken.frozen,
                 shared: !seen.insert(taken.path.clone()),
                 bytes: (var.elem_count() * var.dtype().size_in_bytes()) as u64,
             }
@@ -233,6 +249,7 @@ impl fmt::Display for Summary {
             };
             let trained = match (row.parameters.is_empty(), row.parameter_count(true)) {
                 (true, _) => String::new(),
+                _ if row.is_frozen() => "frozen".to_owned(),
                 (false, n) if n == n_all => "all".to_owned(),
                 (false, 0) => "none".to_owned(),
                 (false, n) => grouped(n as u64),
@@ -252,9 +269,13 @@ impl fmt::Display for Summary {
             column.set_cell_alignment(CellAlignment::Right);
         }
         writeln!(f, "{table}")?;
+        let frozen = match self.frozen_count() {
+            0 => String::new(),
+            n => format!(", {} frozen", grouped(n as u64)),
+        };
         writeln!(
             f,
-            "parameters:    {} trained, {} in all, {}",
+            "parameters:    {} trained{frozen}, {} in all, {}",
             grouped(self.parameter_count() as u64),
             grouped(self.all_parameter_count() as u64),
             bytes(self.parameter_bytes())

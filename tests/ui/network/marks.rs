@@ -20,6 +20,11 @@ fn relu(x: &Tensor) -> Result<Tensor> {
 
 fn main() {
     let _ = network! { shared { dense(3) -> relu } };
+    let _ = network! { frozen { dense(3) -> relu } };
+    let _ = network! { relu -> frozen shared dense(3) };
+    let _ = network! { frozen shared frozen a: dense(3) };
+    let _ = network! { frozen 1: dense(3) };
+    let _ = network! { relu -> frozen a: _ -> frozen b: use(x) };
     let _ = network! { shared shared a: dense(3) -> shared a: dense(3) };
     let _ = network! { relu -> shared dense(3) };
     let _ = network! { shared 1: dense(3) };

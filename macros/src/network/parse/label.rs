@@ -1,4 +1,4 @@
-//! `c1:`, `block[i]:`, `shared c1:`
+//! `c1:`, `block[i]:`, `shared c1:`, `frozen c1:`
 
 use proc_macro2::{Delimiter, Group, Span, TokenStream, TokenTree};
 
@@ -6,10 +6,10 @@ use super::Parser;
 use crate::network::ast::Label;
 
 /// What may stand before a label.
-const MARKS: [&str; 1] = ["shared"];
+const MARKS: [&str; 2] = ["shared", "frozen"];
 
 impl Parser<'_> {
-    /// `name:`, `name[index]:`, `shared name:`
+    /// `name:`, `name[index]:`, `shared name:`, `frozen name:`
     pub(super) fn label(&mut self) -> Option<Label> {
         let n_marks = (0..).take_while(|&at| !self.at_label(at) && self.at_mark(at)).count();
         if !self.at_label(n_marks) {
@@ -17,7 +17,7 @@ impl Parser<'_> {
             return None;
         }
         let marks = self.cursor.take(n_marks);
-        let [shared] = MARKS.map(|word| self.mark(&marks, word));
+        let [shared, frozen] = MARKS.map(|word| self.mark(&marks, word));
         let Some(TokenTree::Ident(name)) = self.cursor.next() else { return None };
         let mut index = self.cursor.group_at(0, Delimiter::Bracket).map(Group::stream);
         if index.is_some() {
@@ -28,7 +28,7 @@ impl Parser<'_> {
             }
         }
         self.cursor.next();
-        Some(Label { shared, name, index })
+        Some(Label { shared, frozen, name, index })
     }
 
     /// Whether `name:` or `name[index]:` stands `ahead`.
