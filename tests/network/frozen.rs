@@ -28,8 +28,7 @@ fn trained(y: &Tensor) -> Result<Vec<String>> {
 
 #[test]
 fn a_frozen_block_is_not_trained_and_does_not_move() -> Result<()> {
-    let net =
-        network! { first: affine(3) -> frozen features: { backbone(4) -> bn } -> head: { affine(2) -> bn } };
+    let net = network! { first: affine(3) -> frozen features: { backbone(4) -> last: bn } -> head: { affine(2) -> bn } };
     ParameterStore::new().enter(|| {
         let x = noise(&[5, 3])?;
         net.forward_t(&x, true)?;

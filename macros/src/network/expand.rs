@@ -11,7 +11,7 @@ use super::ast::{
     Arguments, Body, Call, Chain, If, Input, Item, Join, JoinKind, Label, Network, Opt, Otherwise, Stage,
     Step,
 };
-use super::check::counted_name;
+use super::check::{counted_name, may_be_result};
 
 /// `layerfn` is the path to the runtime. If the input is not `clear`, a network that does nothing stands in for it.
 pub(super) fn expand(layerfn: &TokenStream, input: &Input, clear: bool, error: Option<Error>) -> TokenStream {
@@ -51,7 +51,8 @@ fn expand_item(layerfn: &TokenStream, item: &Item) -> TokenStream {
     let docs = super::docs::table(item);
     let body = expand_body(layerfn, body, arguments, output.is_none());
     let output = match output {
-        Some(output) => output.to_token_stream(),
+        Some(output) if may_be_result(output) => output.to_token_stream(),
+        Some(output) => quote!(#layerfn::__private::Result<#output>),
         None => quote!(#layerfn::__private::Result<#layerfn::__private::Tensor>),
     };
     quote! {
@@ -85,8 +86,9 @@ fn expand_body(layerfn: &TokenStream, body: &Body, arguments: &[FnArg], only_ten
     let h = local("h");
     let input = &input_names(body)[0];
     let end = body.chain.end();
-    let output = local_at("h", end);
-    let output = match only_tensor {
+    // Where it stands, rustc says that it is something else than what is returned.
+    let output = Ident::new("__pf_output", end);
+    let returned = match only_tensor {
         true => quote_spanned!(end=> __pf_private::one_tensor(#output)),
         false => output.to_token_stream(),
     };
@@ -101,7 +103,8 @@ fn expand_body(layerfn: &TokenStream, body: &Body, arguments: &[FnArg], only_ten
         let #frame = __pf_private::begin();
         let #h = __pf_private::value(#input);
         #statements
-        ::core::result::Result::Ok(#output)
+        let #output = #h;
+        ::core::result::Result::Ok(#returned)
     })
 }
 

@@ -78,6 +78,8 @@ impl<F: ?Sized, const INPUTS: usize> std::ops::Deref for Network<F, INPUTS> {
 /// The methods of a network of one number of inputs.
 macro_rules! network_of {
     ($inputs:literal, $constructor:ident, $(($x:ident, $tensor:ty)),+) => {
+        // One argument for each input.
+        #[allow(clippy::too_many_arguments)]
         impl<F, O> Network<F, $inputs>
         where
             F: ?Sized + Fn($(&$tensor),+) -> Result<O>,

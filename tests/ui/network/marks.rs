@@ -24,7 +24,7 @@ fn main() {
     let _ = network! { relu -> frozen shared dense(3) };
     let _ = network! { frozen shared frozen a: dense(3) };
     let _ = network! { frozen 1: dense(3) };
-    let _ = network! { relu -> frozen a: _ -> frozen b: use(x) };
+    let _ = network! { relu as h -> frozen a: _ -> frozen b: use(h) };
     let _ = network! { shared shared a: dense(3) -> shared a: dense(3) };
     let _ = network! { relu -> shared dense(3) };
     let _ = network! { shared 1: dense(3) };

@@ -7,6 +7,7 @@ use syn::{Error, Type};
 
 use super::Parser;
 use crate::network::ast::{Body, Item};
+use crate::support::types;
 
 const NETWORK_FUNCTION: &str = "a network function is written `pub fn name(arguments) < a -> b >`";
 
@@ -77,9 +78,7 @@ impl Parser<'_> {
                 && !tokens.is_empty()
                 && (self.cursor.char_at(0) == Some('|')
                     || self.cursor.group_at(0, Delimiter::Brace).is_some()
-                    || (self.cursor.char_at(0) == Some('<')
-                        && syn::parse2::<Type>(tokens.clone()).is_ok()
-                        && has_generics(&tokens)));
+                    || (self.cursor.char_at(0) == Some('<') && is_complete(&tokens)));
             if ends {
                 break;
             }
@@ -109,10 +108,11 @@ fn parse_front(input: ParseStream<'_>) -> syn::Result<(Vec<syn::Attribute>, syn:
     if input.is_empty() { Ok((attrs, vis, name)) } else { Err(input.error(NETWORK_FUNCTION)) }
 }
 
-/// Whether a second `<` would be the network's: the type has its own already.
-fn has_generics(tokens: &TokenStream) -> bool {
-    tokens
-        .clone()
-        .into_iter()
-        .any(|token| matches!(&token, TokenTree::Punct(punct) if punct.as_char() == '<'))
+/// Whether a `<` behind the type is the network's: the type has its own already, or is none that can stand here.
+fn is_complete(tokens: &TokenStream) -> bool {
+    let is_angle = |token: &TokenTree| matches!(token, TokenTree::Punct(punct) if punct.as_char() == '<');
+    match syn::parse2::<Type>(tokens.clone()) {
+        Ok(ty) => tokens.clone().into_iter().any(|token| is_angle(&token)) || types::result(&ty).is_none(),
+        Err(_) => false,
+    }
 }
