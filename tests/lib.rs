@@ -143,8 +143,7 @@ pub fn assert_precisions_agree(f: impl Fn(&[Tensor]) -> Result<Tensor>, inputs: 
 pub fn assert_threads_agree(f: impl Fn(&[Tensor]) -> Result<Tensor> + Sync, inputs: &[Tensor]) {
     let inputs: Vec<Tensor> = inputs.iter().map(|x| x.to_dtype(DType::F32).unwrap()).collect();
     let bits = |n_threads: usize| -> Vec<Vec<u32>> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
-        pool.install(|| {
+        layerfn::__private::with_threads(n_threads, || {
             let y = f(&inputs).unwrap();
             let upstream = values(y.dims(), 4711).to_dtype(DType::F32).unwrap();
             let gradients = gradients(&f, &inputs, &upstream, |_| true);

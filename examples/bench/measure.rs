@@ -10,10 +10,9 @@ use crate::{Options, Result};
 /// The step whose loss is printed.
 const CHECK_STEP: usize = 10;
 
-/// Computes in `threads` threads from now on. This thread is one of them: handing each loop over to others and waiting
-/// for them takes longer.
+/// Computes in `threads` threads from now on.
 pub(crate) fn set_threads(threads: usize) -> Result<()> {
-    Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build_global()?)
+    Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?)
 }
 
 /// Times the workload in a store of its own.

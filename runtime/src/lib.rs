@@ -70,8 +70,9 @@
 //!   #[global_allocator]
 //!   static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 //!   ```
-//! - Loops run in rayon's threads. A thread that calls them from outside hands each over and waits; at the start of a
-//!   program, `rayon::ThreadPoolBuilder::new().use_current_thread().build_global()` makes the main thread one of them.
+//! - Loops run in the calling thread and in helpers of their own, as many threads together as rayon has
+//!   (`RAYON_NUM_THREADS`). One caller at a time has the helpers; calls beside it run in their own thread alone, so a server
+//!   answers each request on one processor.
 //!
 //! # Equal bits
 //!

@@ -132,8 +132,7 @@ fn a_gradient_may_be_the_variable_or_any_view() -> Result<()> {
 #[test]
 fn results_do_not_depend_on_the_threads() -> Result<()> {
     let run_on = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| {
+        layerfn::__private::with_threads(threads, || {
             let parameters = parameters(&[("a", 200_003), ("b", 17)], DType::F32)?;
             let mut solver = Adam::new(0.1).clip_grad_by_global_norm(1.0).weight_decay(0.1);
             solver.set_parameters(&parameters);

@@ -1,10 +1,8 @@
 //! Loops over `(outer, channels, inner)` with something different in each channel.
 
-use rayon::prelude::*;
-
 use super::Float;
 use super::elementwise::zip_serial;
-use super::parallel::{self, worthwhile};
+use super::parallel;
 use super::simd::{Job, Level, Simd};
 
 /// A tensor seen as `(outer, channels, inner)`.
@@ -84,7 +82,7 @@ impl Channels {
         &self,
         a: &[T],
         b: &[T],
-        terms: impl Fn(usize) -> F + Send + Sync,
+        terms: impl Fn(usize) -> F + Sync,
     ) -> Vec<[f64; K]> {
         if self.inner >= LONG { self.sums_by_channel(a, b, terms) } else { self.sums_by_row(a, b, terms) }
     }
@@ -93,7 +91,7 @@ impl Channels {
         &self,
         a: &[T],
         b: &[T],
-        terms: impl Fn(usize) -> F + Send + Sync,
+        terms: impl Fn(usize) -> F + Sync,
     ) -> Vec<[f64; K]> {
         let one = |c: usize| {
             let mut totals = [0.0; K];
@@ -104,18 +102,14 @@ impl Channels {
             }
             totals
         };
-        if worthwhile(a.len()) {
-            (0..self.channels).into_par_iter().map(one).collect()
-        } else {
-            (0..self.channels).map(one).collect()
-        }
+        parallel::collect(self.channels, a.len(), [0.0; K], one)
     }
 
     fn sums_by_row<T: Float, F: Fn(T, T) -> [T; K], const K: usize>(
         &self,
         a: &[T],
         b: &[T],
-        terms: impl Fn(usize) -> F + Send + Sync,
+        terms: impl Fn(usize) -> F + Sync,
     ) -> Vec<[f64; K]> {
         let rows_per_part = self.outer.div_ceil(MAX_PARTS).max(16);
         let part = |part: usize| {
@@ -134,11 +128,7 @@ impl Channels {
             totals
         };
         let n_parts = self.outer.div_ceil(rows_per_part);
-        let parts: Vec<_> = if worthwhile(a.len()) {
-            (0..n_parts).into_par_iter().map(part).collect()
-        } else {
-            (0..n_parts).map(part).collect()
-        };
+        let parts = parallel::collect(n_parts, a.len(), Vec::new(), part);
         let mut totals = vec![[0.0; K]; self.channels];
         for part in parts {
             for (total, addend) in totals.iter_mut().zip(&part) {

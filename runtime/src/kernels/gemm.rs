@@ -8,9 +8,8 @@ use std::array;
 use std::cell::Cell;
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::Float;
+use super::pool::Team;
 use super::simd::{Job, Level, Simd, Transpose, prefetch};
 
 /// A matrix inside a slice, row by row or column by column.
@@ -150,19 +149,18 @@ fn gemm_at<T: Float>(
     // one are fewer, these do instead: the transposed product is computed.
     let swapped = rhs.transposed && n > m && m >= 12;
     let (left, right) = if swapped { (rhs.t(), lhs.t()) } else { (lhs, rhs) };
-    let n_tasks = match threads {
-        Threads::All if m.saturating_mul(n).saturating_mul(k) >= MIN_PRODUCTS => {
-            2 * rayon::current_num_threads()
-        }
-        _ => 1,
-    };
+    let is_large = m.saturating_mul(n).saturating_mul(k) >= MIN_PRODUCTS;
     // A row alone waits for memory, not for a processor, and where its vectors end must not depend on the tasks.
-    let n_tasks = if n_tasks == 2 || left.rows == 1 { 1 } else { n_tasks };
+    let team = match threads {
+        Threads::All if is_large && left.rows > 1 => Team::gather(),
+        _ => Team::alone(),
+    };
+    let n_tasks = if team.len() == 1 { 1 } else { 2 * team.len() };
     let col_tasks = n_tasks.min(right.cols.div_ceil(MIN_SIDE));
     let row_tasks = (n_tasks / col_tasks).min(left.rows.div_ceil(MIN_SIDE));
     let product = Product { level, out: Shared(out.as_mut_ptr()), row_stride, left, right, start, swapped };
     let [tile_rows, panel] = product.tile();
-    let run = |task: usize| {
+    let run = |(): &mut (), task: usize| {
         let rows = part(left.rows, tile_rows, row_tasks, task / col_tasks);
         let cols = part(right.cols, panel, col_tasks, task % col_tasks);
         // SAFETY: the assertions have found the matrices inside their slices, and each task has rows and columns of its
@@ -172,10 +170,7 @@ fn gemm_at<T: Float>(
             product.compute(rows, cols);
         }
     };
-    match row_tasks * col_tasks {
-        1 => run(0),
-        n_tasks => (0..n_tasks).into_par_iter().for_each(run),
-    }
+    team.for_each(row_tasks * col_tasks, || (), run);
 }
 
 /// Whether `rows` rows of `cols` elements that start `stride` apart end inside a slice of `len` elements.
@@ -814,6 +809,7 @@ impl Drop for Workspace {
 
 #[cfg(test)]
 mod tests {
+    use super::super::with_threads;
     use super::*;
 
     /// Numbers without a pattern, in [-1, 1).
@@ -867,9 +863,8 @@ mod tests {
             }
             for threads in [2, 3] {
                 let mut again = before.clone();
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 let result = MatMut::new(&mut again, m, n, out_stride);
-                pool.install(|| gemm_at(level, result, lhs, rhs, start, Threads::All));
+                with_threads(threads, || gemm_at(level, result, lhs, rhs, start, Threads::All));
                 assert_eq!(again, out, "{level:?} {m}x{n}x{k} {case}, {threads} threads");
             }
         }

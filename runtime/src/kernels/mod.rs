@@ -14,6 +14,7 @@ pub(crate) mod lstm;
 mod math;
 mod memory;
 mod parallel;
+mod pool;
 mod pooling;
 mod simd;
 mod softmax;
@@ -27,6 +28,7 @@ pub(crate) use float::Float;
 pub(crate) use gemm::{Mat, MatMut, Start, Threads, gemm};
 pub(crate) use lookup::{gather_rows, scatter_add_rows};
 pub(crate) use memory::unfilled;
+pub use pool::with_threads;
 pub(crate) use pooling::{average_pool, average_pool_gradient, max_pool, max_pool_gradient};
 pub(crate) use softmax::{
     Lanes, cross_entropy, cross_entropy_gradient, log_softmax, log_softmax_gradient, softmax,

@@ -1,9 +1,7 @@
 //! One step of a solver over the elements of a parameter.
 
-use rayon::prelude::*;
-
 use super::Float;
-use super::parallel::worthwhile;
+use super::parallel::{self, Chunks};
 use super::simd::{Job, Level, Simd};
 
 /// Elements per piece of work.
@@ -22,25 +20,18 @@ pub(crate) fn update<T: Float, const N: usize>(
     states: [&mut [T]; N],
     f: impl Fn(T, T, [T; N]) -> (T, [T; N]) + Sync,
 ) {
-    if !worthwhile(w.len()) {
-        return run(w, g, states, &f);
-    }
-    let mut rest = states.map(|state| state.chunks_mut(CHUNK));
-    let pieces: Vec<_> = w
-        .chunks_mut(CHUNK)
-        .zip(g.chunks(CHUNK))
-        .map(|(w, g)| (w, g, rest.each_mut().map(|chunks| chunks.next().unwrap_or_default())))
-        .collect();
-    pieces.into_par_iter().for_each(|(w, g, states)| run(w, g, states, &f));
-}
-
-fn run<T: Float, const N: usize>(
-    w: &mut [T],
-    g: &[T],
-    states: [&mut [T]; N],
-    f: &impl Fn(T, T, [T; N]) -> (T, [T; N]),
-) {
-    T::run(Level::detect(), Update { w, g, states, f });
+    let work = w.len();
+    let pieces = (Chunks::new(w, CHUNK), states.map(|state| Chunks::new(state, CHUNK)));
+    parallel::for_each(
+        work.div_ceil(CHUNK),
+        pieces,
+        work,
+        || (),
+        |(), i, (w, states)| {
+            let g = &g[i * CHUNK..][..w.len()];
+            T::run(Level::detect(), Update { w, g, states, f: &f });
+        },
+    );
 }
 
 struct Update<'a, T, F, const N: usize> {
@@ -103,12 +94,14 @@ fn step<T: Float, const N: usize>(
 
 /// Whether no element is infinite or NaN.
 pub(crate) fn all_finite<T: Float>(values: &[T]) -> bool {
-    let finite = |values: &[T]| {
+    let finite = |i: usize| {
         let mut result = true;
-        T::run(Level::detect(), AllFinite { values, result: &mut result });
+        T::run(Level::detect(), AllFinite { values: chunk(values, i), result: &mut result });
         result
     };
-    if worthwhile(values.len()) { values.par_chunks(CHUNK).all(finite) } else { finite(values) }
+    parallel::collect(values.len().div_ceil(CHUNK), values.len(), true, finite)
+        .into_iter()
+        .all(|finite| finite)
 }
 
 struct AllFinite<'a, T> {
@@ -133,9 +126,9 @@ impl<T: Float> Job<T> for AllFinite<'_, T> {
 
 /// `Σ min(max(x, −limit), limit)²`, in an order that follows from the length alone.
 pub(crate) fn sum_of_squares<T: Float>(values: &[T], limit: f64) -> f64 {
-    let sum = |values: &[T]| {
+    let sum = |i: usize| {
         let mut lanes = [0.0; LANES];
-        for values in values.chunks(LANES) {
+        for values in chunk(values, i).chunks(LANES) {
             for (lane, &value) in lanes.iter_mut().zip(values) {
                 let value = value.wide().clamp(-limit, limit);
                 *lane += value * value;
@@ -143,12 +136,12 @@ pub(crate) fn sum_of_squares<T: Float>(values: &[T], limit: f64) -> f64 {
         }
         lanes.iter().sum::<f64>()
     };
-    let sums: Vec<f64> = if worthwhile(values.len()) {
-        values.par_chunks(CHUNK).map(sum).collect()
-    } else {
-        values.chunks(CHUNK).map(sum).collect()
-    };
-    sums.iter().sum()
+    parallel::collect(values.len().div_ceil(CHUNK), values.len(), 0.0, sum).iter().sum()
+}
+
+/// The `i`-th [`CHUNK`] elements.
+fn chunk<T>(values: &[T], i: usize) -> &[T] {
+    &values[i * CHUNK..values.len().min((i + 1) * CHUNK)]
 }
 
 #[cfg(test)]

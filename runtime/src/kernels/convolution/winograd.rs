@@ -14,6 +14,7 @@ use std::array;
 use std::ops::Range;
 
 use super::super::memory::unfilled;
+use super::super::pool::n_threads;
 use super::super::simd::{Job, Level, Simd, Transpose};
 use super::super::{Float, parallel};
 use super::Convolution;
@@ -189,7 +190,7 @@ pub(super) fn correlate<T: Float>(
     } else {
         // Every thread transforms the whole image, which is little beside the products with its share of the maps.
         let n_blocks = tiling.out_maps.div_ceil(plan.block_maps());
-        let blocks_at_once = n_blocks.div_ceil(rayon::current_num_threads());
+        let blocks_at_once = n_blocks.div_ceil(n_threads());
         let len = blocks_at_once * plan.block_maps() * tiling.n_outs();
         for (i, dest) in dest.chunks_mut(group_len).enumerate() {
             parallel::for_each_chunk(dest, len, work / n_items, scratch, |scratch, part, dest| {
