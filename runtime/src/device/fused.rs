@@ -69,10 +69,10 @@ mod on_cuda {
         let (Some(first), true) = (arguments.inputs.first(), n > 0) else { return Ok(None) };
         let Device::Cuda(device) = first.device() else { return Ok(None) };
         match (first.dtype(), indices) {
-            (DType::F32, false) => run::<f32, f32>(device, kernel, "float", n, arguments, out_len),
-            (DType::F32, true) => run::<f32, u32>(device, kernel, "float", n, arguments, out_len),
-            (DType::F64, false) => run::<f64, f64>(device, kernel, "double", n, arguments, out_len),
-            (DType::F64, true) => run::<f64, u32>(device, kernel, "double", n, arguments, out_len),
+            (DType::F32, false) => run::<f32, f32>(device, kernel, "float", n, arguments, out_len, false),
+            (DType::F32, true) => run::<f32, u32>(device, kernel, "float", n, arguments, out_len, true),
+            (DType::F64, false) => run::<f64, f64>(device, kernel, "double", n, arguments, out_len, false),
+            (DType::F64, true) => run::<f64, u32>(device, kernel, "double", n, arguments, out_len, true),
             _ => Ok(None),
         }
     }
@@ -84,6 +84,7 @@ mod on_cuda {
         n: usize,
         arguments: Arguments<'_>,
         out_len: usize,
+        indices: bool,
     ) -> Result<Option<Tensor>> {
         let inputs = arguments.inputs.iter().map(|input| input.detach().contiguous());
         let inputs = inputs.collect::<Result<Vec<_>>>()?;
@@ -97,7 +98,8 @@ mod on_cuda {
             views.push(storage.as_cuda_slice::<T>()?.slice(start..start + layout.shape().elem_count()));
         }
         let numbers: Vec<T> = arguments.numbers.iter().map(|&number| T::of(number)).collect();
-        let out = launch::<T, O>(device, kernel, number, n, (arguments.sizes, &numbers, &views), out_len)?;
+        let out =
+            launch::<T, O>(device, kernel, number, n, (arguments.sizes, &numbers, &views), out_len, indices)?;
         Ok(out.map(|out| {
             let storage = Storage::Cuda(CudaStorage::wrap_cuda_slice(out, device.clone()));
             Tensor::from_storage(storage, out_len, BackpropOp::none(), false)

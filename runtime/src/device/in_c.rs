@@ -38,7 +38,9 @@ pub(super) fn fused(
     let Arguments { sizes, numbers, inputs } = arguments;
     let dtype = inputs[0].dtype();
     let number = if dtype == DType::F32 { "float" } else { "double" };
-    let result = if kernel.name == "max_pool_places" { "unsigned" } else { "T" };
+    let indices = kernel.name == "max_pool_places";
+    assert!(kernel.takes(sizes.len(), numbers.len(), inputs.len(), indices), "{}", kernel.name);
+    let result = if indices { "unsigned" } else { "T" };
     let mut program = format!("typedef {number} T;\n{PRELUDE}{}\nint main(void) {{\n", kernel.source);
     let mut call = format!("{}({n}", kernel.name);
     let constant = |x: f64| match x {

@@ -14,7 +14,7 @@ use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use super::{Kernel, prelude};
 
 /// Runs a kernel of `n` items: it gets `n`, the sizes, the numbers, the inputs and memory for `out_len` results, all of
-/// which it must write. `None` if NVRTC cannot compile it here; `number` is the C name of `T`.
+/// which it must write; they are `indices` or of type `T`. `None` if NVRTC cannot compile it here; `number` is the C name of `T`.
 pub(crate) fn launch<T: DeviceRepr, O: DeviceRepr>(
     device: &CudaDevice,
     kernel: Kernel<'_>,
@@ -22,7 +22,13 @@ pub(crate) fn launch<T: DeviceRepr, O: DeviceRepr>(
     n: usize,
     (sizes, numbers, inputs): (&[usize], &[T], &[CudaView<'_, T>]),
     out_len: usize,
+    indices: bool,
 ) -> Result<Option<CudaSlice<O>>> {
+    let fits = kernel.takes(sizes.len(), numbers.len(), inputs.len(), indices)
+        && size_of::<O>() == if indices { size_of::<u32>() } else { size_of::<T>() };
+    if !fits {
+        candle_core::bail!("`{}` does not take what it is launched with", kernel.name);
+    }
     let Some(compiled) = compiled(kernel.source, number) else { return Ok(None) };
     let function = device.get_or_load_custom_func(kernel.name, &compiled.module, &compiled.ptx)?;
     // SAFETY: the kernel writes all of it before anybody reads it.
@@ -40,7 +46,7 @@ pub(crate) fn launch<T: DeviceRepr, O: DeviceRepr>(
     }
     arguments.arg(&mut out);
     let threads = u32::try_from(n).unwrap_or(u32::MAX).min(1 << 30); // each takes several items, if need be
-    // SAFETY: the arguments are those that the kernel declares, in its order and types; it reads and writes only items
+    // SAFETY: by the check above, the arguments are those that the kernel declares, in its order and types; it reads and writes only items
     // below n and what the caller's sizes say of its inputs and output.
     unsafe { arguments.launch(LaunchConfig::for_num_elems(threads)) }.w()?;
     Ok(Some(out))

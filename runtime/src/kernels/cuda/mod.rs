@@ -13,6 +13,33 @@ pub(crate) struct Kernel<'a> {
     pub(crate) source: &'a str,
 }
 
+#[cfg(any(test, feature = "cuda"))]
+impl Kernel<'_> {
+    /// Whether the source declares it with so many sizes (besides the number of items), numbers and inputs, and results that
+    /// are indices or not. What a launch hands over is not checked by anybody else.
+    pub(crate) fn takes(&self, n_sizes: usize, n_numbers: usize, n_inputs: usize, indices: bool) -> bool {
+        let Some((_, rest)) = self.source.split_once(&format!("KERNEL void {}(", self.name)) else {
+            return false;
+        };
+        let parameters = rest.split(')').next().unwrap_or_default().split(',');
+        let kinds = parameters.map(|parameter| {
+            let words: Vec<&str> = parameter.split_whitespace().collect();
+            match words[..] {
+                ["size", _] | ["unsigned", "long", "long", _] => 's',
+                ["const", "T", name] if name.starts_with('*') => 'i',
+                ["T", name] if name.starts_with('*') => 'o',
+                ["unsigned", name] if name.starts_with('*') => 'p',
+                ["T", _] => 'n',
+                _ => '?',
+            }
+        });
+        let repeat = |kind: &str, n| kind.repeat(n);
+        let result = if indices { "p" } else { "o" };
+        kinds.collect::<String>()
+            == repeat("s", 1 + n_sizes) + &repeat("n", n_numbers) + &repeat("i", n_inputs) + result
+    }
+}
+
 impl Kernel<'static> {
     /// A kernel of `kernels.cu`.
     pub(crate) const fn named(name: &'static str) -> Self {
@@ -31,4 +58,30 @@ fn prelude(number: &str) -> String {
          #define FOR_EACH(i, n) for (unsigned long long i = blockIdx.x * (unsigned long long)blockDim.x + threadIdx.x; \
          i < n; i += (unsigned long long)gridDim.x * blockDim.x)\n"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Kernel;
+
+    #[test]
+    fn a_signature_is_read_from_the_source() {
+        assert!(Kernel::named("normalize").takes(2, 0, 4, false));
+        assert!(Kernel::named("pow2").takes(2, 3, 1, false));
+        assert!(Kernel::named("max_pool_places").takes(15, 0, 1, true));
+        for (name, (sizes, numbers, inputs), indices) in [
+            ("normalize", (1, 0, 4), false),
+            ("normalize", (2, 0, 5), false),
+            ("pow2", (2, 2, 1), false),
+            ("max_pool_places", (15, 0, 1), false),
+            ("no_such_kernel", (0, 0, 0), false),
+        ] {
+            assert!(!Kernel::named(name).takes(sizes, numbers, inputs, indices), "{name}");
+        }
+        let kernel = Kernel {
+            name: "own",
+            source: "KERNEL void own(unsigned long long n, T a, const T *w,\n T *out) {",
+        };
+        assert!(kernel.takes(0, 1, 1, false));
+    }
 }
