@@ -5,7 +5,7 @@ pub use layerfn_macros::{layer_with_options, network};
 
 pub use crate::device::composed;
 pub use crate::fusion::{Fuses, IfFusing, IfPlain, Kind, Ran, declared_fusion, is_same_function};
-pub use crate::kernels::with_threads;
+pub use crate::kernels::{with_memory_of, with_threads};
 pub use crate::network::frame::{
     apply, begin, block, indexed, indexed_block, join, labelled, name, nothing, one_tensor, row, run,
     unlabelled, value,

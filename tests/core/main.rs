@@ -9,6 +9,7 @@ mod layers;
 mod parameter_api;
 mod refused_calls;
 mod store;
+mod sums;
 mod texts;
 
 use candle_core::{DType, Device, Tensor};

@@ -36,6 +36,27 @@ fn norms_are_clipped() -> Result<()> {
 }
 
 #[test]
+fn norms_are_right_where_squares_are_not_numbers() -> Result<()> {
+    for size in [1e200, 1e-200, 1e308] {
+        for of_all in [false, true] {
+            let parameters = parameters(&[("a", 4)], DType::F64)?;
+            parameters.vars()[0].set(&parameters.vars()[0].zeros_like()?)?;
+            let solver = Sgd::new(1.0);
+            let mut solver = match of_all {
+                false => solver.clip_grad_by_norm(size),
+                true => solver.clip_grad_by_global_norm(size),
+            };
+            solver.set_parameters(&parameters);
+            let gradient = vec![size / 2.0 * 1.5; 4];
+            solver.update(&gradients(&parameters, &[Some(gradient)])?)?;
+            let got = &flat(&parameters)?[0];
+            assert!(got.iter().all(|w| (w / (-0.5 * size) - 1.0).abs() < 1e-14), "{size}: {got:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn norms_are_taken_after_clipping_by_value() -> Result<()> {
     let parameters = parameters(&[("a", 2)], DType::F32)?;
     let before = flat(&parameters)?;

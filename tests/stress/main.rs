@@ -93,12 +93,11 @@ fn bias(store: &ParameterStore, name: &str) -> Result<Vec<f32>> {
 
 /// A file of the layer `loaded` whose bias is [`FILED`].
 fn write_file(path: &std::path::Path) -> Result<()> {
-    let other = Shared::new()?;
-    other.store.pop("trained/affine/W");
-    other.store.pop("trained/affine/b");
-    let b = other.store.get("loaded/affine/b").expect("a bias");
+    let (x, store) = (Tensor::ones((ROWS, SIZE), DType::F32, &Device::Cpu)?, ParameterStore::new());
+    store.enter(|| affine(&x, SIZE).name("loaded").call())?;
+    let b = store.get("loaded/affine/b").expect("a bias");
     b.var().set(&b.var().ones_like()?.affine(f64::from(FILED), 0.0)?)?;
-    other.store.save_parameters(path)
+    store.save_parameters(path)
 }
 
 /// Requests as tasks of rayon's pool, some of which train; a few at a time.

@@ -403,14 +403,19 @@ impl Node {
 
     /// Takes a gradient of a result in candle's pass; returns what its token's gradient grows by.
     fn add(&self, index: usize, gradient: Gradient) -> candle_core::Result<Tensor> {
-        self.with_pass(|pass| {
+        // The lock is not held while it is added: that may take many threads.
+        let mut sum = self.with_pass(|pass| {
             if pass.sums.len() <= index {
                 pass.sums.resize_with(index + 1, Sum::default);
             }
-            pass.sums[index].add(gradient)?;
+            mem::take(&mut pass.sums[index])
+        });
+        sum.add(gradient)?;
+        self.with_pass(|pass| {
+            pass.sums[index] = sum;
             pass.n_terms += 1;
-            Ok(ONE.clone())
-        })
+        });
+        Ok(ONE.clone())
     }
 
     /// [`run`](Self::run) for candle, which has counted the gradients handed over; returns what it is to know of those of

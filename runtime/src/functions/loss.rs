@@ -8,7 +8,7 @@ use super::composed;
 use super::embed::{index, integers};
 use super::graph::{attach, tracked};
 use super::node::{Value, compute, for_float, in_type, widened, without_kernels, zeros};
-use crate::kernels::{Float, cross_entropy, cross_entropy_gradient, zip, zip3};
+use crate::kernels::{Float, cross_entropy, cross_entropy_gradient, sum, zip, zip3};
 use crate::{Error, Result};
 
 /// Cross entropy between the softmax of `inp` along `axis` and labels, for each sample.
@@ -214,8 +214,7 @@ fn mean(x: &Tensor) -> Result<Tensor> {
     let n = x.elem_count();
     let total = for_float!(wide.dtype(), T => {
         let value = compute::<T, 1>([], [&wide], |[x], total| {
-            let parts = x.chunks(1024).map(|part| part.iter().fold(T::ZERO, |sum, x| sum + *x).wide());
-            total[0] = T::of(parts.sum::<f64>() / n as f64);
+            total[0] = T::of(sum(x) / n as f64);
         })?;
         let dims = wide.dims().to_vec();
         attach("mean", [&wide], value, move |dy| {

@@ -41,7 +41,7 @@ pub use loss::{
 };
 pub use lstm::lstm_cell;
 pub use normalization::{batch_normalization, batch_normalization_by, subtract_mean};
-pub(crate) use normalization::{batch_normalization_by_then, batch_normalization_then};
+pub(crate) use normalization::{batch_normalization_by_then, batch_normalization_then, sample_mean};
 pub use pooling::{average_pooling, global_average_pooling, max_pooling};
 pub use quantization::{
     BinaryWeight, FixedPoint, Pow2, Prune, Transform, binary_connect, binary_weight, straight_through,

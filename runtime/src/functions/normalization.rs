@@ -6,7 +6,8 @@ use super::activation::{relu_gradient_of, relu_if, relu_of};
 use super::composed;
 use super::graph::{Gradients, attach, tracked};
 use super::node::{
-    Element, Value, compute, element_count, for_float, wide_without_kernels, widened, without_kernels,
+    Element, Value, compute, element_count, for_float, in_type, wide_without_kernels, widened,
+    without_kernels,
 };
 use crate::kernels::{Channels, Float};
 use crate::{Error, Result};
@@ -186,6 +187,24 @@ pub fn subtract_mean(inp: &Tensor, mean: &Tensor, factor: f64) -> Result<Tensor>
         attach("subtract_mean", [&x], y, move |dy| Ok([Some((dy * factor)?)]))
     })?;
     Ok(y.to_dtype(inp.dtype())?)
+}
+
+/// The mean over the leading axes, as a constant of the input's type: `(N.., D..)` becomes `dims`, which is `(D..)`.
+pub(crate) fn sample_mean(inp: &Tensor, dims: &[usize]) -> Result<Tensor> {
+    let len = element_count(dims)?;
+    let n = inp.elem_count().checked_div(len).unwrap_or(0);
+    let compose = |t: &[Tensor]| Ok([t[0].detach().reshape((n, len))?.mean(0)?.reshape(dims)?]);
+    if let Some([mean]) = without_kernels("mean", &[inp], compose)? {
+        return Ok(mean);
+    }
+    let [x] = widened("mean", [inp])?;
+    let rows = Channels { outer: n, channels: len, inner: 1 };
+    let mean = for_float!(x.dtype(), T => Ok(compute::<T, 1>(dims, [&x], |[x], mean| {
+        for (mean, [sum]) in mean.iter_mut().zip(rows.sums(x, x, |_| |x, _| [x])) {
+            *mean = T::of(sum / n as f64);
+        }
+    })?.into_tensor()?))?;
+    in_type(mean, inp.dtype())
 }
 
 /// A statistic as a constant of the type that `x` is computed in.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::composed;
 use super::graph::attach;
@@ -155,7 +155,9 @@ pub struct BinaryWeight {
 /// ```
 pub fn binary_weight(w: &Tensor, inputs: Range<usize>) -> Result<BinaryWeight> {
     let wb = binary_connect(&w.detach())?;
-    let alpha = w.detach().abs()?.mean_keepdim(inputs.clone().collect::<Vec<_>>())?;
+    // In f64, as many weights may go into a mean.
+    let sizes = w.detach().abs()?.to_dtype(DType::F64)?;
+    let alpha = sizes.mean_keepdim(inputs.clone().collect::<Vec<_>>())?.to_dtype(w.dtype())?;
     let output = straight_through(w, &wb.broadcast_mul(&alpha)?)?;
     let outputs: Vec<usize> =
         (0..w.rank()).filter(|axis| !inputs.contains(axis)).map(|axis| w.dims()[axis]).collect();

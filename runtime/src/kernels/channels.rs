@@ -3,7 +3,7 @@
 use super::Float;
 use super::elementwise::zip_serial;
 use super::parallel;
-use super::simd::{Job, Level, Simd};
+use super::simd::{Has, Job, Level, Simd};
 
 /// A tensor seen as `(outer, channels, inner)`.
 #[derive(Clone, Copy, Debug)]
@@ -13,8 +13,8 @@ pub(crate) struct Channels {
     pub(crate) inner: usize,
 }
 
-/// Elements summed in `T` before the sum goes into an `f64`.
-const RUN: usize = 1024;
+/// Elements summed in `T`, eight in each lane, before the sums go into `f64`.
+const RUN: usize = 8 * LANES;
 
 /// Running sums side by side.
 const LANES: usize = 32;
@@ -148,6 +148,19 @@ pub(crate) fn channel_sums<T: Float>(x: &[T], inner: usize, sums: &mut [T]) {
     }
 }
 
+/// The sum of all elements.
+pub(crate) fn sum<T: Float>(x: &[T]) -> f64 {
+    /// Elements of a piece of work.
+    const CHUNK: usize = 1 << 16;
+
+    let part = |i: usize| {
+        let (mut totals, x) = ([0.0], &x[i * CHUNK..x.len().min((i + 1) * CHUNK)]);
+        T::run(Level::detect(), Runs { a: x, b: x, term: |x, _| [x], totals: &mut totals });
+        totals[0]
+    };
+    parallel::collect(x.len().div_ceil(CHUNK), x.len(), 0.0, part).iter().sum()
+}
+
 // Plain loops from here on: closures of `array::map` are not always compiled for the processor of the loop around them.
 
 #[inline(always)]
@@ -157,7 +170,7 @@ fn add<T: Float, const K: usize>(totals: &mut [f64; K], addends: [T; K]) {
     }
 }
 
-/// Adds the sums of the terms to the totals, [`RUN`] elements at a time.
+/// Adds the sums of the terms to the totals.
 struct Runs<'a, T, F, const K: usize> {
     a: &'a [T],
     b: &'a [T],
@@ -167,16 +180,32 @@ struct Runs<'a, T, F, const K: usize> {
 
 impl<T: Float, F: Fn(T, T) -> [T; K], const K: usize> Job<T> for Runs<'_, T, F, K> {
     #[inline(always)]
-    fn run<V: Simd<T>>(self) {
+    fn run<V: Simd<T>>(self, _: Has<V>) {
+        let mut wide = [[0.0; LANES]; K];
         for (a, b) in self.a.chunks(RUN).zip(self.b.chunks(RUN)) {
-            add(self.totals, sum_run(a, b, &self.term));
+            let lanes = sum_run(a, b, &self.term);
+            for k in 0..K {
+                for lane in 0..LANES {
+                    wide[k][lane] += lanes[k][lane].wide();
+                }
+            }
+        }
+        for (total, mut lanes) in self.totals.iter_mut().zip(wide) {
+            let mut half = LANES / 2;
+            while half > 0 {
+                for lane in 0..half {
+                    lanes[lane] += lanes[lane + half];
+                }
+                half /= 2;
+            }
+            *total += lanes[0];
         }
     }
 }
 
-/// Sum in as many running sums as the compiler can keep in registers.
+/// As many running sums as the compiler can keep in registers.
 #[inline(always)]
-fn sum_run<T: Float, const K: usize>(a: &[T], b: &[T], term: impl Fn(T, T) -> [T; K]) -> [T; K] {
+fn sum_run<T: Float, const K: usize>(a: &[T], b: &[T], term: impl Fn(T, T) -> [T; K]) -> [[T; LANES]; K] {
     let mut lanes = [[T::ZERO; LANES]; K];
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     for (a, b) in a.iter().zip(b) {
@@ -187,23 +216,18 @@ fn sum_run<T: Float, const K: usize>(a: &[T], b: &[T], term: impl Fn(T, T) -> [T
             }
         }
     }
-    let mut sums = [T::ZERO; K];
-    for (sum, lanes) in sums.iter_mut().zip(&lanes) {
-        for lane in lanes {
-            *sum += *lane;
-        }
-    }
-    for (a, b) in a_rest.iter().zip(b_rest) {
+    for (lane, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
         let addends = term(*a, *b);
         for k in 0..K {
-            sums[k] += addends[k];
+            lanes[k][lane] += addends[k];
         }
     }
-    sums
+    lanes
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::simd::Vectorized;
     use super::*;
 
     #[test]
@@ -219,5 +243,31 @@ mod tests {
             }
             assert_eq!(got, want, "{outer} {channels} {inner}");
         }
+    }
+
+    #[test]
+    fn ten_million_terms_are_summed_to_the_last_digits() {
+        for level in Level::all() {
+            let x = vec![0.1f32; 10_000_000];
+            let mut totals = [0.0, 0.0];
+            f32::run(level, Runs { a: &x, b: &x, term: |a, b| [a, a * b], totals: &mut totals });
+            for (total, term) in totals.into_iter().zip([0.1f32, 0.1 * 0.1]) {
+                let exact = f64::from(term) * 1e7;
+                assert!((total / exact - 1.0).abs() < 5e-7, "{level:?}: {total}, not {exact}");
+            }
+        }
+        let x = vec![0.1f32; 10_000_000];
+        for (outer, channels, inner) in
+            [(1, 1, 10_000_000), (10_000_000, 1, 1), (1_000_000, 2, 5), (1000, 10, 1000)]
+        {
+            let mut sums = vec![0.0; channels];
+            channel_sums(&x, inner, &mut sums);
+            let exact = f64::from(0.1f32) * (outer * inner) as f64;
+            assert!(
+                sums.iter().all(|sum| (f64::from(*sum) / exact - 1.0).abs() < 5e-7),
+                "{sums:?}, not {exact}"
+            );
+        }
+        assert!((sum(&x) / (1e7 * f64::from(0.1f32)) - 1.0).abs() < 5e-7);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Float;
 use super::parallel::for_each_chunk;
-use super::simd::{Job, Level, Simd};
+use super::simd::{Has, Job, Level, Simd};
 
 /// Elements per piece of work.
 const CHUNK: usize = 1 << 13;
@@ -16,7 +16,7 @@ struct Loop<'a, T, F, const N: usize> {
 
 impl<T: Float, F: Fn(&mut T, [T; N]), const N: usize> Job<T> for Loop<'_, T, F, N> {
     #[inline(always)]
-    fn run<V: Simd<T>>(self) {
+    fn run<V: Simd<T>>(self, _: Has<V>) {
         let Self { out, inputs, f } = self;
         let inputs = inputs.map(|input| &input[..out.len()]);
         for (i, out) in out.iter_mut().enumerate() {

@@ -2,7 +2,7 @@
 
 use super::Float;
 use super::parallel::for_each_part;
-use super::simd::{Job, Level, Simd};
+use super::simd::{Has, Job, Level, Simd};
 
 /// The four gates of a sample.
 fn gates_of<T>(gates: &mut [T]) -> [&mut [T]; 4] {
@@ -24,7 +24,7 @@ struct Forward<'a, T> {
 
 impl<T: Float> Job<T> for Forward<'_, T> {
     #[inline(always)]
-    fn run<V: Simd<T>>(self) {
+    fn run<V: Simd<T>>(self, _: Has<V>) {
         if V::FUSED { self.step::<true>() } else { self.step::<false>() }
     }
 }
@@ -80,7 +80,7 @@ impl<T: Float> Backward<'_, T> {
 
 impl<T: Float> Job<T> for Backward<'_, T> {
     #[inline(always)]
-    fn run<V: Simd<T>>(self) {
+    fn run<V: Simd<T>>(self, _: Has<V>) {
         const BLOCK: usize = 32;
 
         let Self { given, wanted } = self;

@@ -1,7 +1,8 @@
 //! CPU loops over slices: they know neither tensors nor parameters.
 //!
 //! Results never depend on the number of threads: work is cut into chunks whose number and order follow from the
-//! sizes alone, and every sum is taken in a fixed order.
+//! sizes alone, and every sum is taken in a fixed order. Long sums of `f32` go into `f64` by and by, so that their last
+//! digits do not drown.
 
 mod channels;
 mod convolution;
@@ -18,21 +19,23 @@ mod pool;
 mod pooling;
 mod simd;
 mod softmax;
+mod sum;
 mod update;
 mod window;
 
-pub(crate) use channels::{Channels, channel_sums};
+pub(crate) use channels::{Channels, channel_sums, sum};
 pub(crate) use convolution::Convolution;
 pub(crate) use elementwise::{map, map_in_place, zip, zip_in_place, zip3};
 pub(crate) use float::Float;
 pub(crate) use gemm::{Mat, MatMut, Start, Threads, gemm};
 pub(crate) use lookup::{gather_rows, scatter_add_rows};
 pub(crate) use memory::unfilled;
+pub use memory::with_memory_of;
 pub use pool::with_threads;
 pub(crate) use pooling::{average_pool, average_pool_gradient, max_pool, max_pool_gradient};
 pub(crate) use softmax::{
     Lanes, cross_entropy, cross_entropy_gradient, log_softmax, log_softmax_gradient, softmax,
     softmax_gradient,
 };
-pub(crate) use update::{all_finite, sum_of_squares, update};
+pub(crate) use update::{all_finite, norm, update};
 pub(crate) use window::Window;

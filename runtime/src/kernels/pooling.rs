@@ -4,7 +4,7 @@ use std::array;
 use std::ops::Range;
 
 use super::parallel::{for_each_chunk, for_each_chunk2};
-use super::simd::{Job, Level, Simd};
+use super::simd::{Has, Job, Level, Simd};
 use super::{Float, Window};
 
 /// The largest value of each window and where in its plane it stands; of equal values the first.
@@ -30,7 +30,7 @@ struct MaxPool<'a, T> {
 
 impl<T: Float> Job<T> for MaxPool<'_, T> {
     #[inline(always)]
-    fn run<V: Simd<T>>(self) {
+    fn run<V: Simd<T>>(self, _: Has<V>) {
         let Self { window, x, y, positions } = self;
         let [_, height, width] = window.output;
         if y.is_empty() {
@@ -176,18 +176,18 @@ pub(crate) fn average_pool<T: Float>(window: &Window, including_pad: bool, x: &[
         |(), plane, y| {
             let x = &x[plane * n_inputs..][..n_inputs];
             for_each_output(window, |o, covered| {
-                let divisor = T::of(divisor(window, including_pad, o, &covered));
+                let divisor = divisor(window, including_pad, o, &covered);
                 let [planes, rows, columns] = covered;
-                let mut sum = T::ZERO;
+                let mut sum = 0.0; // a window may be a whole image
                 for plane in planes {
                     for row in rows.clone() {
                         let start = (plane * window.input[1] + row) * window.input[2];
                         sum += x[start + columns.start..start + columns.end]
                             .iter()
-                            .fold(T::ZERO, |sum, x| sum + *x);
+                            .fold(0.0, |sum, x| sum + x.wide());
                     }
                 }
-                y[o] = sum / divisor;
+                y[o] = T::of(sum / divisor);
             });
         },
     );

@@ -2,8 +2,9 @@
 //!
 //! [`Level::detect`] finds out at run time what the processor can do, [`Vectorized::run`] calls the copy of a [`Job`]
 //! that was compiled for it.
-#![allow(unsafe_code)] // intrinsics; `Level` is the proof that the processor has them
+#![allow(unsafe_code)] // intrinsics; `Level` and `Has` are the proof that the processor has them
 
+use std::marker::PhantomData;
 use std::sync::OnceLock;
 
 use super::Float;
@@ -55,10 +56,12 @@ impl Level {
 
 /// A vector of `LANES` elements.
 ///
+/// All methods may only be called where the processor has the vector's instructions, of which [`Has`] is the proof; `load`
+/// and `store` need `LANES` valid elements, `transpose` a square of `BLOCK` rows and columns.
+///
 /// # Safety
-/// All methods may only be called where the processor has the vector's instructions, which is so inside
-/// [`Job::run`]; `load` and `store` need `LANES` valid elements, `transpose` a square of `BLOCK` rows and columns.
-pub(crate) trait Simd<T>: Copy {
+/// The methods read and write no more than that.
+pub(crate) unsafe trait Simd<T>: Copy {
     const LANES: usize;
     /// Vectors that may be kept in registers besides two operands.
     const REGISTERS: usize;
@@ -88,10 +91,22 @@ pub(crate) fn prefetch<T>(address: *const T) {
     let _ = address;
 }
 
+/// The proof that the processor has the instructions of `V`.
+#[derive(Clone, Copy)]
+pub(crate) struct Has<V>(PhantomData<V>);
+
+impl<V> Has<V> {
+    /// # Safety
+    /// The processor has the instructions.
+    unsafe fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
 /// A loop to be compiled for each level.
 pub(crate) trait Job<T> {
     /// To be marked `#[inline(always)]`, as everything it calls: only so it is compiled with the level's instructions.
-    fn run<V: Simd<T>>(self);
+    fn run<V: Simd<T>>(self, has: Has<V>);
 }
 
 /// Element types that have vectors.
@@ -108,7 +123,8 @@ pub(crate) trait Vectorized: Sized {
 #[derive(Clone, Copy)]
 pub(crate) struct Plain<T, const LANES: usize>([T; LANES]);
 
-impl<T: Float, const N: usize> Simd<T> for Plain<T, N> {
+// SAFETY: its methods are loops over arrays of `N` elements.
+unsafe impl<T: Float, const N: usize> Simd<T> for Plain<T, N> {
     const LANES: usize = N;
     const REGISTERS: usize = 12;
     const BLOCK: usize = 4;
@@ -154,12 +170,13 @@ impl<T: Float, const N: usize> Simd<T> for Plain<T, N> {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Job, Kind, Level, Plain, Simd, Vectorized};
+    use super::{Has, Job, Kind, Level, Plain, Simd, Vectorized};
 
     macro_rules! vector {
         ($V:ty: [$T:ty; $lanes:literal], $registers:literal, $splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $mul_add:ident,
          $transpose:ident, $block:literal) => {
-            impl Simd<$T> for $V {
+            // SAFETY: the intrinsics read and write a vector.
+            unsafe impl Simd<$T> for $V {
                 const LANES: usize = $lanes;
                 const REGISTERS: usize = $registers;
                 const BLOCK: usize = $block;
@@ -229,14 +246,17 @@ mod x86 {
                 fn run<J: Job<$T>>(level: Level, job: J) {
                     #[target_feature(enable = "avx2,fma")]
                     fn avx2<J: Job<$T>>(job: J) {
-                        job.run::<$avx2>();
+                        // SAFETY: only called where the processor has these features.
+                        job.run::<$avx2>(unsafe { Has::new() });
                     }
                     #[target_feature(enable = "avx2,fma,avx512f,avx512vl")]
                     fn avx512<J: Job<$T>>(job: J) {
-                        job.run::<$avx512>();
+                        // SAFETY: as above.
+                        job.run::<$avx512>(unsafe { Has::new() });
                     }
                     match level.0 {
-                        Kind::Baseline => job.run::<Plain<$T, $plain>>(),
+                        // SAFETY: the baseline is what every processor of the target has.
+                        Kind::Baseline => job.run::<Plain<$T, $plain>>(unsafe { Has::new() }),
                         // SAFETY: a `Level` of this kind is only made where the processor has these features.
                         Kind::Avx2 => unsafe { avx2(job) },
                         // SAFETY: as above.
@@ -294,7 +314,7 @@ mod x86 {
 
 #[cfg(not(target_arch = "x86_64"))]
 mod other {
-    use super::{Job, Level, Plain, Simd, Vectorized};
+    use super::{Has, Job, Level, Plain, Simd, Vectorized};
 
     macro_rules! vectorized {
         ($T:ty, $lanes:literal) => {
@@ -306,7 +326,8 @@ mod other {
                     <Plain<$T, $lanes> as Simd<$T>>::REGISTERS
                 }
                 fn run<J: Job<$T>>(_: Level, job: J) {
-                    job.run::<Plain<$T, $lanes>>();
+                    // SAFETY: the baseline is what every processor of the target has.
+                    job.run::<Plain<$T, $lanes>>(unsafe { Has::new() });
                 }
             }
         };
@@ -328,7 +349,7 @@ pub(crate) struct Transpose<'a, T> {
 
 impl<T: Float> Job<T> for Transpose<'_, T> {
     #[inline(always)]
-    fn run<V: Simd<T>>(self) {
+    fn run<V: Simd<T>>(self, _: Has<V>) {
         let Self { from, from_stride, rows, columns, to, to_stride } = self;
         if rows == 0 || columns == 0 {
             return;
@@ -336,7 +357,7 @@ impl<T: Float> Job<T> for Transpose<'_, T> {
         assert!((rows - 1) * from_stride + columns <= from.len(), "a transposed matrix is cut short");
         assert!((columns - 1) * to_stride + rows <= to.len(), "no room for a transposed matrix");
         let (whole_rows, whole_columns) = (rows - rows % V::BLOCK, columns - columns % V::BLOCK);
-        // SAFETY: the square at (i, j) lies inside the matrices, which the assertions found inside the slices.
+        // SAFETY: `Has` shows the instructions; the square at (i, j) lies inside the matrices, which the assertions found inside the slices.
         let mut square = |i: usize, j: usize| unsafe {
             let (from, to) = (from.as_ptr().add(i * from_stride + j), to.as_mut_ptr().add(j * to_stride + i));
             V::transpose(from, from_stride, to, to_stride);

@@ -1,4 +1,5 @@
-//! Softmax and what is made of it, along the middle axis of `(outer, len, inner)`.
+//! Softmax and what is made of it, along the middle axis of `(outer, len, inner)`. Sums are `f64`, as there may be very many
+//! classes.
 
 use super::Float;
 use super::parallel::for_each_chunk;
@@ -38,11 +39,12 @@ pub(crate) fn softmax<T: Float>(lanes: Lanes, x: &[T], y: &mut [T]) {
     lanes.for_each(y, |i, lane, y| {
         let x = &x[i * lanes.block() + lane..];
         let largest = largest(lanes, x);
-        let mut total = T::ZERO;
+        let mut total = 0.0;
         for (y, x) in y[lane..].iter_mut().step_by(lanes.inner).zip(x.iter().step_by(lanes.inner)) {
             *y = (*x - largest).exp();
-            total += *y;
+            total += y.wide();
         }
+        let total = T::of(total);
         for y in y[lane..].iter_mut().step_by(lanes.inner) {
             *y = *y / total;
         }
@@ -55,7 +57,7 @@ pub(crate) fn softmax_gradient<T: Float>(lanes: Lanes, y: &[T], dy: &[T], dx: &m
         let start = i * lanes.block() + lane;
         let range = start..(i + 1) * lanes.block();
         let pairs = || y[range.clone()].iter().zip(&dy[range.clone()]).step_by(lanes.inner);
-        let total = pairs().fold(T::ZERO, |total, (y, dy)| total + *y * *dy);
+        let total = T::of(pairs().fold(0.0, |total, (y, dy)| total + (*y * *dy).wide()));
         for (dx, (y, dy)) in dx[lane..].iter_mut().step_by(lanes.inner).zip(pairs()) {
             *dx = *y * (*dy - total);
         }
@@ -79,7 +81,7 @@ pub(crate) fn log_softmax_gradient<T: Float>(lanes: Lanes, y: &[T], dy: &[T], dx
         let start = i * lanes.block() + lane;
         let range = start..(i + 1) * lanes.block();
         let pairs = || y[range.clone()].iter().zip(&dy[range.clone()]).step_by(lanes.inner);
-        let total = pairs().fold(T::ZERO, |total, (_, dy)| total + *dy);
+        let total = T::of(pairs().fold(0.0, |total, (_, dy)| total + dy.wide()));
         for (dx, (y, dy)) in dx[lane..].iter_mut().step_by(lanes.inner).zip(pairs()) {
             *dx = *dy - y.exp() * total;
         }
@@ -142,6 +144,6 @@ fn largest<T: Float>(lanes: Lanes, x: &[T]) -> T {
 fn log_sum_exp<T: Float>(lanes: Lanes, x: &[T]) -> T {
     let largest = largest(lanes, x);
     let lane = x.iter().step_by(lanes.inner).take(lanes.len);
-    let total = lane.fold(T::ZERO, |total, x| total + (*x - largest).exp());
-    largest + total.ln()
+    let total = lane.fold(0.0, |total, x| total + (*x - largest).exp().wide());
+    largest + T::of(total).ln()
 }

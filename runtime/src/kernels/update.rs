@@ -2,7 +2,7 @@
 
 use super::Float;
 use super::parallel::{self, Chunks};
-use super::simd::{Job, Level, Simd};
+use super::simd::{Has, Job, Level, Simd};
 
 /// Elements per piece of work.
 const CHUNK: usize = 1 << 14;
@@ -43,7 +43,7 @@ struct Update<'a, T, F, const N: usize> {
 
 impl<T: Float, F: Fn(T, T, [T; N]) -> (T, [T; N]), const N: usize> Job<T> for Update<'_, T, F, N> {
     #[inline(always)]
-    fn run<V: Simd<T>>(self) {
+    fn run<V: Simd<T>>(self, _: Has<V>) {
         let Self { w, g, states, f } = self;
         let mut states = states.map(|state| state.as_chunks_mut::<BLOCK>());
         let (w, w_rest) = w.as_chunks_mut::<BLOCK>();
@@ -111,7 +111,7 @@ struct AllFinite<'a, T> {
 
 impl<T: Float> Job<T> for AllFinite<'_, T> {
     #[inline(always)]
-    fn run<V: Simd<T>>(self) {
+    fn run<V: Simd<T>>(self, _: Has<V>) {
         // 0 · x is 0 for every finite x and NaN for the others.
         let mut lanes = [T::ZERO; LANES];
         let (whole, rest) = self.values.as_chunks::<LANES>();
@@ -124,13 +124,32 @@ impl<T: Float> Job<T> for AllFinite<'_, T> {
     }
 }
 
-/// `Σ min(max(x, −limit), limit)²`, in an order that follows from the length alone.
-pub(crate) fn sum_of_squares<T: Float>(values: &[T], limit: f64) -> f64 {
+/// `√(Σ min(max(x, −limit), limit)²)`, in an order that follows from the length alone. It is right for every length that
+/// an `f64` can hold: where the squares would be too large or too small, the values are scaled first. NaN if a value is.
+pub(crate) fn norm<T: Float>(values: &[T], limit: f64) -> f64 {
+    /// Below this, squares have lost digits.
+    const SMALL: f64 = 1e-280;
+
+    let squares = sum_of_squares(values, limit, 1.0);
+    if squares.is_nan() || (SMALL..f64::INFINITY).contains(&squares) {
+        return squares.sqrt();
+    }
+    let largest = values.iter().fold(0.0, |largest: f64, value| largest.max(value.wide().abs())).min(limit);
+    if largest == 0.0 || largest.is_infinite() {
+        return largest;
+    }
+    // A power of two, so that nothing is rounded; in two factors, since that of a denormal number is infinite.
+    let half = (-largest.log2() / 2.0).round().exp2();
+    sum_of_squares(values, limit, half).sqrt() / half / half
+}
+
+/// `Σ (x · half · half)²` of limited values.
+fn sum_of_squares<T: Float>(values: &[T], limit: f64, half: f64) -> f64 {
     let sum = |i: usize| {
         let mut lanes = [0.0; LANES];
         for values in chunk(values, i).chunks(LANES) {
             for (lane, &value) in lanes.iter_mut().zip(values) {
-                let value = value.wide().clamp(-limit, limit);
+                let value = value.wide().clamp(-limit, limit) * half * half;
                 *lane += value * value;
             }
         }
@@ -146,7 +165,7 @@ fn chunk<T>(values: &[T], i: usize) -> &[T] {
 
 #[cfg(test)]
 mod tests {
-    use super::{CHUNK, all_finite, sum_of_squares, update};
+    use super::{CHUNK, all_finite, norm, update};
 
     #[test]
     fn every_element_is_updated_once() {
@@ -173,7 +192,26 @@ mod tests {
     #[test]
     fn squares_are_summed_after_the_limit() {
         let values = vec![-2f32; 2 * CHUNK + 3];
-        assert_eq!(sum_of_squares(&values, f64::INFINITY), 4.0 * values.len() as f64);
-        assert_eq!(sum_of_squares(&values, 1.0), values.len() as f64);
+        let n = values.len() as f64;
+        assert_eq!(norm(&values, f64::INFINITY), (4.0 * n).sqrt());
+        assert_eq!(norm(&values, 1.0), n.sqrt());
+    }
+
+    #[test]
+    fn lengths_are_right_where_their_squares_are_not_numbers() {
+        for size in [1e200, 1e308, 1e-200, 5e-324, 1e-154, 1e154, 0.0] {
+            for n in [1, 4, 16 * CHUNK] {
+                let (got, want) = (norm(&vec![-size; n], f64::INFINITY), size * (n as f64).sqrt());
+                assert!(got == want || (got / want - 1.0).abs() < 1e-13, "{n} times {size}: {got}");
+            }
+        }
+        assert!((norm(&[3e200, f64::INFINITY], 4e200) / 5e200 - 1.0).abs() < 1e-15);
+        assert_eq!(norm(&[1.0, f64::NEG_INFINITY], f64::INFINITY), f64::INFINITY);
+        assert!(norm(&[f64::MAX; 2], f64::INFINITY).is_infinite()); // no f64 is that large
+        assert!(norm(&[1.0, f64::NAN], f64::INFINITY).is_nan());
+        assert!(norm(&[1e200, f64::NAN], f64::INFINITY).is_nan());
+        assert_eq!(norm::<f64>(&[], f64::INFINITY), 0.0);
+        let ones = vec![0.1f32; 10_000_000];
+        assert!((norm(&ones, f64::INFINITY) / (f64::from(0.1f32) * 1e7f64.sqrt()) - 1.0).abs() < 1e-12);
     }
 }

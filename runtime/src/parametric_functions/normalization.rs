@@ -236,8 +236,7 @@ pub fn mean_subtraction(
     if !update_running_mean {
         return functions::subtract_mean(inp, &mean, 1.0);
     }
-    let inputs = inp.detach().to_dtype(mean.dtype())?;
-    let batch_mean = inputs.reshape([&[samples.iter().product()], shape].concat())?.mean(0)?;
+    let batch_mean = functions::sample_mean(&inp.detach().to_dtype(mean.dtype())?, shape)?;
     let moved = full_precision(|| {
         update_state(["mean", "t"], |[mean, t]| {
             let t = (t + 1.0)?;

@@ -74,6 +74,7 @@ pub use rules::{
     Sgd, SgdRule,
 };
 
+use crate::kernels::norm;
 use crate::pattern::Pattern;
 use crate::{Error, Parameter, Parameters, Result};
 use state::State;
@@ -225,19 +226,19 @@ impl<R: Rule<N>, const N: usize> Solver<R, N> {
     /// been updated then.
     pub fn update(&mut self, gradients: &GradStore) -> Result<()> {
         let mut steps = Vec::with_capacity(self.entries.len());
-        let mut global = 0.0;
+        let mut norms = Vec::new();
         for (index, (path, entry)) in self.entries.iter().enumerate() {
             let Some(gradient) = gradients.get(entry.parameter.var()) else { continue };
             let gradient = usable(path, &entry.parameter, gradient)?;
             let mut scale = 1.0;
             if self.clip.norm.is_finite() || self.clip.global_norm.is_finite() {
-                let norm = state::sum_of_squares(&gradient, self.clip.value)?.sqrt();
+                let norm = state::norm(&gradient, self.clip.value)?;
                 scale = shortened(norm, self.clip.norm);
-                global += (norm * scale).powi(2);
+                norms.push(norm * scale);
             }
             steps.push((index, gradient, scale));
         }
-        let global_scale = shortened(global.sqrt(), self.clip.global_norm);
+        let global_scale = shortened(norm(&norms, f64::INFINITY), self.clip.global_norm);
         // From the last on: it has been looked at just now, and what is nearest in memory is fastest.
         for (index, gradient, scale) in steps.into_iter().rev() {
             let entry = &mut self.entries[index];

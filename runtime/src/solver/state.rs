@@ -258,18 +258,25 @@ pub(super) fn all_finite(gradient: &Tensor) -> Result<bool> {
     Ok(zero == 0.0)
 }
 
-/// The squared length of a gradient of type f32 or f64 whose elements are first moved into `[−limit, limit]`.
-pub(super) fn sum_of_squares(gradient: &Tensor, limit: f64) -> Result<f64> {
+/// The length of a gradient of type f32 or f64 whose elements are first moved into `[−limit, limit]`.
+pub(super) fn norm(gradient: &Tensor, limit: f64) -> Result<f64> {
     let (storage, layout) = gradient.storage_and_layout();
     match &*storage {
         Storage::Cpu(CpuStorage::F32(values)) => {
-            return Ok(kernels::sum_of_squares(part(values, layout)?, limit));
+            return Ok(kernels::norm(part(values, layout)?, limit));
         }
         Storage::Cpu(CpuStorage::F64(values)) => {
-            return Ok(kernels::sum_of_squares(part(values, layout)?, limit));
+            return Ok(kernels::norm(part(values, layout)?, limit));
         }
         _ => drop(storage),
     }
     let limited = if limit.is_finite() { gradient.clamp(-limit, limit)? } else { gradient.clone() };
-    Ok(limited.to_dtype(DType::F64)?.sqr()?.sum_all()?.to_scalar()?)
+    // By the largest first, lest the squares be too large or too small.
+    let wide = limited.to_dtype(DType::F64)?.flatten_all()?;
+    let largest = if wide.elem_count() == 0 { 0.0 } else { wide.abs()?.max(0)?.to_scalar::<f64>()? };
+    if largest == 0.0 || !largest.is_finite() {
+        return Ok(largest);
+    }
+    let scaled = (wide / largest)?;
+    Ok(scaled.sqr()?.sum_all()?.to_scalar::<f64>()?.sqrt() * largest)
 }

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::super::simd::{Job, Simd};
+use super::super::simd::{Has, Job, Simd};
 use super::super::{Float, Window};
 use super::Convolution;
 
@@ -22,20 +22,30 @@ pub(super) struct Step {
 /// The addends of the outputs of one phase.
 #[derive(Clone, Debug)]
 pub(super) struct Steps {
-    pub(super) list: Vec<Step>,
-    /// One more than the largest `source`, and than the largest `weight`; 0 if there is no step.
-    pub(super) reach: Step,
+    list: Vec<Step>,
+    reach: Step,
 }
 
 impl Steps {
     fn new(list: Vec<Step>) -> Self {
-        Self { reach: Self::reach(&list), list }
+        Self { reach: Step::reach(&list), list }
     }
 
-    /// One more than the largest numbers.
-    pub(super) fn reach(list: &[Step]) -> Step {
-        let end = |f: fn(&Step) -> usize| list.iter().map(f).max().map_or(0, |last| last + 1);
-        Step { source: end(|step| step.source), weight: end(|step| step.weight) }
+    pub(super) fn list(&self) -> &[Step] {
+        &self.list
+    }
+
+    /// [`Step::reach`] of all: kernels rely on it, so nobody else makes or changes steps.
+    pub(super) fn reach(&self) -> Step {
+        self.reach
+    }
+}
+
+impl Step {
+    /// One more than the largest `source`, and than the largest `weight`; 0 if there is no step.
+    pub(super) fn reach(list: &[Self]) -> Self {
+        let end = |f: fn(&Self) -> usize| list.iter().map(f).max().map_or(0, |last| last + 1);
+        Self { source: end(|step| step.source), weight: end(|step| step.weight) }
     }
 }
 
@@ -175,7 +185,7 @@ pub(super) struct Pad<'a, T> {
 
 impl<T: Float> Job<T> for Pad<'_, T> {
     #[inline(always)]
-    fn run<V: Simd<T>>(self) {
+    fn run<V: Simd<T>>(self, _: Has<V>) {
         let Self { corr, source, padded } = self;
         let [depth, height, width] = &corr.axes;
         let (map_len, pitch) = (corr.n_sources(), width.padded_len());

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // unchecked access in the innermost loop, after one check a row
 
 use super::super::Float;
-use super::super::simd::{Job, Simd};
+use super::super::simd::{Has, Job, Simd};
 use super::correlation::{Correlation, Steps};
 
 /// Vectors of pixels that are summed at a time.
@@ -26,17 +26,17 @@ pub(super) struct Plane<'a, T> {
 
 impl<T: Float> Job<T> for Plane<'_, T> {
     #[inline(always)]
-    fn run<V: Simd<T>>(self) {
+    fn run<V: Simd<T>>(self, has: Has<V>) {
         let Self { corr, source, weights, bias, line, out } = self;
         for (row, out) in out.chunks_exact_mut(corr.row_len()).enumerate() {
             for start in 0..corr.n_pieces() {
                 let piece = corr.piece(row, start);
                 let source = source.get(piece.base..).unwrap_or_default();
                 if piece.step == 1 {
-                    pixels::<T, V>(piece.steps, source, weights, bias, out);
+                    pixels(has, piece.steps, source, weights, bias, out);
                 } else {
                     line.resize(piece.len, T::ZERO);
-                    pixels::<T, V>(piece.steps, source, weights, bias, line);
+                    pixels(has, piece.steps, source, weights, bias, line);
                     for (out, value) in out[start..].iter_mut().step_by(piece.step).zip(&*line) {
                         *out = *value;
                     }
@@ -48,7 +48,14 @@ impl<T: Float> Job<T> for Plane<'_, T> {
 
 /// Neighbouring pixels, in as few parts of equal size as possible.
 #[inline(always)]
-fn pixels<T: Float, V: Simd<T>>(steps: &Steps, source: &[T], weights: &[T], bias: T, out: &mut [T]) {
+fn pixels<T: Float, V: Simd<T>>(
+    has: Has<V>,
+    steps: &Steps,
+    source: &[T],
+    weights: &[T],
+    bias: T,
+    out: &mut [T],
+) {
     let n_vectors = out.len().div_ceil(V::LANES);
     let vectors_at_once = n_vectors.div_ceil(n_vectors.div_ceil(MAX_VECTORS));
     for (i, out) in out.chunks_mut(vectors_at_once * V::LANES).enumerate() {
@@ -56,7 +63,7 @@ fn pixels<T: Float, V: Simd<T>>(steps: &Steps, source: &[T], weights: &[T], bias
         macro_rules! dispatch {
             ($($n:literal)*) => {
                 match out.len().div_ceil(V::LANES) {
-                    $($n => part::<T, V, $n>(steps, source, weights, bias, out),)*
+                    $($n => part::<T, V, $n>(has, steps, source, weights, bias, out),)*
                     _ => unreachable!("too many vectors"),
                 }
             };
@@ -67,6 +74,7 @@ fn pixels<T: Float, V: Simd<T>>(steps: &Steps, source: &[T], weights: &[T], bias
 
 #[inline(always)]
 fn part<T: Float, V: Simd<T>, const N: usize>(
+    _: Has<V>,
     steps: &Steps,
     source: &[T],
     weights: &[T],
@@ -75,13 +83,14 @@ fn part<T: Float, V: Simd<T>, const N: usize>(
 ) {
     let whole = (N - 1) * V::LANES;
     assert!(whole < out.len() && out.len() <= N * V::LANES && V::LANES <= SLACK);
-    assert!(steps.list.is_empty() || steps.reach.source + N * V::LANES - 1 <= source.len());
-    assert!(steps.reach.weight <= weights.len());
-    // SAFETY: `run` is called where the processor has V's instructions; `reach` is above every step's numbers, so the
+    let (list, reach) = (steps.list(), steps.reach());
+    assert!(list.is_empty() || reach.source + N * V::LANES - 1 <= source.len());
+    assert!(reach.weight <= weights.len());
+    // SAFETY: `Has` shows the instructions; `reach` is above every step's numbers, so the
     // assertions keep all pointers inside their slices.
     unsafe {
         let mut sums = [V::splat(bias); N];
-        for step in &steps.list {
+        for step in list {
             let weight = V::splat(*weights.as_ptr().add(step.weight));
             let source = source.as_ptr().add(step.source);
             for (v, sum) in sums.iter_mut().enumerate() {

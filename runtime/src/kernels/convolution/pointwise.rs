@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::super::gemm::{Mat, MatMut, Start, Threads, gemm};
+use super::super::sum::LongSums;
 use super::super::{Float, parallel};
 use super::Convolution;
 
@@ -58,11 +59,14 @@ pub(super) fn weight_gradient<T: Float>(conv: &Convolution, x: &[T], dy: &[T], d
     let (n_pixels, inmaps, outmaps) = (conv.window.n_outputs(), conv.inmaps, conv.outmaps);
     let n_parts = conv.n_parts::<T>(dw.len());
     let add = |images: Range<usize>, dw: &mut [T], threads| {
+        let mut sums = LongSums::new(dw);
         for n in images {
             let x = Mat::new(&x[n * inmaps * n_pixels..], inmaps, n_pixels, n_pixels);
             let dy = Mat::new(&dy[n * outmaps * n_pixels..], outmaps, n_pixels, n_pixels);
+            let dw = sums.next(n_pixels.div_ceil(64)); // a product adds sums of about a hundred terms
             gemm(MatMut::new(dw, outmaps, inmaps, inmaps), dy, x.t(), Start::Kept, threads);
         }
+        sums.finish();
     };
     if n_parts == 1 {
         dw.fill(T::ZERO);

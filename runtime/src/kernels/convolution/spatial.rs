@@ -13,7 +13,7 @@ use super::wide::Block;
 pub(super) const ENOUGH: usize = 8;
 
 /// A correlation with its weights in the order in which the kernel reads them.
-struct Plan<'a, T> {
+struct Weighted<'a, T> {
     level: Level,
     corr: &'a Correlation,
     n_weights: usize,
@@ -44,7 +44,7 @@ pub(super) fn correlate<T: Float>(
     if dest.is_empty() {
         return;
     }
-    let plan = Plan::new(level, conv, corr, w, bias);
+    let weighted = Weighted::new(level, conv, corr, w, bias);
     let source_len = corr.source_maps * corr.n_sources();
     let source_of = |i: usize| &source[i * source_len..][..source_len];
     let memory = || vec![T::ZERO; corr.padded_len() + narrow::SLACK];
@@ -57,8 +57,8 @@ pub(super) fn correlate<T: Float>(
             scratch,
             |(padded, scratch), i, dest| {
                 T::run(level.narrow(), Pad { corr, source: source_of(i), padded });
-                for (block, dest) in dest.chunks_mut(plan.block_len()).enumerate() {
-                    plan.block(i % conv.group, block, padded, scratch, dest);
+                for (block, dest) in dest.chunks_mut(weighted.block_len()).enumerate() {
+                    weighted.block(i % conv.group, block, padded, scratch, dest);
                 }
             },
         );
@@ -69,18 +69,18 @@ pub(super) fn correlate<T: Float>(
             T::run(level.narrow(), Pad { corr, source: source_of(i), padded: &mut padded });
             parallel::for_each_chunk(
                 dest,
-                plan.block_len(),
+                weighted.block_len(),
                 work,
                 Scratch::default,
                 |scratch, block, dest| {
-                    plan.block(i % conv.group, block, &padded, scratch, dest);
+                    weighted.block(i % conv.group, block, &padded, scratch, dest);
                 },
             );
         }
     }
 }
 
-impl<'a, T: Float> Plan<'a, T> {
+impl<'a, T: Float> Weighted<'a, T> {
     fn new(
         level: Level,
         conv: &Convolution,
@@ -92,7 +92,7 @@ impl<'a, T: Float> Plan<'a, T> {
         let n_weights = corr.source_maps * conv.window.n_taps();
         let vectors = corr.out_maps.div_ceil(lanes);
         let bias = padded_bias(bias, conv.group, corr.out_maps, vectors * lanes);
-        let mut plan = Self { level, corr, n_weights, lanes, w, weights: None, bias };
+        let mut weighted = Self { level, corr, n_weights, lanes, w, weights: None, bias };
         if conv.n_images > 1 {
             let mut weights = vec![T::ZERO; conv.group * vectors * n_weights * lanes];
             let work = weights.len();
@@ -102,12 +102,12 @@ impl<'a, T: Float> Plan<'a, T> {
                 work,
                 || (),
                 |(), vector, weights| {
-                    plan.pack(vector, weights);
+                    weighted.pack(vector, weights);
                 },
             );
-            plan.weights = Some(weights);
+            weighted.weights = Some(weights);
         }
-        plan
+        weighted
     }
 
     /// Packs the weights of a vector, counted over all groups.

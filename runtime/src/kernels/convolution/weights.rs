@@ -6,15 +6,20 @@
 #![allow(unsafe_code)] // unchecked access in the innermost loops, after one check a tile and row
 
 use std::array;
+use std::marker::PhantomData;
 
-use super::super::simd::{Job, Level, Simd, Transpose};
+use super::super::simd::{Has, Job, Level, Simd, Transpose};
+use super::super::sum::LongSums;
 use super::super::{Float, parallel};
 use super::Convolution;
-use super::correlation::{Correlation, Pad, PaddedRows, Step, Steps};
+use super::correlation::{Correlation, Pad, PaddedRows, Step};
 use super::spatial::{ENOUGH, lanes_for};
 
 /// Most taps of a tile.
 const MAX_TAPS: usize = 9;
+
+/// Pixels that are summed before their sum is added to that of all: longer sums lose digits.
+const STRIP: usize = 256;
 
 /// `dw = sum over images of dy * x`.
 pub(super) fn gradient<T: Float>(level: Level, conv: &Convolution, x: &[T], dy: &[T], dw: &mut [T]) {
@@ -41,7 +46,9 @@ pub(super) fn gradient<T: Float>(level: Level, conv: &Convolution, x: &[T], dy: 
             |memory, i, sums| {
                 let first_image = if n_parts > 1 { i * images_at_once } else { 0 };
                 let first_group = if n_parts > 1 { 0 } else { i };
+                let mut sums = LongSums::new(sums);
                 for n in first_image..(first_image + images_at_once).min(conv.n_images) {
+                    let sums = sums.next(sum.n_addends());
                     for (g, sums) in
                         (first_group..first_group + groups_at_once).zip(sums.chunks_mut(sum.group_len()))
                     {
@@ -51,12 +58,14 @@ pub(super) fn gradient<T: Float>(level: Level, conv: &Convolution, x: &[T], dy: 
                         }
                     }
                 }
+                sums.finish();
             },
         );
     } else {
         let mut memory = Memory::new(&sum);
+        let mut sums = LongSums::new(&mut sums);
         for n in 0..conv.n_images {
-            for (g, sums) in sums.chunks_mut(sum.group_len()).enumerate() {
+            for (g, sums) in sums.next(sum.n_addends()).chunks_mut(sum.group_len()).enumerate() {
                 let dy = sum.prepare(&mut memory, n * conv.group + g, x, dy);
                 parallel::for_each_chunk(
                     sums,
@@ -69,6 +78,7 @@ pub(super) fn gradient<T: Float>(level: Level, conv: &Convolution, x: &[T], dy: 
                 );
             }
         }
+        sums.finish();
     }
     sum.finish(&sums, dw);
 }
@@ -102,6 +112,11 @@ impl<'a> Sum<'a> {
         let corr = Correlation::forward(conv, PaddedRows::Kept);
         let lanes = lanes_for::<T>(level, corr.out_maps);
         Self { level, conv, n_weights: corr.source_maps * conv.window.n_taps(), lanes, corr }
+    }
+
+    /// What an image adds to a sum: a strip's sum for each strip.
+    fn n_addends(&self) -> usize {
+        self.corr.n_outs().div_ceil(STRIP)
     }
 
     fn padded_maps(&self) -> usize {
@@ -158,11 +173,11 @@ impl<'a> Sum<'a> {
         let dy = &dy[..(sums.len() / self.n_weights * n_outs).min(dy.len())];
         let n_vectors = sums.len() / (self.n_weights * self.lanes);
         let most = MAX_TAPS.min(T::registers(self.level) / n_vectors);
-        let steps = &self.corr.piece(0, 0).steps.list;
+        let steps = &self.corr.piece(0, 0).steps.list();
         let n_tiles = steps.len().div_ceil(most);
         for i in 0..n_tiles {
             let steps = &steps[i * steps.len() / n_tiles..(i + 1) * steps.len() / n_tiles];
-            let tile = Tile { corr: &self.corr, steps, source: padded, dy, sums };
+            let tile = Taps { corr: &self.corr, steps, source: padded, dy, sums };
             match (self.lanes, n_vectors) {
                 (1, _) => tile.of_pixels(self.level.narrow()),
                 (_, 1) => tile.of_maps::<1>(self.level),
@@ -203,7 +218,7 @@ impl<'a> Sum<'a> {
 }
 
 /// Some taps, summed over the pixels of an image.
-struct Tile<'a, T> {
+struct Taps<'a, T> {
     corr: &'a Correlation,
     steps: &'a [Step],
     source: &'a [T],
@@ -211,7 +226,7 @@ struct Tile<'a, T> {
     sums: &'a mut [T],
 }
 
-impl<T: Float> Tile<'_, T> {
+impl<T: Float> Taps<'_, T> {
     fn of_maps<const VECTORS: usize>(self, level: Level) {
         macro_rules! dispatch {
             ($($n:literal)*) => {
@@ -238,89 +253,178 @@ impl<T: Float> Tile<'_, T> {
 }
 
 /// A tile whose vectors hold neighbouring maps.
-struct OfMaps<'a, T, const TAPS: usize, const VECTORS: usize>(Tile<'a, T>);
+struct OfMaps<'a, T, const TAPS: usize, const VECTORS: usize>(Taps<'a, T>);
 
 impl<T: Float, const TAPS: usize, const VECTORS: usize> Job<T> for OfMaps<'_, T, TAPS, VECTORS> {
     #[inline(always)]
-    fn run<V: Simd<T>>(self) {
-        let Tile { corr, steps, source, dy, sums } = self.0;
+    fn run<V: Simd<T>>(self, _: Has<V>) {
+        let Taps { corr, steps, source, dy, sums } = self.0;
         if TAPS * VECTORS > V::REGISTERS {
             unreachable!("a tile too large for the registers");
         }
         let steps: [Step; TAPS] = array::from_fn(|i| steps[i]);
-        let reach = Steps::reach(&steps);
+        let reach = Step::reach(&steps);
         let (row_len, n_rows) = (corr.row_len(), corr.n_rows());
         let (vector_len, dy_len) = (sums.len() / VECTORS, dy.len() / VECTORS);
         assert!(reach.weight * V::LANES <= vector_len && n_rows * row_len * V::LANES <= dy_len);
-        // SAFETY: `run` is called where the processor has V's instructions; `reach` is above every step's numbers, so
+        // SAFETY: `Has` shows the instructions; `reach` is above every step's numbers, so
         // the assertions, here and for each row, keep all pointers inside their slices.
         unsafe {
             let sum_at = |step: Step, v: usize| step.weight * V::LANES + v * vector_len;
-            let mut totals: [[V; VECTORS]; TAPS] =
-                array::from_fn(|i| array::from_fn(|v| V::load(sums.as_ptr().add(sum_at(steps[i], v)))));
+            let zero = V::splat(T::ZERO);
+            let mut totals = [[zero; VECTORS]; TAPS];
+            let sums = sums.as_mut_ptr();
+            let add = |totals: [[V; VECTORS]; TAPS]| {
+                for (totals, step) in totals.into_iter().zip(steps) {
+                    for (v, total) in totals.into_iter().enumerate() {
+                        let sum = sums.add(sum_at(step, v));
+                        total.add(V::load(sum)).store(sum);
+                    }
+                }
+            };
+            let mut n_pixels = 0;
             for row in 0..n_rows {
                 let base = corr.piece(row, 0).base;
                 assert!(base + reach.source + row_len - 1 <= source.len());
                 let sources: [*const T; TAPS] =
                     array::from_fn(|i| source.as_ptr().add(base + steps[i].source));
                 let dy = dy.as_ptr().add(row * row_len * V::LANES);
-                for pixel in 0..row_len {
-                    let dy: [V; VECTORS] = array::from_fn(|v| V::load(dy.add(pixel * V::LANES + v * dy_len)));
-                    for (totals, source) in totals.iter_mut().zip(sources) {
-                        let value = V::splat(*source.add(pixel));
-                        for (total, dy) in totals.iter_mut().zip(dy) {
-                            *total = dy.mul_add(value, *total);
+                for first in (0..row_len).step_by(STRIP) {
+                    let pixels = first..row_len.min(first + STRIP);
+                    if n_pixels + pixels.len() > STRIP {
+                        add(std::mem::replace(&mut totals, [[zero; VECTORS]; TAPS]));
+                        n_pixels = 0;
+                    }
+                    n_pixels += pixels.len();
+                    for pixel in pixels {
+                        let dy: [V; VECTORS] =
+                            array::from_fn(|v| V::load(dy.add(pixel * V::LANES + v * dy_len)));
+                        for (totals, source) in totals.iter_mut().zip(sources) {
+                            let value = V::splat(*source.add(pixel));
+                            for (total, dy) in totals.iter_mut().zip(dy) {
+                                *total = dy.mul_add(value, *total);
+                            }
                         }
                     }
                 }
             }
-            for (totals, step) in totals.into_iter().zip(steps) {
-                for (v, total) in totals.into_iter().enumerate() {
-                    total.store(sums.as_mut_ptr().add(sum_at(step, v)));
-                }
-            }
+            add(totals);
         }
     }
 }
 
 /// A tile whose vectors hold neighbouring pixels of one map.
-struct OfPixels<'a, T, const TAPS: usize>(Tile<'a, T>);
+struct OfPixels<'a, T, const TAPS: usize>(Taps<'a, T>);
 
 impl<T: Float, const TAPS: usize> Job<T> for OfPixels<'_, T, TAPS> {
     #[inline(always)]
-    fn run<V: Simd<T>>(self) {
-        let Tile { corr, steps, source, dy, sums } = self.0;
+    fn run<V: Simd<T>>(self, has: Has<V>) {
+        let Taps { corr, steps, source, dy, sums } = self.0;
         let steps: [Step; TAPS] = array::from_fn(|i| steps[i]);
-        let reach = Steps::reach(&steps);
+        let reach = Step::reach(&steps);
         let row_len = corr.row_len();
         let whole = row_len - row_len % V::LANES;
-        // SAFETY: `run` is called where the processor has V's instructions.
-        let mut totals = unsafe { [V::splat(T::ZERO); TAPS] };
-        let mut rest = [T::ZERO; TAPS];
+        let mut sum = PixelSum::<T, V, TAPS>::new(has);
         for (row, dy) in dy.chunks_exact(row_len).enumerate() {
             let source = &source[corr.piece(row, 0).base..];
             assert!(reach.source + row_len - 1 <= source.len());
-            for pixel in (0..whole).step_by(V::LANES) {
-                // SAFETY: `reach` is above every step's numbers, so the assertion keeps the pointers inside.
-                unsafe {
-                    let dy = V::load(dy.as_ptr().add(pixel));
-                    for (total, step) in totals.iter_mut().zip(steps) {
-                        *total = dy.mul_add(V::load(source.as_ptr().add(step.source + pixel)), *total);
+            for first in (0..whole).step_by(RUN * V::LANES) {
+                let last = whole.min(first + RUN * V::LANES);
+                for pixel in (first..last).step_by(V::LANES) {
+                    // SAFETY: `Has` shows the instructions; `reach` is above every step's numbers, so the assertion keeps the
+                    // pointers inside.
+                    unsafe {
+                        let dy = V::load(dy.as_ptr().add(pixel));
+                        for (total, step) in sum.totals.iter_mut().zip(steps) {
+                            *total = dy.mul_add(V::load(source.as_ptr().add(step.source + pixel)), *total);
+                        }
                     }
                 }
+                sum.has_grown((last - first).div_ceil(V::LANES));
             }
             for (pixel, dy) in dy.iter().enumerate().skip(whole) {
-                for (rest, step) in rest.iter_mut().zip(steps) {
-                    *rest += *dy * source[step.source + pixel];
+                for (wide, step) in sum.wide.iter_mut().zip(steps) {
+                    *wide += (*dy * source[step.source + pixel]).wide();
                 }
             }
         }
-        for ((total, rest), step) in totals.into_iter().zip(rest).zip(steps) {
-            let mut lanes = [T::ZERO; 16];
-            assert!(V::LANES <= lanes.len());
-            // SAFETY: the assertion shows the room.
-            unsafe { total.store(lanes.as_mut_ptr()) };
-            sums[step.weight] += lanes.into_iter().fold(rest, |sum, lane| sum + lane);
+        for (total, step) in sum.finish().into_iter().zip(steps) {
+            sums[step.weight] += T::of(total);
         }
+    }
+}
+
+/// Vectors of pixels that are summed before their sum is added to others, and how many such sums before they go into `f64`.
+const RUN: usize = 32;
+const RUNS: usize = 64;
+
+/// The sums of some taps over ever more vectors of pixels.
+struct PixelSum<T, V, const TAPS: usize> {
+    has: Has<V>,
+    /// Where the next vectors are added.
+    totals: [V; TAPS],
+    n_vectors: usize,
+    runs: [V; TAPS],
+    n_runs: usize,
+    wide: [f64; TAPS],
+    element: PhantomData<T>,
+}
+
+impl<T: Float, V: Simd<T>, const TAPS: usize> PixelSum<T, V, TAPS> {
+    #[inline(always)]
+    fn new(has: Has<V>) -> Self {
+        // SAFETY: `Has` shows the instructions.
+        let zero = unsafe { V::splat(T::ZERO) };
+        let (totals, runs, wide) = ([zero; TAPS], [zero; TAPS], [0.0; TAPS]);
+        Self { has, totals, n_vectors: 0, runs, n_runs: 0, wide, element: PhantomData }
+    }
+
+    /// After so many vectors have been added.
+    #[inline(always)]
+    fn has_grown(&mut self, n_vectors: usize) {
+        self.n_vectors += n_vectors;
+        if self.n_vectors >= RUN {
+            self.end_run();
+        }
+    }
+
+    #[inline(always)]
+    fn end_run(&mut self) {
+        for (run, total) in self.runs.iter_mut().zip(&mut self.totals) {
+            // SAFETY: `Has` shows the instructions.
+            unsafe {
+                *run = run.add(*total);
+                *total = V::splat(T::ZERO);
+            }
+        }
+        self.n_vectors = 0;
+        self.n_runs += 1;
+        if self.n_runs == RUNS {
+            self.widen();
+        }
+    }
+
+    #[inline(always)]
+    fn widen(&mut self) {
+        const MAX_LANES: usize = 16;
+
+        const { assert!(V::LANES <= MAX_LANES) };
+        for (wide, run) in self.wide.iter_mut().zip(&self.runs) {
+            let mut lanes = [T::ZERO; MAX_LANES];
+            // SAFETY: `Has` shows the instructions, the assertion the room.
+            unsafe { run.store(lanes.as_mut_ptr()) };
+            for lane in lanes {
+                *wide += lane.wide();
+            }
+        }
+        self.runs = Self::new(self.has).runs;
+        self.n_runs = 0;
+    }
+
+    #[inline(always)]
+    fn finish(mut self) -> [f64; TAPS] {
+        self.end_run();
+        self.widen();
+        self.wide
     }
 }

@@ -8,7 +8,7 @@
 use std::array;
 
 use super::super::Float;
-use super::super::simd::{Job, Level, Simd, Transpose};
+use super::super::simd::{Has, Job, Level, Simd, Transpose};
 use super::correlation::{Correlation, Steps};
 
 /// Elements of the finished pixels that wait for their transposition into planes: half of a first-level cache.
@@ -66,7 +66,7 @@ impl<T: Float> Block<'_, T> {
             let n_tiles = piece.len.div_ceil(most);
             for i in 0..n_tiles {
                 let (begin, end) = (i * piece.len / n_tiles, (i + 1) * piece.len / n_tiles);
-                let tile = Tile {
+                let tile = Pixels {
                     steps: piece.steps,
                     source: self.source.get(piece.base + begin..).unwrap_or_default(),
                     weights: self.weights,
@@ -84,7 +84,7 @@ impl<T: Float> Block<'_, T> {
 }
 
 /// Neighbouring pixels times some vectors of maps.
-struct Tile<'a, T> {
+struct Pixels<'a, T> {
     steps: &'a Steps,
     source: &'a [T],
     weights: &'a [T],
@@ -93,12 +93,12 @@ struct Tile<'a, T> {
     out_step: usize,
 }
 
-impl<T: Float> Tile<'_, T> {
+impl<T: Float> Pixels<'_, T> {
     fn of_pixels<const VECTORS: usize>(self, level: Level, n_pixels: usize) {
         macro_rules! dispatch {
             ($($n:literal)*) => {
                 match n_pixels {
-                    $($n => T::run(level, Sized::<T, $n, VECTORS>(self)),)*
+                    $($n => T::run(level, FixedPixels::<T, $n, VECTORS>(self)),)*
                     _ => unreachable!("a tile of {n_pixels} pixels"),
                 }
             };
@@ -107,26 +107,27 @@ impl<T: Float> Tile<'_, T> {
     }
 }
 
-struct Sized<'a, T, const PIXELS: usize, const VECTORS: usize>(Tile<'a, T>);
+struct FixedPixels<'a, T, const PIXELS: usize, const VECTORS: usize>(Pixels<'a, T>);
 
-impl<T: Float, const PIXELS: usize, const VECTORS: usize> Job<T> for Sized<'_, T, PIXELS, VECTORS> {
+impl<T: Float, const PIXELS: usize, const VECTORS: usize> Job<T> for FixedPixels<'_, T, PIXELS, VECTORS> {
     #[inline(always)]
-    fn run<V: Simd<T>>(self) {
-        let Tile { steps, source, weights, bias, out, out_step } = self.0;
+    fn run<V: Simd<T>>(self, _: Has<V>) {
+        let Pixels { steps, source, weights, bias, out, out_step } = self.0;
         if PIXELS * VECTORS > V::REGISTERS {
             unreachable!("a tile too large for the registers");
         }
         let vector_len = weights.len() / VECTORS;
-        assert!(steps.list.is_empty() || steps.reach.source + PIXELS - 1 <= source.len());
-        assert!(steps.reach.weight * V::LANES <= vector_len);
+        let (list, reach) = (steps.list(), steps.reach());
+        assert!(list.is_empty() || reach.source + PIXELS - 1 <= source.len());
+        assert!(reach.weight * V::LANES <= vector_len);
         assert!(bias.len() == VECTORS * V::LANES);
         assert!((PIXELS - 1) * out_step + VECTORS * V::LANES <= out.len());
-        // SAFETY: `run` is called where the processor has V's instructions; `reach` is above every step's numbers, so
+        // SAFETY: `Has` shows the instructions; `reach` is above every step's numbers, so
         // the assertions keep all pointers inside their slices.
         unsafe {
             let mut sums: [[V; VECTORS]; PIXELS] =
                 [array::from_fn(|v| V::load(bias.as_ptr().add(v * V::LANES))); PIXELS];
-            for step in &steps.list {
+            for step in list {
                 let weights = weights.as_ptr().add(step.weight * V::LANES);
                 let weights: [V; VECTORS] = array::from_fn(|v| V::load(weights.add(v * vector_len)));
                 let source = source.as_ptr().add(step.source);

@@ -15,7 +15,8 @@ use std::ops::Range;
 
 use super::super::memory::unfilled;
 use super::super::pool::n_threads;
-use super::super::simd::{Job, Level, Simd, Transpose};
+use super::super::simd::{Has, Job, Level, Simd, Transpose};
+use super::super::sum::LongSums;
 use super::super::{Float, parallel};
 use super::Convolution;
 use super::spatial::{ENOUGH, Weights, padded_bias};
@@ -178,30 +179,30 @@ pub(super) fn correlate<T: Float>(
     if dest.is_empty() {
         return;
     }
-    let plan = Plan::new(level, conv, tiling, w, bias);
+    let weighted = WinogradWeights::new(level, conv, tiling, w, bias);
     let source_len = source.len() * group_len / dest.len();
     let source_of = |i: usize| &source[i * source_len..][..source_len];
     let scratch = || Scratch::new(level, tiling);
     let (n_items, work) = (dest.len() / group_len, conv.n_products());
     if n_items >= ENOUGH {
         parallel::for_each_chunk(dest, group_len, work, scratch, |scratch, i, dest| {
-            plan.image(scratch, i % conv.group, 0, source_of(i), dest);
+            weighted.image(scratch, i % conv.group, 0, source_of(i), dest);
         });
     } else {
         // Every thread transforms the whole image, which is little beside the products with its share of the maps.
-        let n_blocks = tiling.out_maps.div_ceil(plan.block_maps());
+        let n_blocks = tiling.out_maps.div_ceil(weighted.block_maps());
         let blocks_at_once = n_blocks.div_ceil(n_threads());
-        let len = blocks_at_once * plan.block_maps() * tiling.n_outs();
+        let len = blocks_at_once * weighted.block_maps() * tiling.n_outs();
         for (i, dest) in dest.chunks_mut(group_len).enumerate() {
             parallel::for_each_chunk(dest, len, work / n_items, scratch, |scratch, part, dest| {
-                plan.image(scratch, i % conv.group, part * blocks_at_once, source_of(i), dest);
+                weighted.image(scratch, i % conv.group, part * blocks_at_once, source_of(i), dest);
             });
         }
     }
 }
 
 /// A correlation with its transformed weights.
-struct Plan<'a, T> {
+struct WinogradWeights<'a, T> {
     level: Level,
     tiling: &'a Tiling,
     /// For each group and block of maps, for each position: the weights from all source maps to the maps of the block.
@@ -235,7 +236,7 @@ impl<T: Float> Scratch<T> {
     }
 }
 
-impl<'a, T: Float> Plan<'a, T> {
+impl<'a, T: Float> WinogradWeights<'a, T> {
     fn new(
         level: Level,
         conv: &Convolution,
@@ -358,11 +359,14 @@ pub(super) fn weight_gradient<T: Float>(
         let first = part * images_at_once;
         let images = first..(first + images_at_once).min(conv.n_images);
         for (group, sums) in sums.chunks_mut(group_len).enumerate() {
+            let mut sums = LongSums::new(sums);
             for n in images.clone() {
                 let i = n * conv.group + group;
-                memory.add_image(level, tiling, &x[i * x_len..][..x_len], &dy[i * dy_len..][..dy_len], sums);
+                let (x, dy) = (&x[i * x_len..][..x_len], &dy[i * dy_len..][..dy_len]);
+                memory.add_image(level, tiling, x, dy, &mut sums);
             }
-            memory.flush(level, tiling, sums);
+            memory.flush(level, tiling, &mut sums);
+            sums.finish();
         }
     });
     // The parts are added, transformed and brought into the order of the weights, block for block.
@@ -437,7 +441,7 @@ impl<T: Float> GradientScratch<T> {
     }
 
     /// Adds an image's part to the sums, or keeps it for later.
-    fn add_image(&mut self, level: Level, tiling: &Tiling, x: &[T], dy: &[T], sums: &mut [T]) {
+    fn add_image(&mut self, level: Level, tiling: &Tiling, x: &[T], dy: &[T], sums: &mut LongSums<'_, T>) {
         self.x.fill(level, x, tiling.source, tiling.pad);
         self.dy.fill(level, dy, tiling.out, [0, 0]);
         let (columns, at_once, block) = (tiling.columns(), tiling.rows_at_once(), 2 * T::lanes(level));
@@ -467,7 +471,8 @@ impl<T: Float> GradientScratch<T> {
     }
 
     /// Adds the products of the tiles that wait.
-    fn flush(&mut self, level: Level, tiling: &Tiling, sums: &mut [T]) {
+    fn flush(&mut self, level: Level, tiling: &Tiling, sums: &mut LongSums<'_, T>) {
+        let sums = sums.next(1);
         let lanes = T::lanes(level);
         let block_len = 2 * lanes * POSITIONS * tiling.source_maps;
         for (gradient, sums) in self.gradient.iter().zip(sums.chunks_mut(block_len)) {
@@ -511,17 +516,17 @@ struct Products<'a, T> {
 impl<T: Float> Products<'_, T> {
     fn compute<const ADD: bool>(self, level: Level, n_vectors: usize) {
         match n_vectors {
-            1 => T::run(level, Sized::<T, 1, ADD>(self)),
-            _ => T::run(level, Sized::<T, 2, ADD>(self)),
+            1 => T::run(level, FixedProducts::<T, 1, ADD>(self)),
+            _ => T::run(level, FixedProducts::<T, 2, ADD>(self)),
         }
     }
 }
 
-struct Sized<'a, T, const VECTORS: usize, const ADD: bool>(Products<'a, T>);
+struct FixedProducts<'a, T, const VECTORS: usize, const ADD: bool>(Products<'a, T>);
 
-impl<T: Float, const VECTORS: usize, const ADD: bool> Job<T> for Sized<'_, T, VECTORS, ADD> {
+impl<T: Float, const VECTORS: usize, const ADD: bool> Job<T> for FixedProducts<'_, T, VECTORS, ADD> {
     #[inline(always)]
-    fn run<V: Simd<T>>(self) {
+    fn run<V: Simd<T>>(self, _: Has<V>) {
         let Products { n_rows, depth, left, left_strides, right, right_distance, sums, sums_distance } =
             self.0;
         let [left_distance, row_stride, depth_stride] = left_strides;
@@ -545,7 +550,7 @@ impl<T: Float, const VECTORS: usize, const ADD: bool> Job<T> for Sized<'_, T, VE
                 macro_rules! dispatch {
                     ($($n:literal)*) => {
                         match end - begin {
-                            // SAFETY: `run` is called where the processor has V's instructions, and the assertions keep
+                            // SAFETY: `Has` shows the instructions, and the assertions keep
                             // all rows, depths and vectors inside the slices.
                             $($n => unsafe {
                                 product::<T, V, $n, VECTORS, ADD>(depth, left, row_stride, depth_stride, right, sums);
@@ -579,9 +584,7 @@ unsafe fn product<T: Float, V: Simd<T>, const ROWS: usize, const VECTORS: usize,
     // SAFETY: as the caller vouches.
     unsafe {
         let at = |row: usize, v: usize| (row * VECTORS + v) * V::LANES;
-        let mut sums: [[V; VECTORS]; ROWS] = array::from_fn(|row| {
-            array::from_fn(|v| if ADD { V::load(to.add(at(row, v))) } else { V::splat(T::ZERO) })
-        });
+        let mut sums = [[V::splat(T::ZERO); VECTORS]; ROWS];
         for d in 0..depth {
             let right: [V; VECTORS] = array::from_fn(|v| V::load(right.add((d * VECTORS + v) * V::LANES)));
             for (row, sums) in sums.iter_mut().enumerate() {
@@ -593,7 +596,9 @@ unsafe fn product<T: Float, V: Simd<T>, const ROWS: usize, const VECTORS: usize,
         }
         for (row, sums) in sums.into_iter().enumerate() {
             for (v, sum) in sums.into_iter().enumerate() {
-                sum.store(to.add(at(row, v)));
+                let to = to.add(at(row, v));
+                let sum = if ADD { sum.add(V::load(to)) } else { sum };
+                sum.store(to);
             }
         }
     }
@@ -624,7 +629,7 @@ struct TransformSource<'a, T> {
 
 impl<T: Float> Job<T> for TransformSource<'_, T> {
     #[inline(always)]
-    fn run<V: Simd<T>>(self) {
+    fn run<V: Simd<T>>(self, _: Has<V>) {
         let Self { frame, rows, columns, to } = self;
         let (maps, pitch) = (frame.maps, frame.columns * frame.maps);
         assert!(maps.is_multiple_of(V::LANES) && to.maps == maps && to.has_room(rows.len() * columns));
@@ -635,7 +640,7 @@ impl<T: Float> Job<T> for TransformSource<'_, T> {
             for column in 0..columns {
                 let source = 2 * row * pitch + 2 * column * maps;
                 for map in (0..maps).step_by(V::LANES) {
-                    // SAFETY: `run` is called where the processor has V's instructions; by the assertions the pixels are
+                    // SAFETY: `Has` shows the instructions; by the assertions the pixels are
                     // in the frame and the tiles have room.
                     unsafe {
                         let source = frame.data.as_ptr().add(source + map);
@@ -677,7 +682,7 @@ struct TransformOutputs<'a, T> {
 
 impl<T: Float> Job<T> for TransformOutputs<'_, T> {
     #[inline(always)]
-    fn run<V: Simd<T>>(self) {
+    fn run<V: Simd<T>>(self, _: Has<V>) {
         let Self { frame, first_map, rows, columns, to } = self;
         let pitch = frame.columns * frame.maps;
         assert!(to.maps.is_multiple_of(V::LANES) && to.has_room(rows.len() * columns));
@@ -730,7 +735,7 @@ struct TransformSums<'a, T> {
 
 impl<T: Float> Job<T> for TransformSums<'_, T> {
     #[inline(always)]
-    fn run<V: Simd<T>>(self) {
+    fn run<V: Simd<T>>(self, _: Has<V>) {
         let Self { sums, bias, rows, width, pixels } = self;
         let (lanes, columns, distance) = (bias.len(), width.div_ceil(2), sums.distance);
         assert!(lanes.is_multiple_of(V::LANES) && 2 * rows * width * lanes <= pixels.len());
@@ -738,7 +743,7 @@ impl<T: Float> Job<T> for TransformSums<'_, T> {
         for row in 0..rows {
             for column in 0..columns {
                 for lane in (0..lanes).step_by(V::LANES) {
-                    // SAFETY: `run` is called where the processor has V's instructions; by the assertions the tiles are
+                    // SAFETY: `Has` shows the instructions; by the assertions the tiles are
                     // in the sums and the pixels have room.
                     unsafe {
                         let source = sums.data.as_ptr().add((row * columns + column) * lanes + lane);
@@ -778,14 +783,14 @@ struct TransformWeights<'a, T> {
 
 impl<T: Float> Job<T> for TransformWeights<'_, T> {
     #[inline(always)]
-    fn run<V: Simd<T>>(self) {
+    fn run<V: Simd<T>>(self, _: Has<V>) {
         let Self { packed, flipped, vectors, vector, to } = self;
         let kernel_len = N_TAPS * V::LANES;
         let n_maps = packed.len() / kernel_len;
         let distance = n_maps * vectors * V::LANES;
         assert!(vector < vectors && POSITIONS * distance <= to.len());
         for (map, packed) in packed.chunks_exact(kernel_len).enumerate() {
-            // SAFETY: `run` is called where the processor has V's instructions; the assertion shows the room.
+            // SAFETY: `Has` shows the instructions; the assertion shows the room.
             unsafe {
                 let half = V::splat(T::of(0.5));
                 let zero = V::splat(T::ZERO);
@@ -826,7 +831,7 @@ struct TransformGradient<'a, T> {
 
 impl<T: Float> Job<T> for TransformGradient<'_, T> {
     #[inline(always)]
-    fn run<V: Simd<T>>(self) {
+    fn run<V: Simd<T>>(self, _: Has<V>) {
         let Self { sums, vectors, vector, taps } = self;
         let kernel_len = N_TAPS * V::LANES;
         let n_maps = taps.len() / kernel_len;
