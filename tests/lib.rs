@@ -24,12 +24,13 @@ pub fn values(dims: impl Into<Vec<usize>>, seed: u64) -> Tensor {
 }
 
 /// All checks of a differentiable function: [`assert_gradients`], [`assert_precisions_agree`],
-/// [`assert_threads_agree`] and [`assert_composed_agrees`].
+/// [`assert_threads_agree`], [`assert_memory_does_not_matter`] and [`assert_composed_agrees`].
 #[track_caller]
 pub fn gate(f: impl Fn(&[Tensor]) -> Result<Tensor> + Sync, inputs: &[Tensor]) {
     assert_gradients(&f, inputs);
     assert_precisions_agree(&f, inputs);
     assert_threads_agree(&f, inputs);
+    assert_memory_does_not_matter(&f, inputs);
     assert_composed_agrees(&f, inputs);
 }
 
@@ -142,18 +143,29 @@ pub fn assert_precisions_agree(f: impl Fn(&[Tensor]) -> Result<Tensor>, inputs: 
 #[track_caller]
 pub fn assert_threads_agree(f: impl Fn(&[Tensor]) -> Result<Tensor> + Sync, inputs: &[Tensor]) {
     let inputs: Vec<Tensor> = inputs.iter().map(|x| x.to_dtype(DType::F32).unwrap()).collect();
-    let bits = |n_threads: usize| -> Vec<Vec<u32>> {
-        layerfn::__private::with_threads(n_threads, || {
-            let y = f(&inputs).unwrap();
-            let upstream = values(y.dims(), 4711).to_dtype(DType::F32).unwrap();
-            let gradients = gradients(&f, &inputs, &upstream, |_| true);
-            let gradients = gradients.into_iter().map(|gradient| gradient.unwrap());
-            std::iter::once(y).chain(gradients).map(|x| bits(&x)).collect()
-        })
-    };
+    let bits = |n_threads| layerfn::__private::with_threads(n_threads, || all_bits(&f, &inputs));
     let one = bits(1);
     assert_eq!(one, bits(2), "two threads");
     assert_eq!(one, bits(3), "three threads");
+}
+
+/// Checks that results and gradients in f32 are the same bits whatever their memory held before, as in a release build.
+#[track_caller]
+pub fn assert_memory_does_not_matter(f: impl Fn(&[Tensor]) -> Result<Tensor>, inputs: &[Tensor]) {
+    let inputs: Vec<Tensor> = inputs.iter().map(|x| x.to_dtype(DType::F32).unwrap()).collect();
+    let bits = |seed| layerfn::__private::with_memory_of(seed, || all_bits(&f, &inputs));
+    let nan = all_bits(&f, &inputs);
+    assert_eq!(nan, bits(0x5eed), "other memory");
+    assert_eq!(nan, bits(0xf00d), "yet other memory");
+}
+
+/// Of the result and the gradients of all inputs.
+fn all_bits(f: impl Fn(&[Tensor]) -> Result<Tensor>, inputs: &[Tensor]) -> Vec<Vec<u32>> {
+    let y = f(inputs).unwrap();
+    let upstream = values(y.dims(), 4711).to_dtype(DType::F32).unwrap();
+    let gradients = gradients(&f, inputs, &upstream, |_| true);
+    let gradients = gradients.into_iter().map(|gradient| gradient.unwrap());
+    std::iter::once(y).chain(gradients).map(|x| bits(&x)).collect()
 }
 
 /// Checks that `got` is within `tolerance` of `want`, relative for large elements.
