@@ -2,6 +2,7 @@
 
 mod damage;
 mod golden;
+mod hdf5;
 mod limits;
 mod load;
 mod round_trip;

@@ -17,7 +17,8 @@
 //! [`Checkpoint::unusable`] lists it. Files are not trusted: a damaged one is an [`Error::Checkpoint`] and changes nothing. Reading takes memory of at most
 //! 40 times the length of the file: that much for parameters without values, which take a few bytes in a file and some
 //! 400 in memory, and one to three times the length for values. What is compressed counts with its length after
-//! unpacking, at most 1032 times that of the file: deflate cannot do more.
+//! unpacking, at most 1032 times that of the file: deflate cannot do more. Where several links of an HDF5 file lead to
+//! the same values, each gets its own copy, all copies together at most 8 times the length of the file.
 //!
 //! Values go from the file into the vector that the parameter keeps and nowhere else, by ordinary reads. Files are not
 //! mapped into memory: candle's tensors own their values, so they would be copied all the same, both copies would
@@ -29,6 +30,7 @@ mod entry;
 mod file;
 mod generated;
 mod h5;
+mod hdf5;
 mod input;
 mod load;
 mod nnp;
@@ -218,11 +220,7 @@ impl Checkpoint {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let (format, origin) = (Format::from_path(path)?, path.display().to_string());
-        let read = file::open(path).and_then(|mut file| match format {
-            // The HDF5 crate opens files by name only.
-            Format::Hdf5 => h5::read(path).map(Contents::from),
-            _ => read(format, &mut file),
-        });
+        let read = file::open(path).and_then(|mut file| read(format, &mut file));
         let archive = (format == Format::Nnp).then(|| path.to_owned());
         Ok(Self { archive, ..Self::from_read(origin, read)? })
     }
@@ -368,20 +366,17 @@ impl Checkpoint {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let format = Format::from_path(path)?;
-        file::replace(path, |temporary| match format {
-            Format::Hdf5 => h5::write(temporary.path(), &self.entries),
-            _ => {
-                let mut output = io::BufWriter::with_capacity(1 << 16, temporary.as_file_mut());
-                match format {
-                    Format::Nnp => {
-                        let old = self.old_archive().unwrap_or(nnp::Old::Replaced(path));
-                        nnp::write(&mut output, &self.entries, Some(old))?;
-                    }
-                    Format::Npz => npz::write(&mut output, &self.entries)?,
-                    _ => self.write(format, &mut output)?,
+        file::replace(path, |temporary| {
+            let mut output = io::BufWriter::with_capacity(1 << 16, temporary.as_file_mut());
+            match format {
+                Format::Nnp => {
+                    let old = self.old_archive().unwrap_or(nnp::Old::Replaced(path));
+                    nnp::write(&mut output, &self.entries, Some(old))?;
                 }
-                Ok(output.flush()?)
+                Format::Npz => npz::write(&mut output, &self.entries)?,
+                _ => self.write(format, &mut output)?,
             }
+            Ok(output.flush()?)
         })
         .map_err(|fault| fault.into_error("write", &path.display().to_string()))
     }
@@ -415,16 +410,16 @@ impl Checkpoint {
             Format::Protobuf => protobuf::write(output, &self.entries, self.options),
             Format::Text => text::write(output, &self.entries, self.options),
             Format::Safetensors => safetensors::write(output, &self.entries, &self.others),
+            Format::Hdf5 => h5::write(output, &self.entries),
             // What is written at several places needs a file.
-            Format::Hdf5 | Format::Nnp | Format::Npz => {
-                let mut spool = tempfile::NamedTempFile::new()?;
+            Format::Nnp | Format::Npz => {
+                let mut spool = tempfile::tempfile()?;
                 match format {
-                    Format::Hdf5 => h5::write(spool.path(), &self.entries)?,
-                    Format::Nnp => nnp::write(spool.as_file_mut(), &self.entries, self.old_archive())?,
-                    _ => npz::write(spool.as_file_mut(), &self.entries)?,
+                    Format::Nnp => nnp::write(&mut spool, &self.entries, self.old_archive())?,
+                    _ => npz::write(&mut spool, &self.entries)?,
                 }
                 spool.rewind()?;
-                io::copy(spool.as_file_mut(), output)?;
+                io::copy(&mut spool, output)?;
                 Ok(())
             }
         }
@@ -434,11 +429,7 @@ impl Checkpoint {
 fn read(format: Format, source: &mut dyn Source) -> Outcome<Contents> {
     let length = input::length(source)?;
     match format {
-        Format::Hdf5 => {
-            let mut spool = tempfile::NamedTempFile::new()?;
-            io::copy(source, spool.as_file_mut())?;
-            h5::read(spool.path()).map(Contents::from)
-        }
+        Format::Hdf5 => h5::read(source),
         Format::Nnp => nnp::read(source),
         Format::Npz => npz::read(source),
         Format::Protobuf => protobuf::read(&mut Input::new(source, length)),

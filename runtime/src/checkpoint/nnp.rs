@@ -26,9 +26,10 @@ pub(super) fn read(source: &mut dyn Source) -> Outcome<Contents> {
         }
         let found: Contents = match Format::from_path(&member.name) {
             Ok(Format::Hdf5) => member.read(|input| {
-                let mut spool = tempfile::NamedTempFile::new()?;
-                io::copy(input, spool.as_file_mut())?;
-                h5::read(spool.path()).map(Contents::from)
+                // A member is a stream, and HDF5 points here and there.
+                let mut spool = tempfile::tempfile()?;
+                io::copy(input, &mut spool)?;
+                h5::read(&mut spool)
             })?,
             Ok(Format::Protobuf) => member.read(protobuf::read)?,
             // What it holds besides parameters is kept with the member.
@@ -110,11 +111,15 @@ pub(super) fn write(output: impl Write + Seek, entries: &Entries, old: Option<Ol
             archive.start_file("network.nntxt", options())?;
         }
     }
-    let mut spool = tempfile::NamedTempFile::new()?;
-    h5::write(spool.path(), entries)?;
-    let large = spool.as_file().metadata()?.len() > 0xf000_0000;
+    let mut spool = tempfile::tempfile()?;
+    let mut buffered = io::BufWriter::with_capacity(1 << 16, &mut spool);
+    h5::write(&mut buffered, entries)?;
+    buffered.flush()?;
+    drop(buffered);
+    spool.rewind()?;
+    let large = spool.metadata()?.len() > 0xf000_0000;
     archive.start_file(PARAMETERS, options().large_file(large))?;
-    io::copy(spool.as_file_mut(), &mut archive)?;
+    io::copy(&mut spool, &mut archive)?;
     archive.finish()?.flush()?;
     Ok(())
 }

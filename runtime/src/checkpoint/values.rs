@@ -1,7 +1,7 @@
 //! Element types of files and the way of their bytes into a tensor and out of it.
 //!
 //! Values go straight from the file into the vector that the variable keeps, and straight from the tensor's storage
-//! into the file: a checkpoint is in memory once. Hosts are little-endian, as the HDF5 crate demands at build time.
+//! into the file: a checkpoint is in memory once.
 
 use bytemuck::{Pod, cast_slice, cast_slice_mut};
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor, Var, WithDType};
@@ -10,6 +10,9 @@ use half::{bf16, f16};
 use super::input::Input;
 use super::{Fault, Outcome};
 use crate::limits;
+
+#[cfg(target_endian = "big")]
+compile_error!("checkpoints are read and written on little-endian machines only");
 
 /// An element type as files have it; more than candle's, which holds the others in the next wider one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
