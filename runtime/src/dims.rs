@@ -1,6 +1,6 @@
 //! Argument types for sizes: [`Dims`] for a shape, [`PerAxis`] for one number per spatial axis.
 
-use crate::{Error, Result};
+use crate::{Error, Result, check};
 
 /// A list of sizes, from an integer, a tuple, an array, a slice or a vector.
 ///
@@ -13,10 +13,17 @@ use crate::{Error, Result};
 pub struct Dims(Vec<usize>);
 
 impl Dims {
-    /// Product of the sizes: the number of elements of a tensor of this shape.
+    /// Product of the sizes: the number of elements of a tensor of this shape, `usize::MAX` where that is too small to
+    /// hold it. No such tensor can be made; the call that tries is an error.
+    ///
+    /// ```
+    /// use layerfn::Dims;
+    /// assert_eq!(Dims::from((2, 3)).elem_count(), 6);
+    /// assert_eq!(Dims::from((usize::MAX, 2)).elem_count(), usize::MAX);
+    /// ```
     #[must_use]
     pub fn elem_count(&self) -> usize {
-        self.0.iter().product()
+        if self.0.contains(&0) { 0 } else { self.0.iter().fold(1, |n, &size| n.saturating_mul(size)) }
     }
 }
 
@@ -62,10 +69,13 @@ impl PerAxis {
     /// The numbers for `n_axes` axes; `argument` is what the error calls the value.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if the numbers given are not `n_axes` many.
+    /// [`Error::InvalidArgument`] if the numbers given are not `n_axes` many, or there is no memory for so many.
     pub fn resolve(&self, argument: &'static str, n_axes: usize) -> Result<Vec<usize>> {
         match self {
-            Self::Every(value) => Ok(vec![*value; n_axes]),
+            Self::Every(value) => {
+                check::memory::<usize>(argument, n_axes)?;
+                Ok(vec![*value; n_axes])
+            }
             Self::Each(values) if values.len() == n_axes => Ok(values.clone()),
             Self::Each(values) => {
                 let reason =

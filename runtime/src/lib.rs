@@ -104,6 +104,7 @@ extern crate self as layerfn;
 
 #[doc(hidden)]
 pub mod __private;
+mod check;
 pub mod checkpoint;
 mod context;
 mod device;

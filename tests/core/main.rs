@@ -6,6 +6,7 @@ mod initial_values;
 mod initializers;
 mod kept;
 mod layers;
+mod limits;
 mod parameter_api;
 mod refused_calls;
 mod store;

@@ -4,6 +4,7 @@ mod cases;
 mod formula;
 mod gradients;
 mod readme;
+mod refused;
 
 use candle_core::{DType, Tensor};
 use layerfn::{

@@ -1,8 +1,10 @@
 //! Solvers: each against its formula in plain f64 loops, and what they share.
 
+mod refused;
 mod rules;
 mod shared;
 mod states;
+mod tied;
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};

@@ -183,3 +183,17 @@ fn a_network_learns() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn a_parameter_without_elements_stops_nobody() -> Result<()> {
+    let both = parameters(&[("a", 0), ("b", 2)], DType::F32)?;
+    let empty = candle_core::Var::zeros((1 << 40, 2, 0), DType::F32, &Device::Cpu)?;
+    let more = [("c".to_owned(), layerfn::Parameter::new(empty, true))];
+    let all: layerfn::Parameters = both.into_iter().chain(more).collect();
+    let before = bits(&all)?;
+    let mut solver = Adam::new(0.1);
+    solver.set_parameters(&all);
+    run(&mut solver, &all, 0, 1)?;
+    assert_ne!(bits(&all)?[1], before[1]);
+    solver.set_states(&solver.get_states()?)
+}

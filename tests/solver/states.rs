@@ -120,3 +120,42 @@ fn a_path_keeps_its_state() -> Result<()> {
     assert_eq!(bits(&solver.get_states()?)?, before[..3]);
     run(&mut solver, &other, 2, 1)
 }
+
+#[test]
+fn every_path_takes_its_own_states_back() -> Result<()> {
+    let var = || Var::from_tensor(&Tensor::ones(2, DType::F32, &Device::Cpu)?);
+    let paths = ["a", "a/v", "/b", "c//d/", "", "t", "v/t"];
+    let all = paths.map(|path| Ok((path.to_owned(), Parameter::new(var()?, true))));
+    let all: Parameters = all.into_iter().collect::<Result<Vec<_>>>()?.into_iter().collect();
+    let mut solver = Momentum::new(0.1, 0.9);
+    solver.set_parameters(&all);
+    run(&mut solver, &all, 0, 2)?;
+    let states = solver.get_states()?;
+    assert_eq!(states.len(), 2 * paths.len());
+    let before = bits(&states)?;
+    solver.set_states(&states)?;
+    assert_eq!(bits(&solver.get_states()?)?, before);
+    Ok(())
+}
+
+#[test]
+fn damaged_states_are_refused() -> Result<()> {
+    let all = parameters(&[("a", 2)], DType::F32)?;
+    let mut solver = Momentum::new(0.1, 0.9);
+    solver.set_parameters(&all);
+    run(&mut solver, &all, 0, 1)?;
+    let before = bits(&solver.get_states()?)?;
+    let states = |v: &[f32], t: f32| -> Result<Parameters> {
+        let state = |values: &[f32]| -> Result<Parameter> {
+            Ok(Parameter::new(Var::new(values, &Device::Cpu)?, false))
+        };
+        let states = [("a/v".to_owned(), state(v)?), ("a/t".to_owned(), state(&[t])?)];
+        Ok(states.into_iter().collect())
+    };
+    for t in [-1.0, 0.5, f32::NAN, f32::INFINITY, 1e10] {
+        let error = solver.set_states(&states(&[1.0, 2.0], t)?).unwrap_err().to_string();
+        assert!(error.starts_with("`states` must hold a number of steps in `a/t`, from 0"), "{error}");
+    }
+    assert_eq!(bits(&solver.get_states()?)?, before);
+    solver.set_states(&states(&[1.0, 2.0], 3.0)?)
+}

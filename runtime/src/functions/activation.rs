@@ -5,9 +5,9 @@ use candle_core::shape::Dim;
 
 use super::composed;
 use super::graph::{attach, attach_with_result, tracked};
-use super::node::{Element, compute, for_float, in_type, widened, without_kernels};
+use super::node::{Element, compute, element_count, for_float, in_type, widened, without_kernels};
 use crate::kernels::{self, Channels, Float, Lanes, map, map_in_place, zip};
-use crate::{Error, Result};
+use crate::{Error, Result, check};
 
 /// A function of one element and its slope.
 trait Pointwise: Copy + Send + Sync + 'static {
@@ -75,6 +75,7 @@ macro_rules! activations {
 
         $(#[$doc])*
         pub fn $name(inp: &Tensor $(, $argument: f64)*) -> Result<Tensor> {
+            $(check::within(stringify!($argument), $argument, ..)?;)*
             let compose = |t: &[Tensor]| Ok([composed::activation::$name(&t[0] $(, $argument)*)?]);
             if let Some([y]) = without_kernels(stringify!($name), &[inp], compose)? {
                 return Ok(y);
@@ -345,7 +346,8 @@ pub fn log_softmax(inp: &Tensor, axis: impl Dim + Copy) -> Result<Tensor> {
 pub(crate) fn lanes(inp: &Tensor, axis: impl Dim + Copy, function: &'static str) -> Result<Lanes> {
     let axis = axis.to_index(inp.shape(), function)?;
     let dims = inp.dims();
-    Ok(Lanes { len: dims[axis], inner: dims[axis + 1..].iter().product() })
+    element_count(dims)?;
+    Ok(Lanes { len: dims[axis], inner: element_count(&dims[axis + 1..])? })
 }
 
 /// PReLU: `x` where it is at least 0, else `slope x`.
@@ -367,12 +369,13 @@ pub(crate) fn lanes(inp: &Tensor, axis: impl Dim + Copy, function: &'static str)
 /// ```
 pub fn prelu(inp: &Tensor, slope: &Tensor, base_axis: usize) -> Result<Tensor> {
     let dims = inp.dims();
+    element_count(dims)?;
     let channels = match (slope.dims(), dims.get(base_axis)) {
         ([], _) => Channels { outer: 1, channels: 1, inner: inp.elem_count() },
         ([n], Some(size)) if n == size => Channels {
-            outer: dims[..base_axis].iter().product(),
+            outer: element_count(&dims[..base_axis])?,
             channels: *n,
-            inner: dims[base_axis + 1..].iter().product(),
+            inner: element_count(&dims[base_axis + 1..])?,
         },
         _ => {
             let reason =
@@ -459,9 +462,7 @@ pub(super) fn relu_gradient<T: Element>(result: &Tensor, dy: &Tensor) -> candle_
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn dropout(inp: &Tensor, p: f64, draw: &mut impl FnMut() -> u32) -> Result<Tensor> {
-    if !(0.0..1.0).contains(&p) {
-        return Err(Error::invalid("p", "must be in [0, 1)", p));
-    }
+    check::within("p", p, 0.0..1.0)?;
     if p == 0.0 {
         return Ok(inp.clone());
     }
@@ -475,6 +476,7 @@ pub fn dropout(inp: &Tensor, p: f64, draw: &mut impl FnMut() -> u32) -> Result<T
     }
     let [x] = widened("dropout", [inp])?;
     let y = for_float!(x.dtype(), T => {
+        check::memory::<T>("inp", x.elem_count())?;
         let scale = T::of(1.0 / (1.0 - p));
         let factors: Vec<T> = std::iter::repeat_with(|| if u64::from(draw()) >= threshold { scale } else { T::ZERO })
             .take(x.elem_count())

@@ -116,6 +116,9 @@ pub(crate) enum Direction {
 
 impl Direction {
     fn run<T: Element>(self, plan: &Convolution, inp: &[T], w: &[T], b: Option<&[T]>, y: &mut [T]) {
+        if y.is_empty() {
+            return; // of images that there aren't, no workspace is taken
+        }
         match self {
             Self::Forward => plan.forward(inp, w, b, y),
             Self::Transposed => plan.data_gradient(inp, w, b, y),
@@ -208,6 +211,7 @@ impl Rule {
         }
         if needed[1] {
             let dw = compute::<T, 2>(w.dims(), [inp, dy], |[inp, dy], dw| match direction {
+                _ if dy.is_empty() => dw.fill(T::ZERO),
                 Direction::Forward => plan.weight_gradient(inp, dy, dw),
                 Direction::Transposed => plan.weight_gradient(dy, inp, dw),
             })?;

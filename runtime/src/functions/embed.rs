@@ -6,7 +6,7 @@ use super::composed;
 use super::graph::attach;
 use super::node::{accumulate, compute, element_count, for_float, widened, without_kernels};
 use crate::kernels::{gather_rows, scatter_add_rows};
-use crate::{Error, Result};
+use crate::{Error, Result, check};
 
 /// `y[i.., :] = w[inp[i..], :]`.
 ///
@@ -35,6 +35,7 @@ pub fn embed(inp: &Tensor, w: &Tensor) -> Result<Tensor> {
     let Some((&n_inputs, features)) = w.dims().split_first() else {
         return Err(Error::invalid("W", "must have shape (n_inputs, n_features)", w.dims()));
     };
+    check::float("W", w)?;
     let indices = indices("inp", inp, n_inputs, "n_inputs")?;
     let dims = [inp.dims(), features].concat();
     let len = element_count(features)?;
@@ -54,6 +55,11 @@ pub fn embed(inp: &Tensor, w: &Tensor) -> Result<Tensor> {
     Ok(y.to_dtype(w.dtype())?)
 }
 
+/// Whether each element is an index into a table of `n_inputs` rows.
+pub(crate) fn check_indices(inp: &Tensor, n_inputs: usize) -> Result<()> {
+    indices("inp", inp, n_inputs, "n_inputs").map(drop)
+}
+
 /// The elements of an integer tensor, all smaller than `n`, which the error calls `limit`.
 fn indices(argument: &'static str, tensor: &Tensor, n: usize, limit: &str) -> Result<Vec<usize>> {
     let checked = integers(argument, tensor)?.into_iter().map(|value| index(argument, value, n, limit));
@@ -66,6 +72,7 @@ pub(crate) fn integers(argument: &'static str, tensor: &Tensor) -> Result<Vec<i6
         DType::U8 | DType::U32 | DType::I16 | DType::I32 | DType::I64 => {}
         other => return Err(Error::invalid(argument, "must hold integers", other)),
     }
+    check::tensor(argument, tensor.dims(), DType::I64)?;
     Ok(tensor.flatten_all()?.to_dtype(DType::I64)?.to_vec1()?)
 }
 

@@ -1,9 +1,9 @@
 //! Low-rank factors of a weight: truncated SVD and the three-way CP decomposition.
 
 use candle_core::{DType, Device, Tensor};
-use nalgebra::DMatrix;
+use nalgebra::{DMatrix, Dyn, SVD};
 
-use crate::{Error, Result, Rng};
+use crate::{Error, Result, Rng, check};
 
 /// Splits a matrix `(n, m)` into `U (n, r)` and `V (r, m)`, with `U V` its best approximation of rank `r`.
 ///
@@ -15,10 +15,8 @@ pub fn svd_factors(w: &Tensor, r: usize) -> Result<(Tensor, Tensor)> {
     let w = matrix(w)?;
     let (n, m) = w.shape();
     check_rank(r, n.min(m))?;
-    let svd = w.svd(true, true);
-    let (Some(u), Some(v)) = (svd.u, svd.v_t) else {
-        return Err(Error::invalid("uv_init", "must have a singular value decomposition", "none"));
-    };
+    let svd = decomposed("uv_init", w)?;
+    let (Some(u), Some(v)) = (svd.u, svd.v_t) else { return Err(undecomposed("uv_init")) };
     let u = u.columns(0, r) * DMatrix::from_diagonal(&svd.singular_values.rows(0, r).into_owned());
     Ok((tensor(&u)?, tensor(&v.rows(0, r).into_owned())?))
 }
@@ -50,6 +48,21 @@ pub fn check_rank(r: usize, limit: usize) -> Result<()> {
     Err(Error::invalid("r", format!("must be between 1 and the rank {limit} of the weight"), r))
 }
 
+/// The singular value decomposition of a matrix of finite numbers.
+fn decomposed(argument: &'static str, matrix: DMatrix<f64>) -> Result<SVD<f64, Dyn, Dyn>> {
+    /// Steps of the iteration for each singular value; a few are usual.
+    const STEPS: usize = 1000;
+    let steps = STEPS.saturating_mul(1 + matrix.nrows().min(matrix.ncols()));
+    if !matrix.iter().all(|value| value.is_finite()) {
+        return Err(undecomposed(argument));
+    }
+    SVD::try_new(matrix, true, true, 5.0 * f64::EPSILON, steps).ok_or_else(|| undecomposed(argument))
+}
+
+fn undecomposed(argument: &'static str) -> Error {
+    Error::invalid(argument, "must have a singular value decomposition of finite numbers", "none")
+}
+
 /// How the alternating least squares of [`cpd3_factors`] run.
 #[derive(Clone, Debug)]
 pub struct Cpd3Options {
@@ -59,8 +72,34 @@ pub struct Cpd3Options {
     pub max_iter: usize,
     /// Change of the explained share below which the iteration stops; never, if negative.
     pub stopping_criterion: f64,
-    /// Weight of the factors' squared norm.
+    /// Weight of the factors' squared norm, at least 0.
     pub lambda_reg: f64,
+}
+
+impl Cpd3Options {
+    /// Most iterations that can be asked for; what has not come to an end by then does not.
+    const MAX_ITER: usize = 100_000;
+
+    /// Whether the options make sense for a tensor of these sizes.
+    pub(crate) fn check(&self, sizes: [usize; 3]) -> Result<()> {
+        check_rank(self.r, usize::MAX)?;
+        if !(1..=Self::MAX_ITER).contains(&self.max_iter) {
+            let reason = format!("must be between 1 and {}", Self::MAX_ITER);
+            return Err(Error::invalid("max_iter", reason, self.max_iter));
+        }
+        check::within("stopping_criterion", self.stopping_criterion, ..)?;
+        check::within("lambda_reg", self.lambda_reg, 0.0..)?;
+        if sizes.contains(&0) {
+            return Err(Error::invalid("weight", "must have elements to be factorized", sizes));
+        }
+        let [o, i, k] = sizes;
+        // The largest of the matrices on the way.
+        for (a, b) in [(o, i), (o, k), (i, k), (self.r, 1)] {
+            let len = check::count("r", &[a, b, self.r])?;
+            check::memory::<f64>("r", len)?;
+        }
+        Ok(())
+    }
 }
 
 /// Splits a tensor `(o, i, k)` into `O (o, r)`, `I (i, r)` and `K (k, r)` with
@@ -70,12 +109,14 @@ pub struct Cpd3Options {
 /// largest element if that is above 1; the last divisors go into `O`.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if `r` is 0 or the tensor has another rank or holds a NaN or an infinity.
+/// [`Error::InvalidArgument`] if the tensor has another rank, is empty or holds a NaN or an infinity, if `r` is 0 or larger
+/// than the memory, `max_iter` is not between 1 and 100,000, `lambda_reg` is negative or one of the two others is not finite,
+/// or if the factors do not stay finite.
 pub fn cpd3_factors(w: &Tensor, options: &Cpd3Options, rng: &Rng) -> Result<[Tensor; 3]> {
     let r = options.r;
-    check_rank(r, usize::MAX)?;
     let dims = w.dims3()?;
     let sizes = [dims.0, dims.1, dims.2];
+    options.check(sizes)?;
     let unfolded = [
         matrix(&w.flatten(1, 2)?)?,
         matrix(&w.transpose(0, 1)?.flatten(1, 2)?)?,
@@ -137,13 +178,15 @@ fn khatri_rao(a: &DMatrix<f64>, b: &DMatrix<f64>) -> DMatrix<f64> {
 
 /// Singular values below 1e-15 of the largest count as zero, as in NumPy.
 fn pseudo_inverse(gram: DMatrix<f64>) -> Result<DMatrix<f64>> {
-    let svd = gram.svd(true, true);
+    let svd = decomposed("oik_init", gram)?;
     let smallest = svd.singular_values.max() * 1e-15;
     svd.pseudo_inverse(smallest).map_err(|reason| Error::invalid("oik_init", reason, "a singular system"))
 }
 
 fn matrix(tensor: &Tensor) -> Result<DMatrix<f64>> {
+    check::float("weight", tensor)?;
     let (rows, columns) = tensor.dims2()?;
+    check::tensor("weight", tensor.dims(), DType::F64)?;
     let values = tensor.to_dtype(DType::F64)?.flatten_all()?.to_device(&Device::Cpu)?.to_vec1::<f64>()?;
     if !values.iter().all(|value| value.is_finite()) {
         return Err(Error::invalid("weight", "must be finite to be factorized", "a NaN or an infinity"));

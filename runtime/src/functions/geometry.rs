@@ -1,7 +1,9 @@
 //! Sizes of convolutions, deconvolutions and pooling, checked once.
 
+use candle_core::Tensor;
+
 use crate::kernels::{Convolution, Window};
-use crate::{Error, PerAxis, Result};
+use crate::{Error, PerAxis, Result, check};
 
 /// Sizes of a convolution that fit together.
 ///
@@ -106,6 +108,15 @@ macro_rules! accessors {
             /// [`Error::InvalidArgument`] if there can't be `outmaps` output channels.
             pub fn check_outmaps(&self, outmaps: usize) -> Result<()> {
                 self.0.check_outmaps(outmaps)
+            }
+
+            /// Checks all that a layer can know before it makes a parameter: the type of the input, the number of output
+            /// channels, and whether there is memory for the output.
+            pub(crate) fn check(&self, inp: &Tensor, outmaps: usize) -> Result<()> {
+                check::input("inp", inp)?;
+                self.0.check_outmaps(outmaps)?;
+                check::tensor("outmaps", &self.output_dims(outmaps), inp.dtype())?;
+                self.plan(outmaps).map(drop)
             }
 
             /// Sizes of the output for `outmaps` output channels.
@@ -330,16 +341,43 @@ impl Sizes {
     }
 
     fn plan(&self, inmaps: usize, outmaps: usize, input: &[usize], output: &[usize]) -> Result<Convolution> {
-        let n_images = super::node::element_count(&self.input[..self.base_axis])?;
+        let n_images = check::count("inp", &self.input[..self.base_axis])?;
+        // A step or a distance that leads out of the padded input is as good as the shortest that does.
+        let inside = |sizes: &[usize]| {
+            let padded = input.iter().zip(&self.pad).map(|(size, pad)| size + 2 * pad);
+            sizes.iter().zip(padded).map(|(&size, padded)| size.min(padded.max(1))).collect::<Vec<_>>()
+        };
         let window = Window {
             input: three_axes(input, 1),
             output: three_axes(output, 1),
             kernel: three_axes(&self.kernel, 1),
             pad: three_axes(&self.pad, 0),
-            stride: three_axes(&self.stride, 1),
-            dilation: three_axes(&self.dilation, 1),
+            stride: three_axes(&inside(&self.stride), 1),
+            dilation: three_axes(&inside(&self.dilation), 1),
         };
+        check::count("kernel", &[&[inmaps / self.group, outmaps], &self.kernel[..]].concat())?;
+        check::count("inp", &[&[n_images, inmaps], input].concat())?;
+        check::count("inp", &[&[n_images, outmaps], output].concat())?;
+        if n_images > 0 {
+            check::memory::<f64>("pad", self.padded_copy(inmaps.max(outmaps), &window))?;
+        }
         Ok(Convolution { n_images, inmaps, outmaps, group: self.group, window })
+    }
+
+    /// At most so many elements does a padded copy of an image have in which neighbouring outputs read neighbouring
+    /// elements, for the convolution or its transpose.
+    fn padded_copy(&self, maps: usize, window: &Window) -> usize {
+        let axis = |axis: usize| {
+            let Window { input, output, kernel, stride, dilation, .. } = window;
+            let span = (kernel[axis] - 1).saturating_mul(dilation[axis]);
+            let long = |out: usize, source: usize, span: usize| {
+                out.saturating_add(span.min(source.saturating_add(out)))
+            };
+            let (steps, phases) = (input[axis] / stride[axis] + 1, stride[axis].min(kernel[axis]));
+            let forward = long(output[axis], steps, span / stride[axis] + 1).saturating_mul(phases);
+            forward.max(long(steps, output[axis], span / stride[axis] + 2))
+        };
+        (0..3).fold(maps / self.group, |n, i| n.saturating_mul(axis(i)))
     }
 }
 

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use candle_core::{DType, Tensor};
 
-use crate::{Error, Result, Rng};
+use crate::{Error, Result, Rng, check};
 
 /// Which of the free weights are fixed first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,24 +61,37 @@ impl Inq {
     /// # Errors
     /// [`Error::InvalidArgument`] if `num_bits` is not between 2 and 32, or the seed has more than 32 bits.
     pub fn checked(self) -> Result<Self> {
+        self.check()?;
+        Ok(self)
+    }
+
+    fn check(&self) -> Result<()> {
         if !(2..=32).contains(&self.num_bits) {
             return Err(Error::invalid("num_bits", "must be between 2 and 32", self.num_bits));
         }
         if self.seed > i64::from(u32::MAX) {
             return Err(Error::invalid("seed", "must have at most 32 bits", self.seed));
         }
-        Ok(self)
+        Ok(())
     }
 
     /// One pass: undoes what happened to fixed weights since the pass before, which left `last`, fixes further ones if
     /// the schedule says so, and rounds all that are fixed.
     ///
     /// # Errors
-    /// If the tensors do not have one shape, or `count` has not [`Self::STATE`] elements.
+    /// If a setting makes no sense, the tensors hold no floating-point numbers or do not have one shape, or `count` is not
+    /// what a pass has left.
     pub fn step(&self, w: &Tensor, i: &Tensor, last: &Tensor, count: &Tensor, rng: &Rng) -> Result<InqStep> {
-        let (mut weights, mut indicators) = (values(w)?, values(i)?);
-        let last = values(last)?;
-        let [passes, mut draws] = decode(count)?;
+        self.check()?;
+        for (argument, tensor) in [("i", i), ("last", last)] {
+            if tensor.dims() != w.dims() {
+                let reason = format!("must have the shape {:?} of the weights", w.dims());
+                return Err(Error::invalid(argument, reason, tensor.dims()));
+            }
+        }
+        let (mut weights, mut indicators) = (values("w", w)?, values("i", i)?);
+        let last = values("last", last)?;
+        let [passes, mut draws] = self.decode(count, weights.len())?;
         if passes > 0 {
             for ((weight, &before), _) in
                 weights.iter_mut().zip(&last).zip(&indicators).filter(|(_, fixed)| **fixed != 0.0)
@@ -166,7 +179,9 @@ fn fix_largest(weights: &[f64], indicators: &mut [f64]) {
     }
 }
 
-fn values(tensor: &Tensor) -> Result<Vec<f64>> {
+fn values(argument: &'static str, tensor: &Tensor) -> Result<Vec<f64>> {
+    check::float(argument, tensor)?;
+    check::tensor(argument, tensor.dims(), DType::F64)?;
     Ok(tensor.detach().flatten_all()?.to_dtype(DType::F64)?.to_vec1()?)
 }
 
@@ -174,10 +189,24 @@ fn encode(counts: [u64; 2]) -> Vec<f64> {
     counts.iter().flat_map(|count| count.to_le_bytes()).map(f64::from).collect()
 }
 
-fn decode(count: &Tensor) -> Result<[u64; 2]> {
-    let bytes: Vec<u8> = values(count)?.into_iter().map(|byte| byte as u8).collect();
-    let (Some(passes), Some(draws)) = (bytes.first_chunk(), bytes.last_chunk()) else {
-        return Err(Error::invalid("count", format!("must have {} elements", Inq::STATE), count.dims()));
-    };
-    Ok([u64::from_le_bytes(*passes), u64::from_le_bytes(*draws)])
+impl Inq {
+    /// Passes and draws, of which there may be no more than the schedule makes for so many weights: they come from files.
+    fn decode(&self, count: &Tensor, n_weights: usize) -> Result<[u64; 2]> {
+        let values = values("count", count)?;
+        let bytes = values.iter().map(|&byte| (byte == f64::from(byte as u8)).then_some(byte as u8));
+        let bytes = bytes.collect::<Option<Vec<u8>>>().filter(|bytes| bytes.len() == Self::STATE);
+        let Some((Some(passes), Some(draws))) = bytes.as_ref().map(|b| (b.first_chunk(), b.last_chunk()))
+        else {
+            let reason = format!("must hold {} bytes", Self::STATE);
+            return Err(Error::invalid("count", reason, values));
+        };
+        let [passes, draws] = [u64::from_le_bytes(*passes), u64::from_le_bytes(*draws)];
+        let selections = passes.min(self.inq_iterations.len() as u64);
+        let most = selections.saturating_mul(2).saturating_mul(n_weights as u64);
+        if passes == u64::MAX || draws > most {
+            let reason = format!("must hold what passes have left, at most {most} draws");
+            return Err(Error::invalid("count", reason, [passes, draws]));
+        }
+        Ok([passes, draws])
+    }
 }

@@ -9,7 +9,7 @@ use super::embed::{index, integers};
 use super::graph::{attach, tracked};
 use super::node::{Value, compute, for_float, in_type, widened, without_kernels, zeros};
 use crate::kernels::{Float, cross_entropy, cross_entropy_gradient, sum, zip, zip3};
-use crate::{Error, Result};
+use crate::{Error, Result, check};
 
 /// Cross entropy between the softmax of `inp` along `axis` and labels, for each sample.
 ///
@@ -218,6 +218,7 @@ fn mean(x: &Tensor) -> Result<Tensor> {
         })?;
         let dims = wide.dims().to_vec();
         attach("mean", [&wide], value, move |dy| {
+            check::memory::<T>("inp", n)?;
             let share = dy.to_scalar::<T>()? / T::of(n as f64);
             Ok([Some(Value { data: vec![share; n], dims: dims.clone() }.into_tensor()?)])
         })

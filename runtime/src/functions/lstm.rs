@@ -4,10 +4,10 @@ use candle_core::Tensor;
 
 use super::composed;
 use super::graph::{attach_all, share, tracked};
-use super::node::{Element, Value, compute, element_count, for_float, unfilled, widened, without_kernels};
+use super::node::{Element, Value, compute, for_float, unfilled, widened, without_kernels};
 use super::sum::{Gradient, Product};
 use crate::kernels::{Mat, MatMut, Start, Threads, gemm, lstm};
-use crate::{Error, Result};
+use crate::{Error, Result, check};
 
 /// One step of a long short-term memory; returns the new `h` and `c`.
 ///
@@ -60,8 +60,10 @@ impl Sizes {
             let reason = "and `h` must have the shapes (N, inmaps) and (N, state)";
             return Err(Error::invalid("x", reason, (x.dims(), h.dims())));
         };
+        let width = inmaps.saturating_add(state);
+        check::count("x", &[samples, width, 4])?;
         let wanted = [("h", h, vec![samples, state]), ("c", c, vec![samples, state])];
-        let weights = [("W", w, vec![inmaps + state, 4, state]), ("b", b, vec![4, state])];
+        let weights = [("W", w, vec![width, 4, state]), ("b", b, vec![4, state])];
         for (argument, tensor, dims) in wanted.into_iter().chain(weights) {
             if tensor.dims() != dims {
                 let reason =
@@ -69,7 +71,7 @@ impl Sizes {
                 return Err(Error::invalid(argument, reason, tensor.dims()));
             }
         }
-        element_count(&[samples, 4, state])?;
+        check::count("h", &[samples, 4, state])?;
         Ok(Self { inmaps, cell: lstm::Cell { samples, state } })
     }
 

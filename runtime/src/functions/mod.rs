@@ -31,6 +31,7 @@ pub use affine::affine;
 pub(crate) use affine::affine_then;
 pub use convolution::{convolution, deconvolution};
 pub(crate) use convolution::{convolution_then, deconvolution_then};
+pub(crate) use embed::check_indices;
 pub use embed::embed;
 pub use factorization::{Cpd3Options, check_rank, cpd3_factors, svd_factors, svd_factors_by_map};
 pub use geometry::{ConvGeometry, DeconvGeometry};

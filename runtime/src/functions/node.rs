@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Layout, Storage, StorageRef, Tensor, WithDType}
 
 use crate::device::has_kernels;
 use crate::kernels::{self, Float};
-use crate::{Error, Result};
+use crate::{Error, Result, check};
 
 /// Element types that both candle and the kernels know: `f32` and `f64`.
 pub(crate) trait Element: Float + WithDType {}
@@ -69,6 +69,7 @@ fn widen(function: &'static str, tensors: &mut [Cow<'_, Tensor>]) -> Result<()> 
             return Err(Error::invalid("inp", reason, tensor.dtype()));
         }
         if dtype != computed_in || !tensor.is_contiguous() {
+            check::tensor("inp", tensor.dims(), computed_in)?;
             *tensor = Cow::Owned(tensor.to_dtype(computed_in)?.contiguous()?);
         }
     }
@@ -201,31 +202,17 @@ fn run<T: Element, const N: usize>(
 
 /// Number of elements of a tensor with these sizes.
 pub(crate) fn element_count(dims: &[usize]) -> Result<usize> {
-    dims.iter().try_fold(1usize, |count, &size| count.checked_mul(size)).ok_or_else(|| {
-        Error::invalid("inp", "must not give a result with more elements than can be counted", dims)
-    })
+    check::count("inp", dims)
 }
 
 /// `len` zeros, or an error where an allocation that large is refused.
 pub(crate) fn zeros<T: Float>(len: usize) -> Result<Vec<T>> {
-    probe::<T>(len)?;
+    check::memory::<T>("inp", len)?;
     Ok(vec![T::ZERO; len])
 }
 
 /// `len` elements of no particular value, each to be written by a kernel.
 pub(crate) fn unfilled<T: Float>(len: usize) -> Result<Vec<T>> {
-    probe::<T>(len)?;
+    check::memory::<T>("inp", len)?;
     Ok(kernels::unfilled(len))
-}
-
-/// An error where an allocation of `len` elements is refused.
-fn probe<T>(len: usize) -> Result<()> {
-    const PROBE_FROM: usize = 1 << 28;
-    if len >= PROBE_FROM {
-        let mut probe = Vec::<T>::new();
-        if probe.try_reserve_exact(len).is_err() {
-            return Err(Error::invalid("inp", "must not give a result larger than the memory", len));
-        }
-    }
-    Ok(())
 }

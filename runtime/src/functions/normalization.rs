@@ -10,7 +10,7 @@ use super::node::{
     without_kernels,
 };
 use crate::kernels::{Channels, Float};
-use crate::{Error, Result};
+use crate::{Error, Result, check};
 
 /// Batch normalization by the statistics of the batch itself; returns the output, the mean and the biased variance.
 ///
@@ -61,7 +61,7 @@ pub(crate) fn batch_normalization_then(
     let layout = Layout::new(inp, axes)?;
     layout.check("beta", beta)?;
     layout.check("gamma", gamma)?;
-    check_eps(eps)?;
+    check::within("eps", eps, 0.0..)?;
     if layout.channels.per_channel() == 0 {
         return Err(Error::invalid("inp", "must have elements to take the statistics of", inp.dims()));
     }
@@ -120,7 +120,7 @@ pub(crate) fn batch_normalization_by_then(
     for (name, parameter) in [("beta", beta), ("gamma", gamma), ("mean", mean), ("var", var)] {
         layout.check(name, parameter)?;
     }
-    check_eps(eps)?;
+    check::within("eps", eps, 0.0..)?;
     let compose = |t: &[Tensor]| {
         let [mean, var] = [constant(mean, &t[0])?, constant(var, &t[0])?];
         Ok([composed::normalization::by(&t[0], &t[1], &t[2], &mean, &var, eps)?])
@@ -171,6 +171,7 @@ pub fn subtract_mean(inp: &Tensor, mean: &Tensor, factor: f64) -> Result<Tensor>
             mean.dims(),
         ));
     }
+    check::within("factor", factor, ..)?;
     let compose =
         |t: &[Tensor]| Ok([composed::normalization::subtract_mean(&t[0], &constant(mean, &t[0])?, factor)?]);
     if let Some([y]) = without_kernels("subtract_mean", &[inp], compose)? {
@@ -212,14 +213,6 @@ fn constant(statistic: &Tensor, x: &Tensor) -> candle_core::Result<Tensor> {
     statistic.detach().to_dtype(x.dtype())?.contiguous()
 }
 
-fn check_eps(eps: f64) -> Result<()> {
-    if eps >= 0.0 && eps.is_finite() {
-        Ok(())
-    } else {
-        Err(Error::invalid("eps", "must not be negative", eps))
-    }
-}
-
 /// How the axes that keep their statistics lie in the input.
 struct Layout {
     /// The shape of the statistics.
@@ -232,6 +225,7 @@ struct Layout {
 impl Layout {
     fn new(inp: &Tensor, axes: &[usize]) -> Result<Self> {
         let dims = inp.dims();
+        element_count(dims)?;
         let mut axes = axes.to_vec();
         axes.sort_unstable();
         let repeats = axes.windows(2).any(|pair| pair[0] == pair[1]);
@@ -251,7 +245,7 @@ impl Layout {
             (Channels { outer, channels: n_channels, inner }, None)
         } else {
             let mut order: Vec<usize> = (0..dims.len()).filter(|axis| !axes.contains(axis)).collect();
-            let outer = order.iter().map(|&axis| dims[axis]).product();
+            let outer = element_count(&order.iter().map(|&axis| dims[axis]).collect::<Vec<_>>())?;
             order.extend(&axes);
             (Channels { outer, channels: n_channels, inner: 1 }, Some(order))
         };
@@ -269,7 +263,10 @@ impl Layout {
     fn gathered(&self, x: &Tensor) -> Result<Tensor> {
         match &self.order {
             None => Ok(x.clone()),
-            Some(order) => Ok(x.permute(order.clone())?.contiguous()?),
+            Some(order) => {
+                check::tensor("inp", x.dims(), x.dtype())?;
+                Ok(x.permute(order.clone())?.contiguous()?)
+            }
         }
     }
 

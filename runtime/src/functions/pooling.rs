@@ -9,7 +9,7 @@ use super::geometry::{padded, positive, three_axes};
 use super::graph::attach;
 use super::node::{accumulate, compute, element_count, for_float, widened, without_kernels};
 use crate::kernels::{self, Channels, Float, Window};
-use crate::{Error, PerAxis, Result};
+use crate::{Error, PerAxis, Result, check};
 
 /// The largest value of each window.
 ///
@@ -54,6 +54,7 @@ pub fn max_pooling(
     }
     let [x] = widened("max_pooling", [inp])?;
     let y = for_float!(x.dtype(), T => {
+        check::memory::<u32>("inp", element_count(&dims)?)?;
         let mut positions = Vec::new();
         let y = compute::<T, 1>(dims, [&x], |[x], y| {
             positions = vec![0; y.len()];
@@ -147,7 +148,8 @@ pub fn global_average_pooling(inp: &Tensor) -> Result<Tensor> {
         return Ok(y);
     }
     let [x] = widened("global_average_pooling", [inp])?;
-    let planes = Channels { outer: 1, channels: dims[0] * dims[1], inner: element_count(&dims[2..])? };
+    let planes =
+        Channels { outer: 1, channels: element_count(&dims[..2])?, inner: element_count(&dims[2..])? };
     let mut output_dims = dims.to_vec();
     output_dims[2..].fill(1);
     let y = for_float!(x.dtype(), T => {
@@ -195,6 +197,7 @@ fn sizes(
     };
     let pad = pad.resolve("pad", n_axes)?;
     let (batch, spatial) = dims.split_at(dims.len() - n_axes);
+    let (mut windows, mut steps) = (kernel.clone(), stride.clone());
     let mut output = batch.to_vec();
     for axis in 0..n_axes {
         let (size, kernel, stride, pad) = (spatial[axis], kernel[axis], stride[axis], pad[axis]);
@@ -216,13 +219,17 @@ fn sizes(
             return Err(Error::invalid("pad", reason, pad));
         }
         output.push(outputs);
+        // What lies outside of the padded input changes nothing.
+        (windows[axis], steps[axis]) = (kernel.min(padded), stride.min(padded));
     }
+    check::count("inp", dims)?;
+    check::count("pad", &output)?;
     let window = Window {
         input: three_axes(spatial, 1),
         output: three_axes(&output[batch.len()..], 1),
-        kernel: three_axes(&kernel, 1),
+        kernel: three_axes(&windows, 1),
         pad: three_axes(&pad, 0),
-        stride: three_axes(&stride, 1),
+        stride: three_axes(&steps, 1),
         dilation: [1; 3],
     };
     Ok((window, output))

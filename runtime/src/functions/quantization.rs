@@ -8,7 +8,7 @@ use super::composed;
 use super::graph::attach;
 use super::node::{Element, Elements, Value, compute, for_float, widened, without_kernels};
 use crate::kernels::Float;
-use crate::{Error, Result};
+use crate::{Error, Result, check};
 
 /// The values of `value` with the gradient handed to `w` unchanged: the straight-through estimator.
 ///
@@ -40,6 +40,7 @@ pub fn straight_through(w: &Tensor, value: &Tensor) -> Result<Tensor> {
     }
     let [x, value] = widened("straight_through", [w, &value])?;
     let y = for_float!(x.dtype(), T => {
+        check::memory::<T>("value", value.elem_count())?;
         let data = Elements::of(&value).slice::<T>()?.to_vec();
         replace(&x, Value { data, dims: x.dims().to_vec() }, None)
     })?;
@@ -91,6 +92,7 @@ fn apply_elementwise(transform: &impl Elementwise, w: &Tensor) -> Result<Tensor>
     }
     let [x] = widened("quantize", [w])?;
     let y = for_float!(x.dtype(), T => {
+        check::memory::<bool>("w", x.elem_count())?;
         let mut passes = vec![true; x.elem_count()];
         let y = compute::<T, 1>(x.dims(), [&x], |[x], y| {
             for ((y, pass), &x) in y.iter_mut().zip(&mut passes).zip(x) {
@@ -154,6 +156,9 @@ pub struct BinaryWeight {
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn binary_weight(w: &Tensor, inputs: Range<usize>) -> Result<BinaryWeight> {
+    if inputs.start > inputs.end || inputs.end > w.rank() {
+        return Err(Error::invalid("inputs", format!("must be axes of the weights {:?}", w.dims()), inputs));
+    }
     let wb = binary_connect(&w.detach())?;
     // In f64, as many weights may go into a mean.
     let sizes = w.detach().abs()?.to_dtype(DType::F64)?;
@@ -198,8 +203,9 @@ fn value_bits(n: usize, taken: usize, for_what: &'static str) -> Result<i32> {
 }
 
 impl FixedPoint {
-    /// How many steps the largest value is away from 0.
+    /// How many steps the largest value is away from 0, if the settings make sense.
     fn levels(&self) -> Result<f64> {
+        check::positive("delta", self.delta)?;
         Ok(2f64.powi(value_bits(self.n, usize::from(self.sign), "the sign")?) - 1.0)
     }
 }
@@ -207,10 +213,7 @@ impl FixedPoint {
 impl Transform for FixedPoint {
     fn checked(self) -> Result<Self> {
         self.levels()?;
-        if self.delta > 0.0 && self.delta.is_finite() {
-            return Ok(self);
-        }
-        Err(Error::invalid("delta", "must be above 0", self.delta))
+        Ok(self)
     }
 
     fn apply(&self, w: &Tensor) -> Result<Tensor> {
@@ -272,7 +275,11 @@ pub struct Pow2 {
 }
 
 impl Pow2 {
+    /// The smallest and the largest power, if the settings make sense.
     fn range(&self) -> Result<(f64, f64)> {
+        if self.m.unsigned_abs() > 100 {
+            return Err(Error::invalid("m", "must be between -100 and 100", self.m));
+        }
         let bits = value_bits(self.n, usize::from(self.sign) + usize::from(self.with_zero), "sign and zero")?;
         let lowest = i64::from(self.m) - ((1i64 << bits) - 1);
         Ok((2f64.powf(lowest as f64), 2f64.powi(self.m)))
@@ -282,10 +289,7 @@ impl Pow2 {
 impl Transform for Pow2 {
     fn checked(self) -> Result<Self> {
         self.range()?;
-        if self.m.unsigned_abs() <= 100 {
-            return Ok(self);
-        }
-        Err(Error::invalid("m", "must be between -100 and 100", self.m))
+        Ok(self)
     }
 
     fn apply(&self, w: &Tensor) -> Result<Tensor> {
@@ -341,10 +345,8 @@ pub struct Prune {
 
 impl Transform for Prune {
     fn checked(self) -> Result<Self> {
-        if (0.0..=1.0).contains(&self.rate) {
-            return Ok(self);
-        }
-        Err(Error::invalid("rate", "must be between 0 and 1", self.rate))
+        check::within("rate", self.rate, 0.0..=1.0)?;
+        Ok(self)
     }
 
     fn apply(&self, w: &Tensor) -> Result<Tensor> {
@@ -358,6 +360,9 @@ impl Transform for Prune {
                 Ok((composed::quantization::above(x, self.0)?, None))
             }
         }
+        check::within("rate", self.rate, 0.0..=1.0)?;
+        check::float("w", w)?;
+        check::tensor("w", w.dims(), candle_core::DType::F64)?;
         let mut sizes =
             w.detach().abs()?.flatten_all()?.to_dtype(candle_core::DType::F64)?.to_vec1::<f64>()?;
         let Some(last) = sizes.len().checked_sub(1) else { return Ok(w.clone()) };

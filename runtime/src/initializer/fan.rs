@@ -1,7 +1,7 @@
 //! The He and Glorot rules: how wide to draw so that activations or gradients keep their variance.
 
 fn kernel_size(kernel: &[usize]) -> f64 {
-    kernel.iter().product::<usize>() as f64
+    kernel.iter().map(|&size| size as f64).product()
 }
 
 /// Standard deviation of He et al. (2015), forward case: σ = √(2 / (N·K)).
@@ -38,13 +38,13 @@ pub fn calc_uniform_lim_glorot(inmaps: usize, outmaps: usize, kernel: &[usize]) 
 /// Standard deviation that NNabla's `calc_normal_std_glorot` computes today: σ = √(2 / (K·(N + M))).
 #[must_use]
 pub fn calc_normal_std_xavier(inmaps: usize, outmaps: usize, kernel: &[usize]) -> f64 {
-    (2.0 / (kernel_size(kernel) * (inmaps + outmaps) as f64)).sqrt()
+    (2.0 / (kernel_size(kernel) * (inmaps as f64 + outmaps as f64))).sqrt()
 }
 
 /// Limits that NNabla's `calc_uniform_lim_glorot` computes today: b = √(6 / (K·(N + M))).
 #[must_use]
 pub fn calc_uniform_lim_xavier(inmaps: usize, outmaps: usize, kernel: &[usize]) -> (f64, f64) {
-    symmetric((6.0 / (kernel_size(kernel) * (inmaps + outmaps) as f64)).sqrt())
+    symmetric((6.0 / (kernel_size(kernel) * (inmaps as f64 + outmaps as f64))).sqrt())
 }
 
 fn symmetric(b: f64) -> (f64, f64) {

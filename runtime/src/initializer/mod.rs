@@ -12,7 +12,7 @@ pub use fan::{
     calc_uniform_lim_glorot, calc_uniform_lim_xavier,
 };
 
-use crate::{Error, Result, Rng};
+use crate::{Error, Result, Rng, check};
 
 /// How the first value of a parameter is made.
 ///
@@ -110,7 +110,7 @@ impl Initializer {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if a tensor or a closure's result has another shape, or if the limits of a
-    /// distribution are not finite or not in order.
+    /// distribution are not finite or not in order, or if the shape has more elements than the memory.
     pub fn generate(
         &self,
         shape: &[usize],
@@ -118,12 +118,14 @@ impl Initializer {
         device: &Device,
         stream: impl FnOnce() -> Rng,
     ) -> Result<Tensor> {
+        // Values are made in f64.
+        let n = check::tensor("shape", shape, DType::F64)?;
         let tensor = match &self.0 {
             Kind::Constant(value) => Tensor::full(*value, shape, device)?,
             Kind::Random { distribution, rng } => {
                 distribution.check()?;
                 let rng = rng.clone().unwrap_or_else(stream);
-                let values = distribution.draw(&rng, shape.iter().product());
+                let values = distribution.draw(&rng, n);
                 Tensor::from_vec(values, shape, device)?
             }
             Kind::Array(tensor) => tensor.clone(),

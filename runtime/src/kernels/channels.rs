@@ -84,6 +84,9 @@ impl Channels {
         b: &[T],
         terms: impl Fn(usize) -> F + Sync,
     ) -> Vec<[f64; K]> {
+        if a.is_empty() {
+            return vec![[0.0; K]; self.channels]; // there may be ever so many rows of nothing
+        }
         if self.inner >= LONG { self.sums_by_channel(a, b, terms) } else { self.sums_by_row(a, b, terms) }
     }
 

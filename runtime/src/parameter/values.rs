@@ -1,8 +1,8 @@
 //! Parameters as values: one, and many by path.
 
 use candle_core::{Device, Tensor, TensorId, Var};
-use foldhash::HashMap;
 use foldhash::quality::RandomState;
+use foldhash::{HashMap, HashSet};
 use indexmap::IndexMap;
 
 use super::path::segments;
@@ -149,10 +149,16 @@ impl Parameters {
         self.0.keys().map(String::as_str)
     }
 
-    /// The variables, in order: what candle's optimizers take.
+    /// The variables, in order: what candle's optimizers take. One that has several paths is there once.
     #[must_use]
     pub fn vars(&self) -> Vec<Var> {
-        self.0.values().map(|parameter| parameter.var.clone()).collect()
+        self.variables().cloned().collect()
+    }
+
+    /// Each variable once.
+    fn variables(&self) -> impl Iterator<Item = &Var> {
+        let mut seen = HashSet::default();
+        self.0.values().map(|parameter| &parameter.var).filter(move |var| seen.insert(var.id()))
     }
 
     /// Those below the scope `path`, by their path in it.
@@ -185,10 +191,10 @@ impl Parameters {
         self.0.is_empty()
     }
 
-    /// Elements of all parameters together.
+    /// Elements of all parameters together; those of a variable that has several paths count once.
     #[must_use]
     pub fn elem_count(&self) -> usize {
-        self.0.values().map(|parameter| parameter.var.elem_count()).sum()
+        self.variables().map(|var| var.elem_count()).sum()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::sample_size;
+use super::affine_sizes;
 use crate::options::{bias, weights};
 use crate::{Dims, Initializer, Result, Rng, functions, parametric_function};
 
@@ -52,6 +52,6 @@ pub fn affine(
     #[into]
     n_outmaps: Dims,
 ) -> Result<Tensor> {
-    let (inmaps, outmaps) = (sample_size(inp, base_axis)?, n_outmaps.elem_count());
+    let [inmaps, outmaps] = affine_sizes(inp, base_axis, &n_outmaps)?;
     functions::affine_then(inp, &param!(W)?, param!(b)?.as_ref(), base_axis, relu_fused)
 }

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::sample_size;
+use super::affine_sizes;
 use crate::functions::ConvGeometry;
 use crate::options::{bias, grouped, weights, window};
 use crate::{Dims, Initializer, PerAxis, Result, Rng, functions, option_group, parametric_function};
@@ -68,7 +68,7 @@ pub fn binary_connect_affine(
     #[into]
     n_outmaps: Dims,
 ) -> Result<Tensor> {
-    let (inmaps, outmaps) = (sample_size(inp, base_axis)?, n_outmaps.elem_count());
+    let [inmaps, outmaps] = affine_sizes(inp, base_axis, &n_outmaps)?;
     let (w, _) = (param!(W)?, param!(Wb)?);
     let wb = functions::binary_connect(&w)?;
     param!(Wb = &wb)?;
@@ -130,7 +130,7 @@ pub fn binary_connect_convolution(
     kernel: PerAxis,
 ) -> Result<Tensor> {
     let conv = ConvGeometry::new(inp.dims(), &kernel, &pad, &stride, &dilation, group, base_axis)?;
-    conv.check_outmaps(outmaps)?;
+    conv.check(inp, outmaps)?;
     let (inmaps, kernel) = (conv.inmaps(), conv.kernel());
     let (w, _) = (param!(W)?, param!(Wb)?);
     let wb = functions::binary_connect(&w)?;
@@ -192,7 +192,7 @@ pub fn binary_weight_affine(
     #[into]
     n_outmaps: Dims,
 ) -> Result<Tensor> {
-    let (inmaps, outmaps) = (sample_size(inp, base_axis)?, n_outmaps.elem_count());
+    let [inmaps, outmaps] = affine_sizes(inp, base_axis, &n_outmaps)?;
     let (w, _, _) = (param!(W)?, param!(Wb)?, param!(alpha)?);
     let binary = functions::binary_weight(&w, 0..1)?;
     param!(Wb = &binary.wb)?;
@@ -257,7 +257,7 @@ pub fn binary_weight_convolution(
     kernel: PerAxis,
 ) -> Result<Tensor> {
     let conv = ConvGeometry::new(inp.dims(), &kernel, &pad, &stride, &dilation, group, base_axis)?;
-    conv.check_outmaps(outmaps)?;
+    conv.check(inp, outmaps)?;
     let (inmaps, kernel) = (conv.inmaps(), conv.kernel());
     let (w, _, _) = (param!(W)?, param!(Wb)?, param!(alpha)?);
     let binary = functions::binary_weight(&w, 1..w.rank())?;

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use crate::functions::{ConvGeometry, DeconvGeometry};
 use crate::options::{bias, grouped, transposed_window, weights, window};
-use crate::{Initializer, PerAxis, Result, Rng, functions, parametric_function};
+use crate::{Initializer, PerAxis, Result, Rng, check, functions, parametric_function};
 
 /// N-D convolution with an optional bias, in one, two or three dimensions.
 ///
@@ -59,7 +59,7 @@ pub fn convolution(
     kernel: PerAxis,
 ) -> Result<Tensor> {
     let conv = ConvGeometry::new(inp.dims(), &kernel, &pad, &stride, &dilation, group, base_axis)?;
-    conv.check_outmaps(outmaps)?;
+    conv.check(inp, outmaps)?;
     let (inmaps, kernel) = (conv.inmaps(), conv.kernel());
     functions::convolution_then(inp, &param!(W)?, param!(b)?.as_ref(), &conv, relu_fused)
 }
@@ -113,8 +113,9 @@ pub fn depthwise_convolution(
     multiplier: usize,
 ) -> Result<Tensor> {
     let conv = ConvGeometry::depthwise(inp.dims(), &kernel, &pad, &stride, &dilation, base_axis)?;
-    let (inmaps, outmaps, kernel) = (conv.inmaps(), conv.inmaps() * multiplier, conv.kernel());
-    conv.check_outmaps(outmaps)?;
+    let (inmaps, kernel) = (conv.inmaps(), conv.kernel());
+    let outmaps = check::count("multiplier", &[inmaps, multiplier])?;
+    conv.check(inp, outmaps)?;
     let w = param!(W)?.unsqueeze(1)?;
     functions::convolution_then(inp, &w, param!(b)?.as_ref(), &conv, relu_fused)
 }
@@ -167,7 +168,7 @@ pub fn deconvolution(
     kernel: PerAxis,
 ) -> Result<Tensor> {
     let deconv = DeconvGeometry::new(inp.dims(), &kernel, &pad, &stride, &dilation, group, base_axis)?;
-    deconv.check_outmaps(outmaps)?;
+    deconv.check(inp, outmaps)?;
     let (inmaps, kernel) = (deconv.inmaps(), deconv.kernel());
     functions::deconvolution_then(inp, &param!(W)?, param!(b)?.as_ref(), &deconv, relu_fused)
 }
@@ -220,6 +221,7 @@ pub fn depthwise_deconvolution(
 ) -> Result<Tensor> {
     let deconv =
         DeconvGeometry::depthwise(inp.dims(), divisor, &kernel, &pad, &stride, &dilation, base_axis)?;
+    deconv.check(inp, deconv.group())?;
     let (inmaps, kernel) = (deconv.inmaps(), deconv.kernel());
     let w = param!(W)?.unsqueeze(1)?;
     functions::deconvolution_then(inp, &w, param!(b)?.as_ref(), &deconv, relu_fused)

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use crate::{Initializer, Result, functions, parametric_function};
+use crate::{Initializer, Result, check, functions, get_parameter, parametric_function};
 
 /// Embedding: replaces each index by a trainable vector.
 ///
@@ -43,5 +43,9 @@ pub fn embed(
     /// Size of the vector of an index.
     n_features: usize,
 ) -> Result<Tensor> {
+    if get_parameter("W").is_none() {
+        functions::check_indices(inp, n_inputs)?;
+        check::count("n_features", &[inp.elem_count(), n_features])?;
+    }
     functions::embed(inp, &param!(W)?)
 }

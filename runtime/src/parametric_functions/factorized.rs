@@ -2,11 +2,12 @@
 
 use candle_core::Tensor;
 
-use super::sample_size;
+use super::affine_sizes;
 use crate::functions::{ConvGeometry, Cpd3Options};
 use crate::options::{bias, window};
 use crate::{
-    Dims, Initializer, PerAxis, Result, Rng, functions, get_parameter, initial_value, parametric_function,
+    Dims, Initializer, PerAxis, Result, Rng, check, functions, get_parameter, initial_value,
+    parametric_function,
 };
 
 /// Low-rank affine layer: two consecutive affine layers with a bottleneck of size `r`.
@@ -60,8 +61,7 @@ pub fn svd_affine(
     #[opt(into)]
     uv_init: Option<Initializer>,
 ) -> Result<Tensor> {
-    let inmaps = sample_size(inp, base_axis)?;
-    let outmaps = n_outmaps.elem_count();
+    let [inmaps, outmaps] = affine_sizes(inp, base_axis, &n_outmaps)?;
     functions::check_rank(r, inmaps.min(outmaps))?;
     let [u_init, v_init] = factors(["U", "V"], || {
         let init =
@@ -130,8 +130,9 @@ pub fn svd_convolution(
 ) -> Result<Tensor> {
     let conv = ConvGeometry::depthwise(inp.dims(), &kernel, &pad, &stride, &dilation, base_axis)?;
     let (inmaps, kernel, ones) = (conv.inmaps(), conv.kernel(), vec![1; conv.kernel().len()]);
-    let taps = kernel.iter().product::<usize>();
+    let taps = check::count("kernel", kernel)?;
     functions::check_rank(r, taps.min(outmaps))?;
+    conv.check(inp, check::count("r", &[inmaps, r])?)?;
     let [u_init, v_init] = factors(["U", "V"], || {
         let init =
             uv_init.unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, kernel)).with_rng(&rng);
@@ -228,12 +229,14 @@ pub fn cpd3_convolution(
 ) -> Result<Tensor> {
     let conv = ConvGeometry::new(inp.dims(), &kernel, &pad, &stride, &dilation, 1, base_axis)?;
     let (inmaps, kernel, ones) = (conv.inmaps(), conv.kernel(), vec![1; conv.kernel().len()]);
-    functions::check_rank(r, usize::MAX)?;
+    let options = Cpd3Options { r, max_iter, stopping_criterion, lambda_reg };
+    conv.check(inp, outmaps)?;
+    options.check([outmaps, inmaps, check::count("kernel", kernel)?])?;
+    ConvGeometry::pointwise(inp.dims(), base_axis)?.check(inp, r)?;
     let [i_init, o_init, k_init] = factors(["I", "O", "K"], || {
         let init =
             oik_init.unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, kernel)).with_rng(&rng);
         let w = initial_value("OIK", &[&[outmaps, inmaps], kernel].concat(), &init)?;
-        let options = Cpd3Options { r, max_iter, stopping_criterion, lambda_reg };
         let start = rng.unwrap_or_else(|| Rng::new(313));
         let [o, i, k] = functions::cpd3_factors(&w.flatten_from(2)?, &options, &start)?;
         Ok([

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::sample_size;
+use super::affine_sizes;
 pub use crate::functions::SelectionAlgorithm;
 use crate::functions::{ConvGeometry, Inq};
 use crate::options::{bias, grouped, weights, window};
@@ -87,7 +87,7 @@ pub fn inq_affine(
     #[into]
     n_outmaps: Dims,
 ) -> Result<Tensor> {
-    let (inmaps, outmaps) = (sample_size(inp, base_axis)?, n_outmaps.elem_count());
+    let [inmaps, outmaps] = affine_sizes(inp, base_axis, &n_outmaps)?;
     let inq = Inq { num_bits, inq_iterations, selection_algorithm, seed }.checked()?;
     let (w, _, b) = (param!(W)?, param!(I)?, param!(b)?);
     (param!(_W)?, param!(_count)?);
@@ -153,7 +153,7 @@ pub fn inq_convolution(
     kernel: PerAxis,
 ) -> Result<Tensor> {
     let conv = ConvGeometry::new(inp.dims(), &kernel, &pad, &stride, &dilation, group, base_axis)?;
-    conv.check_outmaps(outmaps)?;
+    conv.check(inp, outmaps)?;
     let (inmaps, kernel) = (conv.inmaps(), conv.kernel());
     let inq = Inq { num_bits, inq_iterations, selection_algorithm, seed }.checked()?;
     let (w, _, b) = (param!(W)?, param!(I)?, param!(b)?);

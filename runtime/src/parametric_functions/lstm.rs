@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use crate::options::weights;
-use crate::{Error, Initializer, Result, functions, is_training, parametric_function};
+use crate::{Error, Initializer, Result, check, functions, is_training, parametric_function};
 
 /// One step of a long short-term memory (LSTM).
 ///
@@ -65,6 +65,14 @@ pub fn lstm(
             return Err(Error::invalid(argument, reason, state.dims()));
         }
     }
+    for (argument, tensor) in [("x", x), ("h", h), ("c", c)] {
+        check::input(argument, tensor)?;
+        if tensor.dtype() != x.dtype() {
+            let reason = format!("must have the element type of `x`, {:?}", x.dtype());
+            return Err(Error::invalid(argument, reason, tensor.dtype()));
+        }
+    }
+    check::count("state_size", &[inmaps.saturating_add(state_size), 4, state_size])?;
     let (h, c) = functions::lstm_cell(x, h, c, &param!(W)?, &param!(b)?)?;
     // A cell that runs for ever must not keep the graph of all its steps.
     Ok(if is_training() { (h, c) } else { (h.detach(), c.detach()) })
@@ -157,6 +165,7 @@ impl LSTMCell {
     /// As [`lstm`](fn@lstm); the state then stays as it was.
     pub fn step(&mut self, x: &Tensor) -> Result<Tensor> {
         let shape = (self.batch_size, self.state_size);
+        check::tensor("state_size", &[self.batch_size, self.state_size], x.dtype())?;
         let zeros = || Tensor::zeros(shape, x.dtype(), x.device());
         let h = self.h.clone().map_or_else(zeros, Ok)?;
         let c = self.c.clone().map_or_else(zeros, Ok)?;

@@ -26,7 +26,7 @@ pub use stages::*;
 
 use candle_core::Tensor;
 
-use crate::{Error, LayerInfo, Result};
+use crate::{Error, LayerInfo, Result, check};
 
 /// Every parametric function of the crate, in the order of the specification.
 pub const LAYERS: &[&LayerInfo] = &[
@@ -65,7 +65,12 @@ fn split_at(inp: &Tensor, base_axis: usize) -> Result<(&[usize], &[usize])> {
     })
 }
 
-/// Elements of each sample.
-fn sample_size(inp: &Tensor, base_axis: usize) -> Result<usize> {
-    Ok(split_at(inp, base_axis)?.1.iter().product())
+/// Inputs and outputs of an affine layer for each sample, checked before it makes a parameter.
+fn affine_sizes(inp: &Tensor, base_axis: usize, n_outmaps: &[usize]) -> Result<[usize; 2]> {
+    check::input("inp", inp)?;
+    let (samples, sample) = split_at(inp, base_axis)?;
+    let (inmaps, outmaps) = (check::count("inp", sample)?, check::count("n_outmaps", n_outmaps)?);
+    check::tensor("n_outmaps", &[inmaps, outmaps], inp.dtype())?;
+    check::tensor("n_outmaps", &[samples, &[outmaps]].concat(), inp.dtype())?;
+    Ok([inmaps, outmaps])
 }

@@ -6,7 +6,7 @@ use candle_core::{DType, Tensor};
 
 use super::split_at;
 use crate::{
-    Dims, Error, Initializer, Result, full_precision, functions, is_training, parametric_function,
+    Dims, Error, Initializer, Result, check, full_precision, functions, is_training, parametric_function,
     update_state,
 };
 
@@ -135,6 +135,12 @@ pub fn batch_normalization(
     if output_stat.is_some() && !batch_stat {
         return Err(Error::invalid("output_stat", "needs `batch_stat`", "batch_stat = false"));
     }
+    check::input("inp", inp)?;
+    check::within("decay_rate", decay_rate, 0.0..=1.0)?;
+    check::within("eps", eps, 0.0..)?;
+    if batch_stat {
+        has_samples(inp)?;
+    }
     let shape = statistics_shape(inp, &axes)?;
     let (beta, gamma) = (param!(beta)?, param!(gamma)?);
     let (mean, var) = (full_precision(|| param!(mean))?, full_precision(|| param!(var))?);
@@ -165,8 +171,19 @@ pub fn batch_normalization(
     Ok(y)
 }
 
+/// Whether there is something to take statistics of.
+fn has_samples(inp: &Tensor) -> Result<()> {
+    if inp.dims().contains(&0) {
+        return Err(Error::invalid("inp", "must have elements to take the statistics of", inp.dims()));
+    }
+    Ok(())
+}
+
 /// Sizes of the input at `axes`, 1 elsewhere.
 fn statistics_shape(inp: &Tensor, axes: &[usize]) -> Result<Vec<usize>> {
+    if axes.is_empty() {
+        return Err(Error::invalid("axes", format!("must name an axis of the input {:?}", inp.dims()), axes));
+    }
     let mut shape = vec![1; inp.rank()];
     for (n, &axis) in axes.iter().enumerate() {
         if axis >= inp.rank() || axes[..n].contains(&axis) {
@@ -230,7 +247,12 @@ pub fn mean_subtraction(
     #[opt(default = is_training())]
     update_running_mean: bool,
 ) -> Result<Tensor> {
+    check::input("inp", inp)?;
     let (samples, shape) = split_at(inp, base_axis)?;
+    check::tensor("inp", inp.dims(), DType::F64)?;
+    if update_running_mean {
+        has_samples(inp)?;
+    }
     let mean = full_precision(|| param!(mean))?;
     full_precision(|| param!(t))?;
     if !update_running_mean {
@@ -240,11 +262,18 @@ pub fn mean_subtraction(
     let moved = full_precision(|| {
         update_state(["mean", "t"], |[mean, t]| {
             let t = (t + 1.0)?;
+            n_batches(&t)?;
             Ok([(&mean + (&batch_mean - &mean)?.broadcast_div(&t)?)?, t])
         })
     })?;
     let Some([mean, t]) = moved else { return functions::subtract_mean(inp, &mean, 1.0) };
-    let seen =
-        t.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()? * samples.iter().product::<usize>() as f64;
+    let seen = n_batches(&t)? * samples.iter().product::<usize>() as f64;
     functions::subtract_mean(inp, &mean, 1.0 - 1.0 / seen)
+}
+
+/// The number of batches, which may come from a file.
+fn n_batches(t: &Tensor) -> Result<f64> {
+    let n = t.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
+    check::within("t", n, 1.0..)?;
+    Ok(n)
 }

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use crate::{Error, Initializer, Result, functions, parametric_function};
+use crate::{Error, Initializer, Result, check, functions, parametric_function};
 
 /// Parametrized rectified linear unit.
 ///
@@ -48,6 +48,7 @@ pub fn prelu(
     #[opt(into, default = Initializer::constant(-1.0))]
     slope_init: Initializer,
 ) -> Result<Tensor> {
+    check::input("inp", inp)?;
     let shape = match inp.dims().get(base_axis) {
         _ if shared => vec![],
         Some(&size) => vec![size],

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::sample_size;
+use super::affine_sizes;
 use crate::functions::{ConvGeometry, FixedPoint, Pow2, Prune, Transform};
 use crate::options::{bias, grouped, weights, window};
 use crate::{Dims, Initializer, PerAxis, Result, Rng, functions, option_group, parametric_function};
@@ -156,7 +156,7 @@ pub fn fixed_point_quantized_affine(
     #[into]
     n_outmaps: Dims,
 ) -> Result<Tensor> {
-    let (inmaps, outmaps) = (sample_size(inp, base_axis)?, n_outmaps.elem_count());
+    let [inmaps, outmaps] = affine_sizes(inp, base_axis, &n_outmaps)?;
     let w_transform =
         FixedPoint { sign: sign_w, n: n_w, delta: delta_w, ste_fine_grained: ste_fine_grained_w }
             .checked()?;
@@ -231,7 +231,7 @@ pub fn fixed_point_quantized_convolution(
     kernel: PerAxis,
 ) -> Result<Tensor> {
     let conv = ConvGeometry::new(inp.dims(), &kernel, &pad, &stride, &dilation, group, base_axis)?;
-    conv.check_outmaps(outmaps)?;
+    conv.check(inp, outmaps)?;
     let (inmaps, kernel) = (conv.inmaps(), conv.kernel());
     let w_transform =
         FixedPoint { sign: sign_w, n: n_w, delta: delta_w, ste_fine_grained: ste_fine_grained_w }
@@ -305,7 +305,7 @@ pub fn pow2_quantized_affine(
     #[into]
     n_outmaps: Dims,
 ) -> Result<Tensor> {
-    let (inmaps, outmaps) = (sample_size(inp, base_axis)?, n_outmaps.elem_count());
+    let [inmaps, outmaps] = affine_sizes(inp, base_axis, &n_outmaps)?;
     let w_transform =
         Pow2 { sign: sign_w, with_zero: with_zero_w, n: n_w, m: m_w, ste_fine_grained: ste_fine_grained_w }
             .checked()?;
@@ -381,7 +381,7 @@ pub fn pow2_quantized_convolution(
     kernel: PerAxis,
 ) -> Result<Tensor> {
     let conv = ConvGeometry::new(inp.dims(), &kernel, &pad, &stride, &dilation, group, base_axis)?;
-    conv.check_outmaps(outmaps)?;
+    conv.check(inp, outmaps)?;
     let (inmaps, kernel) = (conv.inmaps(), conv.kernel());
     let w_transform =
         Pow2 { sign: sign_w, with_zero: with_zero_w, n: n_w, m: m_w, ste_fine_grained: ste_fine_grained_w }
@@ -454,7 +454,7 @@ pub fn pruned_affine(
     #[into]
     n_outmaps: Dims,
 ) -> Result<Tensor> {
-    let (inmaps, outmaps) = (sample_size(inp, base_axis)?, n_outmaps.elem_count());
+    let [inmaps, outmaps] = affine_sizes(inp, base_axis, &n_outmaps)?;
     let w_transform = Prune { rate: rate_w }.checked()?;
     let b_transform = Prune { rate: rate_b }.checked()?;
     let w = through(&w_transform, param!(W)?, param!(W_q)?.is_some(), |q| param!(W_q = q))?;
@@ -525,7 +525,7 @@ pub fn pruned_convolution(
     kernel: PerAxis,
 ) -> Result<Tensor> {
     let conv = ConvGeometry::new(inp.dims(), &kernel, &pad, &stride, &dilation, group, base_axis)?;
-    conv.check_outmaps(outmaps)?;
+    conv.check(inp, outmaps)?;
     let (inmaps, kernel) = (conv.inmaps(), conv.kernel());
     let w_transform = Prune { rate: rate_w }.checked()?;
     let b_transform = Prune { rate: rate_b }.checked()?;

@@ -1,6 +1,7 @@
 //! The solvers that there are, each as what it does to one element.
 
 use super::{Number, Rule, Solver};
+use crate::{Result, check};
 
 /// Stochastic gradient descent: `w ← w − η·g`.
 ///
@@ -72,7 +73,7 @@ pub type Momentum = Solver<MomentumRule, 1>;
 pub struct MomentumRule(f64);
 
 impl Momentum {
-    /// The solver with learning rate `lr`, η above, and `momentum`, γ. NNabla's defaults: 0.001 and 0.9.
+    /// The solver with learning rate `lr`, η above, and `momentum`, γ, in [0, 1]. NNabla's defaults: 0.001 and 0.9.
     #[must_use]
     pub fn new(lr: f64, momentum: f64) -> Self {
         Self::with_rule(MomentumRule(momentum), lr)
@@ -82,6 +83,10 @@ impl Momentum {
 impl Rule<1> for MomentumRule {
     const STATES: [&'static str; 1] = ["v"];
     type Rates = f64;
+
+    fn check(&self, _: f64) -> Result<()> {
+        check::within("momentum", self.0, 0.0..=1.0)
+    }
 
     fn rates(&self, lr: f64, _: u32) -> f64 {
         lr
@@ -118,7 +123,7 @@ pub type Nesterov = Solver<NesterovRule, 1>;
 pub struct NesterovRule(f64);
 
 impl Nesterov {
-    /// The solver with learning rate `lr`, η above, and `momentum`, γ. NNabla's defaults: 0.001 and 0.9.
+    /// The solver with learning rate `lr`, η above, and `momentum`, γ, in [0, 1]. NNabla's defaults: 0.001 and 0.9.
     #[must_use]
     pub fn new(lr: f64, momentum: f64) -> Self {
         Self::with_rule(NesterovRule(momentum), lr)
@@ -128,6 +133,10 @@ impl Nesterov {
 impl Rule<1> for NesterovRule {
     const STATES: [&'static str; 1] = ["v"];
     type Rates = f64;
+
+    fn check(&self, _: f64) -> Result<()> {
+        check::within("momentum", self.0, 0.0..=1.0)
+    }
 
     fn rates(&self, lr: f64, _: u32) -> f64 {
         lr
@@ -193,7 +202,7 @@ impl Adam {
         self
     }
 
-    /// Added to the root, against a division by zero. Default: 1e-8.
+    /// Added to the root, against a division by zero; above 0. Default: 1e-8.
     #[must_use]
     pub fn eps(mut self, eps: f64) -> Self {
         self.rule.eps = eps;
@@ -204,6 +213,12 @@ impl Adam {
 impl Rule<2> for AdamRule {
     const STATES: [&'static str; 2] = ["mean", "var"];
     type Rates = f64;
+
+    fn check(&self, _: f64) -> Result<()> {
+        check::within("betas", self.beta1, 0.0..1.0)?;
+        check::within("betas", self.beta2, 0.0..1.0)?;
+        check::positive("eps", self.eps)
+    }
 
     fn rates(&self, alpha: f64, t: u32) -> f64 {
         let t = f64::from(t);
@@ -262,14 +277,14 @@ impl AdamW {
         self
     }
 
-    /// Added to the root, against a division by zero. Default: 1e-8.
+    /// Added to the root, against a division by zero; above 0. Default: 1e-8.
     #[must_use]
     pub fn eps(mut self, eps: f64) -> Self {
         self.rule.adam.eps = eps;
         self
     }
 
-    /// The part of a weight that decays in a step with the first learning rate. Default: 1e-4.
+    /// The part of a weight that decays in a step with the first learning rate, at least 0. Default: 1e-4.
     #[must_use]
     pub fn wd(mut self, wd: f64) -> Self {
         self.rule.wd = wd;
@@ -277,14 +292,28 @@ impl AdamW {
     }
 }
 
+impl AdamWRule {
+    /// The part of a weight that decays with the learning rate `alpha`.
+    fn decay(&self, alpha: f64) -> f64 {
+        // A solver made with learning rate 0 has no schedule to measure by.
+        let eta = if self.first_alpha == 0.0 { 1.0 } else { alpha / self.first_alpha };
+        eta * self.wd
+    }
+}
+
 impl Rule<2> for AdamWRule {
     const STATES: [&'static str; 2] = ["mean", "var"];
     type Rates = (f64, f64);
 
+    fn check(&self, alpha: f64) -> Result<()> {
+        self.adam.check(alpha)?;
+        check::within("alpha", self.first_alpha, 0.0..)?;
+        check::within("wd", self.wd, 0.0..)?;
+        check::within("wd", self.decay(alpha), 0.0..)
+    }
+
     fn rates(&self, alpha: f64, t: u32) -> (f64, f64) {
-        // A solver made with learning rate 0 has no schedule to measure by.
-        let eta = if self.first_alpha == 0.0 { 1.0 } else { alpha / self.first_alpha };
-        (self.adam.rates(alpha, t), eta * self.wd)
+        (self.adam.rates(alpha, t), self.decay(alpha))
     }
 
     fn step<V: Number>(&self, (alpha, decay): (f64, f64), w: V, g: V, states: [V; 2]) -> (V, [V; 2]) {
@@ -305,7 +334,7 @@ impl Rule<2> for AdamWRule {
 /// use layerfn::{get_parameter_or_create, get_parameters, solver::RMSprop};
 ///
 /// let w = get_parameter_or_create("w").initializer(Tensor::new(&[8f32], &Device::Cpu)?).call()?;
-/// let mut solver = RMSprop::new(1.0).decay(0.75).eps(0.0);
+/// let mut solver = RMSprop::new(1.0).decay(0.75);
 /// solver.set_parameters(&get_parameters());
 /// solver.update(&w.sum_all()?.backward()?)?; // the gradient is 1, v becomes 1/4
 /// assert_eq!(w.to_vec1::<f32>()?, [6.]);
@@ -334,7 +363,7 @@ impl RMSprop {
         self
     }
 
-    /// Added to the root, against a division by zero. Default: 1e-8.
+    /// Added to the root, against a division by zero; above 0. Default: 1e-8.
     #[must_use]
     pub fn eps(mut self, eps: f64) -> Self {
         self.rule.eps = eps;
@@ -345,6 +374,11 @@ impl RMSprop {
 impl Rule<1> for RMSpropRule {
     const STATES: [&'static str; 1] = ["v"];
     type Rates = f64;
+
+    fn check(&self, _: f64) -> Result<()> {
+        check::within("decay", self.decay, 0.0..1.0)?;
+        check::positive("eps", self.eps)
+    }
 
     fn rates(&self, lr: f64, _: u32) -> f64 {
         lr

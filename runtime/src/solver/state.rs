@@ -5,10 +5,10 @@ use std::cell::{Cell, RefCell};
 use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Storage, Tensor, Var};
 
 use super::number::Composed;
-use super::{Change, Rule, computed_in, traced};
+use super::{Change, Rule, computed_in, state_path, traced};
 use crate::device::has_kernels;
 use crate::kernels::{self, Float};
-use crate::{Error, Parameters, Result};
+use crate::{Error, Parameters, Result, check};
 
 /// The numbers that a rule keeps for the elements of a parameter, and how many steps there were.
 #[derive(Debug)]
@@ -36,6 +36,11 @@ impl State {
         self.t
     }
 
+    /// Takes the memory for the state of `var`.
+    pub(super) fn allocate(&mut self, var: &Var) -> Result<()> {
+        self.values.allocate(var)
+    }
+
     /// Updates `var` and the state.
     pub(super) fn step<R: Rule<N>, const N: usize>(
         &mut self,
@@ -46,7 +51,9 @@ impl State {
         gradient: &Tensor,
     ) -> Result<()> {
         self.values.allocate(var)?;
-        if let Values::Tensors(states) = &mut self.values {
+        if var.elem_count() == 0 {
+            // candle does not write into tensors without elements.
+        } else if let Values::Tensors(states) = &mut self.values {
             composed(rule, rates, change, var, gradient, states)?;
         } else {
             let step =
@@ -91,7 +98,7 @@ impl State {
         var: &Var,
     ) -> Result<Self> {
         let find = |name: &str, dtype: DType, dims: &[usize]| {
-            let path = format!("{path}/{name}");
+            let path = state_path(path, name);
             let Some(state) = states.get(&path) else {
                 return Err(Error::invalid("states", format!("must hold `{path}` too"), "none"));
             };
@@ -102,9 +109,9 @@ impl State {
                 let reason = format!("must hold `{path}` as {dtype:?} of shape {dims:?}");
                 return Err(Error::invalid("states", reason, (state.dtype(), state.dims())));
             }
-            Ok(state.as_detached_tensor().to_dtype(dtype)?)
+            Ok(state.as_detached_tensor())
         };
-        let t = find("t", DType::U32, &[1])?.to_vec1::<u32>()?[0];
+        let t = number_of_steps(&state_path(path, "t"), &find("t", DType::U32, &[1])?)?;
         let tensors = names.iter().map(|name| find(name, computed_in(var.dtype()), var.dims()));
         let tensors = tensors.collect::<Result<Vec<_>>>()?;
         let mut values = Values::Zeros(N);
@@ -123,10 +130,22 @@ impl State {
     }
 }
 
+/// A number of steps as files hold it.
+fn number_of_steps(path: &str, t: &Tensor) -> Result<u32> {
+    let known = matches!(t.dtype(), DType::U32 | DType::I64 | DType::F32 | DType::F64);
+    let value = if known { t.to_dtype(DType::F64)?.to_vec1::<f64>()?[0] } else { f64::NAN };
+    if value.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&value) {
+        return Ok(value as u32);
+    }
+    let reason = format!("must hold a number of steps in `{path}`, from 0 to {}", u32::MAX);
+    Err(Error::invalid("states", reason, (t.dtype(), value)))
+}
+
 impl Values {
     fn allocate(&mut self, var: &Var) -> Result<()> {
         if let Self::Zeros(n) = *self {
             let len = var.elem_count();
+            check::tensor("parameters", &[n, len], computed_in(var.dtype()))?;
             let has_kernel = has_kernels(var.device()) && var.is_contiguous();
             *self = match var.dtype() {
                 DType::F32 if has_kernel => Self::F32(vec![vec![0.0; len]; n]),

@@ -1,0 +1,139 @@
+//! Checks of what users give: numbers in their range, sizes that can be counted and held in memory, types of elements.
+
+use std::ops::{Bound, RangeBounds};
+
+use candle_core::{DType, Tensor};
+
+use crate::{Error, Result};
+
+/// Whether a number lies in `range` and is finite, in `f32` as well.
+pub(crate) fn within(argument: &'static str, value: f64, range: impl RangeBounds<f64>) -> Result<()> {
+    if (value as f32).is_finite() && range.contains(&value) {
+        return Ok(());
+    }
+    let reason = match (range.start_bound(), range.end_bound()) {
+        (Bound::Unbounded, Bound::Unbounded) => "must be finite in f32".to_owned(),
+        (Bound::Included(least), Bound::Unbounded) => format!("must be at least {least} and finite in f32"),
+        (Bound::Excluded(limit), Bound::Unbounded) => format!("must be above {limit} and finite in f32"),
+        (start, end) => {
+            let start = match start {
+                Bound::Included(start) => format!("[{start}"),
+                Bound::Excluded(start) => format!("({start}"),
+                Bound::Unbounded => "(-inf".to_owned(),
+            };
+            let end = match end {
+                Bound::Included(end) => format!("{end}]"),
+                Bound::Excluded(end) => format!("{end})"),
+                Bound::Unbounded => "inf)".to_owned(),
+            };
+            format!("must be in {start}, {end}")
+        }
+    };
+    Err(Error::invalid(argument, reason, value))
+}
+
+/// Whether a number is above 0, as an `f32` as well.
+pub(crate) fn positive(argument: &'static str, value: f64) -> Result<()> {
+    within(argument, value, (Bound::Excluded(0.0), Bound::Unbounded))?;
+    if value as f32 > 0.0 {
+        return Ok(());
+    }
+    Err(Error::invalid(argument, "must be above 0 in f32 too", value))
+}
+
+/// Product of `sizes`: the number of elements of a tensor of this shape.
+pub(crate) fn count(argument: &'static str, sizes: &[usize]) -> Result<usize> {
+    // A size of 0 does not excuse the others: candle multiplies them one by one.
+    let product = sizes.iter().filter(|&&size| size > 0).try_fold(1usize, |n, &size| n.checked_mul(size));
+    match product.filter(|&n| n <= isize::MAX as usize) {
+        Some(_) if sizes.contains(&0) => Ok(0),
+        Some(n) => Ok(n),
+        None => Err(Error::invalid(argument, "must not give more elements than can be counted", sizes)),
+    }
+}
+
+/// Whether the system gives memory for `len` elements of type `T`.
+pub(crate) fn memory<T>(argument: &'static str, len: usize) -> Result<()> {
+    memory_of(argument, len, size_of::<T>())
+}
+
+/// [`memory`] for a tensor of these sizes and this type; returns the number of elements.
+pub(crate) fn tensor(argument: &'static str, sizes: &[usize], dtype: DType) -> Result<usize> {
+    let len = count(argument, sizes)?;
+    memory_of(argument, len, dtype.size_in_bytes().max(1))?;
+    Ok(len)
+}
+
+/// Less is not asked for: what can't be had then could not be had for an error message either.
+const PROBE_FROM: usize = 1 << 24;
+
+fn memory_of(argument: &'static str, len: usize, size: usize) -> Result<()> {
+    let bytes = len.checked_mul(size);
+    if bytes.is_some_and(|bytes| bytes < PROBE_FROM) {
+        return Ok(());
+    }
+    match bytes.map(|bytes| Vec::<u8>::new().try_reserve_exact(bytes)) {
+        Some(Ok(())) => Ok(()),
+        _ => Err(Error::invalid(
+            argument,
+            format!("must not ask for more memory than there is, {len} elements of {size} bytes"),
+            len,
+        )),
+    }
+}
+
+/// Whether a tensor holds numbers that the functions compute with.
+pub(crate) fn float(argument: &'static str, tensor: &Tensor) -> Result<()> {
+    match tensor.dtype() {
+        DType::F16 | DType::BF16 | DType::F32 | DType::F64 => Ok(()),
+        other => Err(Error::invalid(argument, "must hold f32, f64, f16 or bf16 numbers", other)),
+    }
+}
+
+/// [`float`], and whether there is memory for a contiguous copy in the type that it is computed in.
+pub(crate) fn input(argument: &'static str, input: &Tensor) -> Result<()> {
+    float(argument, input)?;
+    let half = matches!(input.dtype(), DType::F16 | DType::BF16);
+    if !half && input.is_contiguous() {
+        return Ok(());
+    }
+    tensor(argument, input.dims(), if half { DType::F32 } else { input.dtype() }).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text<T: std::fmt::Debug>(result: Result<T>) -> String {
+        result.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn numbers_stay_in_their_range() {
+        for value in [0.0, 0.5, 1.0 - f64::EPSILON] {
+            within("p", value, 0.0..1.0).unwrap();
+        }
+        for value in [-1e-300, 1.0, f64::NAN, f64::INFINITY] {
+            assert_eq!(text(within("p", value, 0.0..1.0)), format!("`p` must be in [0, 1), got {value:?}"));
+        }
+        assert_eq!(text(within("p", 1e39, 0.0..)), "`p` must be at least 0 and finite in f32, got 1e39");
+        assert_eq!(text(within("p", f64::NAN, ..)), "`p` must be finite in f32, got NaN");
+        assert_eq!(text(positive("p", 0.0)), "`p` must be above 0 and finite in f32, got 0.0");
+        assert_eq!(text(positive("p", 1e-60)), "`p` must be above 0 in f32 too, got 1e-60");
+    }
+
+    #[test]
+    fn sizes_are_counted_or_refused() {
+        assert_eq!(count("inp", &[2, 3]).unwrap(), 6);
+        assert_eq!(count("inp", &[1 << 40, 0]).unwrap(), 0);
+        assert_eq!(count("inp", &[]).unwrap(), 1);
+        for sizes in [&[1 << 63, 2][..], &[usize::MAX, 2], &[1 << 40, 0, 1 << 40], &[1 << 63]] {
+            assert!(text(count("inp", sizes)).contains("`inp` must not give more elements"), "{sizes:?}");
+        }
+        memory::<f64>("inp", 0).unwrap();
+        memory::<f64>("inp", 1 << 22).unwrap();
+        for len in [1 << 50, 1 << 61, usize::MAX] {
+            assert!(text(memory::<f64>("inp", len)).contains("more memory than there is"), "{len}");
+        }
+    }
+}

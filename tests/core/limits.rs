@@ -1,0 +1,208 @@
+//! Sizes and numbers that no call can work with are errors in words.
+
+use candle_core::{DType, Device, Tensor};
+use layerfn::functions::{self as f, Transform};
+use layerfn::prelude::*;
+use layerfn::{LSTMCell, PerAxis, Result, Rng, get_parameter_or_create};
+
+use crate::zeros;
+
+/// The root of the error; nothing may have been made.
+#[track_caller]
+fn refused<T>(call: impl FnOnce() -> Result<T>) -> String {
+    let store = ParameterStore::new();
+    let Err(error) = store.enter(call) else { panic!("accepted") };
+    assert!(store.parameters().is_empty(), "{error}");
+    error.root().to_string()
+}
+
+#[test]
+fn sizes_of_parameters_are_counted_and_asked_for() {
+    let row = zeros(&[1, 4], DType::F32);
+    let image = zeros(&[1, 4, 3, 3], DType::F32);
+    let indices = zeros(&[2], DType::U32);
+    let memory = "must not ask for more memory than there is";
+    let count = "must not give more elements than can be counted";
+    for (error, argument, reason) in [
+        (refused(|| affine(&row, 1usize << 40).call()), "n_outmaps", memory),
+        (refused(|| affine(&row, usize::MAX).call()), "n_outmaps", count),
+        (refused(|| affine(&row, (1usize << 32, 1usize << 32)).call()), "n_outmaps", count),
+        (refused(|| convolution(&image, 1usize << 40, (3, 3)).call()), "outmaps", memory),
+        (refused(|| embed(&indices, 1usize << 40, 4).call()), "shape", memory),
+        (
+            refused(|| depthwise_convolution(&image, (1, 1)).multiplier((1 << 62) + 1).call()),
+            "multiplier",
+            count,
+        ),
+        (refused(|| LSTMCell::new(2, 1 << 50).step(&zeros(&[2, 3], DType::F32))), "state_size", memory),
+        (refused(|| cpd3_convolution(&image, 1usize << 63, (1, 1), 1).call()), "outmaps", count),
+        (refused(|| get_parameter_or_create("w").shape((1 << 40, 0, 1 << 40)).call()), "shape", count),
+    ] {
+        assert!(error.starts_with(&format!("`{argument}` {reason}")), "{error}");
+    }
+}
+
+#[test]
+fn views_are_not_copied_into_more_memory_than_there_is() {
+    let view = zeros(&[1], DType::F32).broadcast_as(&[1usize << 45]).unwrap();
+    let half = zeros(&[1], DType::F16).broadcast_as(&[1usize << 45]).unwrap();
+    for inp in [&view, &half] {
+        let error = f::relu(inp).unwrap_err().to_string();
+        assert!(error.starts_with("`inp` must not ask for more memory than there is"), "{error}");
+    }
+    let error = f::Prune { rate: 0.5 }.apply(&view).unwrap_err().to_string();
+    assert!(error.starts_with("`w` must not ask for more memory"), "{error}");
+}
+
+#[test]
+fn nothing_is_computed_from_nothing_whatever_the_other_sizes() -> Result<()> {
+    ParameterStore::new().enter(|| {
+        let y = convolution(&zeros(&[0, 2, 1 << 40], DType::F32), 3, [2]).call()?;
+        assert_eq!(y.dims(), [0, 3, (1 << 40) - 1]);
+        let y = f::prelu(&zeros(&[1 << 40, 2, 0], DType::F32), &zeros(&[2], DType::F32), 1)?;
+        assert_eq!(y.dims(), [1 << 40, 2, 0]);
+        let gradients = backward(&y.sum_all()?)?;
+        drop(gradients);
+        Ok(())
+    })
+}
+
+#[test]
+fn windows_may_be_larger_than_anything() -> Result<()> {
+    let x = Tensor::arange(0f32, 16.0, &Device::Cpu)?.reshape((1, 1, 4, 4))?;
+    let far = PerAxis::Every(usize::MAX);
+    let y = f::max_pooling(&x, &far, Some(&1.into()), false, &0.into())?;
+    assert_eq!(y.flatten_all()?.to_vec1::<f32>()?, [15.0; 16]);
+    let y = f::average_pooling(&x, &2.into(), Some(&far), true, &0.into(), true)?;
+    assert_eq!(y.flatten_all()?.to_vec1::<f32>()?, [2.5]);
+    let error = f::max_pooling(&x, &far, Some(&1.into()), true, &0.into()).unwrap_err().to_string();
+    assert!(error.starts_with("`kernel` must be at most 4 on spatial axis 0"), "{error}");
+    // Of a stride and a dilation that lead out of the image, the first step is all there is.
+    let geometry = f::ConvGeometry::new(x.dims(), &1.into(), &0.into(), &far, &far, 1, 1)?;
+    let y = f::convolution(&x, &Tensor::ones((1, 1, 1, 1), DType::F32, &Device::Cpu)?, None, &geometry)?;
+    assert_eq!(y.flatten_all()?.to_vec1::<f32>()?, [0.0]);
+    Ok(())
+}
+
+#[test]
+fn a_copy_with_its_padding_needs_memory_too() -> Result<()> {
+    // An input and an output of 4 MB each, and 4 TB between them.
+    let x = zeros(&[1, 1, 1, 1 << 20], DType::F32);
+    let (kernel, pad) = ((1, 1 << 20).into(), (1 << 19, 0).into());
+    let error = f::ConvGeometry::new(x.dims(), &kernel, &pad, &1.into(), &1.into(), 1, 1)
+        .and_then(|geometry| f::convolution(&x, &x.reshape((1, 1, 1, 1 << 20))?, None, &geometry))
+        .unwrap_err()
+        .to_string();
+    assert!(error.starts_with("`pad` must not ask for more memory than there is"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn numbers_out_of_range_are_refused() -> Result<()> {
+    let w = Tensor::new(&[[0.5f32, -1.0], [2.0, 0.25]], &Device::Cpu)?;
+    let text = |result: Result<Tensor>| result.unwrap_err().to_string();
+    for bad in [-0.5, 1.5, f64::NAN, f64::INFINITY] {
+        assert!(text(f::Prune { rate: bad }.apply(&w)).starts_with("`rate` must be in [0, 1]"));
+        let error = refused(|| batch_normalization(&w).decay_rate(bad).call());
+        assert!(error.starts_with("`decay_rate` must be in [0, 1]"), "{error}");
+    }
+    for bad in [-0.5, f64::NAN, f64::INFINITY] {
+        let error = refused(|| batch_normalization(&w).eps(bad).call());
+        assert!(error.starts_with("`eps` must be at least 0"), "{error}");
+        let quantizer = f::FixedPoint { sign: true, n: 8, delta: bad, ste_fine_grained: true };
+        assert!(text(quantizer.apply(&w)).starts_with("`delta` must be above 0"));
+        let error = refused(|| {
+            cpd3_convolution(&zeros(&[1, 2, 3, 3], DType::F32), 2, (2, 2), 2).lambda_reg(bad).call()
+        });
+        assert!(error.starts_with("`lambda_reg` must be at least 0"), "{error}");
+    }
+    for n in [0, 1, 33, usize::MAX] {
+        let error = text(f::FixedPoint { sign: true, n, delta: 0.5, ste_fine_grained: true }.apply(&w));
+        assert!(error.starts_with("`n` must leave 1 to 30 bits"), "{error}");
+    }
+    let pow2 = f::Pow2 { sign: true, with_zero: true, n: 8, m: i32::MIN, ste_fine_grained: true };
+    assert!(text(pow2.apply(&w)).starts_with("`m` must be between -100 and 100"));
+    Ok(())
+}
+
+#[test]
+fn factors_are_looked_for_within_limits() -> Result<()> {
+    let w = Tensor::ones((2, 2, 2), DType::F32, &Device::Cpu)?;
+    let options = f::Cpd3Options { r: 2, max_iter: 1, stopping_criterion: 0.0, lambda_reg: 0.0 };
+    for (options, argument) in [
+        (f::Cpd3Options { lambda_reg: f64::INFINITY, ..options.clone() }, "lambda_reg"),
+        (f::Cpd3Options { stopping_criterion: f64::NAN, ..options.clone() }, "stopping_criterion"),
+        (f::Cpd3Options { max_iter: 0, ..options.clone() }, "max_iter"),
+        (f::Cpd3Options { max_iter: usize::MAX, ..options.clone() }, "max_iter"),
+        (f::Cpd3Options { r: 1 << 40, ..options.clone() }, "r"),
+    ] {
+        let error = f::cpd3_factors(&w, &options, &Rng::new(1)).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("`{argument}` must ")), "{error}");
+    }
+    let [o, ..] = f::cpd3_factors(&w, &options, &Rng::new(1))?;
+    assert_eq!(o.dims(), [2, 2]);
+    Ok(())
+}
+
+/// A count from a file, as bytes.
+fn count(passes: u64, draws: u64) -> Result<Tensor> {
+    let bytes = [passes.to_le_bytes(), draws.to_le_bytes()].concat();
+    Ok(Tensor::from_iter(bytes.into_iter().map(f32::from), &Device::Cpu)?)
+}
+
+#[test]
+fn inq_does_not_trust_its_counters() -> Result<()> {
+    let inq = |num_bits: usize, inq_iterations: &[usize], seed: i64| f::Inq {
+        num_bits,
+        inq_iterations: inq_iterations.to_vec(),
+        selection_algorithm: f::SelectionAlgorithm::Random,
+        seed,
+    };
+    let w = Tensor::new(&[1f32, 0.5], &Device::Cpu)?;
+    let free = w.zeros_like()?;
+    let step = |inq: &f::Inq, count: &Tensor| inq.step(&w, &free, &w, count, &Rng::new(1));
+    for (inq, count, reason) in [
+        (
+            inq(4, &[0xffff_ffff_ffff, 5], 7),
+            count(0xffff_ffff_ffff, u64::MAX >> 1)?,
+            "`count` must hold what passes have left, at most 8",
+        ),
+        (inq(4, &[], -1), count(u64::MAX, 0)?, "`count` must hold what passes have left"),
+        (inq(4, &[0], -1), Tensor::full(0.5f32, 16, &Device::Cpu)?, "`count` must hold 16 bytes"),
+        (inq(4, &[0], -1), Tensor::full(f32::NAN, 16, &Device::Cpu)?, "`count` must hold 16 bytes"),
+        (inq(4, &[0], -1), zeros(&[17], DType::F32), "`count` must hold 16 bytes"),
+        (inq(0, &[0], -1), count(0, 0)?, "`num_bits` must be between 2 and 32"),
+        (inq(1, &[0], -1), count(0, 0)?, "`num_bits` must be between 2 and 32"),
+    ] {
+        let error = step(&inq, &count).unwrap_err().to_string();
+        assert!(error.starts_with(reason), "{error}");
+    }
+    // Two draws for each free weight and pass are what there can be.
+    step(&inq(4, &[1, 2], 7), &count(1, 4)?)?;
+    let short = zeros(&[1], DType::F32);
+    let error = inq(4, &[0], -1).step(&w, &short, &w, &count(0, 0)?, &Rng::new(1)).unwrap_err().to_string();
+    assert!(error.starts_with("`i` must have the shape [2] of the weights"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn types_are_checked_before_values_are_read() -> Result<()> {
+    let w = Tensor::new(&[0.001f32, 0.002], &Device::Cpu)?.to_dtype(DType::F8E4M3)?;
+    let error = f::Prune { rate: 0.5 }.apply(&w).unwrap_err().to_string();
+    assert_eq!(error, "`w` must hold f32, f64, f16 or bf16 numbers, got F8E4M3");
+    let inp = w.reshape((1, 2))?;
+    assert_eq!(
+        refused(|| pruned_affine(&inp, 31).call()),
+        "`inp` must hold f32, f64, f16 or bf16 numbers, got F8E4M3"
+    );
+    Ok(())
+}
+
+#[test]
+fn an_empty_batch_does_not_move_running_statistics() {
+    let empty = zeros(&[0, 3], DType::F32);
+    for error in [refused(|| batch_normalization(&empty).call()), refused(|| mean_subtraction(&empty).call())]
+    {
+        assert!(error.starts_with("`inp` must have elements to take the statistics of"), "{error}");
+    }
+}
