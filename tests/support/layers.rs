@@ -109,7 +109,7 @@ macro_rules! plain_arguments {
 
 plain_arguments! {
     bool: Value::as_bool, "true or false";
-    f64: Value::as_f64, "a number";
+    f64: number, "a number";
     i64: Value::as_i64, "an integer";
     usize: size, "a count";
     i32: |value| i32::try_from(value.as_i64()?).ok(), "a small integer";
@@ -117,6 +117,11 @@ plain_arguments! {
     Vec<usize>: |value| value.as_array()?.iter().map(size).collect(), "a list of counts";
     Dims: |value| sizes(value).map(Dims::from), "a count or a list of them";
     PerAxis: |value| size(value).map(PerAxis::from).or_else(|| sizes(value).map(PerAxis::from)), "a count or a list of them";
+}
+
+/// A number; a text where JSON has none, as for NaN.
+fn number(value: &Value) -> Option<f64> {
+    value.as_f64().or_else(|| value.as_str()?.parse().ok())
 }
 
 fn size(value: &Value) -> Option<usize> {
@@ -146,7 +151,7 @@ impl Argument for Initializer {
         match value.get("initializer").and_then(Value::as_str) {
             None => Tensor::read(value, tensors).map(Self::from),
             Some("constant") => {
-                let number = value.get("value").map_or(Some(0.0), Value::as_f64);
+                let number = value.get("value").map_or(Some(0.0), number);
                 number.map(Self::constant).ok_or_else(|| "`value` must be a number".to_owned())
             }
             Some(other) => Err(format!("the initializer `{other}` is not known here")),

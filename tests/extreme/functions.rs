@@ -1,0 +1,173 @@
+//! Every function.
+
+use candle_core::{DType, Device, Tensor};
+use layerfn::functions::{self as f, Transform};
+use layerfn::{ParameterStore, Result, Rng};
+
+use crate::Call;
+
+/// A line a function: `name(argument: how it is drawn, ..) => its results`.
+macro_rules! calls {
+    ($($name:ident($($argument:ident: $kind:ident),* $(,)?) => $results:expr;)*) => {
+        pub(crate) const CALLS: &[(&str, Call)] = &[$((stringify!($name), |draw| {
+            $(let $argument = draw.$kind();)*
+            draw.go();
+            let results = || -> Result<_> { Ok($results) };
+            Ok(Vec::from(results()?))
+        })),*];
+    };
+}
+pub(crate) use calls;
+
+calls! {
+    relu(x: tensor) => [f::relu(&x)?];
+    leaky_relu(x: tensor, alpha: number) => [f::leaky_relu(&x, alpha)?];
+    elu(x: tensor, alpha: number) => [f::elu(&x, alpha)?];
+    selu(x: tensor) => [f::selu(&x)?];
+    gelu(x: tensor) => [f::gelu(&x)?];
+    silu(x: tensor) => [f::silu(&x)?];
+    sigmoid(x: tensor) => [f::sigmoid(&x)?];
+    hard_sigmoid(x: tensor) => [f::hard_sigmoid(&x)?];
+    tanh(x: tensor) => [f::tanh(&x)?];
+    softplus(x: tensor) => [f::softplus(&x)?];
+    softmax(x: tensor, axis: size) => [f::softmax(&x, axis)?];
+    log_softmax(x: tensor, axis: size) => [f::log_softmax(&x, axis)?];
+    prelu(x: tensor, slope: tensor, axis: size) => [f::prelu(&x, &slope, axis)?];
+    dropout(x: tensor, p: rate) => {
+        let y = f::dropout(&x, p, &mut || 7)?;
+        [layerfn::dropout(&x).p(p).rng(Rng::new(1)).call()?, y]
+    };
+    affine(x: tensor, w: matrix, b: tensor, axis: size, bias: flag) => [f::affine(&x, &w, bias.then_some(&b), axis)?];
+    convolution(x: image, kernel: window, pad: window, stride: window, dilation: window, group: window, axis: size) => {
+        let (group, axis) = (group.resolve("group", 1)?[0], axis.min(8));
+        let geometry = f::ConvGeometry::new(x.dims(), &kernel, &pad, &stride, &dilation, group, axis)?;
+        let outmaps = 2 * group;
+        geometry.check_outmaps(outmaps)?;
+        let w = weights(&[&[outmaps, geometry.inmaps() / group], geometry.kernel()].concat())?;
+        [f::convolution(&x, &w, None, &geometry)?]
+    };
+    deconvolution(x: image, kernel: window, pad: window, stride: window, dilation: window, group: window, axis: size) => {
+        let (group, axis) = (group.resolve("group", 1)?[0], axis.min(8));
+        let geometry = f::DeconvGeometry::new(x.dims(), &kernel, &pad, &stride, &dilation, group, axis)?;
+        geometry.check_outmaps(group)?;
+        let w = weights(&[&[geometry.inmaps(), 1], geometry.kernel()].concat())?;
+        [f::deconvolution(&x, &w, None, &geometry)?]
+    };
+    ConvGeometry(dims: dims, kernel: per_axis, pad: per_axis, stride: per_axis, group: size, axis: size, outmaps: size) => {
+        let geometry = f::ConvGeometry::new(&dims, &kernel, &pad, &stride, &pad, group, axis)?;
+        geometry.check_outmaps(outmaps)?;
+        let _ = geometry.output_dims(outmaps);
+        f::ConvGeometry::depthwise(&dims, &kernel, &pad, &stride, &stride, axis)?;
+        f::ConvGeometry::pointwise(&dims, axis)?;
+        []
+    };
+    DeconvGeometry(dims: dims, kernel: per_axis, pad: per_axis, stride: per_axis, group: size, axis: size, outmaps: size) => {
+        let geometry = f::DeconvGeometry::new(&dims, &kernel, &pad, &stride, &stride, group, axis)?;
+        geometry.check_outmaps(outmaps)?;
+        let _ = geometry.output_dims(outmaps);
+        f::DeconvGeometry::depthwise(&dims, group, &kernel, &pad, &stride, &stride, axis)?;
+        []
+    };
+    embed(x: tensor, w: matrix) => [f::embed(&x, &w)?];
+    check_rank(r: size, limit: size) => {
+        f::check_rank(r, limit)?;
+        []
+    };
+    svd_factors(w: matrix, r: size) => <[Tensor; 2]>::from(f::svd_factors(&w, r)?);
+    svd_factors_by_map(w: image, r: size) => <[Tensor; 2]>::from(f::svd_factors_by_map(&w, r)?);
+    cpd3_factors(w: image, r: size, max_iter: size, stop: number, lambda: number) => {
+        let options = f::Cpd3Options { r, max_iter, stopping_criterion: stop, lambda_reg: lambda };
+        f::cpd3_factors(&w, &options, &Rng::new(1))?
+    };
+    Cpd3Options(r: size, max_iter: size, stop: rate, lambda: rate) => {
+        let options = f::Cpd3Options { r, max_iter, stopping_criterion: stop, lambda_reg: lambda };
+        f::cpd3_factors(&weights(&[2, 3, 2])?, &options, &Rng::new(1))?
+    };
+    Inq(w: tensor, i: same, last: same, count: tensor, bits: size, schedule: counts, seed: int, random: flag) => {
+        let algorithm = if random { f::SelectionAlgorithm::Random } else { f::SelectionAlgorithm::LargestAbs };
+        let inq = f::Inq { num_bits: bits, inq_iterations: schedule, selection_algorithm: algorithm, seed };
+        let step = inq.step(&w, &i, &last, &count, &Rng::new(1))?;
+        [step.w, step.i, step.count]
+    };
+    InqStep(byte: size, draws: size, schedule: counts, seed: int) => {
+        let mut bytes = [byte as u64, draws as u64].map(u64::to_le_bytes).concat();
+        bytes.truncate(f::Inq::STATE);
+        let count = Tensor::from_iter(bytes.into_iter().map(f32::from), &Device::Cpu)?;
+        let w = weights(&[2])?;
+        let inq = f::Inq {
+            num_bits: 4, inq_iterations: schedule, selection_algorithm: f::SelectionAlgorithm::Random, seed,
+        };
+        let step = inq.step(&w, &w, &w, &count, &Rng::new(1))?;
+        [step.w, step.i, step.count]
+    };
+    SelectionAlgorithm(name: text) => {
+        name.parse::<f::SelectionAlgorithm>()?;
+        []
+    };
+    softmax_cross_entropy(x: tensor, labels: same, axis: size) => [f::softmax_cross_entropy(&x, &labels, axis)?];
+    mean_softmax_cross_entropy(x: matrix, axis: size) => {
+        let mut labels = x.dims().to_vec();
+        if axis < labels.len() {
+            labels.remove(axis);
+        }
+        let labels = Tensor::zeros(1, DType::I64, &Device::Cpu)?.broadcast_as(labels)?;
+        [f::mean_softmax_cross_entropy(&x, &labels, axis)?]
+    };
+    squared_error(x: tensor, target: same) => [f::squared_error(&x, &target)?];
+    mean_squared_error(x: tensor, target: same) => [f::mean_squared_error(&x, &target)?];
+    sigmoid_cross_entropy(x: tensor, target: same) => [f::sigmoid_cross_entropy(&x, &target)?];
+    lstm_cell(x: matrix, h: matrix, c: same, w: tensor, b: tensor) => <[Tensor; 2]>::from(f::lstm_cell(&x, &h, &c, &w, &b)?);
+    batch_normalization(x: tensor, beta: same, gamma: same, axes: axes, eps: rate) => {
+        <[Tensor; 3]>::from(f::batch_normalization(&x, &beta, &gamma, &axes, eps)?)
+    };
+    batch_normalization_by(x: tensor, beta: same, mean: same, axes: axes, eps: rate) => {
+        [f::batch_normalization_by(&x, &beta, &beta, &mean, &mean, &axes, eps)?]
+    };
+    subtract_mean(x: tensor, mean: same, factor: number) => [f::subtract_mean(&x, &mean, factor)?];
+    max_pooling(x: image, kernel: window, stride: window, pad: window, whole: flag) => {
+        let y = f::max_pooling(&x, &kernel, Some(&stride), whole, &pad)?;
+        [layerfn::max_pooling(&x, kernel).call()?, y]
+    };
+    average_pooling(x: image, kernel: window, stride: window, pad: window, whole: flag, counts: flag) => {
+        let y = f::average_pooling(&x, &kernel, Some(&stride), whole, &pad, counts)?;
+        [layerfn::average_pooling(&x, kernel).call()?, y]
+    };
+    global_average_pooling(x: image) => [f::global_average_pooling(&x)?];
+    binary_connect(w: tensor) => [f::binary_connect(&w)?];
+    binary_weight(w: tensor, start: size, end: size) => {
+        let binary = f::binary_weight(&w, start..end)?;
+        [binary.output, binary.wb, binary.alpha]
+    };
+    BinaryWeight(w: matrix) => [f::binary_weight(&w, 0..1)?.alpha];
+    straight_through(w: tensor, value: same) => [f::straight_through(&w, &value)?];
+    FixedPoint(w: tensor, sign: flag, n: size, delta: rate, fine: flag) => {
+        let transform = f::FixedPoint { sign, n, delta, ste_fine_grained: fine };
+        [transform.apply(&w)?, transform.checked()?.apply(&w)?]
+    };
+    Pow2(w: tensor, sign: flag, zero: flag, n: size, m: int, fine: flag) => {
+        let transform = f::Pow2 { sign, with_zero: zero, n, m: m as i32, ste_fine_grained: fine };
+        [transform.apply(&w)?, transform.checked()?.apply(&w)?]
+    };
+    Prune(w: tensor, rate: rate) => [f::Prune { rate }.apply(&w)?, f::Prune { rate }.checked()?.apply(&w)?];
+    Transform(w: tensor) => [ParameterStore::new().enter(|| f::Prune { rate: 0.5 }.apply(&w))?];
+}
+
+/// Weights of ones, if they are few; the layers check sizes of their own.
+fn weights(dims: &[usize]) -> Result<Tensor> {
+    let n = dims.iter().try_fold(1usize, |n, &size| n.checked_mul(size)).filter(|&n| n < 1 << 20);
+    match n {
+        Some(_) => Ok(Tensor::ones(dims, DType::F32, &Device::Cpu)?),
+        None => Err(layerfn::Error::invalid("dims", "must be small", dims)),
+    }
+}
+
+/// Whether everything that the module exports has its line.
+pub(crate) fn assert_complete() {
+    let source = include_str!("../../runtime/src/functions/mod.rs");
+    for exports in source.split("\npub use ").skip(1).filter_map(|rest| rest.split(';').next()) {
+        let names = exports.rsplit("::").next().unwrap_or_default();
+        for name in names.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|name| !name.is_empty()) {
+            assert!(CALLS.iter().any(|(call, _)| *call == name), "`{name}` has no line among the calls");
+        }
+    }
+}
