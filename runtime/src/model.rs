@@ -178,6 +178,7 @@ impl<F: ?Sized, const INPUTS: usize> Model<F, INPUTS> {
 /// The methods that depend on the number of inputs.
 macro_rules! model_of {
     ($inputs:literal, $(($x:ident, $tensor:ty)),+) => {
+        #[allow(clippy::too_many_arguments)]
         impl<F, O> Network<F, $inputs>
         where
             F: ?Sized + Fn($(&$tensor),+) -> Result<O>,
@@ -207,6 +208,7 @@ macro_rules! model_of {
             }
         }
 
+        #[allow(clippy::too_many_arguments)]
         impl<F, O> Model<F, $inputs>
         where
             F: ?Sized + Fn($(&$tensor),+) -> Result<O>,
@@ -248,6 +250,29 @@ model_of!(1, (x, Tensor));
 model_of!(2, (x1, Tensor), (x2, Tensor));
 model_of!(3, (x1, Tensor), (x2, Tensor), (x3, Tensor));
 model_of!(4, (x1, Tensor), (x2, Tensor), (x3, Tensor), (x4, Tensor));
+model_of!(5, (x1, Tensor), (x2, Tensor), (x3, Tensor), (x4, Tensor), (x5, Tensor));
+model_of!(6, (x1, Tensor), (x2, Tensor), (x3, Tensor), (x4, Tensor), (x5, Tensor), (x6, Tensor));
+model_of!(
+    7,
+    (x1, Tensor),
+    (x2, Tensor),
+    (x3, Tensor),
+    (x4, Tensor),
+    (x5, Tensor),
+    (x6, Tensor),
+    (x7, Tensor)
+);
+model_of!(
+    8,
+    (x1, Tensor),
+    (x2, Tensor),
+    (x3, Tensor),
+    (x4, Tensor),
+    (x5, Tensor),
+    (x6, Tensor),
+    (x7, Tensor),
+    (x8, Tensor)
+);
 
 impl<F> Module for Model<F>
 where

@@ -246,5 +246,12 @@ fn a_model_is_made_on_shapes_and_on_several_inputs() -> Result<()> {
     assert_eq!(model.forward_t(&input(3)?, &b, false)?.dims(), [2, 5]);
     assert_eq!(model.summary()?.parameter_count(), 20);
     assert_eq!(calls.get(), 5, "two for making it, one for each call");
+
+    let five =
+        network! { |a, b, c, d, e| { use(a) -> (|x: &Tensor| (((x + b)? + c)? + d)? + e) -> dense(2) } };
+    let model = five.init((2, 3), (2, 3), (2, 3), (2, 3), (2, 3))?;
+    let x = input(3)?;
+    assert_eq!(model.forward_t(&x, &x, &x, &x, &x, false)?.dims(), [2, 2]);
+    assert_eq!(model.summary()?.parameter_count(), 3 * 2 + 2);
     Ok(())
 }
