@@ -270,18 +270,10 @@ impl<T: Float, const TAPS: usize, const VECTORS: usize> Job<T> for OfMaps<'_, T,
         // SAFETY: `Has` shows the instructions; `reach` is above every step's numbers, so
         // the assertions, here and for each row, keep all pointers inside their slices.
         unsafe {
-            let sum_at = |step: Step, v: usize| step.weight * V::LANES + v * vector_len;
             let zero = V::splat(T::ZERO);
             let mut totals = [[zero; VECTORS]; TAPS];
             let sums = sums.as_mut_ptr();
-            let add = |totals: [[V; VECTORS]; TAPS]| {
-                for (totals, step) in totals.into_iter().zip(steps) {
-                    for (v, total) in totals.into_iter().enumerate() {
-                        let sum = sums.add(sum_at(step, v));
-                        total.add(V::load(sum)).store(sum);
-                    }
-                }
-            };
+            let places: [usize; TAPS] = array::from_fn(|i| steps[i].weight * V::LANES);
             let mut n_pixels = 0;
             for row in 0..n_rows {
                 let base = corr.piece(row, 0).base;
@@ -292,7 +284,8 @@ impl<T: Float, const TAPS: usize, const VECTORS: usize> Job<T> for OfMaps<'_, T,
                 for first in (0..row_len).step_by(STRIP) {
                     let pixels = first..row_len.min(first + STRIP);
                     if n_pixels + pixels.len() > STRIP {
-                        add(std::mem::replace(&mut totals, [[zero; VECTORS]; TAPS]));
+                        add_totals(totals, sums, places, vector_len);
+                        totals = [[zero; VECTORS]; TAPS];
                         n_pixels = 0;
                     }
                     n_pixels += pixels.len();
@@ -308,7 +301,29 @@ impl<T: Float, const TAPS: usize, const VECTORS: usize> Job<T> for OfMaps<'_, T,
                     }
                 }
             }
-            add(totals);
+            add_totals(totals, sums, places, vector_len);
+        }
+    }
+}
+
+/// Adds the totals to the sums at these places. No closure: those are not always compiled for the processor of the loop around.
+///
+/// # Safety
+/// The processor has V's instructions, and the places have room for a vector at each multiple of `vector_len`.
+#[inline(always)]
+unsafe fn add_totals<T: Float, V: Simd<T>, const TAPS: usize, const VECTORS: usize>(
+    totals: [[V; VECTORS]; TAPS],
+    sums: *mut T,
+    places: [usize; TAPS],
+    vector_len: usize,
+) {
+    for (totals, place) in totals.into_iter().zip(places) {
+        for (v, total) in totals.into_iter().enumerate() {
+            // SAFETY: as the caller vouches.
+            unsafe {
+                let sum = sums.add(place + v * vector_len);
+                total.add(V::load(sum)).store(sum);
+            }
         }
     }
 }
