@@ -2,10 +2,13 @@
 
 /// The candidate that takes the fewest edits, if that is few enough to have been meant.
 pub(crate) fn nearest<'a>(path: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
+    let few = |edits: usize, candidate: &str| edits <= path.len().max(candidate.len()) / 2;
     candidates
+        // It takes as many edits as one is longer, and no time to see that.
+        .filter(|candidate| few(path.len().abs_diff(candidate.len()), candidate))
         .map(|candidate| (edits(path, candidate), candidate))
         .min_by_key(|(edits, _)| *edits)
-        .filter(|(edits, candidate)| *edits <= path.len().max(candidate.len()) / 2)
+        .filter(|(edits, candidate)| few(*edits, candidate))
         .map(|(_, candidate)| candidate.to_owned())
 }
 

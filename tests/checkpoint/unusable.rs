@@ -66,6 +66,25 @@ fn members_that_are_no_parameters_leave_the_others_readable() {
 }
 
 #[test]
+fn a_member_that_is_packed_in_an_unknown_way_leaves_the_others_readable() {
+    let mut bytes = numpy();
+    // The method of the member, in its own header and in the directory.
+    let mut found = 0;
+    for at in 46..bytes.len() {
+        if bytes[at..].starts_with(b"date.npy") {
+            let method = if bytes[at - 46..].starts_with(b"PK\x01\x02") { at - 36 } else { at - 22 };
+            bytes[method] = 97;
+            found += 1;
+        }
+    }
+    assert_eq!(found, 2);
+    let read = Checkpoint::from_bytes(Format::Npz, &bytes).unwrap();
+    assert_eq!(read.entries().len(), 1);
+    let date = read.unusable().iter().find(|unusable| unusable.path().starts_with("date")).unwrap();
+    assert!(date.reason().starts_with("is packed by the method "), "{date}");
+}
+
+#[test]
 fn a_damaged_member_is_not_taken_for_an_unusable_one() {
     let mut bytes = numpy();
     for at in 0..bytes.len() {

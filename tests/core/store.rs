@@ -358,3 +358,29 @@ fn a_store_on_another_device_has_copies() {
     }
     assert_eq!(values(store.get("a/v").unwrap().var()), [1.0, 2.0], "the variables are the copy's own");
 }
+
+#[test]
+fn no_scope_lies_too_deep() {
+    // On the stack that a thread has.
+    let deep = std::thread::spawn(|| {
+        fresh(|| {
+            make(&format!("{}w", "a/".repeat(999)));
+            parameter_scope("b/".repeat(999), || make("w"));
+            for make in [
+                || get_parameter_or_create("a/".repeat(1000) + "w").shape(1).call(),
+                || parameter_scope("a/".repeat(1000), || get_parameter_or_create("w").shape(1).call()),
+                || parameter_scope("a/".repeat(200_000), || get_parameter_or_create("w").shape(1).call()),
+                || get_parameter_or_create("n".repeat(4097)).shape(1).call(),
+            ] {
+                let error = make().unwrap_err().to_string();
+                assert!(error.contains("are allowed") && error.len() < 1000, "{error}");
+            }
+            set_parameter(&("a/".repeat(1000) + "w"), parameter(&[1.0])).unwrap_err();
+            let store = ParameterStore::current();
+            assert_eq!(store.parameters().len(), 2);
+            assert_eq!(store.to_device(&Device::Cpu).unwrap().parameters().len(), 2);
+            clear_parameters();
+        });
+    });
+    deep.join().unwrap();
+}

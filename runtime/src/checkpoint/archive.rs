@@ -2,9 +2,9 @@
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
-use zip::ZipArchive;
 use zip::read::ZipFile;
 use zip::result::ZipError;
+use zip::{CompressionMethod, ZipArchive};
 
 use super::input::{Input, Source};
 use super::{Fault, Outcome};
@@ -14,10 +14,6 @@ impl From<ZipError> for Fault {
     fn from(error: ZipError) -> Self {
         match error {
             ZipError::Io(error) => error.into(),
-            // Packed in a way that is not unpacked here, or encrypted.
-            error @ (ZipError::UnsupportedArchive(_) | ZipError::CompressionMethodNotSupported(_)) => {
-                Self::unusable(format!("cannot be unpacked: {error}"))
-            }
             other => Self::format(other.to_string()),
         }
     }
@@ -37,6 +33,7 @@ pub(super) struct Member<'a, 'b> {
 impl Member<'_, '_> {
     /// Shows `f` the content, then reads what `f` has left of it: only its end tells whether it is damaged.
     pub(super) fn read<R>(&mut self, f: impl FnOnce(&mut Input<'_>) -> Outcome<R>) -> Outcome<R> {
+        self.check_packing()?;
         let size = self.size;
         *self.budget = self.budget.checked_sub(size).ok_or_else(|| {
             Fault::format(format!("{size} bytes are more than a file of this length can unpack to"))
@@ -45,14 +42,21 @@ impl Member<'_, '_> {
         let found = f(&mut input);
         match found {
             Ok(_) => input.finish()?,
-            Err(Fault::Unusable(_)) => match input.skip(input.remaining()).and_then(|()| input.finish()) {
-                // It cannot be unpacked at all.
-                Err(Fault::Unusable(_)) => {}
-                sound => sound?,
-            },
+            // A sound one.
+            Err(Fault::Unusable(_)) => input.skip(input.remaining()).and_then(|()| input.finish())?,
             Err(_) => {}
         }
         found
+    }
+
+    fn check_packing(&mut self) -> Outcome<()> {
+        let packed = self.raw()?;
+        let reason = match packed.compression() {
+            _ if packed.encrypted() => "is encrypted".to_owned(),
+            CompressionMethod::Stored | CompressionMethod::Deflated => return Ok(()),
+            method => format!("is packed by the method {method} of zip, which is not read"),
+        };
+        Err(Fault::unusable(reason))
     }
 
     /// The member as it is packed.

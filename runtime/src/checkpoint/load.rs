@@ -30,9 +30,9 @@ pub enum NeedGrad {
 /// Loads a checkpoint under rules of one's own.
 ///
 /// Without any rule it is strict: the checkpoint and the scope must have the same parameters, with the same shapes,
-/// types and flags. Of what is [unusable](Checkpoint::unusable) in the file no parameter may be asked for: neither may the
-/// scope have one there, nor may a load without `partial` and `create_unknown` pass it over. Where it is passed over, the
-/// report names it.
+/// types and flags. What is [unusable](Checkpoint::unusable) in the file cannot be loaded: a load that selects it fails and
+/// says why. With [`create_unknown`](Self::create_unknown) it fails only if the scope has a parameter there; the report names
+/// the rest.
 ///
 /// ```
 /// use layerfn::checkpoint::{Checkpoint, Format, Load};

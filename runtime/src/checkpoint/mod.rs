@@ -13,6 +13,10 @@
 //! | `.npz` | NumPy's archive, `need_grad` in comments that NumPy ignores | all |
 //! | `.safetensors` | safetensors, order and `need_grad` in its metadata | all |
 //!
+//! Paths have at most 4096 bytes and 1000 parts, parameters 32 axes: beyond that neither a store nor a file takes them.
+//! Where a file does not say whether a parameter is trained, as those of NumPy do not, `.npz` and `.safetensors` keep that
+//! open; NNabla's formats have to say something, and get `need_grad` true.
+//!
 //! A member of which no parameter can be made, such as text, does not keep the others from being read:
 //! [`Checkpoint::unusable`] lists it. Files are not trusted: a damaged one is an [`Error::Checkpoint`] and changes nothing. Reading takes memory of at most
 //! 40 times the length of the file: that much for parameters without values, which take a few bytes in a file and some
@@ -79,9 +83,6 @@ impl Fault {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Self::format("ends early"),
             io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => Self::format(error.to_string()),
-            io::ErrorKind::Unsupported if error.raw_os_error().is_none() => {
-                Self::unusable(format!("cannot be unpacked: {error}"))
-            }
             io::ErrorKind::Other if error.raw_os_error().is_none() => Self::format(error.to_string()),
             _ => Self::Io(error),
         }

@@ -122,6 +122,8 @@ impl Tree {
             }
         }
         if place.length < path.len() {
+            // Whoever asks for a parameter there is told.
+            check_name("path", path).ok()?;
             for segment in segments(&path[place.length..]) {
                 let index = member(scope, segment);
                 match &mut scope.members[index] {
@@ -776,6 +778,7 @@ fn descend<'a, 'p>(tree: &'a mut Scope, path: &'p str) -> Result<(&'a mut Scope,
     if name.is_empty() {
         return Err(Error::invalid("path", "must not be empty", path));
     }
+    check_name("path", path)?;
     let mut scope = tree;
     for segment in segments(parent) {
         let index = member(scope, segment);
@@ -814,6 +817,7 @@ fn list_under(tree: &mut Scope, path: &str) -> Parameters {
 
 /// Fails where [`descend`] or the registration of a parameter would, and changes nothing.
 fn check_place(tree: &Scope, path: &str) -> Result<()> {
+    check_name("path", path)?;
     let (parent, name) = split(path);
     let mut scope = tree;
     for segment in segments(parent) {
@@ -844,7 +848,8 @@ fn var_of(parameters: &Parameters, update: &Update) -> Option<TensorId> {
     parameters.get(&update.path).map(|parameter| parameter.var().id())
 }
 
-/// That the path of a new parameter can be saved.
+/// That the path of a new parameter can be saved. Scopes lie in each other, and what goes through them does so too: none is
+/// made that lies too deep.
 fn check_name(argument: &'static str, path: &str) -> Result<()> {
     limits::check_path(path).map_err(|fault| {
         let reason = format!("must give a path that can be saved; this one {fault}");
