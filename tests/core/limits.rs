@@ -206,3 +206,12 @@ fn an_empty_batch_does_not_move_running_statistics() {
         assert!(error.starts_with("`inp` must have elements to take the statistics of"), "{error}");
     }
 }
+
+#[test]
+fn the_mean_of_single_numbers_is_a_number() -> Result<()> {
+    ParameterStore::new().enter(|| {
+        let x = Tensor::new(&[1f32, 5.0], &Device::Cpu)?;
+        assert_eq!(mean_subtraction(&x).call()?.to_vec1::<f32>()?, [-2.0, 2.0]);
+        Ok(())
+    })
+}

@@ -263,7 +263,8 @@ pub fn mean_subtraction(
         update_state(["mean", "t"], |[mean, t]| {
             let t = (t + 1.0)?;
             n_batches(&t)?;
-            Ok([(&mean + (&batch_mean - &mean)?.broadcast_div(&t)?)?, t])
+            let step = (&batch_mean - &mean)?.broadcast_div(&t)?.reshape(mean.dims())?;
+            Ok([(&mean + step)?, t])
         })
     })?;
     let Some([mean, t]) = moved else { return functions::subtract_mean(inp, &mean, 1.0) };
