@@ -5,8 +5,8 @@ use super::values::{Parameter, Parameters};
 use crate::Result;
 use crate::context::with;
 
-/// The trainable parameters of the current scope, by their path in it; see [`ParameterStore::parameters`] for
-/// their order.
+/// The trainable parameters of the current scope, by their path in it; see
+/// [`ParameterStore::parameters`](crate::ParameterStore::parameters) for their order.
 #[must_use]
 pub fn get_parameters() -> Parameters {
     get_all_parameters().into_iter().filter(|(_, parameter)| parameter.need_grad()).collect()
@@ -36,7 +36,8 @@ pub fn get_parameter(path: &str) -> Option<Parameter> {
 /// Registers `parameter` at `path` in the current scope, in place of the one there.
 ///
 /// # Errors
-/// [`Error::PathConflict`] if `path` or a part of it is taken by a scope or a parameter.
+/// [`Error::PathConflict`](crate::Error::PathConflict) if `path` or a part of it is taken by a scope or a parameter;
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if no file could hold `path`.
 #[track_caller]
 pub fn set_parameter(path: &str, parameter: Parameter) -> Result<()> {
     let (store, path) = with(|state| (state.store.clone(), join(&state.path, path)));

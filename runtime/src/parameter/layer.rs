@@ -73,7 +73,7 @@ impl Drop for LayerEnds {
 /// The declared parameter of the layer that runs now.
 ///
 /// # Errors
-/// Those of [`GetParameterOrCreate::call`].
+/// Those of [`GetParameterOrCreate::call`](crate::GetParameterOrCreate::call).
 #[track_caller]
 pub fn parameter(
     info: &'static ParameterInfo,

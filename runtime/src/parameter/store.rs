@@ -401,7 +401,8 @@ impl ParameterStore {
     /// Registers `parameter` at `path`, in place of the one there.
     ///
     /// # Errors
-    /// [`Error::PathConflict`] if `path` or a part of it is taken by a scope or a parameter.
+    /// [`Error::PathConflict`] if `path` or a part of it is taken by a scope or a parameter; [`Error::InvalidArgument`] if no
+    /// file could hold `path`.
     #[track_caller]
     pub fn set(&self, path: &str, parameter: Parameter) -> Result<()> {
         let created_at = Location::caller();
