@@ -1,7 +1,9 @@
 //! What the tests share: values to test on and the gate that every differentiable function passes.
 
+use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use layerfn::Result;
+use layerfn::functions::affine;
 
 pub mod golden;
 pub mod support;
@@ -180,7 +182,9 @@ pub fn assert_close(got: &Tensor, want: &Tensor, tolerance: f64, what: &str) {
     }
 }
 
-/// The gradients of the sum of `f(inputs) * upstream` for the inputs that `is_tracked`.
+/// The gradients of the sum of `f(inputs) * upstream` for the inputs that `is_tracked`, by candle's pass; `backward` must
+/// give the same.
+#[track_caller]
 pub fn gradients(
     f: impl Fn(&[Tensor]) -> Result<Tensor>,
     inputs: &[Tensor],
@@ -204,11 +208,23 @@ pub fn gradients(
         .collect();
     let y = f(&inputs).unwrap();
     let store = weighted_sum(&y, upstream).backward().unwrap();
+    // A loss that is a function, so that nothing of candle's stands at the end of the graph.
+    let column = upstream.to_device(y.device()).unwrap().reshape(((), 1)).unwrap();
+    let ours = layerfn::backward(&affine(&y, &column, None, 0).unwrap()).unwrap();
     vars.iter()
         .map(|var| {
             let var = var.as_ref()?;
             // No path to an output without elements: its gradient is zero.
-            Some(store.get(var).cloned().unwrap_or_else(|| var.zeros_like().unwrap()))
+            let of = |store: &GradStore| store.get(var).cloned().unwrap_or_else(|| var.zeros_like().unwrap());
+            // Uses of an input may be summed in another order.
+            let tolerance = match var.dtype() {
+                DType::F64 => 1e-12,
+                DType::F32 => 1e-5,
+                DType::F16 => 1e-2,
+                _ => 1e-1,
+            };
+            assert_close(&of(&ours), &of(&store), tolerance, "gradient by `backward`");
+            Some(of(&store))
         })
         .collect()
 }

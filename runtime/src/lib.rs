@@ -119,6 +119,7 @@ mod mode;
 mod model;
 mod nearest;
 mod network;
+mod number;
 pub mod options;
 mod parameter;
 mod parametric_functions;

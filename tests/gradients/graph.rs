@@ -229,8 +229,12 @@ fn backward_is_the_pass_of_candle() {
 fn backward_forgets_what_a_failed_pass_left_behind() {
     let (vars, shared, first, _) = two_losses();
     let want = gradients_of(&shared, &vars);
-    let failing = shared.apply_op1(Failing).unwrap().sum_all().unwrap();
-    assert!(backward(&(failing + first).unwrap()).is_err());
-    let gradients = backward(&shared).unwrap();
-    assert_eq!(vars.iter().map(|var| flat(gradients.get(var).unwrap())).collect::<Vec<_>>(), want);
+    let failing = (shared.apply_op1(Failing).unwrap().sum_all().unwrap() + first).unwrap();
+    // A loss of functions alone, and one that ends in an operation of candle's.
+    for loss in [shared.clone(), shared.sum_all().unwrap()] {
+        assert!(backward(&failing).is_err());
+        assert!(failing.backward().is_err());
+        let gradients = backward(&loss).unwrap();
+        assert_eq!(vars.iter().map(|var| flat(gradients.get(var).unwrap())).collect::<Vec<_>>(), want);
+    }
 }

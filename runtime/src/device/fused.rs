@@ -1,8 +1,17 @@
 //! Kernels for CUDA on tensors.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
 use crate::kernels::cuda::Kernel;
+
+/// Whether kernels for CUDA run for tensors on `device`, unless NVRTC does not compile them.
+pub(crate) fn has_fused(device: &Device) -> bool {
+    #[cfg(test)]
+    if super::in_c::is_on() {
+        return true;
+    }
+    cfg!(feature = "cuda") && device.is_cuda()
+}
 
 /// What a kernel gets besides its number of items.
 #[derive(Clone, Copy, Default)]

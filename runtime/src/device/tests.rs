@@ -57,6 +57,37 @@ fn batch_normalization_by_channel() {
 }
 
 #[test]
+fn activations() {
+    let functions: [fn(&Tensor) -> Result<Tensor>; 10] = [
+        relu,
+        |x| leaky_relu(x, 0.1),
+        |x| elu(x, 0.7),
+        selu,
+        gelu,
+        silu,
+        sigmoid,
+        tanh,
+        softplus,
+        hard_sigmoid,
+    ];
+    for f in functions {
+        check(|t| f(&(&t[0] * 4.0)?), &[&[300]]);
+    }
+}
+
+#[test]
+fn functions_of_two_elements() {
+    check(|t| squared_error(&t[0], &t[1]), &[&[5, 7], &[5, 7]]);
+    check(|t| sigmoid_cross_entropy(&t[0], &t[1]), &[&[5, 7], &[5, 7]]);
+}
+
+#[test]
+fn prelu_with_one_slope_and_with_one_per_channel() {
+    check(|t| prelu(&t[0], &t[1], 1), &[&[4, 3, 5], &[3]]);
+    check(|t| prelu(&t[0], &t[1], 1), &[&[4, 3, 5], &[]]);
+}
+
+#[test]
 fn lstm_gates() {
     let cell = |t: &[Tensor]| lstm_cell(&t[0], &t[1], &t[2], &t[3], &t[4]);
     let sizes: [&[usize]; 5] = [&[3, 2], &[3, 5], &[3, 5], &[7, 4, 5], &[4, 5]];

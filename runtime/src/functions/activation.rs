@@ -1,49 +1,16 @@
-//! Activations, softmax, PReLU and dropout.
+//! Activations but ReLU, softmax, PReLU and dropout.
 
 use candle_core::Tensor;
 use candle_core::shape::Dim;
 
 use super::composed;
+use super::composed::activation::{Prelu, PreluSlope};
 use super::graph::{attach, attach_with_result, tracked};
-use super::node::{Element, compute, element_count, for_float, in_type, widened, without_kernels};
-use crate::kernels::{self, Channels, Float, Lanes, map, map_in_place, zip};
+use super::node::{compute, element_count, for_float, in_type, widened, without_kernels};
+use super::pointwise::{Pointwise, apply};
+use crate::kernels::{self, Channels, Float, Lanes, zip};
+use crate::number::{Formula, Number};
 use crate::{Error, Result, check};
-
-/// A function of one element and its slope.
-trait Pointwise: Copy + Send + Sync + 'static {
-    const NAME: &'static str;
-
-    /// Whether the slope follows from the value; otherwise it is computed from the element. One of the two is kept for
-    /// the backward pass.
-    const SLOPE_FROM_VALUE: bool;
-
-    fn value<T: Float>(self, x: T) -> T;
-
-    /// `dx` from what is kept and the gradient `dy`.
-    fn gradient<T: Float>(self, kept: T, dy: T) -> T;
-}
-
-fn pointwise<P: Pointwise>(inp: &Tensor, f: P) -> Result<Tensor> {
-    let [x] = widened(P::NAME, [inp])?;
-    let y = for_float!(x.dtype(), T => {
-        let y = compute::<T, 1>(x.dims(), [&x], |[x], y| map(x, y, |x| f.value(x)))?;
-        if P::SLOPE_FROM_VALUE {
-            attach_with_result(P::NAME, [&x], y, move |y, dy| Ok([Some(gradient::<T, P>(f, y, dy)?)]))
-        } else {
-            let kept = Tensor::clone(&x);
-            attach(P::NAME, [&x], y, move |dy| Ok([Some(gradient::<T, P>(f, &kept, dy)?)]))
-        }
-    })?;
-    in_type(y, inp.dtype())
-}
-
-/// `dx` from what is kept and the gradient `dy`.
-fn gradient<T: Element, P: Pointwise>(f: P, kept: &Tensor, dy: &Tensor) -> candle_core::Result<Tensor> {
-    let dx = compute::<T, 2>(dy.dims(), [kept, dy], |[kept, dy], dx| {
-        zip(kept, dy, dx, |kept, dy| f.gradient(kept, dy));
-    })?;
-    dx.into_tensor()
-}
 
 macro_rules! activations {
     (@gradient_from_value) => { true };
@@ -58,17 +25,19 @@ macro_rules! activations {
         #[derive(Clone, Copy)]
         struct $f { $($argument: f64),* }
 
-        impl Pointwise for $f {
+        impl Pointwise<1> for $f {
             const NAME: &'static str = stringify!($name);
             const SLOPE_FROM_VALUE: bool = activations!(@$gradient_from);
 
-            fn value<T: Float>(self, $x: T) -> T {
-                $(let $argument = T::of(self.$argument);)*
+            #[inline(always)]
+            fn value<V: Number>(self, [$x]: [V; 1]) -> V {
+                $(let $argument = self.$argument;)*
                 $value
             }
 
-            fn gradient<T: Float>(self, $kept: T, $dy: T) -> T {
-                $(let $argument = T::of(self.$argument);)*
+            #[inline(always)]
+            fn gradient<V: Number>(self, _: usize, $dy: V, [$kept]: [V; 1]) -> V {
+                $(let $argument = self.$argument;)*
                 $gradient
             }
         }
@@ -76,39 +45,18 @@ macro_rules! activations {
         $(#[$doc])*
         pub fn $name(inp: &Tensor $(, $argument: f64)*) -> Result<Tensor> {
             $(check::within(stringify!($argument), $argument, ..)?;)*
-            let compose = |t: &[Tensor]| Ok([composed::activation::$name(&t[0] $(, $argument)*)?]);
-            if let Some([y]) = without_kernels(stringify!($name), &[inp], compose)? {
-                return Ok(y);
-            }
-            pointwise(inp, $f { $($argument),* })
+            apply($f { $($argument),* }, [inp])
         }
     )*};
 }
 
 /// `sqrt(2 / pi)` and the cubic coefficient of the tanh form of GELU.
-pub(super) const GELU: (f64, f64) = (0.797_884_560_802_865_4, 0.044_715);
+const GELU: (f64, f64) = (0.797_884_560_802_865_4, 0.044_715);
 
 /// Scale and alpha of SELU.
-pub(super) const SELU: (f64, f64) = (1.050_700_987_355_480_5, 1.673_263_242_354_377_2);
+const SELU: (f64, f64) = (1.050_700_987_355_480_5, 1.673_263_242_354_377_2);
 
 activations! {
-    /// `max(x, 0)`; the gradient at 0 is 0.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] if the input holds no floating-point numbers.
-    ///
-    /// # Example
-    /// ```
-    /// use candle_core::{Device, Tensor};
-    /// let x = Tensor::new(&[-1f32, 0., 2.], &Device::Cpu)?;
-    /// assert_eq!(layerfn::functions::relu(&x)?.to_vec1::<f32>()?, [0., 0., 2.]);
-    /// # Ok::<(), layerfn::Error>(())
-    /// ```
-    fn relu() = Relu {
-        value(x) = if x > T::ZERO || x.is_nan() { x } else { T::ZERO };
-        gradient_from_value(y, dy) = if y > T::ZERO { dy } else { T::ZERO };
-    }
-
     /// `x` where positive, else `alpha x` (NNabla's default for `alpha` is 0.1); the slope at 0 is `alpha`.
     ///
     /// # Errors
@@ -122,8 +70,14 @@ activations! {
     /// # Ok::<(), layerfn::Error>(())
     /// ```
     fn leaky_relu(alpha) = LeakyRelu {
-        value(x) = if x > T::ZERO { x } else { alpha * x };
-        gradient_from_element(x, dy) = if x > T::ZERO { dy } else { alpha * dy };
+        value(x) = {
+            let below = x.clone().scale(alpha); // outside of the branch: a loop over it is to have none
+            V::select(x.above(0.0), || x.clone(), || below)
+        };
+        gradient_from_element(x, dy) = {
+            let below = dy.clone().scale(alpha);
+            V::select(x.above(0.0), || dy.clone(), || below)
+        };
     }
 
     /// `x` where it is at least 0, else `alpha (exp(x) - 1)` (NNabla's default for `alpha` is 1).
@@ -139,8 +93,9 @@ activations! {
     /// # Ok::<(), layerfn::Error>(())
     /// ```
     fn elu(alpha) = Elu {
-        value(x) = if x >= T::ZERO { x } else { alpha * x.exp_m1() };
-        gradient_from_element(x, dy) = if x >= T::ZERO { dy } else { dy * alpha * x.exp() };
+        value(x) = V::select(x.at_least(0.0), || x.clone(), || x.clone().exp_m1().scale(alpha));
+        gradient_from_element(x, dy) =
+            V::select(x.at_least(0.0), || dy.clone(), || dy.clone().scale(alpha) * x.clone().exp());
     }
 
     /// `scale x` where positive, else `scale alpha (exp(x) - 1)`, with the two constants of Klambauer et al. 2017.
@@ -156,8 +111,11 @@ activations! {
     /// # Ok::<(), layerfn::Error>(())
     /// ```
     fn selu() = Selu {
-        value(x) = T::of(SELU.0) * if x > T::ZERO { x } else { T::of(SELU.1) * x.exp_m1() };
-        gradient_from_element(x, dy) = dy * T::of(SELU.0) * if x > T::ZERO { T::ONE } else { T::of(SELU.1) * x.exp() };
+        value(x) = V::select(x.above(0.0), || x.clone(), || x.clone().exp_m1().scale(SELU.1)).scale(SELU.0);
+        gradient_from_element(x, dy) = {
+            let slope = V::select(x.above(0.0), || x.constant(1.0), || x.clone().exp().scale(SELU.1));
+            dy.scale(SELU.0) * slope
+        };
     }
 
     /// `x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`: GELU in its tanh form, as in NNabla.
@@ -173,11 +131,11 @@ activations! {
     /// # Ok::<(), layerfn::Error>(())
     /// ```
     fn gelu() = Gelu {
-        value(x) = T::of(0.5) * x * (T::ONE + gelu_inner(x).tanh());
+        value(x) = x.clone().scale(0.5) * gelu_inner(x).tanh().offset(1.0);
         gradient_from_element(x, dy) = {
-            let t = gelu_inner(x).tanh();
-            let inner_slope = T::of(GELU.0) * (T::ONE + T::of(3.0 * GELU.1) * x * x);
-            dy * T::of(0.5) * (T::ONE + t + x * (T::ONE - t * t) * inner_slope)
+            let t = gelu_inner(x.clone()).tanh();
+            let inner_slope = (x.clone().scale(3.0 * GELU.1) * x.clone()).offset(1.0).scale(GELU.0);
+            dy.scale(0.5) * (t.clone().offset(1.0) + x * (t.clone() * t).complement() * inner_slope)
         };
     }
 
@@ -194,10 +152,10 @@ activations! {
     /// # Ok::<(), layerfn::Error>(())
     /// ```
     fn silu() = Silu {
-        value(x) = x * x.sigmoid();
+        value(x) = x.clone() * x.sigmoid();
         gradient_from_element(x, dy) = {
-            let s = x.sigmoid();
-            dy * (s + x * s * (-x).sigmoid())
+            let s = x.clone().sigmoid();
+            dy * (s.clone() + x.clone() * s * x.negative().sigmoid())
         };
     }
 
@@ -215,7 +173,7 @@ activations! {
     /// ```
     fn sigmoid() = Sigmoid {
         value(x) = x.sigmoid();
-        gradient_from_value(y, dy) = dy * y * (T::ONE - y);
+        gradient_from_value(y, dy) = dy * y.clone() * y.complement();
     }
 
     /// Hyperbolic tangent.
@@ -232,7 +190,7 @@ activations! {
     /// ```
     fn tanh() = Tanh {
         value(x) = x.tanh();
-        gradient_from_value(y, dy) = dy * (T::ONE - y * y);
+        gradient_from_value(y, dy) = dy * (y.clone() * y).complement();
     }
 
     /// `log(1 + exp(x))`.
@@ -248,7 +206,7 @@ activations! {
     /// # Ok::<(), layerfn::Error>(())
     /// ```
     fn softplus() = Softplus {
-        value(x) = positive_part(x) + (-x.abs()).exp().ln_1p();
+        value(x) = positive_part(&x) + x.abs().negative().exp().ln_1p();
         gradient_from_element(x, dy) = dy * x.sigmoid();
     }
 
@@ -266,20 +224,26 @@ activations! {
     /// ```
     fn hard_sigmoid() = HardSigmoid {
         value(x) = {
-            let y = T::of(0.2) * x + T::of(0.5);
-            if y > T::ONE { T::ONE } else if y < T::ZERO { T::ZERO } else { y }
+            let y = x.scale(0.2).offset(0.5);
+            let (zero, one) = (y.constant(0.0), y.constant(1.0));
+            V::select(y.above(1.0), || one, || V::select(y.below(0.0), || zero, || y.clone()))
         };
-        gradient_from_element(x, dy) = if x.abs() <= T::of(2.5) { dy * T::of(0.2) } else { T::ZERO };
+        gradient_from_element(x, dy) = {
+            let zero = dy.constant(0.0);
+            V::select(x.abs().at_most(2.5), || dy.scale(0.2), || zero)
+        };
     }
 }
 
-fn gelu_inner<T: Float>(x: T) -> T {
-    T::of(GELU.0) * (x + T::of(GELU.1) * x * x * x)
+#[inline(always)]
+fn gelu_inner<V: Number>(x: V) -> V {
+    (x.clone() + x.clone().scale(GELU.1) * x.clone() * x).scale(GELU.0)
 }
 
 /// `max(x, 0)`, NaN staying NaN.
-fn positive_part<T: Float>(x: T) -> T {
-    if x < T::ZERO { T::ZERO } else { x }
+#[inline(always)]
+pub(super) fn positive_part<V: Number>(x: &V) -> V {
+    V::select(x.below(0.0), || x.constant(0.0), || x.clone())
 }
 
 /// `exp(x) / sum of exp(x)` along `axis`.
@@ -391,21 +355,20 @@ pub fn prelu(inp: &Tensor, slope: &Tensor, base_axis: usize) -> Result<Tensor> {
     let needed = tracked([&x, &w]);
     let y = for_float!(x.dtype(), T => {
         let y = compute::<T, 2>(x.dims(), [&x, &w], |[x, w], y| {
-            channels.map(w.as_chunks::<1>().0, x, x, y, |[w], x, _| if x >= T::ZERO { x } else { *w * x });
+            channels.map(w.as_chunks::<1>().0, x, x, y, |w, x, _| Prelu.of([x, x], *w));
         })?;
         let (arg, slope) = (Tensor::clone(&x), Tensor::clone(&w));
         attach("prelu", [&x, &w], y, move |dy| {
             let (mut dx, mut dw) = (None, None);
             if needed[0] {
                 let value = compute::<T, 3>(arg.dims(), [&arg, dy, &slope], |[x, dy, w], dx| {
-                    let slopes = w.as_chunks::<1>().0;
-                    channels.map(slopes, x, dy, dx, |[w], x, dy| if x >= T::ZERO { dy } else { *w * dy });
+                    channels.map(w.as_chunks::<1>().0, x, dy, dx, |w, x, dy| Prelu.of([x, dy], *w));
                 })?;
                 dx = Some(value.into_tensor()?);
             }
             if needed[1] {
                 let value = compute::<T, 2>(slope.dims(), [&arg, dy], |[x, dy], dw| {
-                    let sums = channels.sums(x, dy, |_| |x, dy| [if x >= T::ZERO { T::ZERO } else { dy * x }]);
+                    let sums = channels.sums(x, dy, |_| |x, dy| [PreluSlope.of([x, dy], [])]);
                     for (dw, [sum]) in dw.iter_mut().zip(sums) {
                         *dw = T::of(sum);
                     }
@@ -416,33 +379,6 @@ pub fn prelu(inp: &Tensor, slope: &Tensor, base_axis: usize) -> Result<Tensor> {
         })
     })?;
     in_type(y, inp.dtype())
-}
-
-/// [`relu`] of one element.
-pub(super) fn relu_of<T: Float>(x: T) -> T {
-    Relu {}.value(x)
-}
-
-/// [`relu`] of a tensor if asked for.
-pub(super) fn relu_if(asked: bool, y: Tensor) -> Result<Tensor> {
-    if asked { relu(&y) } else { Ok(y) }
-}
-
-/// [`relu`] of each element if asked for.
-pub(super) fn relu_in_place<T: Float>(y: &mut [T], asked: bool) {
-    if asked {
-        map_in_place(y, relu_of);
-    }
-}
-
-/// The gradient before [`relu`] from that of its result, which is positive where `x` was.
-pub(super) fn relu_gradient_of<T: Float>(x: T, dy: T) -> T {
-    Relu {}.gradient(x, dy)
-}
-
-/// [`relu_gradient_of`] for tensors.
-pub(super) fn relu_gradient<T: Element>(result: &Tensor, dy: &Tensor) -> candle_core::Result<Tensor> {
-    gradient::<T, _>(Relu {}, result, dy)
 }
 
 /// Sets each element to 0 with probability `p` and divides the others by `1 - p`.

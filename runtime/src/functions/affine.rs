@@ -2,10 +2,12 @@
 
 use candle_core::Tensor;
 
-use super::activation::{relu_if, relu_in_place};
 use super::composed;
-use super::graph::{attach_after, tracked};
-use super::node::{compute, element_count, for_float, in_type, widened, without_kernels};
+use super::graph::{Gradients, tracked};
+use super::node::{
+    Element, compute, element_count, for_float, in_type, nothing_like, widened, without_kernels,
+};
+use super::relu::{attach_after, relu_if, relu_in_place};
 use crate::kernels::{Float, Mat, MatMut, Start, Threads, channel_sums, gemm};
 use crate::{Error, Result};
 
@@ -42,7 +44,7 @@ pub(crate) fn affine_then(
     base_axis: usize,
     then_relu: bool,
 ) -> Result<Tensor> {
-    let plan = Plan::new(inp, w, b, base_axis)?;
+    let matrices = Matrices::new(inp, w, b, base_axis)?;
     let output_dims = [&inp.dims()[..base_axis], &w.dims()[1..]].concat();
     let tensors: &[&Tensor] = match b {
         Some(b) => &[inp, w, b],
@@ -53,27 +55,18 @@ pub(crate) fn affine_then(
         return relu_if(then_relu, y);
     }
     let dtype = inp.dtype();
-    let Some(b) = b else {
-        let [inp, w] = widened("affine", [inp, w])?;
-        let y = for_float!(inp.dtype(), T => {
-            let y = compute::<T, 2>(output_dims, [&inp, &w], |[x, w], y| plan.forward(x, w, None, then_relu, y))?;
-            attach_after("affine", [&inp, &w], y, then_relu, || {
-                let [needs_dx, needs_dw] = tracked([&inp, &w]);
-                let rule = Rule { plan, inp: Tensor::clone(&inp), w: Tensor::clone(&w), needed: [needs_dx, needs_dw, false] };
-                move |dy: &Tensor| {
-                    let [dx, dw, _] = rule.gradients::<T>(dy)?;
-                    Ok([dx, dw])
-                }
-            })
-        })?;
-        return in_type(y, dtype);
-    };
-    let [inp, w, b] = widened("affine", [inp, w, b])?;
+    let none = nothing_like(inp)?;
+    let [inp, w, bias] = widened("affine", [inp, w, b.unwrap_or(&none)])?;
+    let has_bias = b.is_some();
     let y = for_float!(inp.dtype(), T => {
-        let y = compute::<T, 3>(output_dims, [&inp, &w, &b], |[x, w, b], y| plan.forward(x, w, Some(b), then_relu, y))?;
-        attach_after("affine", [&inp, &w, &b], y, then_relu, || {
-            let rule = Rule { plan, inp: Tensor::clone(&inp), w: Tensor::clone(&w), needed: tracked([&inp, &w, &b]) };
-            move |dy: &Tensor| rule.gradients::<T>(dy)
+        let y = compute::<T, 3>(output_dims, [&inp, &w, &bias], |[x, w, b], y| {
+            matrices.forward(x, w, has_bias.then_some(b), y);
+            relu_in_place(y, then_relu);
+        })?;
+        attach_after("affine", [&inp, &w, &bias], y, then_relu, || {
+            let (x, weights) = (Tensor::clone(&inp), Tensor::clone(&w));
+            let needed = tracked([&inp, &w, &bias]);
+            move |dy: &Tensor| matrices.gradients::<T>([&x, &weights], dy, needed)
         })
     })?;
     in_type(y, dtype)
@@ -81,13 +74,13 @@ pub(crate) fn affine_then(
 
 /// Sizes of the matrices: `(rows, inmaps) x (inmaps, outmaps)`.
 #[derive(Clone, Copy)]
-struct Plan {
+struct Matrices {
     rows: usize,
     inmaps: usize,
     outmaps: usize,
 }
 
-impl Plan {
+impl Matrices {
     fn new(inp: &Tensor, w: &Tensor, b: Option<&Tensor>, base_axis: usize) -> Result<Self> {
         let dims = inp.dims();
         if base_axis > dims.len() {
@@ -116,48 +109,38 @@ impl Plan {
         Ok(Self { rows, inmaps, outmaps: element_count(outmaps)? })
     }
 
-    fn forward<T: Float>(&self, x: &[T], w: &[T], b: Option<&[T]>, then_relu: bool, y: &mut [T]) {
+    fn forward<T: Float>(&self, x: &[T], w: &[T], b: Option<&[T]>, y: &mut [T]) {
         let Self { rows, inmaps, outmaps } = *self;
         let (x, w) = (Mat::new(x, rows, inmaps, inmaps), Mat::new(w, inmaps, outmaps, outmaps));
         gemm(
-            MatMut::new(&mut *y, rows, outmaps, outmaps),
+            MatMut::new(y, rows, outmaps, outmaps),
             x,
             w,
             b.map_or(Start::Zero, Start::Columns),
             Threads::All,
         );
-        relu_in_place(y, then_relu);
     }
-}
 
-/// What the backward pass needs to know.
-struct Rule {
-    plan: Plan,
-    inp: Tensor,
-    w: Tensor,
-    needed: [bool; 3],
-}
-
-impl Rule {
-    fn gradients<T: super::node::Element>(&self, dy: &Tensor) -> super::graph::Gradients<3> {
-        let Plan { rows, inmaps, outmaps } = self.plan;
+    /// Of the input, `w` and the bias.
+    fn gradients<T: Element>(&self, [inp, w]: [&Tensor; 2], dy: &Tensor, needed: [bool; 3]) -> Gradients<3> {
+        let Self { rows, inmaps, outmaps } = *self;
         let mut gradients = [None, None, None];
-        if self.needed[0] {
-            let dx = compute::<T, 2>(self.inp.dims(), [dy, &self.w], |[dy, w], dx| {
+        if needed[0] {
+            let dx = compute::<T, 2>(inp.dims(), [dy, w], |[dy, w], dx| {
                 let (dy, w) = (Mat::new(dy, rows, outmaps, outmaps), Mat::new(w, inmaps, outmaps, outmaps));
                 gemm(MatMut::new(dx, rows, inmaps, inmaps), dy, w.t(), Start::Zero, Threads::All);
             })?;
             gradients[0] = Some(dx.into_tensor()?);
         }
-        if self.needed[1] {
-            let dw = compute::<T, 2>(self.w.dims(), [&self.inp, dy], |[x, dy], dw| {
+        if needed[1] {
+            let dw = compute::<T, 2>(w.dims(), [inp, dy], |[x, dy], dw| {
                 let (x, dy) = (Mat::new(x, rows, inmaps, inmaps), Mat::new(dy, rows, outmaps, outmaps));
                 gemm(MatMut::new(dw, inmaps, outmaps, outmaps), x.t(), dy, Start::Zero, Threads::All);
             })?;
             gradients[1] = Some(dw.into_tensor()?);
         }
-        if self.needed[2] {
-            let dims = &self.w.dims()[1..];
+        if needed[2] {
+            let dims = &w.dims()[1..];
             gradients[2] = Some(match rows {
                 1 => dy.reshape(dims)?, // a sum of one
                 _ => compute::<T, 1>(dims, [dy], |[dy], db| channel_sums(dy, 1, db))?.into_tensor()?,

@@ -2,11 +2,11 @@
 
 use candle_core::Tensor;
 
-use super::activation::{relu_if, relu_in_place};
 use super::composed;
-use super::geometry::{ConvGeometry, DeconvGeometry};
-use super::graph::{Gradients, attach_after, tracked};
-use super::node::{Element, compute, for_float, in_type, widened, without_kernels};
+use super::geometry::{ConvGeometry, DeconvGeometry, Direction};
+use super::graph::{Gradients, tracked};
+use super::node::{Element, compute, for_float, in_type, nothing_like, widened, without_kernels};
+use super::relu::{attach_after, relu_if, relu_in_place};
 use crate::kernels::{Convolution, channel_sums};
 use crate::{Error, Result};
 
@@ -107,32 +107,6 @@ pub(crate) fn deconvolution_then(
     apply(Direction::Transposed, plan, [inp, w], b, &geometry.output_dims(outmaps), then_relu)
 }
 
-/// Which way a convolution is run.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Direction {
-    Forward,
-    Transposed,
-}
-
-impl Direction {
-    fn run<T: Element>(self, plan: &Convolution, inp: &[T], w: &[T], b: Option<&[T]>, y: &mut [T]) {
-        if y.is_empty() {
-            return; // of images that there aren't, no workspace is taken
-        }
-        match self {
-            Self::Forward => plan.forward(inp, w, b, y),
-            Self::Transposed => plan.data_gradient(inp, w, b, y),
-        }
-    }
-
-    fn reversed(self) -> Self {
-        match self {
-            Self::Forward => Self::Transposed,
-            Self::Transposed => Self::Forward,
-        }
-    }
-}
-
 fn apply(
     direction: Direction,
     plan: Convolution,
@@ -154,44 +128,25 @@ fn apply(
         return relu_if(then_relu, y);
     }
     let dtype = inp.dtype();
-    let Some(b) = b else {
-        let [inp, w] = widened(name, [inp, w])?;
-        let y = for_float!(inp.dtype(), T => {
-            let y = compute::<T, 2>(output_dims, [&inp, &w], |[inp, w], y| {
-                direction.run(&plan, inp, w, None, y);
-                relu_in_place(y, then_relu);
-            })?;
-            attach_after(name, [&inp, &w], y, then_relu, || {
-                let needed = tracked([&inp, &w, &w]);
-                let rule = Rule { direction, plan, inp: Tensor::clone(&inp), w: Tensor::clone(&w), needed };
-                move |dy: &Tensor| {
-                    let [dx, dw] = rule.gradients::<T>(dy)?;
-                    Ok([dx, dw])
-                }
-            })
-        })?;
-        return in_type(y, dtype);
-    };
-    let [inp, w, b] = widened(name, [inp, w, b])?;
+    let none = nothing_like(inp)?;
+    let [inp, w, bias] = widened(name, [inp, w, b.unwrap_or(&none)])?;
+    let has_bias = b.is_some();
     let y = for_float!(inp.dtype(), T => {
-        let y = compute::<T, 3>(output_dims, [&inp, &w, &b], |[inp, w, b], y| {
-            direction.run(&plan, inp, w, Some(b), y);
+        let y = compute::<T, 3>(output_dims, [&inp, &w, &bias], |[inp, w, b], y| {
+            direction.run(&plan, inp, w, has_bias.then_some(b), y);
             relu_in_place(y, then_relu);
         })?;
-        attach_after(name, [&inp, &w, &b], y, then_relu, || {
-            let needed = tracked([&inp, &w, &b]);
-            let rule = Rule { direction, plan, inp: Tensor::clone(&inp), w: Tensor::clone(&w), needed };
-            move |dy: &Tensor| {
-                let [dx, dw] = rule.gradients::<T>(dy)?;
-                Ok([dx, dw, rule.bias_gradient::<T>(dy)?])
-            }
+        attach_after(name, [&inp, &w, &bias], y, then_relu, || {
+            let needed = tracked([&inp, &w, &bias]);
+            let backward = ConvolutionGradients { direction, plan, inp: Tensor::clone(&inp), w: Tensor::clone(&w), needed };
+            move |dy: &Tensor| backward.gradients::<T>(dy)
         })
     })?;
     in_type(y, dtype)
 }
 
-/// What the backward pass needs to know.
-struct Rule {
+/// What it needs to know.
+struct ConvolutionGradients {
     direction: Direction,
     plan: Convolution,
     inp: Tensor,
@@ -199,10 +154,10 @@ struct Rule {
     needed: [bool; 3],
 }
 
-impl Rule {
-    fn gradients<T: Element>(&self, dy: &Tensor) -> Gradients<2> {
+impl ConvolutionGradients {
+    fn gradients<T: Element>(&self, dy: &Tensor) -> Gradients<3> {
         let Self { direction, plan, inp, w, needed } = self;
-        let mut gradients = [None, None];
+        let mut gradients = [None, None, None];
         if needed[0] {
             let dx = compute::<T, 2>(inp.dims(), [dy, w], |[dy, w], dx| {
                 direction.reversed().run(plan, dy, w, None, dx);
@@ -217,6 +172,7 @@ impl Rule {
             })?;
             gradients[1] = Some(dw.into_tensor()?);
         }
+        gradients[2] = self.bias_gradient::<T>(dy)?;
         Ok(gradients)
     }
 

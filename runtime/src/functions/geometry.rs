@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use crate::kernels::{Convolution, Window};
+use crate::kernels::{Convolution, Float, Window};
 use crate::{Error, PerAxis, Result, check};
 
 /// Sizes of a convolution that fit together.
@@ -407,6 +407,32 @@ pub(crate) fn three_axes(sizes: &[usize], fill: usize) -> [usize; 3] {
         *axis = *size;
     }
     axes
+}
+
+/// Which way a convolution is run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Forward,
+    Transposed,
+}
+
+impl Direction {
+    pub(super) fn run<T: Float>(self, plan: &Convolution, inp: &[T], w: &[T], b: Option<&[T]>, y: &mut [T]) {
+        if y.is_empty() {
+            return; // of images that there aren't, no workspace is taken
+        }
+        match self {
+            Self::Forward => plan.forward(inp, w, b, y),
+            Self::Transposed => plan.data_gradient(inp, w, b, y),
+        }
+    }
+
+    pub(super) fn reversed(self) -> Self {
+        match self {
+            Self::Forward => Self::Transposed,
+            Self::Transposed => Self::Forward,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -15,11 +15,12 @@
 //! The gradient of `x` goes straight from the rule of `y` to the [`Node`] of `x`, while candle walks over the tokens and
 //! so calls the rules in the right order, each when the gradients of its results are complete. Where `y` is used by an
 //! operation of candle's, candle hands its gradient to `y` itself. The gradient of a token counts the gradients
-//! that were handed over: what an earlier, failed pass has left behind is noticed.
+//! that were handed over: what an earlier pass has left behind that failed in an operation of candle's is noticed, as an error
+//! of the next pass of candle's on that thread; [`backward`] begins by forgetting it.
 //!
 //! [`backward`] walks over the nodes by itself where they lead to variables only.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::{self, ThreadId};
@@ -29,7 +30,6 @@ use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, Device, Shape, Tensor, TensorId};
 use foldhash::{HashMap, HashMapExt};
 
-use super::activation;
 use super::node::{Element, Value};
 use super::operation::{self, MAX_ARGUMENTS, Operation};
 use super::sum::{Gradient, Sum};
@@ -62,6 +62,7 @@ pub fn backward(loss: &Tensor) -> Result<GradStore> {
         }
     }
     let restore = Restore(OF_VARIABLES.replace(Some(HashMap::new())));
+    forget_passes();
     let origin = Origin::of(loss);
     let mut gradients = match origin.as_ref().and_then(|origin| Some((origin, Walk::to(&origin.node)?))) {
         Some((origin, walk)) => {
@@ -159,6 +160,16 @@ fn keep(variable: &Tensor, gradient: Gradient) -> candle_core::Result<Option<Ten
     })
 }
 
+thread_local! {
+    /// The number of passes of candle's on this thread that are known to have ended before their time; what nodes hold of
+    /// such a pass counts no more.
+    static N_FORGOTTEN: Cell<u64> = const { Cell::new(0) };
+}
+
+fn forget_passes() {
+    N_FORGOTTEN.set(N_FORGOTTEN.get() + 1);
+}
+
 /// What a backward rule returns: a gradient for each input, or none where the input needs none.
 pub(crate) type Gradients<const N: usize> = candle_core::Result<[Option<Tensor>; N]>;
 
@@ -213,31 +224,6 @@ where
     })?;
     own.get_or_init(|| result.detach()); // shares the memory, but holds no place in the graph: no cycle
     Ok(result)
-}
-
-/// [`attach`] for a value that has been through `relu`, if it has: the rule gets the gradient from before. `rule` is not
-/// called if no input is tracked.
-pub(crate) fn attach_after<T, const N: usize, B>(
-    name: &'static str,
-    inputs: [&Tensor; N],
-    value: Value<T>,
-    relu: bool,
-    rule: impl FnOnce() -> B,
-) -> Result<Tensor>
-where
-    T: Element,
-    B: Fn(&Tensor) -> Gradients<N> + Send + Sync + 'static,
-{
-    if !inputs.iter().any(|input| input.track_op()) {
-        return Ok(value.into_tensor()?);
-    }
-    let backward = rule();
-    if !relu {
-        return attach(name, inputs, value, backward);
-    }
-    attach_with_result(name, inputs, value, move |result, gradient| {
-        backward(&activation::relu_gradient::<T>(result, gradient)?)
-    })
 }
 
 /// [`attach`] for an operation with several results; the rule gets a gradient for each that has one, and is not called
@@ -354,6 +340,8 @@ impl Input {
 /// The gradients of a node's results that candle's backward pass has found so far.
 #[derive(Default)]
 struct Pass {
+    /// As [`N_FORGOTTEN`] when it began.
+    n_forgotten: u64,
     sums: Vec<Sum>,
     n_terms: usize,
     /// For candle, where the token has more inputs than candle's operations.
@@ -398,7 +386,11 @@ impl Node {
             passes.push((thread, Pass::default()));
             passes.len() - 1
         });
-        f(&mut passes[index].1)
+        let (n_forgotten, pass) = (N_FORGOTTEN.get(), &mut passes[index].1);
+        if pass.n_forgotten != n_forgotten {
+            *pass = Pass { n_forgotten, ..Pass::default() };
+        }
+        f(pass)
     }
 
     /// Takes a gradient of a result in candle's pass; returns what its token's gradient grows by.
@@ -418,9 +410,14 @@ impl Node {
         Ok(ONE.clone())
     }
 
+    /// [`run_of_pass`](Self::run_of_pass), and if it fails, the pass is over.
+    fn run_counted(&self, count: &Tensor) -> candle_core::Result<Vec<Option<Tensor>>> {
+        self.run_of_pass(count).inspect_err(|_| forget_passes())
+    }
+
     /// [`run`](Self::run) for candle, which has counted the gradients handed over; returns what it is to know of those of
     /// the tracked inputs.
-    fn run_counted(&self, count: &Tensor) -> candle_core::Result<Vec<Option<Tensor>>> {
+    fn run_of_pass(&self, count: &Tensor) -> candle_core::Result<Vec<Option<Tensor>>> {
         let mut pass = self.with_pass(mem::take);
         if pass.n_terms as f32 != count.to_scalar::<f32>()? {
             candle_core::bail!(

@@ -3,12 +3,14 @@
 use candle_core::Tensor;
 use candle_core::shape::Dim;
 
-use super::activation::lanes;
+use super::activation::{lanes, positive_part};
 use super::composed;
 use super::embed::{index, integers};
-use super::graph::{attach, tracked};
+use super::graph::attach;
 use super::node::{Value, compute, for_float, in_type, widened, without_kernels, zeros};
-use crate::kernels::{Float, cross_entropy, cross_entropy_gradient, sum, zip, zip3};
+use super::pointwise::{Pointwise, apply};
+use crate::kernels::{Float, cross_entropy, cross_entropy_gradient, sum};
+use crate::number::Number;
 use crate::{Error, Result, check};
 
 /// Cross entropy between the softmax of `inp` along `axis` and labels, for each sample.
@@ -103,28 +105,7 @@ pub fn mean_softmax_cross_entropy(inp: &Tensor, labels: &Tensor, axis: impl Dim 
 /// ```
 pub fn squared_error(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
     check_same_shape(inp, target)?;
-    let compose = |t: &[Tensor]| Ok([composed::loss::squared_error(&t[0], &t[1])?]);
-    if let Some([y]) = without_kernels("squared_error", &[inp, target], compose)? {
-        return Ok(y);
-    }
-    let [a, b] = widened("squared_error", [inp, target])?;
-    let needed = tracked([&a, &b]);
-    let y = for_float!(a.dtype(), T => {
-        let y = compute::<T, 2>(a.dims(), [&a, &b], |[a, b], y| zip(a, b, y, |a, b| (a - b) * (a - b)))?;
-        let (first, second) = (Tensor::clone(&a), Tensor::clone(&b));
-        attach("squared_error", [&a, &b], y, move |dy| {
-            let gradient = |a: &Tensor, b: &Tensor| -> candle_core::Result<Tensor> {
-                let two = T::of(2.0);
-                let value = compute::<T, 3>(a.dims(), [a, b, dy], |[a, b, dy], da| {
-                    zip3(a, b, dy, da, |a, b, dy| dy * two * (a - b));
-                })?;
-                value.into_tensor()
-            };
-            let da = needed[0].then(|| gradient(&first, &second)).transpose()?;
-            Ok([da, needed[1].then(|| gradient(&second, &first)).transpose()?])
-        })
-    })?;
-    in_type(y, inp.dtype())
+    apply(SquaredError, [inp, target])
 }
 
 /// The mean of [`squared_error`] over all elements: a scalar.
@@ -162,36 +143,42 @@ pub fn mean_squared_error(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
 /// ```
 pub fn sigmoid_cross_entropy(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
     check_same_shape(inp, target)?;
-    let compose = |t: &[Tensor]| Ok([composed::loss::sigmoid_cross_entropy(&t[0], &t[1])?]);
-    if let Some([y]) = without_kernels("sigmoid_cross_entropy", &[inp, target], compose)? {
-        return Ok(y);
+    apply(SigmoidCrossEntropy, [inp, target])
+}
+
+#[derive(Clone, Copy)]
+struct SquaredError;
+
+impl Pointwise<2> for SquaredError {
+    const NAME: &'static str = "squared_error";
+
+    #[inline(always)]
+    fn value<V: Number>(self, [a, b]: [V; 2]) -> V {
+        let difference = a - b;
+        difference.clone() * difference
     }
-    let [x, t] = widened("sigmoid_cross_entropy", [inp, target])?;
-    let needed = tracked([&x, &t]);
-    let y = for_float!(x.dtype(), T => {
-        let y = compute::<T, 2>(x.dims(), [&x, &t], |[x, t], y| {
-            zip(x, t, y, |x, t| {
-                let positive = if x < T::ZERO { T::ZERO } else { x };
-                positive - x * t + (-Float::abs(x)).exp().ln_1p()
-            });
-        })?;
-        let (logits, targets) = (Tensor::clone(&x), Tensor::clone(&t));
-        attach("sigmoid_cross_entropy", [&x, &t], y, move |dy| {
-            let (mut dx, mut dt) = (None, None);
-            if needed[0] {
-                let value = compute::<T, 3>(dy.dims(), [&logits, &targets, dy], |[x, t, dy], dx| {
-                    zip3(x, t, dy, dx, |x, t, dy| dy * (x.sigmoid() - t));
-                })?;
-                dx = Some(value.into_tensor()?);
-            }
-            if needed[1] {
-                let value = compute::<T, 2>(dy.dims(), [&logits, dy], |[x, dy], dt| zip(x, dy, dt, |x, dy| -(dy * x)))?;
-                dt = Some(value.into_tensor()?);
-            }
-            Ok([dx, dt])
-        })
-    })?;
-    in_type(y, inp.dtype())
+
+    #[inline(always)]
+    fn gradient<V: Number>(self, index: usize, dy: V, [a, b]: [V; 2]) -> V {
+        dy.scale(2.0) * if index == 0 { a - b } else { b - a }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct SigmoidCrossEntropy;
+
+impl Pointwise<2> for SigmoidCrossEntropy {
+    const NAME: &'static str = "sigmoid_cross_entropy";
+
+    #[inline(always)]
+    fn value<V: Number>(self, [x, target]: [V; 2]) -> V {
+        positive_part(&x) - x.clone() * target + x.abs().negative().exp().ln_1p()
+    }
+
+    #[inline(always)]
+    fn gradient<V: Number>(self, index: usize, dy: V, [x, target]: [V; 2]) -> V {
+        if index == 0 { dy * (x.sigmoid() - target) } else { (dy * x).negative() }
+    }
 }
 
 fn check_same_shape(inp: &Tensor, target: &Tensor) -> Result<()> {

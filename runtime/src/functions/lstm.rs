@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::composed;
 use super::graph::{attach_all, share, tracked};
-use super::node::{Element, Value, compute, for_float, unfilled, widened, without_kernels};
+use super::node::{Element, Value, compute, for_float, read, unfilled, widened, without_kernels};
 use super::sum::{Gradient, Product};
 use crate::kernels::{Mat, MatMut, Start, Threads, gemm, lstm};
 use crate::{Error, Result, check};
@@ -37,7 +37,7 @@ use crate::{Error, Result, check};
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn lstm_cell(x: &Tensor, h: &Tensor, c: &Tensor, w: &Tensor, b: &Tensor) -> Result<(Tensor, Tensor)> {
-    let sizes = Sizes::new(x, h, c, w, b)?;
+    let sizes = CellSizes::new(x, h, c, w, b)?;
     let compose = |t: &[Tensor]| composed::lstm_cell(&t[0], &t[1], &t[2], &t[3], &t[4]);
     if let Some([h, c]) = without_kernels("lstm_cell", &[x, h, c, w, b], compose)? {
         return Ok((h, c));
@@ -49,12 +49,12 @@ pub fn lstm_cell(x: &Tensor, h: &Tensor, c: &Tensor, w: &Tensor, b: &Tensor) -> 
 }
 
 #[derive(Clone, Copy)]
-struct Sizes {
+struct CellSizes {
     inmaps: usize,
     cell: lstm::Cell,
 }
 
-impl Sizes {
+impl CellSizes {
     fn new(x: &Tensor, h: &Tensor, c: &Tensor, w: &Tensor, b: &Tensor) -> Result<Self> {
         let (&[samples, inmaps], &[_, state]) = (x.dims(), h.dims()) else {
             let reason = "and `h` must have the shapes (N, inmaps) and (N, state)";
@@ -81,8 +81,8 @@ impl Sizes {
     }
 }
 
-fn step<T: Element>(sizes: Sizes, inputs: [&Tensor; 5]) -> Result<(Tensor, Tensor)> {
-    let Sizes { inmaps, cell } = sizes;
+fn step<T: Element>(sizes: CellSizes, inputs: [&Tensor; 5]) -> Result<(Tensor, Tensor)> {
+    let CellSizes { inmaps, cell } = sizes;
     let (n, state) = (cell.samples, cell.state);
     let (mut new, mut squashed) = (Value::<T>::unfilled([n, state])?, unfilled::<T>(n * state)?);
     let mut gates = unfilled::<T>(n * 4 * state)?;
@@ -106,7 +106,7 @@ fn step<T: Element>(sizes: Sizes, inputs: [&Tensor; 5]) -> Result<(Tensor, Tenso
         let mut dgates = Value::<T>::unfilled([n, 4, state])?;
         let mut dc = Value::<T>::unfilled([n, state])?;
         let none = Tensor::zeros((0,), T::DTYPE, c.device())?;
-        compute::<T, 3>([0], [&c, dh.unwrap_or(&none), dnew.unwrap_or(&none)], |[c, of_h, of_new], _| {
+        read([&c, dh.unwrap_or(&none), dnew.unwrap_or(&none)], |[c, of_h, of_new]| {
             let step = lstm::Step { gates: &gates, squashed: &squashed, c };
             let given = [dh.map(|_| of_h), dnew.map(|_| of_new)];
             cell.backward(step, given, &mut dgates.data, &mut dc.data);

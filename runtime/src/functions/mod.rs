@@ -19,13 +19,15 @@ mod lstm;
 mod node;
 mod normalization;
 mod operation;
+mod pointwise;
 mod pooling;
 mod quantization;
+mod relu;
 mod sum;
 
 pub use activation::{
-    dropout, elu, gelu, hard_sigmoid, leaky_relu, log_softmax, prelu, relu, selu, sigmoid, silu, softmax,
-    softplus, tanh,
+    dropout, elu, gelu, hard_sigmoid, leaky_relu, log_softmax, prelu, selu, sigmoid, silu, softmax, softplus,
+    tanh,
 };
 pub use affine::affine;
 pub(crate) use affine::affine_then;
@@ -47,4 +49,5 @@ pub use pooling::{average_pooling, global_average_pooling, max_pooling};
 pub use quantization::{
     BinaryWeight, FixedPoint, Pow2, Prune, Transform, binary_connect, binary_weight, straight_through,
 };
-pub(crate) use sum::add;
+pub(crate) use relu::add;
+pub use relu::relu;

@@ -76,6 +76,11 @@ fn widen(function: &'static str, tensors: &mut [Cow<'_, Tensor>]) -> Result<()> 
     Ok(())
 }
 
+/// A tensor without elements of the type and on the device of another: in the place of a bias that there is not.
+pub(crate) fn nothing_like(inp: &Tensor) -> candle_core::Result<Tensor> {
+    Tensor::zeros(0, inp.dtype(), inp.device())
+}
+
 /// The tensor in type `dtype`, that of a function's inputs.
 pub(crate) fn in_type(tensor: Tensor, dtype: DType) -> Result<Tensor> {
     Ok(if tensor.dtype() == dtype { tensor } else { tensor.to_dtype(dtype)? })
@@ -191,13 +196,21 @@ fn run<T: Element, const N: usize>(
     inputs: [&Tensor; N],
     kernel: impl FnOnce([&[T]; N], &mut [T]),
 ) -> Result<Value<T>> {
+    read(inputs, |slices| kernel(slices, &mut value.data))?;
+    Ok(value)
+}
+
+/// What `f` makes of the elements of contiguous tensors.
+pub(crate) fn read<T: Element, R, const N: usize>(
+    inputs: [&Tensor; N],
+    f: impl FnOnce([&[T]; N]) -> R,
+) -> Result<R> {
     let elements = inputs.map(Elements::of);
     let mut slices = [&[][..]; N];
     for (slice, elements) in slices.iter_mut().zip(&elements) {
         *slice = elements.slice()?;
     }
-    kernel(slices, &mut value.data);
-    Ok(value)
+    Ok(f(slices))
 }
 
 /// Number of elements of a tensor with these sizes.

@@ -2,14 +2,16 @@
 
 use candle_core::Tensor;
 
-use super::activation::{relu_gradient_of, relu_if, relu_of};
 use super::composed;
+use super::composed::normalization::{Centred, InputGradient, Normalized};
 use super::graph::{Gradients, attach, tracked};
 use super::node::{
-    Element, Value, compute, element_count, for_float, in_type, wide_without_kernels, widened,
+    Element, Value, compute, element_count, for_float, in_type, read, wide_without_kernels, widened,
     without_kernels,
 };
+use super::relu::{relu_gradient_of, relu_if, relu_of};
 use crate::kernels::{Channels, Float};
+use crate::number::Formula;
 use crate::{Error, Result, check};
 
 /// Batch normalization by the statistics of the batch itself; returns the output, the mean and the biased variance.
@@ -293,17 +295,15 @@ fn normalize_by_batch<T: Element>(
 ) -> Result<(Tensor, Tensor, Tensor)> {
     let channels = layout.channels;
     let n = channels.per_channel() as f64;
-    let mut means = Vec::new();
-    let mut vars = Vec::new();
-    // No tensor is made here; `compute` lends the elements.
-    compute::<T, 1>([0], [x], |[x], _| {
-        means =
-            channels.sums(x, x, |_| |x, _| [x]).into_iter().map(|[sum]| T::of(sum / n)).collect::<Vec<T>>();
+    let (means, vars) = read([x], |[x]: [&[T]; 1]| {
+        let sums = channels.sums(x, x, |_| |x, _| [x]).into_iter();
+        let means: Vec<T> = sums.map(|[sum]| T::of(sum / n)).collect();
         let squares = channels.sums(x, x, |c| {
             let mean = means[c];
             move |x, _| [(x - mean) * (x - mean)]
         });
-        vars = squares.into_iter().map(|[sum]| sum / n).collect::<Vec<f64>>();
+        let vars: Vec<f64> = squares.into_iter().map(|[sum]| sum / n).collect();
+        (means, vars)
     })?;
     let map = ChannelMap::new(layout, beta, gamma, &means, vars.iter().copied(), eps, then_relu)?;
     let y = map.apply(x)?;
@@ -347,8 +347,9 @@ struct ChannelMap<T> {
 type Coefficients<T> = [T; 3];
 
 /// The output before `relu`. The backward pass computes it again, from the input that it reads anyway.
-fn normalized<T: Float>([mean, scale, beta]: Coefficients<T>, x: T) -> T {
-    (x - mean) * scale + beta
+#[inline(always)]
+fn normalized<T: Float>(coefficients: Coefficients<T>, x: T) -> T {
+    Normalized.of([x], coefficients)
 }
 
 impl<T: Element> ChannelMap<T> {
@@ -362,9 +363,8 @@ impl<T: Element> ChannelMap<T> {
         then_relu: bool,
     ) -> Result<Self> {
         let inv_std: Vec<T> = var.map(|var| T::of(1.0 / (var + eps).sqrt())).collect();
-        let mut coefficients = Vec::new();
-        compute::<T, 2>([0], [beta, gamma], |[beta, gamma], _| {
-            coefficients = (0..mean.len()).map(|c| [mean[c], gamma[c] * inv_std[c], beta[c]]).collect();
+        let coefficients = read([beta, gamma], |[beta, gamma]| {
+            (0..mean.len()).map(|c| [mean[c], gamma[c] * inv_std[c], beta[c]]).collect()
         })?;
         let parameter_dims = layout.parameter_dims.clone();
         Ok(Self { channels: layout.channels, parameter_dims, then_relu, coefficients, inv_std })
@@ -402,14 +402,14 @@ impl<T: Element> ChannelMap<T> {
         // For each channel the sums of dy and of dy (x - mean).
         let mut sums = Vec::new();
         if need_beta || need_gamma || coupled {
-            compute::<T, 2>([0], [x, dy], |[x, dy], _| {
-                sums = channels.sums(x, dy, |c| {
+            sums = read([x, dy], |[x, dy]| {
+                channels.sums(x, dy, |c| {
                     let coefficients @ [mean, ..] = coefficients[c];
                     move |x, dy| {
                         let dy = before(coefficients, x, dy);
-                        [dy, dy * (x - mean)]
+                        [dy, Centred.of([dy, x], [mean])]
                     }
-                });
+                })
             })?;
         }
         if need_x {
@@ -427,7 +427,7 @@ impl<T: Element> ChannelMap<T> {
             let value = compute::<T, 2>(x.dims(), [x, dy], |[x, dy], dx| {
                 channels.map(&factors, x, dy, dx, |[mean, scale, beta, mean_dy, slope], x, dy| {
                     let dy = before([*mean, *scale, *beta], x, dy);
-                    *scale * (dy - *mean_dy - (x - *mean) * *slope)
+                    InputGradient.of([dy, x], [*mean, *scale, *mean_dy, *slope])
                 });
             })?;
             dx = Some(value.into_tensor()?);

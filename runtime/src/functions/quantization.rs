@@ -239,7 +239,9 @@ impl Transform for FixedPoint {
             }
 
             fn composed(&self, x: &Tensor) -> candle_core::Result<(Tensor, Option<Tensor>)> {
-                composed::quantization::fixed_point(x, self.settings, self.levels)
+                let FixedPoint { delta, sign, ste_fine_grained, .. } = *self.settings;
+                let (value, passes) = composed::quantization::fixed_point(x, delta, self.levels, sign)?;
+                Ok((value, ste_fine_grained.then_some(passes)))
             }
         }
         apply_elementwise(&Steps { settings: self, levels: self.levels()? }, w)
@@ -319,7 +321,10 @@ impl Transform for Pow2 {
             }
 
             fn composed(&self, x: &Tensor) -> candle_core::Result<(Tensor, Option<Tensor>)> {
-                composed::quantization::pow2(x, self.settings, (self.min, self.max))
+                let Pow2 { sign, with_zero, ste_fine_grained, .. } = *self.settings;
+                let range = (self.min, self.max);
+                let (value, passes) = composed::quantization::pow2(x, (sign, with_zero), range)?;
+                Ok((value, ste_fine_grained.then_some(passes)))
             }
         }
         let (min, max) = self.range()?;

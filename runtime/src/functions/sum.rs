@@ -2,11 +2,8 @@
 
 use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor, WithDType};
 
-use super::activation::{relu_if, relu_of};
-use super::graph::attach_after;
-use super::node::{Element, Elements, Value, compute, for_float, in_type, widened};
+use super::node::{Element, Elements, Value, compute, for_float};
 use crate::Result;
-use crate::device::has_kernels;
 use crate::kernels::{Mat, MatMut, Start, Threads, gemm, zip, zip_in_place};
 
 /// A gradient as a backward rule gives it.
@@ -81,23 +78,6 @@ impl Sum {
         }
         Ok(self.tensor)
     }
-}
-
-/// `a + b` for tensors of one shape, and `relu` of it if asked for; the gradient goes to both without a copy.
-pub(crate) fn add(a: &Tensor, b: &Tensor, then_relu: bool) -> Result<Tensor> {
-    if !has_kernels(a.device()) {
-        return relu_if(then_relu, (a + b)?);
-    }
-    let dtype = a.dtype();
-    let [a, b] = widened("add", [a, b])?;
-    let sum = for_float!(a.dtype(), T => {
-        let sum = compute::<T, 2>(a.dims(), [&a, &b], |[a, b], sum| match then_relu {
-            true => zip(a, b, sum, |a, b| relu_of(a + b)),
-            false => zip(a, b, sum, |a, b| a + b),
-        })?;
-        attach_after("add", [&a, &b], sum, then_relu, || |dy: &Tensor| Ok([Some(dy.clone()), Some(dy.clone())]))
-    })?;
-    in_type(sum, dtype)
 }
 
 /// `a + b` for contiguous tensors of one shape.

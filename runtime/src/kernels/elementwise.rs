@@ -30,6 +30,29 @@ impl<T: Float, F: Fn(&mut T, [T; N]), const N: usize> Job<T> for Loop<'_, T, F, 
     }
 }
 
+/// A [`Loop`] with one slice more.
+struct LoopWith<'a, T, F, const N: usize> {
+    out: &'a mut [T],
+    inputs: [&'a [T]; N],
+    last: &'a [T],
+    f: F,
+}
+
+impl<T: Float, F: Fn([T; N], T) -> T, const N: usize> Job<T> for LoopWith<'_, T, F, N> {
+    #[inline(always)]
+    fn run<V: Simd<T>>(self, _: Has<V>) {
+        let Self { out, inputs, last, f } = self;
+        let (inputs, last) = (inputs.map(|input| &input[..out.len()]), &last[..out.len()]);
+        for (i, out) in out.iter_mut().enumerate() {
+            let mut elements = [T::ZERO; N];
+            for j in 0..N {
+                elements[j] = inputs[j][i];
+            }
+            *out = f(elements, last[i]);
+        }
+    }
+}
+
 fn for_each<T: Float, const N: usize>(
     inputs: [&[T]; N],
     out: &mut [T],
@@ -48,9 +71,33 @@ fn for_each<T: Float, const N: usize>(
     );
 }
 
-/// `out = f(a)`.
-pub(crate) fn map<T: Float>(a: &[T], out: &mut [T], f: impl Fn(T) -> T + Copy + Send + Sync) {
-    for_each([a], out, |out, [a]| *out = f(a));
+/// `out = f(inputs)`.
+pub(crate) fn combine<T: Float, const N: usize>(
+    inputs: [&[T]; N],
+    out: &mut [T],
+    f: impl Fn([T; N]) -> T + Copy + Send + Sync,
+) {
+    for_each(inputs, out, |out, inputs| *out = f(inputs));
+}
+
+/// `out = f(inputs, last)`.
+pub(crate) fn combine_with<T: Float, const N: usize>(
+    inputs: [&[T]; N],
+    last: &[T],
+    out: &mut [T],
+    f: impl Fn([T; N], T) -> T + Copy + Send + Sync,
+) {
+    let work = out.len();
+    for_each_chunk(
+        out,
+        CHUNK,
+        work,
+        || (),
+        |(), i, out| {
+            let (inputs, last) = (inputs.map(|input| &input[i * CHUNK..]), &last[i * CHUNK..]);
+            T::run(Level::detect(), LoopWith { out, inputs, last, f });
+        },
+    );
 }
 
 /// `a = f(a)`.
@@ -71,15 +118,4 @@ pub(super) fn zip_serial<T: Float>(a: &[T], b: &[T], out: &mut [T], f: impl Fn(T
 /// `a = f(a, b)`.
 pub(crate) fn zip_in_place<T: Float>(a: &mut [T], b: &[T], f: impl Fn(T, T) -> T + Copy + Send + Sync) {
     for_each([b], a, |a, [b]| *a = f(*a, b));
-}
-
-/// `out = f(a, b, c)`.
-pub(crate) fn zip3<T: Float>(
-    a: &[T],
-    b: &[T],
-    c: &[T],
-    out: &mut [T],
-    f: impl Fn(T, T, T) -> T + Copy + Send + Sync,
-) {
-    for_each([a, b, c], out, |out, [a, b, c]| *out = f(a, b, c));
 }

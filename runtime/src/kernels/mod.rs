@@ -25,7 +25,7 @@ mod window;
 
 pub(crate) use channels::{Channels, channel_sums, sum};
 pub(crate) use convolution::Convolution;
-pub(crate) use elementwise::{map, map_in_place, zip, zip_in_place, zip3};
+pub(crate) use elementwise::{combine, combine_with, map_in_place, zip, zip_in_place};
 pub(crate) use float::Float;
 pub(crate) use gemm::{Mat, MatMut, Start, Threads, gemm};
 pub(crate) use lookup::{gather_rows, scatter_add_rows};

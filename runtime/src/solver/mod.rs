@@ -60,17 +60,15 @@
 //! ```
 
 mod norm;
-mod number;
 mod rules;
 mod state;
-mod traced;
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, TensorId};
 use foldhash::{HashMap, HashSet};
 use indexmap::IndexMap;
 
-pub use number::Number;
+pub use crate::number::Number;
 pub use rules::{
     Adam, AdamRule, AdamW, AdamWRule, Momentum, MomentumRule, Nesterov, NesterovRule, RMSprop, RMSpropRule,
     Sgd, SgdRule,

@@ -4,10 +4,10 @@ use std::cell::{Cell, RefCell};
 
 use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Storage, Tensor, Var};
 
-use super::number::Composed;
-use super::{Change, Rule, computed_in, state_path, traced};
+use super::{Change, Rule, computed_in, state_path};
 use crate::device::has_kernels;
 use crate::kernels::{self, Float};
+use crate::number::{Composed, fused_map};
 use crate::{Error, Parameters, Result, check};
 
 /// The numbers that a rule keeps for the elements of a parameter, and how many steps there were.
@@ -229,18 +229,21 @@ fn composed<R: Rule<N>, const N: usize>(
     states: &mut [Tensor],
 ) -> Result<()> {
     let w = var.as_detached_tensor().to_dtype(computed_in(var.dtype()))?;
-    if let Some(after) = traced::step(rule, rates, change, &w, gradient, states)? {
+    let lost = || candle_core::Error::msg("a solver has lost one of its states");
+    let all: &[Tensor; N] = (&*states).try_into().map_err(|_| lost())?;
+    let after = fused_map([&w, gradient], all.each_ref(), |[w, g], before| {
+        let g = if change == Change::NONE { g } else { change.apply(&w, g) };
+        let (w, after) = rule.step(rates, w, g, before);
+        std::iter::once(w).chain(after).collect()
+    })?;
+    if let Some(after) = after {
         var.set(&after.get(0)?.to_dtype(var.dtype())?)?;
         for (i, state) in states.iter_mut().enumerate() {
             *state = after.get(1 + i)?;
         }
         return Ok(());
     }
-    let w = Composed(Ok(w));
-    let mut before = states.iter().cloned();
-    let before = [(); N].map(|()| {
-        Composed(before.next().ok_or_else(|| candle_core::Error::msg("a solver has lost one of its states")))
-    });
+    let (w, before) = (Composed(Ok(w)), all.each_ref().map(Composed::from));
     let gradient = change.apply(&w, Composed(Ok(gradient.detach())));
     let (w, after) = rule.step(rates, w, gradient, before);
     let w = w.0?.to_dtype(var.dtype())?;

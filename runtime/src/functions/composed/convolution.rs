@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::rule::attach;
 use super::window::{fold, unfold};
-use crate::functions::convolution::Direction;
+use crate::functions::geometry::Direction;
 use crate::kernels::Convolution;
 
 /// Bytes of columns that one product takes at a time, if there is more than one image.
@@ -45,7 +45,7 @@ pub(crate) fn convolution(
 
 /// The convolution `(N, O, D', H', W')` of `x`.
 fn outputs(plan: &Convolution, x: &Tensor, w: &Tensor) -> Result<Tensor> {
-    let Sizes { group, outmaps, columns, .. } = Sizes::of(plan);
+    let GroupSizes { group, outmaps, columns, .. } = GroupSizes::of(plan);
     let [d, h, wide] = plan.window.output;
     let x = images(x, plan.n_images, plan.inmaps, plan.window.input)?;
     let parts = parts(plan, &x).map(|(start, len)| {
@@ -65,7 +65,7 @@ fn outputs(plan: &Convolution, x: &Tensor, w: &Tensor) -> Result<Tensor> {
 
 /// The transpose of [`outputs`]: `(N, C, D, H, W)`.
 fn inputs(plan: &Convolution, dy: &Tensor, w: &Tensor) -> Result<Tensor> {
-    let Sizes { group, outmaps, columns, taps } = Sizes::of(plan);
+    let GroupSizes { group, outmaps, columns, taps } = GroupSizes::of(plan);
     let dy = images(dy, plan.n_images, plan.outmaps, plan.window.output)?;
     let w = w.reshape((group, outmaps, columns))?.t()?.contiguous()?;
     let parts = parts(plan, &dy).map(|(start, len)| {
@@ -79,7 +79,7 @@ fn inputs(plan: &Convolution, dy: &Tensor, w: &Tensor) -> Result<Tensor> {
 
 /// The gradient of the weights, `(group, outmaps, columns)`.
 fn weight_gradient(plan: &Convolution, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
-    let Sizes { group, outmaps, columns, .. } = Sizes::of(plan);
+    let GroupSizes { group, outmaps, columns, .. } = GroupSizes::of(plan);
     let x = images(x, plan.n_images, plan.inmaps, plan.window.input)?;
     let dy = images(dy, plan.n_images, plan.outmaps, plan.window.output)?;
     let zeros = Tensor::zeros((group, outmaps, columns), x.dtype(), x.device())?;
@@ -89,15 +89,15 @@ fn weight_gradient(plan: &Convolution, x: &Tensor, dy: &Tensor) -> Result<Tensor
     })
 }
 
-/// Sizes of one group.
-struct Sizes {
+/// GroupSizes of one group.
+struct GroupSizes {
     group: usize,
     outmaps: usize,
     columns: usize,
     taps: usize,
 }
 
-impl Sizes {
+impl GroupSizes {
     fn of(plan: &Convolution) -> Self {
         let taps = plan.window.n_taps();
         let columns = plan.inmaps / plan.group * taps;

@@ -3,7 +3,7 @@
 use candle_core::shape::Dim;
 use candle_core::{Result, Tensor};
 
-use super::activation::{ln_1p, log_softmax, positive_part};
+use super::activation::log_softmax;
 
 /// `labels` have been checked; none where a sample is not counted. `dims` are those of the result.
 pub(crate) fn softmax_cross_entropy(
@@ -23,14 +23,6 @@ pub(crate) fn softmax_cross_entropy(
     let x = counted.broadcast_as(x.shape())?.where_cond(x, &x.zeros_like()?)?;
     let loss = log_softmax(&x, axis)?.gather(&classes, axis)?.neg()?;
     counted.where_cond(&loss, &loss.zeros_like()?)
-}
-
-pub(crate) fn squared_error(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    (a - b)?.sqr()
-}
-
-pub(crate) fn sigmoid_cross_entropy(x: &Tensor, target: &Tensor) -> Result<Tensor> {
-    (positive_part(x)? - (x * target)?)? + ln_1p(&x.abs()?.neg()?.exp()?)?
 }
 
 pub(crate) fn mean(x: &Tensor) -> Result<Tensor> {

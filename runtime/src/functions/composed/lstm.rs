@@ -2,11 +2,11 @@
 
 use candle_core::{Result, Tensor};
 
-use super::activation::sigmoid;
 use super::affine;
 use super::rule::attach;
 use crate::device::{Arguments, fused};
 use crate::kernels::cuda::Kernel;
+use crate::number::{Composed, Number};
 
 pub(crate) fn lstm_cell(x: &Tensor, h: &Tensor, c: &Tensor, w: &Tensor, b: &Tensor) -> Result<[Tensor; 2]> {
     if c.elem_count() == 0 {
@@ -21,6 +21,10 @@ pub(crate) fn lstm_cell(x: &Tensor, h: &Tensor, c: &Tensor, w: &Tensor, b: &Tens
     let (input, output, forget, candidate) = (gate(0)?, gate(1)?, gate(2)?, gate(3)?);
     let new = ((sigmoid(&forget)? * c)? + (sigmoid(&input)? * candidate.tanh()?)?)?;
     Ok([(sigmoid(&output)? * new.tanh()?)?, new])
+}
+
+fn sigmoid(x: &Tensor) -> Result<Tensor> {
+    Composed::from(x).sigmoid().0
 }
 
 /// The new `h` and `c`, one upon the other, from gates `(N, 4, state)`, if there is a kernel for that here.

@@ -19,6 +19,7 @@ use candle_core::{DType, Result, Tensor};
 
 pub(super) use convolution::convolution;
 pub(super) use lstm::lstm_cell;
+pub(super) use rule::attach;
 
 pub(super) fn affine(x: &Tensor, w: &Tensor, b: Option<&Tensor>, base_axis: usize) -> Result<Tensor> {
     let (samples, outputs) = (&x.dims()[..base_axis], &w.dims()[1..]);
@@ -38,4 +39,10 @@ pub(super) fn embed(indices: &Tensor, w: &Tensor) -> Result<Tensor> {
     let table = w.reshape((w.dim(0)?, features.iter().product::<usize>()))?;
     let rows = indices.to_device(w.device())?.to_dtype(DType::U32)?.flatten_all()?.contiguous()?;
     table.index_select(&rows, 0)?.reshape([indices.dims(), features].concat())
+}
+
+/// The sum over the axes on which `like` has size 1.
+fn sum_like(x: &Tensor, like: &Tensor) -> Result<Tensor> {
+    let axes: Vec<usize> = (0..x.rank()).filter(|&axis| like.dims()[axis] != x.dims()[axis]).collect();
+    if axes.is_empty() { Ok(x.clone()) } else { x.sum_keepdim(axes) }
 }

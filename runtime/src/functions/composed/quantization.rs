@@ -4,7 +4,6 @@ use candle_core::{DType, Result, Tensor};
 
 use super::rule::attach;
 use crate::device::{Arguments, fused};
-use crate::functions::{FixedPoint, Pow2};
 use crate::kernels::cuda::Kernel;
 
 /// `value` in place of `x`, with the gradient of `value` handed to `x` where `passes`; everywhere, if `None`.
@@ -24,54 +23,52 @@ pub(crate) fn sign(x: &Tensor) -> Result<Tensor> {
 }
 
 /// Values, and where the gradient passes.
-pub(crate) fn fixed_point(
-    x: &Tensor,
-    settings: &FixedPoint,
-    levels: f64,
-) -> Result<(Tensor, Option<Tensor>)> {
-    if let Some((value, passes)) = fixed_point_in_one_kernel(x, settings, levels)? {
-        return Ok((value, settings.ste_fine_grained.then_some(passes)));
+pub(crate) fn fixed_point(x: &Tensor, delta: f64, levels: f64, sign: bool) -> Result<(Tensor, Tensor)> {
+    if let Some(both) = fixed_point_in_one_kernel(x, delta, levels, sign)? {
+        return Ok(both);
     }
-    let delta = Tensor::full(settings.delta, (), x.device())?.to_dtype(x.dtype())?;
+    let delta = Tensor::full(delta, (), x.device())?.to_dtype(x.dtype())?;
     // The limits are rounded as the kernel rounds them: first the step, then its multiple.
     let max = (delta.to_dtype(DType::F64)? * levels)?.to_dtype(x.dtype())?;
-    let min = if settings.sign { max.neg()? } else { max.zeros_like()? };
+    let min = if sign { max.neg()? } else { max.zeros_like()? };
     let (above, below) = (x.broadcast_gt(&max)?, x.broadcast_lt(&min)?);
     let halves = x.abs()?.broadcast_div(&delta)?.to_dtype(DType::F64)?;
     let steps = (halves + 0.5)?.floor()?.to_dtype(x.dtype())?.broadcast_mul(&delta)?;
     let steps = with_sign_of(x, &steps)?;
     let steps = above.where_cond(&max.broadcast_as(x.shape())?, &steps)?;
     let value = below.where_cond(&min.broadcast_as(x.shape())?, &steps)?;
-    let passes = settings.ste_fine_grained.then(|| neither(&above, &below)).transpose()?;
-    Ok((value, passes))
+    Ok((value, above.maximum(&below)?.eq(0.0)?))
 }
 
 /// Values, and where the gradient passes.
-pub(crate) fn pow2(x: &Tensor, settings: &Pow2, (min, max): (f64, f64)) -> Result<(Tensor, Option<Tensor>)> {
-    let sizes = [usize::from(settings.sign), usize::from(settings.with_zero)];
+pub(crate) fn pow2(
+    x: &Tensor,
+    (sign, with_zero): (bool, bool),
+    (min, max): (f64, f64),
+) -> Result<(Tensor, Tensor)> {
+    let sizes = [usize::from(sign), usize::from(with_zero)];
     let numbers = [min, max, min * std::f64::consts::FRAC_1_SQRT_2];
-    if let Some((value, passes)) = in_one_kernel("pow2", x, &sizes, &numbers)? {
-        return Ok((value, settings.ste_fine_grained.then_some(passes)));
+    if let Some(both) = in_one_kernel("pow2", x, &sizes, &numbers)? {
+        return Ok(both);
     }
     let full = |value: f64| Tensor::full(value, x.dims(), x.device())?.to_dtype(x.dtype());
     let power = nearest_power(&x.abs()?)?;
     let above = power.gt(&full(max)?)?;
     let size = power.lt(&full(min)?)?.where_cond(&full(min)?, &power)?;
-    let size = match settings.with_zero {
+    let size = match with_zero {
         // What is below the root is below the least power, too.
         true => x.abs()?.lt(&full(min * std::f64::consts::FRAC_1_SQRT_2)?)?.where_cond(&full(0.0)?, &size)?,
         false => size,
     };
     let size = above.where_cond(&full(max)?, &size)?;
-    let (value, cut) = if settings.sign {
+    let (value, cut) = if sign {
         (with_sign_of(x, &size)?, above)
     } else {
         let negative = x.lt(0.0)?;
-        let least = if settings.with_zero { full(0.0)? } else { full(min)? };
+        let least = if with_zero { full(0.0)? } else { full(min)? };
         (negative.where_cond(&least, &size)?, above.maximum(&negative)?)
     };
-    let passes = settings.ste_fine_grained.then(|| cut.eq(0.0)).transpose()?;
-    Ok((value, passes))
+    Ok((value, cut.eq(0.0)?))
 }
 
 /// `x` where its modulus is at least `threshold`, else 0.
@@ -109,20 +106,17 @@ fn in_one_kernel(
 
 fn fixed_point_in_one_kernel(
     x: &Tensor,
-    settings: &FixedPoint,
+    delta: f64,
     levels: f64,
+    sign: bool,
 ) -> Result<Option<(Tensor, Tensor)>> {
     // Rounded as the kernel of the CPU rounds: first the step, then its multiple.
-    let delta = if x.dtype() == DType::F32 { f64::from(settings.delta as f32) } else { settings.delta };
+    let delta = if x.dtype() == DType::F32 { f64::from(delta as f32) } else { delta };
     let high = levels * delta;
-    let low = if settings.sign { -high } else { 0.0 };
+    let low = if sign { -high } else { 0.0 };
     in_one_kernel("fixed_point", x, &[], &[delta, low, high])
 }
 
 fn with_sign_of(x: &Tensor, size: &Tensor) -> Result<Tensor> {
     x.lt(0.0)?.where_cond(&size.neg()?, size)
-}
-
-fn neither(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    a.maximum(b)?.eq(0.0)
 }

@@ -11,7 +11,7 @@ use crate::functions::operation::{Operation, apply};
 /// gradient of the result, contiguous, and for each input whether it needs one.
 ///
 /// If `value` or what `backward` holds were tracked, the graph would be walked twice: detach them.
-pub(super) fn attach(
+pub(in crate::functions) fn attach(
     name: &'static str,
     inputs: &[&Tensor],
     value: &Tensor,

@@ -3,29 +3,6 @@
 
 typedef unsigned long long size;
 
-/* (x - mean) scale + beta, with one of the three for each channel */
-KERNEL void normalize(size n, size channels, size inner, const T *x, const T *mean, const T *scale, const T *beta,
-                      T *out) {
-    FOR_EACH(i, n) {
-        size c = i / inner % channels;
-        out[i] = (x[i] - mean[c]) * scale[c] + beta[c];
-    }
-}
-
-/* scale (dy - shift - (x - mean) slope) */
-KERNEL void normalize_gradient(size n, size channels, size inner, const T *dy, const T *x, const T *mean, const T *scale,
-                               const T *shift, const T *slope, T *out) {
-    FOR_EACH(i, n) {
-        size c = i / inner % channels;
-        out[i] = scale[c] * (dy[i] - shift[c] - (x[i] - mean[c]) * slope[c]);
-    }
-}
-
-/* dy (x - mean) */
-KERNEL void centred_product(size n, size channels, size inner, const T *dy, const T *x, const T *mean, T *out) {
-    FOR_EACH(i, n) { out[i] = dy[i] * (x[i] - mean[i / inner % channels]); }
-}
-
 INLINE T squash(T x) {
     T small = exp(-fabs(x));
     return (x < 0 ? small : (T)1) / ((T)1 + small);

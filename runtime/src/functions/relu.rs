@@ -1,0 +1,113 @@
+//! ReLU, alone and in one with the function before it.
+
+use candle_core::Tensor;
+
+use super::graph::{Gradients, attach, attach_with_result};
+use super::node::{Element, Value, compute, for_float, in_type, widened};
+use super::pointwise::{Pointwise, apply, gradient_of};
+use crate::Result;
+use crate::device::has_kernels;
+use crate::kernels::{Float, map_in_place, zip};
+use crate::number::Number;
+
+#[derive(Clone, Copy)]
+struct Relu;
+
+impl Pointwise<1> for Relu {
+    const NAME: &'static str = "relu";
+    const SLOPE_FROM_VALUE: bool = true;
+
+    #[inline(always)]
+    fn value<V: Number>(self, [x]: [V; 1]) -> V {
+        let zero = x.constant(0.0);
+        V::select(x.at_most(0.0), || zero, || x.clone()) // NaN stays
+    }
+
+    #[inline(always)]
+    fn gradient<V: Number>(self, _: usize, dy: V, [y]: [V; 1]) -> V {
+        let zero = dy.constant(0.0);
+        V::select(y.above(0.0), || dy.clone(), || zero)
+    }
+}
+
+/// `max(x, 0)`; the gradient at 0 is 0.
+///
+/// # Errors
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if the input holds no floating-point numbers.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// let x = Tensor::new(&[-1f32, 0., 2.], &Device::Cpu)?;
+/// assert_eq!(layerfn::functions::relu(&x)?.to_vec1::<f32>()?, [0., 0., 2.]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn relu(inp: &Tensor) -> Result<Tensor> {
+    apply(Relu, [inp])
+}
+
+/// [`relu`] of one element.
+#[inline(always)]
+pub(super) fn relu_of<T: Float>(x: T) -> T {
+    Relu.value([x])
+}
+
+/// [`relu`] of a tensor if asked for.
+pub(super) fn relu_if(asked: bool, y: Tensor) -> Result<Tensor> {
+    if asked { relu(&y) } else { Ok(y) }
+}
+
+/// [`relu`] of each element if asked for.
+pub(super) fn relu_in_place<T: Float>(y: &mut [T], asked: bool) {
+    if asked {
+        map_in_place(y, relu_of);
+    }
+}
+
+/// The gradient before [`relu`] from that of its result, which is positive where `x` was.
+#[inline(always)]
+pub(super) fn relu_gradient_of<T: Float>(x: T, dy: T) -> T {
+    Relu.gradient(0, dy, [x])
+}
+
+/// [`attach`] for a value that has been through `relu`, if it has: the rule gets the gradient from before. `rule` is not
+/// called if no input is tracked.
+pub(super) fn attach_after<T, const N: usize, B>(
+    name: &'static str,
+    inputs: [&Tensor; N],
+    value: Value<T>,
+    relu: bool,
+    rule: impl FnOnce() -> B,
+) -> Result<Tensor>
+where
+    T: Element,
+    B: Fn(&Tensor) -> Gradients<N> + Send + Sync + 'static,
+{
+    if !inputs.iter().any(|input| input.track_op()) {
+        return Ok(value.into_tensor()?);
+    }
+    let backward = rule();
+    if !relu {
+        return attach(name, inputs, value, backward);
+    }
+    attach_with_result(name, inputs, value, move |result, gradient| {
+        backward(&gradient_of::<T, _, 1>(Relu, 0, gradient, [result])?)
+    })
+}
+
+/// `a + b` for tensors of one shape, and `relu` of it if asked for; the gradient goes to both without a copy.
+pub(crate) fn add(a: &Tensor, b: &Tensor, then_relu: bool) -> Result<Tensor> {
+    if !has_kernels(a.device()) {
+        return relu_if(then_relu, (a + b)?);
+    }
+    let dtype = a.dtype();
+    let [a, b] = widened("add", [a, b])?;
+    let sum = for_float!(a.dtype(), T => {
+        let sum = compute::<T, 2>(a.dims(), [&a, &b], |[a, b], sum| match then_relu {
+            true => zip(a, b, sum, |a, b| relu_of(a + b)),
+            false => zip(a, b, sum, |a, b| a + b),
+        })?;
+        attach_after("add", [&a, &b], sum, then_relu, || |dy: &Tensor| Ok([Some(dy.clone()), Some(dy.clone())]))
+    })?;
+    in_type(sum, dtype)
+}

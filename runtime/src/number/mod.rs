@@ -1,0 +1,213 @@
+//! What a formula computes with: it stands once, and becomes the kernel of the CPU, a composition of candle's operations, or
+//! a kernel for CUDA.
+
+mod composed;
+mod traced;
+
+use std::ops::{Add, Div, Mul, Sub};
+
+pub(crate) use composed::Composed;
+pub(crate) use traced::fused_map;
+
+use candle_core::{Result, Tensor};
+
+use crate::kernels::Float;
+
+/// A formula of `A` numbers, and `N` more.
+pub(crate) trait Formula<const A: usize, const N: usize> {
+    fn of<V: Number>(&self, first: [V; A], more: [V; N]) -> V;
+}
+
+/// The results of a formula for all elements, where the kernels of the CPU do not run. The first tensor has the shape of the
+/// result; the others have it, too, or all of these have size 1 on some axes and one shape.
+pub(crate) fn evaluate<const A: usize, const N: usize>(
+    formula: &impl Formula<A, N>,
+    first: [&Tensor; A],
+    more: [&Tensor; N],
+) -> Result<Tensor> {
+    match fused_map(first, more, |first, more| vec![formula.of(first, more)])? {
+        Some(results) => results.squeeze(0),
+        None => formula.of(first.map(Composed::from), more.map(Composed::from)).0,
+    }
+}
+
+/// An element, or all of them at once: a formula, such as the step of a [`Rule`](crate::solver::Rule), is written once for
+/// both.
+pub trait Number:
+    Clone + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self>
+{
+    /// The answers to a comparison.
+    type Mask: Clone;
+
+    /// `value`, whatever `self` is.
+    #[must_use]
+    fn constant(&self, value: f64) -> Self;
+
+    /// `self · factor`.
+    #[must_use]
+    fn scale(self, factor: f64) -> Self;
+
+    /// `self + term`.
+    #[must_use]
+    fn offset(self, term: f64) -> Self;
+
+    /// `√self`.
+    #[must_use]
+    fn sqrt(self) -> Self;
+
+    /// The nearest value in `[−limit, limit]`.
+    #[must_use]
+    fn limit(self, limit: f64) -> Self;
+
+    /// `|self|`.
+    #[must_use]
+    fn abs(self) -> Self;
+
+    /// `e^self`.
+    #[must_use]
+    fn exp(self) -> Self;
+
+    /// `e^self − 1`, exact near 0, too.
+    #[must_use]
+    fn exp_m1(self) -> Self;
+
+    /// `log(1 + self)`, exact near 0, too.
+    #[must_use]
+    fn ln_1p(self) -> Self;
+
+    /// The hyperbolic tangent.
+    #[must_use]
+    fn tanh(self) -> Self;
+
+    /// Whether `self > limit`.
+    fn above(&self, limit: f64) -> Self::Mask;
+
+    /// Whether `self ≥ limit`.
+    fn at_least(&self, limit: f64) -> Self::Mask;
+
+    /// Whether `self < limit`.
+    fn below(&self, limit: f64) -> Self::Mask;
+
+    /// Whether `self ≤ limit`.
+    fn at_most(&self, limit: f64) -> Self::Mask;
+
+    /// `yes` where `mask` holds, `no` elsewhere; the value that is not taken may be infinite or NaN, or not be computed.
+    #[must_use]
+    fn select(mask: Self::Mask, yes: impl FnOnce() -> Self, no: impl FnOnce() -> Self) -> Self;
+
+    /// `−self`.
+    #[must_use]
+    fn negative(self) -> Self {
+        self.scale(-1.0)
+    }
+
+    /// `1 − self`.
+    #[must_use]
+    fn complement(self) -> Self {
+        self.negative().offset(1.0)
+    }
+
+    /// `1 / (1 + e^−self)` without overflow.
+    #[must_use]
+    fn sigmoid(self) -> Self {
+        let small = self.clone().abs().negative().exp();
+        let (one, numerator) = (self.constant(1.0), small.clone());
+        Self::select(self.at_least(0.0), || one, || numerator) / small.offset(1.0)
+    }
+}
+
+impl<T: Float> Number for T {
+    type Mask = bool;
+
+    #[inline(always)]
+    fn constant(&self, value: f64) -> Self {
+        T::of(value)
+    }
+
+    #[inline(always)]
+    fn scale(self, factor: f64) -> Self {
+        self * T::of(factor)
+    }
+
+    #[inline(always)]
+    fn offset(self, term: f64) -> Self {
+        self + T::of(term)
+    }
+
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        Float::sqrt(self)
+    }
+
+    #[inline(always)]
+    fn limit(self, limit: f64) -> Self {
+        let limit = T::of(limit);
+        if self > limit {
+            limit
+        } else if self < -limit {
+            -limit
+        } else {
+            self
+        }
+    }
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        Float::abs(self)
+    }
+
+    #[inline(always)]
+    fn exp(self) -> Self {
+        Float::exp(self)
+    }
+
+    #[inline(always)]
+    fn exp_m1(self) -> Self {
+        Float::exp_m1(self)
+    }
+
+    #[inline(always)]
+    fn ln_1p(self) -> Self {
+        Float::ln_1p(self)
+    }
+
+    #[inline(always)]
+    fn tanh(self) -> Self {
+        Float::tanh(self)
+    }
+
+    #[inline(always)]
+    fn above(&self, limit: f64) -> bool {
+        *self > T::of(limit)
+    }
+
+    #[inline(always)]
+    fn at_least(&self, limit: f64) -> bool {
+        *self >= T::of(limit)
+    }
+
+    #[inline(always)]
+    fn below(&self, limit: f64) -> bool {
+        *self < T::of(limit)
+    }
+
+    #[inline(always)]
+    fn at_most(&self, limit: f64) -> bool {
+        *self <= T::of(limit)
+    }
+
+    #[inline(always)]
+    fn select(mask: bool, yes: impl FnOnce() -> Self, no: impl FnOnce() -> Self) -> Self {
+        if mask { yes() } else { no() }
+    }
+
+    #[inline(always)]
+    fn negative(self) -> Self {
+        -self
+    }
+
+    #[inline(always)]
+    fn sigmoid(self) -> Self {
+        Float::sigmoid(self)
+    }
+}
