@@ -69,14 +69,21 @@ impl Budget {
     }
 
     fn spend(&mut self, number: usize, dataset: &Dataset) -> Outcome<()> {
-        let bytes = dataset.bytes();
-        let left = if self.seen.insert(number) { &mut self.left } else { &mut self.again };
-        *left = left.checked_sub(bytes).ok_or_else(|| {
-            Fault::format(format!(
-                "{bytes} bytes of values are more than {} of a file can unpack to",
-                self.length
-            ))
-        })?;
+        let (bytes, length) = (dataset.bytes(), self.length);
+        if self.seen.insert(number) {
+            self.left = self.left.checked_sub(bytes).ok_or_else(|| {
+                Fault::format(format!(
+                    "{bytes} bytes of values are more than {length} of a file can unpack to"
+                ))
+            })?;
+        } else {
+            self.again = self.again.checked_sub(bytes).ok_or_else(|| {
+                Fault::format(format!(
+                    "links lead to values that were read before; copies may take {REPETITIONS} times the {length} \
+                     bytes of the file"
+                ))
+            })?;
+        }
         Ok(())
     }
 }
