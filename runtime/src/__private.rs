@@ -3,6 +3,7 @@
 pub use candle_core::Tensor;
 pub use layerfn_macros::{layer_with_options, network};
 
+pub use crate::__pf_note_arguments as note_arguments;
 pub use crate::device::composed;
 pub use crate::fusion::{Fuses, IfFusing, IfPlain, Kind, Ran, declared_fusion, is_same_function};
 pub use crate::kernels::{with_memory_of, with_threads};
@@ -12,5 +13,9 @@ pub use crate::network::frame::{
 };
 pub use crate::network::join::{add, concat, mul, tuple};
 pub use crate::network::{network1, network2, network3, network4, network5, network6, network7, network8};
-pub use crate::parameter::layer::{LayerCall, assign, call_layer, parameter, parameter_when, splice};
-pub use crate::{ArgumentInfo, Initializer, LayerInfo, ParameterInfo, ParametricFunction, Result};
+pub use crate::parameter::layer::{
+    LayerCall, assign, assign_at, call_layer, note_multiply_adds, parameter, parameter_at, parameter_when,
+    splice, tell_arguments,
+};
+pub use crate::parameter::shown::{IfNotShown, IfShown, Shown};
+pub use crate::{ArgumentInfo, Family, Initializer, LayerInfo, ParameterInfo, ParametricFunction, Result};

@@ -150,10 +150,10 @@ pub use network::{
     ProfileRow, Stage, Summary, SummaryParameter, SummaryRow, Value, recur, recur_from,
 };
 pub use parameter::{
-    ArgumentInfo, GetParameterOrCreate, LayerInfo, Parameter, ParameterInfo, ParameterStore, Parameters,
-    ParametricFunction, clear_parameters, current_parameter_scope, full_precision, get_all_parameters,
-    get_parameter, get_parameter_or_create, get_parameters, initial_value, no_grad, parameter_scope,
-    pop_parameter, set_parameter, update_state,
+    ArgumentInfo, Family, GetParameterOrCreate, LayerInfo, Parameter, ParameterInfo, ParameterStore,
+    Parameters, ParametricFunction, clear_parameters, current_parameter_scope, full_precision,
+    get_all_parameters, get_parameter, get_parameter_or_create, get_parameters, initial_value, no_grad,
+    parameter_scope, pop_parameter, set_parameter, update_state,
 };
 pub use parametric_functions::*;
 /// Short names for chains.

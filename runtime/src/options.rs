@@ -49,26 +49,26 @@ option_group! {
     /// The window of a convolution, which reads its input.
     pub window {
         /// Zeros added on both sides of each spatial axis.
-        #[opt(into, default = PerAxis::Every(0))]
+        #[opt(into, default = 0)]
         pad: PerAxis,
         /// Step of the filter on each spatial axis.
-        #[opt(into, default = PerAxis::Every(1))]
+        #[opt(into, default = 1)]
         stride: PerAxis,
         /// Distance of the filter's taps on each spatial axis.
-        #[opt(into, default = PerAxis::Every(1))]
+        #[opt(into, default = 1)]
         dilation: PerAxis,
     }
 
     /// The window of a transposed convolution, which writes its output.
     pub transposed_window {
         /// Elements cut off on both sides of each spatial axis of the output.
-        #[opt(into, default = PerAxis::Every(0))]
+        #[opt(into, default = 0)]
         pad: PerAxis,
         /// Step of the filter on each spatial axis of the output.
-        #[opt(into, default = PerAxis::Every(1))]
+        #[opt(into, default = 1)]
         stride: PerAxis,
         /// Distance of the filter's taps on each spatial axis.
-        #[opt(into, default = PerAxis::Every(1))]
+        #[opt(into, default = 1)]
         dilation: PerAxis,
     }
 
@@ -89,7 +89,7 @@ option_group! {
     /// What layers with samples and a bias take.
     pub bias {
         /// Initializer of `b`.
-        #[opt(into, default = Initializer::constant(0.0))]
+        #[opt(into, default = 0.0)]
         b_init: Initializer,
         /// Number of leading axes that are samples.
         #[opt(default = 1)]

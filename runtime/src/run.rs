@@ -20,6 +20,12 @@ pub(crate) trait Observer: Any + Send + Sync {
     /// The layer has found or made a parameter, which is trained by this run or not.
     fn takes_parameter(&self, path: &str, parameter: &Parameter, trained: bool);
 
+    /// What the caller has given to the layer that began last.
+    fn layer_has_arguments(&self, arguments: Vec<(&'static str, String)>);
+
+    /// How many multiplications with an addition the layer that began last makes itself.
+    fn layer_multiplies(&self, multiply_adds: u64);
+
     /// The layer that began last has ended, with an error or a panic perhaps.
     fn layer_ends(&self);
 }

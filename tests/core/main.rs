@@ -7,6 +7,7 @@ mod initializers;
 mod kept;
 mod layers;
 mod limits;
+mod lists;
 mod parameter_api;
 mod refused_calls;
 mod store;

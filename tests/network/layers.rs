@@ -6,6 +6,8 @@ use layerfn::{Error, Initializer, Result, parametric_function};
 /// Affine layer without the details.
 #[parametric_function(
     scope = "dense",
+    family = Affine,
+    multiply_adds = [inp.elem_count(), outmaps],
     params(
         /// Weights.
         W: [inmaps, outmaps] = Initializer::normal(0.5),
@@ -31,6 +33,7 @@ pub(crate) use dense as fully_connected;
 /// Scales each feature.
 #[parametric_function(
     scope = "scaling",
+    multiply_adds = [0],
     params(
         /// Factors.
         s: [features] = 2.0,

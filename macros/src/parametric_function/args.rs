@@ -4,7 +4,10 @@ use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
-use syn::{Attribute, Expr, ExprPath, Ident, LitBool, LitStr, Meta, Path, Token, bracketed, parenthesized};
+use syn::{
+    Attribute, Expr, ExprPath, ExprRange, Ident, LitBool, LitStr, Meta, Path, RangeLimits, Token, bracketed,
+    parenthesized,
+};
 
 use super::options::read_options;
 use crate::support::errors::{Errors, expected};
@@ -17,6 +20,10 @@ pub(super) struct Args {
     pub(super) parameters: Vec<Parameter>,
     /// The key `params`, if there.
     pub(super) params_key: Option<Ident>,
+    /// The variant of `Family` that the layer belongs to.
+    pub(super) family: Option<Ident>,
+    /// The factors whose product is the number of multiplications with an addition.
+    pub(super) multiply_adds: Option<Vec<Size>>,
     /// The functions that the layer can apply to its output itself.
     pub(super) fused: Vec<Fused>,
     /// The name of the generated structure.
@@ -37,11 +44,19 @@ pub(super) struct Fused {
 /// A declared parameter: `/// doc`, `#[when(..)]`, `W: [sizes] = initial`.
 pub(super) struct Parameter {
     pub(super) name: Ident,
+    /// Of a list of parameters, `W[i in 0..n]`, which have a number behind their name.
+    pub(super) index: Option<Index>,
     pub(super) shape: Vec<Size>,
     pub(super) initial: Expr,
     pub(super) need_grad: bool,
     pub(super) when: Option<Expr>,
     pub(super) docs: Vec<String>,
+}
+
+/// `i in 0..n`
+pub(super) struct Index {
+    pub(super) variable: Ident,
+    pub(super) range: ExprRange,
 }
 
 /// An entry of a shape.
@@ -52,7 +67,7 @@ pub(super) enum Size {
     Splice(Expr),
 }
 
-const KEYS: [&str; 6] = ["scope", "options", "params", "fuses", "rename", "crate"];
+const KEYS: [&str; 8] = ["scope", "options", "params", "family", "multiply_adds", "fuses", "rename", "crate"];
 
 impl Args {
     pub(super) fn read(tokens: TokenStream, errors: &mut Errors) -> Self {
@@ -60,6 +75,8 @@ impl Args {
             scope: None,
             parameters: Vec::new(),
             params_key: None,
+            family: None,
+            multiply_adds: None,
             fused: Vec::new(),
             rename: None,
             layerfn: syn::parse_quote!(::layerfn),
@@ -111,6 +128,21 @@ impl Args {
                     return Err(syn::Error::new(key.span(), message));
                 }
                 read_options(input)?;
+            }
+            "family" => {
+                assignment(&key, input, "family = Convolution")?;
+                self.family = Some(input.call(Ident::parse_any)?);
+            }
+            "multiply_adds" => {
+                let example = "multiply_adds = [inp.elem_count(), outmaps]";
+                assignment(&key, input, example)?;
+                if !input.peek(syn::token::Bracket) {
+                    let message = format!("expected a list of numbers, which are multiplied: `{example}`");
+                    return Err(syn::Error::new(key.span(), message));
+                }
+                let factors = read_sizes(input)?;
+                refuse_question_marks(factors.iter().map(Size::expr), "`multiply_adds`")?;
+                self.multiply_adds = Some(factors);
             }
             "fuses" => {
                 let example = "write the functions in parentheses: `fuses(relu)`";
@@ -227,6 +259,7 @@ fn read_parameter(input: ParseStream<'_>, errors: &mut Errors) -> syn::Result<Pa
     let name = input.call(Ident::parse_any).map_err(|error| {
         syn::Error::new(error.span(), "expected the name of a parameter, as in `W: [outmaps, inmaps] = 0.0`")
     })?;
+    let index = if input.peek(syn::token::Bracket) { Some(Index::read(&name, input)?) } else { None };
     if !input.peek(Token![:]) || input.peek(Token![::]) {
         let message = format!("parameter `{name}` needs a shape: `{name}: [outmaps, inmaps] = 0.0`");
         return Err(syn::Error::new(name.span(), message));
@@ -242,17 +275,12 @@ fn read_parameter(input: ParseStream<'_>, errors: &mut Errors) -> syn::Result<Pa
         return Err(syn::Error::new(equals.span, format!("the initial value of `{name}` is missing")));
     }
     let initial: Expr = input.parse()?;
-    for part in shape.iter().map(Size::expr).chain([&initial]) {
-        if let Some(mark) = question_mark(part.to_token_stream()) {
-            let message = format!(
-                "`?` cannot stand in the declaration of `{name}`; compute the value in the body with \
-                                   `let` and name it here"
-            );
-            return Err(syn::Error::new_spanned(mark, message));
-        }
-    }
-    let mut parameter =
-        Parameter { docs: attrs::doc_lines(&attributes), name, shape, initial, need_grad: true, when: None };
+    refuse_question_marks(
+        shape.iter().map(Size::expr).chain([&initial]),
+        &format!("the declaration of `{name}`"),
+    )?;
+    let docs = attrs::doc_lines(&attributes);
+    let mut parameter = Parameter { docs, name, index, shape, initial, need_grad: true, when: None };
     for attribute in &attributes {
         parameter.apply(attribute, errors);
     }
@@ -269,6 +297,11 @@ fn read_shape(name: &Ident, colon: Span, input: ParseStream<'_>) -> syn::Result<
         let at = if input.is_empty() { colon } else { input.span() };
         return Err(syn::Error::new(at, message));
     }
+    read_sizes(input)
+}
+
+/// `[a, ..list, b]`
+fn read_sizes(input: ParseStream<'_>) -> syn::Result<Vec<Size>> {
     let content;
     bracketed!(content in input);
     let mut sizes = Vec::new();
@@ -285,11 +318,65 @@ fn read_shape(name: &Ident, colon: Span, input: ParseStream<'_>) -> syn::Result<
     Ok(sizes)
 }
 
+/// `outmaps, inmaps / group, ..kernel`
+pub(super) fn list_text(sizes: &[Size]) -> String {
+    let sizes = sizes.iter().map(|size| match size {
+        Size::One(size) => print::expr(size),
+        Size::Splice(sizes) => format!("..{}", print::expr(sizes)),
+    });
+    sizes.collect::<Vec<_>>().join(", ")
+}
+
 impl Size {
     fn expr(&self) -> &Expr {
         match self {
             Self::One(size) | Self::Splice(size) => size,
         }
+    }
+}
+
+fn refuse_question_marks<'a>(parts: impl Iterator<Item = &'a Expr>, place: &str) -> syn::Result<()> {
+    for part in parts {
+        if let Some(mark) = question_mark(part.to_token_stream()) {
+            let message = format!(
+                "`?` cannot stand in {place}; compute the value in the body with `let` and name it here"
+            );
+            return Err(syn::Error::new_spanned(mark, message));
+        }
+    }
+    Ok(())
+}
+
+impl Index {
+    fn read(name: &Ident, input: ParseStream<'_>) -> syn::Result<Self> {
+        let example = format!("a list of parameters is declared as `{name}[i in 0..n]: [sizes] = initial`");
+        let content;
+        let bracket = bracketed!(content in input);
+        let refuse = |span: Span| syn::Error::new(span, &example);
+        let variable = content.parse().map_err(|_| refuse(bracket.span.join()))?;
+        content.parse::<Token![in]>().map_err(|_| refuse(bracket.span.join()))?;
+        let expr = content.parse::<Expr>().map_err(|_| refuse(bracket.span.join()))?;
+        match expr {
+            Expr::Range(
+                range @ ExprRange { start: Some(_), limits: RangeLimits::HalfOpen(_), end: Some(_), .. },
+            ) if content.is_empty() => {
+                refuse_question_marks(
+                    [&Expr::Range(range.clone())].into_iter(),
+                    &format!("the declaration of `{name}`"),
+                )?;
+                Ok(Self { variable, range })
+            }
+            other => Err(syn::Error::new_spanned(other, &example)),
+        }
+    }
+
+    /// The index as it is written: `i in 0..n`.
+    pub(super) fn text(&self) -> String {
+        format!("{} in {}", self.variable, self.range_text())
+    }
+
+    pub(super) fn range_text(&self) -> String {
+        print::expr(&Expr::Range(self.range.clone()))
     }
 }
 
@@ -363,10 +450,14 @@ impl Parameter {
 
     /// The shape as documentation shows it: `(outmaps, inmaps / group, ..kernel)`.
     pub(super) fn shape_text(&self) -> String {
-        let sizes = self.shape.iter().map(|size| match size {
-            Size::One(size) => print::expr(size),
-            Size::Splice(sizes) => format!("..{}", print::expr(sizes)),
-        });
-        format!("({})", sizes.collect::<Vec<_>>().join(", "))
+        format!("({})", list_text(&self.shape))
+    }
+
+    /// The name as documentation shows it; `W{i}` for a list of parameters.
+    pub(super) fn name_text(&self) -> String {
+        match &self.index {
+            Some(index) => format!("{}{{{}}}", self.name.unraw(), index.variable),
+            None => self.name.unraw().to_string(),
+        }
     }
 }

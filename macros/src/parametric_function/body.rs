@@ -6,7 +6,7 @@ use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::ext::IdentExt;
 
-use super::args::{Args, Parameter, Size};
+use super::args::{Args, Index, Parameter, Size};
 use super::layer::generated_at;
 use crate::support::errors::{Errors, expected};
 
@@ -20,8 +20,14 @@ pub(super) struct Body {
 impl Body {
     pub(super) fn read(args: &Args, structure: &Ident, body: &Group, errors: &mut Errors) -> Self {
         let used = vec![false; args.parameters.len()];
-        let mut walk = Walk { args, structure, used, errors };
+        let work = args.multiply_adds.as_ref().map(|factors| work(&args.layerfn, factors));
+        let mut walk = Walk { args, structure, used, work, errors };
         let tokens = walk.group(body);
+        let tokens = match walk.work {
+            // Without parameters it is known from the start.
+            Some(work) => quote!({ #work #tokens }),
+            None => tokens,
+        };
         Self { tokens, used: walk.used }
     }
 }
@@ -30,6 +36,8 @@ struct Walk<'a> {
     args: &'a Args,
     structure: &'a Ident,
     used: Vec<bool>,
+    /// The statement that tells how much the layer computes, until it stands where the first parameter is taken.
+    work: Option<TokenStream>,
     errors: &'a mut Errors,
 }
 
@@ -66,34 +74,57 @@ impl Walk<'_> {
     /// What `param!(..)` stands for.
     fn parameter(&mut self, word: &Ident, inside: &Group) -> TokenStream {
         let tokens = inside.stream().into_iter().collect::<Vec<_>>();
-        let (name, value) = match tokens.as_slice() {
-            [TokenTree::Ident(name)] => (name, None),
-            [TokenTree::Ident(name), TokenTree::Punct(equals), value @ ..]
+        let (index, rest) = match tokens.as_slice() {
+            [TokenTree::Ident(_), TokenTree::Group(index), rest @ ..]
+                if index.delimiter() == Delimiter::Bracket =>
+            {
+                (Some(index), rest)
+            }
+            [TokenTree::Ident(_), rest @ ..] => (None, rest),
+            _ => (None, [].as_slice()),
+        };
+        let (name, value) = match (tokens.first(), rest) {
+            (Some(TokenTree::Ident(name)), []) => (name, None),
+            (Some(TokenTree::Ident(name)), [TokenTree::Punct(equals), value @ ..])
                 if equals.as_char() == '=' && !value.is_empty() && !starts_with(value, '=') =>
             {
                 (name, Some(value.iter().cloned().collect::<TokenStream>()))
             }
             _ => {
+                let first = tokens.first().into_iter().filter(|_| index.is_some());
+                let tokens = if index.is_some() { first.chain(rest).cloned().collect() } else { tokens };
                 self.reject(word, inside, &tokens);
                 return self.unknown(word.span(), None);
             }
         };
-        let Some(index) = self.args.parameters.iter().position(|parameter| same(&parameter.name, name))
+        let args = self.args;
+        let declared = args.parameters.iter().zip(&mut self.used).enumerate();
+        let Some((number, (parameter, used))) =
+            declared.into_iter().find(|(_, (parameter, _))| same(&parameter.name, name))
         else {
-            if self.args.complete {
+            if args.complete {
                 self.undeclared(name);
             }
             return self.unknown(word.span(), value);
         };
-        if let Some(used) = self.used.get_mut(index) {
-            *used = true;
+        *used = true;
+        match (&parameter.index, index) {
+            (Some(_), None) => {
+                let message = format!("`{name}` is a list of parameters; say which one: `param!({name}[i])`");
+                self.errors.at(name, message);
+                return self.unknown(word.span(), value);
+            }
+            (None, Some(index)) => {
+                self.errors
+                    .at_span(index.span(), format!("`{name}` is one parameter; write `param!({name})`"));
+                return self.unknown(word.span(), value);
+            }
+            (Some(_), Some(_)) | (None, None) => {}
         }
-        match self.args.parameters.get(index) {
-            Some(parameter) => match value {
-                Some(value) => self.assign(word.span(), index, value),
-                None => self.take(word.span(), index, parameter),
-            },
-            None => self.unknown(word.span(), value),
+        let index = index.map(|index| self.stream(index.stream()));
+        match value {
+            Some(value) => self.assign(word.span(), number, parameter, index, value),
+            None => self.take(word.span(), number, parameter, index),
         }
     }
 
@@ -109,7 +140,7 @@ impl Walk<'_> {
     }
 
     fn reject(&mut self, word: &Ident, inside: &Group, tokens: &[TokenTree]) {
-        let help = "write `param!(W)` to take a parameter, `param!(W = value)` to write into it";
+        let help = "write `param!(W)` to take a parameter, `param!(W[i])` one of a list, `param!(W = value)` to write into it";
         match tokens {
             [] => self.errors.at_span(word.span(), format!("which parameter? {help}")),
             [TokenTree::Literal(name), ..] => {
@@ -142,29 +173,77 @@ impl Walk<'_> {
         })
     }
 
-    fn assign(&mut self, span: Span, index: usize, value: TokenStream) -> TokenStream {
+    fn assign(
+        &mut self,
+        span: Span,
+        number: usize,
+        parameter: &Parameter,
+        index: Option<TokenStream>,
+        value: TokenStream,
+    ) -> TokenStream {
         let (layerfn, structure) = (&self.args.layerfn, self.structure);
         let value = self.stream(value);
         let span = mixed(span);
-        quote_spanned!(span=> #layerfn::__private::assign(&#structure::INFO.parameters[#index], #value))
-    }
-
-    fn take(&self, span: Span, index: usize, parameter: &Parameter) -> TokenStream {
-        let (layerfn, structure, initial) = (&self.args.layerfn, self.structure, &parameter.initial);
-        let span = mixed(span);
-        let shape = shape(layerfn, &parameter.shape, span);
-        let arguments = quote_spanned!(span=>
-            &#structure::INFO.parameters[#index],
-            || #shape,
-            || ::core::convert::Into::<#layerfn::__private::Initializer>::into(#initial)
-        );
-        match &parameter.when {
-            Some(condition) => {
-                quote_spanned!(span=> #layerfn::__private::parameter_when(#condition, #arguments))
+        let info = quote_spanned!(span=> &#structure::INFO.parameters[#number]);
+        match (&parameter.index, index) {
+            (Some(Index { range, .. }), Some(index)) => {
+                quote_spanned!(span=> #layerfn::__private::assign_at(#info, #index, #range, #value))
             }
-            None => quote_spanned!(span=> #layerfn::__private::parameter(#arguments)),
+            _ => quote_spanned!(span=> #layerfn::__private::assign(#info, #value)),
         }
     }
+
+    fn take(
+        &mut self,
+        span: Span,
+        number: usize,
+        parameter: &Parameter,
+        index: Option<TokenStream>,
+    ) -> TokenStream {
+        let (layerfn, structure, initial) = (&self.args.layerfn, self.structure, &parameter.initial);
+        let span = mixed(span);
+        let info = quote_spanned!(span=> &#structure::INFO.parameters[#number]);
+        let shape = shape(layerfn, &parameter.shape, span);
+        let initial =
+            quote_spanned!(span=> ::core::convert::Into::<#layerfn::__private::Initializer>::into(#initial));
+        let taken = match (&parameter.index, index, &parameter.when) {
+            (Some(Index { variable, range }), Some(index), condition) => {
+                // Neither of the two has to depend on the number.
+                let variable = quote_spanned!(span=> #[allow(unused_variables)] #variable: usize);
+                let one = quote_spanned!(span=>
+                    #layerfn::__private::parameter_at(#info, #index, #range, |#variable| #shape, |#variable| #initial)
+                );
+                match condition {
+                    Some(condition) => quote_spanned!(span=> if #condition {
+                        ::core::result::Result::map(#one, ::core::option::Option::Some)
+                    } else {
+                        ::core::result::Result::Ok(::core::option::Option::None)
+                    }),
+                    None => one,
+                }
+            }
+            (_, _, Some(condition)) => quote_spanned!(span=>
+                #layerfn::__private::parameter_when(#condition, #info, || #shape, || #initial)
+            ),
+            (_, _, None) => {
+                quote_spanned!(span=> #layerfn::__private::parameter(#info, || #shape, || #initial))
+            }
+        };
+        match self.work.take() {
+            // As the argument of a call it can stand wherever `param!` can.
+            Some(work) => quote!(::core::convert::identity({ #work #taken })),
+            None if parameter.index.is_some() && parameter.when.is_some() => {
+                quote!(::core::convert::identity(#taken))
+            }
+            None => taken,
+        }
+    }
+}
+
+/// The statement that tells how much the layer computes, to whom listens.
+fn work(layerfn: &syn::Path, factors: &[Size]) -> TokenStream {
+    let factors = shape(layerfn, factors, Span::mixed_site());
+    quote!(#layerfn::__private::note_multiply_adds(|| #factors);)
 }
 
 /// The sizes as a `Vec<usize>`.

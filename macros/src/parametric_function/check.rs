@@ -87,8 +87,22 @@ fn parameters(layer: &Layer, body: &Body, errors: &mut Errors) {
         if names.contains(&name) {
             errors.at(&parameter.name, format!("parameter `{name}` is declared twice"));
         } else if !used {
-            let message =
-                format!("parameter `{name}` is never used; ask for it in the body with `param!({name})?`");
+            let index = if parameter.index.is_some() { "[i]" } else { "" };
+            let message = format!(
+                "parameter `{name}` is never used; ask for it in the body with `param!({name}{index})?`"
+            );
+            errors.at(&parameter.name, message);
+        }
+        let numbered = layer.args.parameters.iter().filter(|other| other.index.is_some()).find(|list| {
+            let number = name.strip_prefix(&list.name.unraw().to_string());
+            number
+                .is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+        });
+        if let Some(list) = numbered {
+            let message = format!(
+                "`{name}` may be the name of one of the parameters `{}`, too; rename one of the two",
+                list.name_text()
+            );
             errors.at(&parameter.name, message);
         }
         names.push(name);

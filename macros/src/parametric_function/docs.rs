@@ -82,10 +82,14 @@ fn parameters(layer: &Layer) -> String {
                     | path | shape | need_grad | initial value | description |\n|---|---|---|---|---|\n"
         .to_owned();
     for parameter in &layer.args.parameters {
-        let path = code(&format!("{scope}/{}", parameter.name));
+        let path = code(&format!("{scope}/{}", parameter.name_text()));
         let (shape, initial) = (code(&parameter.shape_text()), code(&print::expr(&parameter.initial)));
         let need_grad = parameter.need_grad;
         let mut description = cell(&attrs::one_line(&parameter.docs));
+        if let Some(index) = &parameter.index {
+            let (variable, range) = (index.variable.to_string(), index.range_text());
+            description.push_str(&format!(" One for each {} in {}.", code(&variable), code(&range)));
+        }
         if let Some(when) = &parameter.when {
             description.push_str(&format!(" Only if {}.", code(&print::expr(when))));
         }

@@ -5,6 +5,7 @@ use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::{FnArg, Type};
 
+use super::args::{Index, list_text};
 use super::body::Body;
 use super::docs;
 use super::layer::{Argument, Holding, Layer, generated_at};
@@ -116,8 +117,8 @@ fn structure(layer: &Layer) -> TokenStream {
 
 fn inherent(layer: &Layer) -> TokenStream {
     let attributes = layer.attributes.beside();
-    let (visibility, structure, layerfn) = (&layer.visibility, &layer.structure, &layer.args.layerfn);
-    let (info, forgiven) = (info(layer), forgiven(layer));
+    let structure = &layer.structure;
+    let (info, forgiven) = (info_constant(layer), forgiven(layer));
     let setters = layer.arguments.iter().map(|argument| argument.setters(layer));
     let automatic = automatic_setters(layer);
     let call = call(layer);
@@ -127,12 +128,7 @@ fn inherent(layer: &Layer) -> TokenStream {
         #forgiven
         #(#attributes)*
         impl #structure {
-            /// The layer's name, arguments and parameters.
-            #visibility const INFO: &'static #layerfn::__private::LayerInfo = {
-                // One address, by which the layer is known.
-                static INFO: #layerfn::__private::LayerInfo = #info;
-                &INFO
-            };
+            #info
             #(#setters)*
             #automatic
             #call
@@ -179,6 +175,10 @@ fn call(layer: &Layer) -> TokenStream {
         ::core::result::Result::Ok(#hidden(#(#names),*)?)
     );
     let resolved = layer.arguments.iter().map(Argument::resolved);
+    let (optional, required): (Vec<_>, Vec<_>) =
+        layer.arguments.iter().partition(|argument| argument.option.is_some());
+    let [optional, required] =
+        [optional, required].map(|arguments| arguments.into_iter().map(|argument| &argument.name));
     let like = layer.arguments.iter().find_map(Argument::tensor);
     let like = like.unwrap_or_else(|| quote!(::core::option::Option::None));
     let span = Span::mixed_site();
@@ -201,6 +201,7 @@ fn call(layer: &Layer) -> TokenStream {
                     like: #like,
                 },
                 || {
+                    #layerfn::__private::note_arguments!([#(#required)*] [#(#optional)*]);
                     #(#resolved)*
                     #run
                 },
@@ -270,6 +271,19 @@ fn output(layer: &Layer) -> TokenStream {
     layer.output.as_ref().map_or_else(|| quote!(()), ToTokens::to_token_stream)
 }
 
+/// `INFO` of the structure.
+pub(super) fn info_constant(layer: &Layer) -> TokenStream {
+    let (visibility, layerfn, info) = (&layer.visibility, &layer.args.layerfn, info(layer));
+    quote! {
+        /// The layer's name, arguments and parameters.
+        #visibility const INFO: &'static #layerfn::__private::LayerInfo = {
+            // One address, by which the layer is known.
+            static INFO: #layerfn::__private::LayerInfo = #info;
+            &INFO
+        };
+    }
+}
+
 /// The layer as a `LayerInfo`.
 fn info(layer: &Layer) -> TokenStream {
     let layerfn = &layer.args.layerfn;
@@ -285,6 +299,7 @@ fn info(layer: &Layer) -> TokenStream {
     let parameters = layer.args.parameters.iter().map(|parameter| {
         let name = parameter.name.unraw().to_string();
         let (shape, need_grad) = (parameter.shape_text(), parameter.need_grad);
+        let index = option(parameter.index.as_ref().map(Index::text));
         let (initial, when) =
             (print::expr(&parameter.initial), option(parameter.when.as_ref().map(print::expr)));
         let doc = attrs::one_line(&parameter.docs);
@@ -292,6 +307,7 @@ fn info(layer: &Layer) -> TokenStream {
             #layerfn::__private::ParameterInfo {
                 name: #name,
                 shape: #shape,
+                index: #index,
                 need_grad: #need_grad,
                 initial: #initial,
                 when: #when,
@@ -299,11 +315,18 @@ fn info(layer: &Layer) -> TokenStream {
             }
         }
     });
+    let family = match &layer.args.family {
+        Some(family) => family.clone(),
+        None => Ident::new("Other", Span::call_site()),
+    };
+    let multiply_adds = option(layer.args.multiply_adds.as_ref().map(|factors| list_text(factors)));
     quote! {
         #layerfn::__private::LayerInfo {
             name: #name,
             scope: #scope,
             doc: #doc,
+            family: #layerfn::__private::Family::#family,
+            multiply_adds: #multiply_adds,
             arguments: &[#(#arguments),*],
             parameters: &[#(#parameters),*],
         }
@@ -448,6 +471,20 @@ impl Argument {
                 },
             };
         };
+        match self.holding {
+            Holding::Option(_) if opt.default.is_none() => {
+                return quote_spanned!(span=> let #name: #ty = ::core::option::Option::flatten(#name););
+            }
+            Holding::OptionReference(_) if opt.default.is_none() => {
+                return quote_spanned! {span=>
+                    let #name: #ty = ::core::option::Option::map(
+                        #name.as_ref().and_then(::core::option::Option::as_ref),
+                        ::std::borrow::Borrow::borrow,
+                    );
+                };
+            }
+            _ => {}
+        }
         let default = match &opt.default {
             Some(default) if self.into && !matches!(self.holding, Holding::Option(_)) => {
                 quote_spanned!(span=> ::core::convert::Into::<#ty>::into(#default))

@@ -31,6 +31,7 @@ fn bare(layer: &Layer, body: &Body) -> TokenStream {
             #body
         }
     };
+    let info = expand::info_constant(layer);
     if layer.signature.receiver().is_some() {
         return function;
     }
@@ -39,5 +40,9 @@ fn bare(layer: &Layer, body: &Body) -> TokenStream {
         #[allow(unused, missing_docs)]
         #(#attributes)*
         #visibility struct #structure;
+        // The body names it.
+        #[allow(unused, missing_docs)]
+        #(#attributes)*
+        impl #structure { #info }
     }
 }

@@ -7,7 +7,6 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, TensorId};
 
 use super::record::{Kind, Node, Passed};
-use super::summary::layer_name;
 use crate::Result;
 
 /// What is wrong with the gradients of a network: made by
@@ -93,7 +92,7 @@ impl GradientAudit {
                         parameter: taken.path.clone(),
                         fault,
                         stage: culprit.map(|culprit| nodes[culprit].path.clone()),
-                        layer: culprit.map(|culprit| layer_name(&nodes[culprit])),
+                        layer: culprit.map(|culprit| nodes[culprit].layer_name()),
                     });
                 }
             }

@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use candle_core::TensorId;
 
 use super::record::{Kind, Node};
-use super::summary::{grouped, layer_name, shape};
+use super::text::{grouped, shape};
+use crate::Family;
 
 /// The stages as a reader sees them: one after the other, in boxes, or side by side.
 enum Item {
@@ -55,9 +56,9 @@ fn roots(nodes: &[Node]) -> Vec<Item> {
     items(nodes, &roots)
 }
 
-/// What the box of a stage says: name, label, parameters.
-fn lines(node: &Node) -> (String, String) {
-    let name = layer_name(node);
+/// What the box of a stage says: name and label; then arguments and parameters.
+fn lines(node: &Node) -> (String, Vec<String>) {
+    let name = node.layer_name();
     let mut segments: Vec<&str> = node.path.split('/').collect();
     // The path of a layer ends with its own scope, behind the label.
     let own_scopes =
@@ -67,7 +68,13 @@ fn lines(node: &Node) -> (String, String) {
     let n: usize = node.taken.iter().map(|taken| taken.parameter.var().elem_count()).sum();
     let first = if label.is_empty() { name } else { format!("{label}: {name}") };
     let frozen = if node.taken.iter().all(|taken| taken.frozen) { ", frozen" } else { "" };
-    (first, if n == 0 { String::new() } else { format!("{} parameters{frozen}", grouped(n as u64)) })
+    let arguments = node.arguments.iter().map(|(name, text)| format!("{name} {text}"));
+    let arguments = arguments.collect::<Vec<_>>();
+    let mut notes: Vec<String> = arguments.chunks(3).map(|some| some.join(", ")).collect();
+    if n > 0 {
+        notes.push(format!("{} parameters{frozen}", grouped(n as u64)));
+    }
+    (first, notes)
 }
 
 fn output_shape(node: &Node) -> String {
@@ -76,20 +83,16 @@ fn output_shape(node: &Node) -> String {
 
 /// The family of a stage, which its colour tells: fill and border.
 fn colours(node: &Node) -> (&'static str, &'static str) {
-    let name = layer_name(node);
-    let is = |words: &[&str]| words.iter().any(|word| name.contains(word));
-    if node.kind == Kind::Join {
-        ("#eceff1", "#78909c")
-    } else if is(&["normalization", "mean_subtraction", "dropout"]) {
-        ("#fff8e1", "#ffb300")
-    } else if is(&["pool"]) {
-        ("#f3e5f5", "#ab47bc")
-    } else if is(&["conv"]) {
-        ("#e3f2fd", "#1e88e5")
-    } else if is(&["affine", "embed", "lstm"]) || !node.taken.is_empty() {
-        ("#e8f5e9", "#43a047")
-    } else {
-        ("#fbe9e7", "#ff7043")
+    match (node.kind, node.layer.map(|info| info.family)) {
+        (Kind::Join, _) => ("#eceff1", "#78909c"),
+        (_, Some(Family::Normalization | Family::Dropout)) => ("#fff8e1", "#ffb300"),
+        (_, Some(Family::Pooling)) => ("#f3e5f5", "#ab47bc"),
+        (_, Some(Family::Convolution)) => ("#e3f2fd", "#1e88e5"),
+        (_, Some(Family::Affine | Family::Embedding)) => ("#e8f5e9", "#43a047"),
+        (_, Some(Family::Recurrent | Family::Attention)) => ("#e0f7fa", "#00acc1"),
+        (_, Some(Family::Other)) => ("#f9fbe7", "#9e9d24"),
+        // Functions are mostly activations.
+        (_, Some(Family::Activation) | None) => ("#fbe9e7", "#ff7043"),
     }
 }
 
@@ -174,8 +177,7 @@ pub(super) fn dot(nodes: &[Node]) -> String {
                     let node = &nodes[*index];
                     let (first, second) = lines(node);
                     let (fill, border) = colours(node);
-                    let text = if second.is_empty() { first } else { format!("{first}\\n{second}") };
-                    let text = text.replace('"', "\\\"");
+                    let text = [vec![first], second].concat().join("\\n").replace('"', "\\\"");
                     let _ = writeln!(
                         out,
                         "{pad}n{index} [label=\"{text}\", fillcolor=\"{fill}\", color=\"{border}\"];"
@@ -222,11 +224,8 @@ pub(super) fn mermaid(nodes: &[Node]) -> String {
                     }
                     let (first, second) = lines(&nodes[*index]);
                     let (fill, border) = colours(&nodes[*index]);
-                    let text = if second.is_empty() {
-                        escape(&first)
-                    } else {
-                        format!("{}<br>{second}", escape(&first))
-                    };
+                    let text = [vec![first], second].concat();
+                    let text = text.iter().map(|line| escape(line)).collect::<Vec<_>>().join("<br>");
                     let _ = writeln!(out, "{pad}n{index}[\"{text}\"]");
                     let _ = writeln!(out, "{pad}style n{index} fill:{fill},stroke:{border}");
                 }
@@ -256,7 +255,9 @@ pub(super) fn mermaid(nodes: &[Node]) -> String {
 
 // The SVG: every item knows its size, and is placed around a vertical axis.
 
-const BOX_HEIGHT: f64 = 40.0;
+/// Height of a box without notes, and of each note.
+const BOX_HEIGHT: f64 = 27.0;
+const NOTE_HEIGHT: f64 = 13.0;
 const GAP: f64 = 30.0;
 const SIDE: f64 = 26.0;
 const PAD: f64 = 14.0;
@@ -273,11 +274,12 @@ fn box_width(node: &Node) -> f64 {
     if node.kind == Kind::Join {
         return text_width(&first, 12.0).max(40.0) + 24.0;
     }
-    text_width(&first, 12.0).max(text_width(&second, 10.0)).max(90.0) + 24.0
+    let widths = second.iter().map(|note| text_width(note, 10.0));
+    widths.fold(text_width(&first, 12.0).max(90.0), f64::max) + 24.0
 }
 
 fn box_height(node: &Node) -> f64 {
-    if node.kind == Kind::Join { 26.0 } else { BOX_HEIGHT }
+    if node.kind == Kind::Join { 26.0 } else { BOX_HEIGHT + NOTE_HEIGHT * lines(node).1.len() as f64 }
 }
 
 fn size(item: &Item, nodes: &[Node]) -> (f64, f64) {
@@ -416,7 +418,7 @@ impl Picture<'_> {
         let (first, second) = lines(node);
         self.places.insert(index, (x - width / 2.0, y + height / 2.0));
         let radius = if node.kind == Kind::Join { 13.0 } else { 7.0 };
-        let first_y = if second.is_empty() { y + height / 2.0 + 4.0 } else { y + height / 2.0 - 3.0 };
+        let first_y = y + 17.0;
         let _ = write!(
             self.front,
             "<g><title>{}</title><rect x='{:.1}' y='{y:.1}' width='{width:.1}' height='{height:.1}' rx='{radius}' fill='{fill}' \
@@ -425,11 +427,12 @@ impl Picture<'_> {
             x - width / 2.0,
             escape(&first)
         );
-        if !second.is_empty() {
+        for (i, note) in second.iter().enumerate() {
             let _ = write!(
                 self.front,
-                "<text x='{x:.1}' y='{:.1}' class='note'>{second}</text>",
-                y + height / 2.0 + 11.0
+                "<text x='{x:.1}' y='{:.1}' class='note'>{}</text>",
+                first_y + 1.0 + NOTE_HEIGHT * (i + 1) as f64,
+                escape(note)
             );
         }
         self.front.push_str("</g>");

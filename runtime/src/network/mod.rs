@@ -9,6 +9,7 @@ mod record;
 mod recurrent;
 mod stage;
 mod summary;
+mod text;
 mod value;
 
 use std::fmt;

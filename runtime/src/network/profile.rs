@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::record::{Node, Passed};
-use super::summary::{bytes, is_row, layer_name, port_bytes};
+use super::record::{self, Node, Passed};
+use super::text::bytes;
 
 /// Time and memory of each stage in one training step: made by [`Network::profile`](crate::Network::profile).
 ///
-/// Watching copies the output of each stage once, which the total times include and the times of the stages do not.
+/// Watching copies the output of each stage once, which the total times include and the times of the stages do not. The table has
+/// that, and the loss, in its last row, so that the shares add up to 100 %.
 #[derive(Clone, Debug)]
 pub struct Profile {
     rows: Vec<ProfileRow>,
@@ -25,7 +26,7 @@ pub struct ProfileRow {
     pub path: String,
     /// The layer's or function's name.
     pub layer: String,
-    /// Time of the forward run.
+    /// Time of the forward run, without that of stages inside, which have rows of their own.
     pub forward: Duration,
     /// Time from the moment when the gradient of its output was known until that of the next stage backwards was;
     /// zero if none came.
@@ -46,14 +47,13 @@ impl Profile {
             let next = passed.get(i + 1).map_or(ended, |next| next.at);
             backward[event.node] += next.saturating_duration_since(event.at);
         }
-        let rows =
-            nodes.iter().zip(backward).filter(|(node, _)| is_row(node)).map(|(node, backward)| ProfileRow {
-                path: node.path.clone(),
-                layer: layer_name(node),
-                forward: node.own,
-                backward,
-                bytes: node.outputs.iter().map(port_bytes).sum(),
-            });
+        let rows = record::rows(nodes).into_iter().map(|(index, node)| ProfileRow {
+            path: node.path.clone(),
+            layer: node.layer_name(),
+            forward: node.time(nodes),
+            backward: backward[index],
+            bytes: node.bytes(),
+        });
         Self { rows: rows.collect(), forward, backward: ended - began }
     }
 
@@ -87,14 +87,30 @@ impl fmt::Display for Profile {
         let mut table = Table::new();
         table.load_style(presets::UTF8_FULL_CONDENSED);
         table.set_header(["path", "layer", "forward", "backward", "share", "bytes"]);
-        let all = (self.forward + self.backward).as_secs_f64().max(f64::MIN_POSITIVE);
-        for row in &self.rows {
+        let [forward, backward] = [
+            self.forward.saturating_sub(self.rows.iter().map(|row| row.forward).sum()),
+            self.backward.saturating_sub(self.rows.iter().map(|row| row.backward).sum()),
+        ];
+        let between = ProfileRow {
+            path: "(between the stages)".to_owned(),
+            layer: String::new(),
+            forward,
+            backward,
+            bytes: 0,
+        };
+        let rows = || self.rows.iter().chain([&between]);
+        let all = rows().map(|row| row.forward + row.backward).sum::<Duration>();
+        let mut so_far = Duration::ZERO;
+        for row in rows() {
+            let before = permille(so_far, all);
+            so_far += row.forward + row.backward;
+            let share = permille(so_far, all) - before;
             table.add_row([
                 row.path.clone(),
                 row.layer.clone(),
                 milliseconds(row.forward),
                 milliseconds(row.backward),
-                format!("{:.1} %", 100.0 * (row.forward + row.backward).as_secs_f64() / all),
+                format!("{}.{} %", share / 10, share % 10),
                 bytes(row.bytes),
             ]);
         }
@@ -110,6 +126,12 @@ impl fmt::Display for Profile {
             bytes(self.activation_bytes())
         )
     }
+}
+
+/// Rounded; rows that show differences of it add up to the whole.
+fn permille(part: Duration, all: Duration) -> u128 {
+    let all = all.as_nanos().max(1);
+    (1000 * part.as_nanos() + all / 2) / all
 }
 
 fn milliseconds(time: Duration) -> String {

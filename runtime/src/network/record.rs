@@ -1,5 +1,7 @@
 //! A run of a network written down: which stages ran, on what, with which parameters, and how long.
 
+use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -41,10 +43,6 @@ pub(super) struct Taken {
     pub(super) trained: bool,
     /// Whether it is frozen: by a label around the stage, or in the store.
     pub(super) frozen: bool,
-    /// The layer that took it: the stage's own, or one inside.
-    pub(super) layer: &'static str,
-    /// How often the stage took it, once a step in a recurrent one.
-    pub(super) times: u64,
 }
 
 /// A stage that ran.
@@ -65,8 +63,53 @@ pub(super) struct Node {
     pub(super) inputs: Vec<Port>,
     pub(super) outputs: Vec<Port>,
     pub(super) taken: Vec<Taken>,
+    /// What the layer's caller has given.
+    pub(super) arguments: Vec<(&'static str, String)>,
+    /// Multiplications with an addition, of the layers that say it.
+    pub(super) multiply_adds: u64,
+    /// Whether a layer in the stage does not say how many it makes.
+    pub(super) more_multiply_adds: bool,
+    /// Number of stages that had returned before.
+    pub(super) returned: usize,
     /// Time until the stage returned, without what watching it costs.
     pub(super) own: Duration,
+    /// Time until the stage was over.
+    total: Duration,
+}
+
+impl Node {
+    /// The name a reader knows the stage by.
+    pub(super) fn layer_name(&self) -> String {
+        self.layer.map_or_else(|| self.name.clone(), |info| info.name.to_owned())
+    }
+
+    /// Whether the stage does something of its own: blocks, branches and functions that only run other stages do not.
+    pub(super) fn is_row(&self) -> bool {
+        match self.kind {
+            Kind::Block | Kind::Branch => false,
+            Kind::Join => self.name != "tuple",
+            Kind::Call => self.children.is_empty() || !self.taken.is_empty(),
+        }
+    }
+
+    /// Bytes of its outputs.
+    pub(super) fn bytes(&self) -> u64 {
+        let port_bytes =
+            |port: &Port| (port.dims.iter().product::<usize>() * port.dtype.size_in_bytes()) as u64;
+        self.outputs.iter().map(port_bytes).sum()
+    }
+
+    /// Time that passed in the stage and in none of the stages inside it, of which `nodes` has all.
+    pub(super) fn time(&self, nodes: &[Self]) -> Duration {
+        self.own.saturating_sub(self.children.iter().map(|&child| nodes[child].total).sum())
+    }
+}
+
+/// The nodes with a row of their own, in the order in which they returned.
+pub(super) fn rows(nodes: &[Node]) -> Vec<(usize, &Node)> {
+    let mut rows: Vec<_> = nodes.iter().enumerate().filter(|(_, node)| node.is_row()).collect();
+    rows.sort_by_key(|(_, node)| node.returned);
+    rows
 }
 
 /// What a probe saw pass backwards.
@@ -95,7 +138,26 @@ pub(super) struct Recorder {
 struct State {
     nodes: Vec<Node>,
     open: Vec<(usize, Instant)>,
-    layers: Vec<&'static LayerInfo>,
+    layers: Vec<OpenLayer>,
+    n_returned: usize,
+}
+
+/// A layer that runs.
+struct OpenLayer {
+    info: &'static LayerInfo,
+    multiply_adds: Option<u64>,
+    takes_parameters: bool,
+    /// Whether there are layers inside, which speak for themselves.
+    has_inner: bool,
+}
+
+impl State {
+    fn returned(&mut self, index: usize) {
+        if self.nodes[index].returned == usize::MAX {
+            self.nodes[index].returned = self.n_returned;
+            self.n_returned += 1;
+        }
+    }
 }
 
 impl Recorder {
@@ -107,8 +169,20 @@ impl Recorder {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The nodes; a path that several have gets a number behind it, from the second on: `residual#2`.
     pub(super) fn nodes(&self) -> Vec<Node> {
-        self.state().nodes.clone()
+        let mut nodes = self.state().nodes.clone();
+        let mut times = HashMap::<String, usize>::new();
+        let mut in_order: Vec<_> = nodes.iter_mut().filter(|node| node.is_row()).collect();
+        in_order.sort_by_key(|node| node.returned);
+        for node in in_order {
+            let n = times.entry(node.path.clone()).or_default();
+            *n += 1;
+            if *n > 1 {
+                let _ = write!(node.path, "#{n}");
+            }
+        }
+        nodes
     }
 
     /// The nodes; what `store` says is not trained is not, and what it says is frozen is.
@@ -153,7 +227,12 @@ impl Recorder {
             inputs: input.map(ports).unwrap_or_default(),
             outputs: Vec::new(),
             taken: Vec::new(),
+            arguments: Vec::new(),
+            multiply_adds: 0,
+            more_multiply_adds: false,
+            returned: usize::MAX,
             own: Duration::ZERO,
+            total: Duration::ZERO,
         });
         state.open.push((index, Instant::now()));
         index
@@ -168,9 +247,12 @@ impl Recorder {
     pub(super) fn end(&self, index: usize) {
         let mut state = self.state();
         while let Some((open, since)) = state.open.pop() {
+            let total = since.elapsed();
+            state.nodes[open].total = total;
             if state.nodes[open].own.is_zero() {
-                state.nodes[open].own = since.elapsed();
+                state.nodes[open].own = total;
             }
+            state.returned(open);
             if open == index {
                 break;
             }
@@ -183,6 +265,7 @@ impl Recorder {
             let mut state = self.state();
             let since = state.open.iter().find(|(open, _)| *open == index).map(|&(_, since)| since);
             state.nodes[index].own = since.map(|since| since.elapsed()).unwrap_or_default();
+            state.returned(index);
         }
         let value = if self.watch == Watch::Nothing {
             value
@@ -207,7 +290,10 @@ impl Recorder {
 impl Observer for Recorder {
     fn layer_begins(&self, path: &str, info: &'static LayerInfo, outermost: bool) {
         let mut state = self.state();
-        state.layers.push(info);
+        if let Some(outer) = state.layers.last_mut() {
+            outer.has_inner = true;
+        }
+        state.layers.push(OpenLayer { info, multiply_adds: None, takes_parameters: false, has_inner: false });
         if let (true, Some(&(index, _))) = (outermost, state.open.last()) {
             let node = &mut state.nodes[index];
             if node.layer.is_none() && node.kind == Kind::Call {
@@ -219,30 +305,52 @@ impl Observer for Recorder {
         }
     }
 
+    fn layer_has_arguments(&self, arguments: Vec<(&'static str, String)>) {
+        let mut state = self.state();
+        let info = state.layers.last().map(|layer| layer.info);
+        if let Some(&(index, _)) = state.open.last() {
+            let node = &mut state.nodes[index];
+            let is_of_node = node.layer.zip(info).is_some_and(|(of_node, info)| std::ptr::eq(of_node, info));
+            if is_of_node && node.arguments.is_empty() {
+                node.arguments = arguments;
+            }
+        }
+    }
+
+    fn layer_multiplies(&self, multiply_adds: u64) {
+        if let Some(layer) = self.state().layers.last_mut() {
+            layer.multiply_adds = Some(multiply_adds);
+        }
+    }
+
     fn layer_ends(&self) {
-        self.state().layers.pop();
+        let mut state = self.state();
+        if let (Some(layer), Some(&(index, _))) = (state.layers.pop(), state.open.last()) {
+            let node = &mut state.nodes[index];
+            match layer.multiply_adds {
+                Some(n) => node.multiply_adds = node.multiply_adds.saturating_add(n),
+                // A layer of layers makes those of the layers.
+                None => node.more_multiply_adds |= layer.takes_parameters || !layer.has_inner,
+            }
+        }
     }
 
     fn takes_parameter(&self, path: &str, parameter: &Parameter, trained: bool) {
         let mut state = self.state();
-        let layer = state.layers.last().map_or("", |info| info.name);
+        let in_layer = state.layers.last_mut().map(|layer| layer.takes_parameters = true).is_some();
         let frozen = parameter.is_frozen() || state.open.iter().any(|&(open, _)| state.nodes[open].frozen);
         if let Some(&(index, _)) = state.open.last() {
-            let taken = &mut state.nodes[index].taken;
-            match taken.iter_mut().find(|other| other.path == path) {
+            let node = &mut state.nodes[index];
+            node.more_multiply_adds |= !in_layer;
+            match node.taken.iter_mut().find(|other| other.path == path) {
                 Some(again) => {
-                    again.times += 1;
                     again.trained |= trained;
                     again.frozen &= frozen;
                 }
-                None => taken.push(Taken {
-                    path: path.to_owned(),
-                    parameter: parameter.clone(),
-                    trained,
-                    frozen,
-                    layer,
-                    times: 1,
-                }),
+                None => {
+                    let (path, parameter) = (path.to_owned(), parameter.clone());
+                    node.taken.push(Taken { path, parameter, trained, frozen });
+                }
             }
         }
     }

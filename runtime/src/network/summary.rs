@@ -6,7 +6,8 @@ use std::fmt;
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::draw;
-use super::record::{Kind, Node, Port, Taken};
+use super::record::{self, Node};
+use super::text::{bytes, grouped, shapes};
 
 /// What a network consists of: made by one dry run, printed as a table.
 ///
@@ -41,8 +42,9 @@ pub struct SummaryRow {
     pub outputs: Vec<Vec<usize>>,
     /// Its parameters, those too that an earlier stage has taken.
     pub parameters: Vec<SummaryParameter>,
-    /// Multiplications with an addition, as estimated from the shapes of the weights and of the output.
-    pub multiply_adds: u64,
+    /// Multiplications with an addition that the weights take part in, as its layers declare them; zero for a function, `None` if a
+    /// layer does not declare them.
+    pub multiply_adds: Option<u64>,
     /// Bytes of its outputs.
     pub bytes: u64,
 }
@@ -89,7 +91,7 @@ impl SummaryRow {
 impl Summary {
     pub(super) fn new(nodes: Vec<Node>) -> Self {
         let mut seen = HashSet::new();
-        let rows = nodes.iter().filter(|node| is_row(node)).map(|node| row(node, &mut seen)).collect();
+        let rows = record::rows(&nodes).into_iter().map(|(_, node)| row(node, &mut seen)).collect();
         Self { rows, nodes }
     }
 
@@ -118,10 +120,10 @@ impl Summary {
         parameters.filter(|parameter| parameter.frozen).map(SummaryParameter::own_elem_count).sum()
     }
 
-    /// Multiplications with an addition of one forward run.
+    /// Multiplications with an addition of one forward run, without those of layers that do not declare them.
     #[must_use]
     pub fn multiply_adds(&self) -> u64 {
-        self.rows.iter().map(|row| row.multiply_adds).sum()
+        self.rows.iter().filter_map(|row| row.multiply_adds).fold(0, u64::saturating_add)
     }
 
     /// Bytes of all parameters.
@@ -156,20 +158,6 @@ impl Summary {
     }
 }
 
-/// Whether the stage does something of its own: blocks, branches and functions that only run other stages do not.
-pub(super) fn is_row(node: &Node) -> bool {
-    match node.kind {
-        Kind::Block | Kind::Branch => false,
-        Kind::Join => node.name != "tuple",
-        Kind::Call => node.children.is_empty() || !node.taken.is_empty(),
-    }
-}
-
-/// The name a reader knows the stage by.
-pub(super) fn layer_name(node: &Node) -> String {
-    node.layer.map_or_else(|| node.name.clone(), |info| info.name.to_owned())
-}
-
 fn row(node: &Node, seen: &mut HashSet<String>) -> SummaryRow {
     let parameters: Vec<SummaryParameter> = node
         .taken
@@ -188,42 +176,13 @@ fn row(node: &Node, seen: &mut HashSet<String>) -> SummaryRow {
         .collect();
     SummaryRow {
         path: node.path.clone(),
-        layer: layer_name(node),
+        layer: node.layer_name(),
         inputs: node.inputs.iter().map(|port| port.dims.clone()).collect(),
         outputs: node.outputs.iter().map(|port| port.dims.clone()).collect(),
         parameters,
-        multiply_adds: node.taken.iter().map(|taken| multiply_adds(node, taken)).sum(),
-        bytes: node.outputs.iter().map(port_bytes).sum(),
+        multiply_adds: (!node.more_multiply_adds).then_some(node.multiply_adds),
+        bytes: node.bytes(),
     }
-}
-
-pub(super) fn port_bytes(port: &Port) -> u64 {
-    (port.dims.iter().product::<usize>() * port.dtype.size_in_bytes()) as u64
-}
-
-/// A weight takes part once for each place it is applied to: output positions of a convolution, input positions of a
-/// deconvolution, rows of the input of anything else. Biases, which may have several axes too, are added only.
-fn multiply_adds(node: &Node, taken: &Taken) -> u64 {
-    let weight = taken.parameter.var().dims();
-    let is_matrix = weight.iter().filter(|&&size| size > 1).count() > 1;
-    let (Some(input), Some(output)) = (node.inputs.first(), node.outputs.first()) else { return 0 };
-    let is_bias = matches!(taken.path.rsplit('/').next(), Some("b" | "b_q"));
-    if !is_matrix || is_bias || taken.layer == "embed" || taken.layer.ends_with("batch_normalization") {
-        return 0;
-    }
-    let count = |port: &Port| port.dims.iter().product::<usize>();
-    let applied = if taken.layer.contains("deconvolution") {
-        count(input) / weight[0]
-    } else if taken.layer.contains("convolution") {
-        count(output) / weight[0]
-    } else {
-        let outmaps = weight[1..].iter().product::<usize>().max(1);
-        let rows = output.dims.first().copied().unwrap_or(1);
-        // The outputs of an LSTM's weight are gates, of which the layer's output is made.
-        let gives_output = taken.layer != "lstm" && node.layer.is_some_and(|info| info.name == taken.layer);
-        if gives_output && count(output) % outmaps == 0 { count(output) / outmaps } else { rows }
-    };
-    (applied * weight.iter().product::<usize>()) as u64 * taken.times
 }
 
 impl fmt::Display for Summary {
@@ -261,7 +220,11 @@ impl fmt::Display for Summary {
                 shapes(&row.outputs),
                 parameters,
                 trained,
-                if row.multiply_adds == 0 { String::new() } else { grouped(row.multiply_adds) },
+                match row.multiply_adds {
+                    Some(0) => String::new(),
+                    Some(n) => grouped(n),
+                    None => "unknown".to_owned(),
+                },
                 grouped(row.bytes),
             ]);
         }
@@ -280,41 +243,13 @@ impl fmt::Display for Summary {
             grouped(self.all_parameter_count() as u64),
             bytes(self.parameter_bytes())
         )?;
-        writeln!(f, "multiply-adds: {}", grouped(self.multiply_adds()))?;
-        write!(f, "activations:   {}", bytes(self.activation_bytes()))
-    }
-}
-
-/// `32×16×5×5`
-pub(super) fn shape(dims: &[usize]) -> String {
-    if dims.is_empty() {
-        return "scalar".to_owned();
-    }
-    dims.iter().map(usize::to_string).collect::<Vec<_>>().join("×")
-}
-
-pub(super) fn shapes(all: &[Vec<usize>]) -> String {
-    all.iter().map(|dims| shape(dims)).collect::<Vec<_>>().join(", ")
-}
-
-/// `1,234,567`
-pub(super) fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
+        write!(f, "multiply-adds: {}", grouped(self.multiply_adds()))?;
+        let unknown = self.rows.iter().filter(|row| row.multiply_adds.is_none());
+        let unknown: Vec<_> = unknown.map(|row| format!("`{}`", row.path)).collect();
+        if !unknown.is_empty() {
+            write!(f, ", and those of {}, which are not declared", unknown.join(", "))?;
         }
-        text.push(digit);
-    }
-    text
-}
-
-pub(super) fn bytes(n: u64) -> String {
-    match n {
-        0..1024 => format!("{n} B"),
-        1024..1_048_576 => format!("{:.1} KiB", n as f64 / 1024.0),
-        1_048_576..1_073_741_824 => format!("{:.1} MiB", n as f64 / 1_048_576.0),
-        _ => format!("{:.2} GiB", n as f64 / 1_073_741_824.0),
+        writeln!(f)?;
+        write!(f, "activations:   {}", bytes(self.activation_bytes()))
     }
 }

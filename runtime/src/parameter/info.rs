@@ -9,10 +9,42 @@ pub struct LayerInfo {
     pub scope: &'static str,
     /// The first paragraph of the documentation.
     pub doc: &'static str,
+    /// What kind of work it does.
+    pub family: Family,
+    /// The factors whose product is the number of multiplications with an addition in one call, over the layer's variables; `None` if
+    /// it is not declared.
+    pub multiply_adds: Option<&'static str>,
     /// Arguments in order, required ones and options alike.
     pub arguments: &'static [ArgumentInfo],
     /// Parameters in the order of their declaration.
     pub parameters: &'static [ParameterInfo],
+}
+
+/// What kind of work a layer does; pictures of networks tell it by colours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Family {
+    /// Products of the whole sample with a matrix.
+    Affine,
+    /// Convolutions and their transposes.
+    Convolution,
+    /// Layers that set mean and scale.
+    Normalization,
+    /// Functions of each element.
+    Activation,
+    /// Maxima and means of neighbours.
+    Pooling,
+    /// Layers that change the sample at random in training.
+    Dropout,
+    /// Steps along a sequence.
+    Recurrent,
+    /// Weights that are looked up.
+    Embedding,
+    /// Weights that follow from the input.
+    Attention,
+    /// Everything else.
+    #[default]
+    Other,
 }
 
 /// An argument of a layer.
@@ -31,8 +63,10 @@ pub struct ArgumentInfo {
 /// A parameter of a layer.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ParameterInfo {
-    /// Name under the layer's scope.
+    /// Name under the layer's scope; without its number, for one of a list.
     pub name: &'static str,
+    /// The numbers of a list of parameters, such as `i in 0..n`: each stands right behind the name. `None` for one parameter.
+    pub index: Option<&'static str>,
     /// Shape formula over the layer's variables.
     pub shape: &'static str,
     /// Whether it is registered as trainable.

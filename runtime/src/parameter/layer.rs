@@ -1,6 +1,8 @@
 //! Calls of layers: what the code generated for a layer does with the context.
 
+use std::ops::Range;
 use std::panic::Location;
+use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
 
@@ -11,6 +13,7 @@ use super::scope::current_parameter_scope;
 use super::store::lock;
 use super::values::Parameter;
 use crate::context::{State, with};
+use crate::run::Observer;
 use crate::{Error, Initializer, Result};
 
 /// What the code generated for a layer says of one call.
@@ -90,6 +93,39 @@ pub fn parameter(
     take(asked, shape, initial)
 }
 
+/// One of a declared list of parameters of the layer that runs now.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if the list has no such parameter; those of [`parameter`].
+#[track_caller]
+pub fn parameter_at(
+    info: &'static ParameterInfo,
+    index: usize,
+    indices: Range<usize>,
+    shape: impl FnOnce(usize) -> Vec<usize>,
+    initial: impl FnOnce(usize) -> Initializer,
+) -> Result<Tensor> {
+    let name = numbered(info, index, &indices)?;
+    let asked = Asked {
+        name: &name,
+        need_grad: info.need_grad,
+        overwrites: false,
+        as_need_grad: (!info.need_grad).then_some(false),
+        asked_at: Location::caller(),
+    };
+    take(asked, || shape(index), || initial(index))
+}
+
+/// The name of one of a list of parameters.
+fn numbered(info: &'static ParameterInfo, index: usize, indices: &Range<usize>) -> Result<String> {
+    if indices.contains(&index) {
+        return Ok(format!("{}{index}", info.name));
+    }
+    let path = join(&current_parameter_scope(), info.name);
+    let reason = format!("must be one of the numbers {indices:?} of the parameters `{path}`");
+    Err(Error::invalid("index", reason, index))
+}
+
 /// As [`parameter`], if the declared condition holds.
 ///
 /// # Errors
@@ -118,6 +154,43 @@ pub fn assign(info: &'static ParameterInfo, value: &Tensor) -> Result<()> {
     let mut version = lock(&version);
     *version += 1;
     parameter.set(&value)
+}
+
+/// As [`assign`], for one of a list.
+///
+/// # Errors
+/// Those of [`assign`], and [`Error::InvalidArgument`] if the list has no such parameter.
+pub fn assign_at(
+    info: &'static ParameterInfo,
+    index: usize,
+    indices: Range<usize>,
+    value: &Tensor,
+) -> Result<()> {
+    let name = numbered(info, index, &indices)?;
+    update_state([name.as_str()], |_| Ok([value.clone()])).map(drop)
+}
+
+/// Tells who records the run what the caller has given; asked for only then.
+pub fn tell_arguments<const N: usize>(arguments: impl FnOnce() -> [(&'static str, Option<String>); N]) {
+    if let Some(observer) = observer() {
+        let given = arguments()
+            .into_iter()
+            .filter_map(|(name, text)| Some((name.strip_prefix("r#").unwrap_or(name), text?)));
+        observer.layer_has_arguments(given.collect());
+    }
+}
+
+/// Tells who records the run how many multiplications with an addition the layer makes: the product of the factors.
+pub fn note_multiply_adds(factors: impl FnOnce() -> Vec<usize>) {
+    if let Some(observer) = observer() {
+        let product =
+            factors().into_iter().fold(1, |product: u64, factor| product.saturating_mul(factor as u64));
+        observer.layer_multiplies(product);
+    }
+}
+
+fn observer() -> Option<Arc<dyn Observer>> {
+    with(|state| state.run.as_ref()?.observer.clone())
 }
 
 /// Moves parameters that a layer keeps from call to call, such as running statistics, in one step: `f` gets the values of

@@ -36,6 +36,8 @@ use crate::{Dims, Initializer, Result, Rng, functions, parametric_function};
     scope = "affine",
     options(weights, bias),
     fuses(functions::relu),
+    family = Affine,
+    multiply_adds = [inp.elem_count(), outmaps],
     params(
         /// Weight matrix.
         W: [inmaps, ..n_outmaps] =

@@ -48,6 +48,8 @@ option_group! {
 #[parametric_function(
     scope = "bicon_affine",
     options(weights, binary_weights, bias),
+    family = Affine,
+    multiply_adds = [inp.elem_count(), outmaps],
     params(
         /// Weight matrix in float.
         W: [inmaps, ..n_outmaps] =
@@ -107,6 +109,8 @@ pub fn binary_connect_affine(
 #[parametric_function(
     scope = "bicon_conv",
     options(window, grouped, weights, binary_weights, bias),
+    family = Convolution,
+    multiply_adds = [..conv.output_dims(outmaps), inmaps / group, ..kernel],
     params(
         /// Filter weights in float.
         W: [outmaps, inmaps / group, ..kernel] =
@@ -169,6 +173,8 @@ pub fn binary_connect_convolution(
 #[parametric_function(
     scope = "bwn_affine",
     options(weights, binary_weights, bias),
+    family = Affine,
+    multiply_adds = [inp.elem_count(), outmaps],
     params(
         /// Weight matrix in float.
         W: [inmaps, ..n_outmaps] =
@@ -231,6 +237,8 @@ pub fn binary_weight_affine(
 #[parametric_function(
     scope = "bwn_conv",
     options(window, grouped, weights, binary_weights, bias),
+    family = Convolution,
+    multiply_adds = [..conv.output_dims(outmaps), inmaps / group, ..kernel],
     params(
         /// Filter weights in float.
         W: [outmaps, inmaps / group, ..kernel] =

@@ -40,6 +40,8 @@ use crate::{Initializer, PerAxis, Result, Rng, check, functions, parametric_func
     scope = "conv",
     options(window, grouped, weights, bias),
     fuses(functions::relu),
+    family = Convolution,
+    multiply_adds = [..conv.output_dims(outmaps), inmaps / group, ..kernel],
     params(
         /// Filter weights.
         W: [outmaps, inmaps / group, ..kernel] =
@@ -93,6 +95,8 @@ pub fn convolution(
     scope = "depthwise_conv",
     options(window, weights, bias),
     fuses(functions::relu),
+    family = Convolution,
+    multiply_adds = [..conv.output_dims(outmaps), ..kernel],
     params(
         /// Filter weights.
         W: [outmaps, ..kernel] =
@@ -149,6 +153,8 @@ pub fn depthwise_convolution(
     scope = "deconv",
     options(transposed_window, grouped, weights, bias),
     fuses(functions::relu),
+    family = Convolution,
+    multiply_adds = [inp.elem_count(), outmaps / group, ..kernel],
     params(
         /// Filter weights.
         W: [inmaps, outmaps / group, ..kernel] =
@@ -200,6 +206,8 @@ pub fn deconvolution(
     scope = "depthwise_deconv",
     options(transposed_window, weights, bias),
     fuses(functions::relu),
+    family = Convolution,
+    multiply_adds = [inp.elem_count(), ..kernel],
     params(
         /// Filter weights.
         W: [inmaps, ..kernel] =

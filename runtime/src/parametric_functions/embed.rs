@@ -30,6 +30,8 @@ use crate::{Initializer, Result, check, functions, get_parameter, parametric_fun
 /// ```
 #[parametric_function(
     scope = "embed",
+    family = Embedding,
+    multiply_adds = [0],
     params(
         /// Embedding matrix.
         W: [n_inputs, n_features] = Initializer::uniform(-f64::sqrt(3.0), f64::sqrt(3.0)),

@@ -39,6 +39,8 @@ use crate::{
 #[parametric_function(
     scope = "svd_affine",
     options(bias),
+    family = Affine,
+    multiply_adds = [..inp.dims()[..base_axis], r, inmaps + outmaps],
     params(
         /// Left singular vectors times singular values.
         U: [inmaps, r] = u_init,
@@ -104,6 +106,8 @@ pub fn svd_affine(
 #[parametric_function(
     scope = "svd_conv",
     options(window, bias),
+    family = Convolution,
+    multiply_adds = [..conv.output_dims(inmaps), r, taps + outmaps],
     params(
         /// Filters of the depthwise convolution.
         U: [inmaps * r, ..kernel] = u_init,
@@ -180,6 +184,8 @@ pub fn svd_convolution(
 #[parametric_function(
     scope = "cpd3_conv",
     options(window),
+    family = Convolution,
+    multiply_adds = [r, inp.elem_count() + conv.output_dims(1).iter().product::<usize>() * (conv.kernel().iter().product::<usize>() + outmaps)],
     params(
         /// Weights of the first 1×1 convolution.
         I: [r, inmaps, ..ones] = i_init,
@@ -206,7 +212,7 @@ pub fn cpd3_convolution(
     #[opt(into)]
     oik_init: Option<Initializer>,
     /// Initializer of `b`.
-    #[opt(into, default = Initializer::constant(0.0))]
+    #[opt(into, default = 0.0)]
     b_init: Initializer,
     /// Number of leading axes that are samples.
     #[opt(default = 1)]

@@ -27,7 +27,7 @@ option_group! {
         #[opt(default = -1)]
         seed: i64,
         /// Initializer of `I`: 0 for free, 1 for fixed.
-        #[opt(into, default = Initializer::constant(0.0))]
+        #[opt(into, default = 0.0)]
         i_init: Initializer,
     }
 }
@@ -62,6 +62,8 @@ option_group! {
 #[parametric_function(
     scope = "inq_affine",
     options(fixing, weights, bias),
+    family = Affine,
+    multiply_adds = [inp.elem_count(), outmaps],
     params(
         /// Weight matrix in float.
         W: [inmaps, ..n_outmaps] =
@@ -125,6 +127,8 @@ pub fn inq_affine(
 #[parametric_function(
     scope = "inq_conv",
     options(window, grouped, fixing, weights, bias),
+    family = Convolution,
+    multiply_adds = [..conv.output_dims(outmaps), inmaps / group, ..kernel],
     params(
         /// Filter weights in float.
         W: [outmaps, inmaps / group, ..kernel] =

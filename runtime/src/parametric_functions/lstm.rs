@@ -34,6 +34,8 @@ use crate::{Error, Initializer, Result, check, functions, is_training, parametri
 #[parametric_function(
     scope = "lstm/affine",
     options(weights),
+    family = Recurrent,
+    multiply_adds = [x.dims()[0], inmaps + state_size, 4, state_size],
     params(
         /// Stacked weights of the gates: input, output, forget, candidate.
         W: [inmaps + state_size, 4, state_size] =
@@ -52,7 +54,7 @@ pub fn lstm(
     /// Size of the state.
     state_size: usize,
     /// Initializer of `b`.
-    #[opt(into, default = Initializer::constant(0.0))]
+    #[opt(into, default = 0.0)]
     b_init: Initializer,
 ) -> Result<(Tensor, Tensor)> {
     let &[_, inmaps] = x.dims() else {

@@ -87,6 +87,8 @@ impl From<&BatchStat> for BatchStat {
 #[parametric_function(
     scope = "bn",
     fuses(functions::relu),
+    family = Normalization,
+    multiply_adds = [0],
     params(
         /// Trainable bias β.
         beta: [..shape] = beta_init,
@@ -104,7 +106,7 @@ pub fn batch_normalization(
     /// Input.
     inp: &Tensor,
     /// Axes whose every index has statistics of its own.
-    #[opt(into, default = Dims::from(1))]
+    #[opt(into, default = 1)]
     axes: Dims,
     /// Decay rate of the running statistics, in [0, 1].
     #[opt(default = 0.9)]
@@ -120,16 +122,16 @@ pub fn batch_normalization(
     #[opt(into)]
     output_stat: Option<BatchStat>,
     /// Initializer of `beta`.
-    #[opt(into, default = Initializer::constant(0.0))]
+    #[opt(into, default = 0.0)]
     beta_init: Initializer,
     /// Initializer of `gamma`.
-    #[opt(into, default = Initializer::constant(1.0))]
+    #[opt(into, default = 1.0)]
     gamma_init: Initializer,
     /// Initializer of `mean`.
-    #[opt(into, default = Initializer::constant(0.0))]
+    #[opt(into, default = 0.0)]
     mean_init: Initializer,
     /// Initializer of `var`.
-    #[opt(into, default = Initializer::constant(1.0))]
+    #[opt(into, default = 1.0)]
     var_init: Initializer,
 ) -> Result<Tensor> {
     if output_stat.is_some() && !batch_stat {
@@ -228,6 +230,8 @@ fn moving_average(running: &Tensor, batch: &Tensor, decay_rate: f64) -> Result<T
 /// ```
 #[parametric_function(
     scope = "mean_subtraction",
+    family = Normalization,
+    multiply_adds = [0],
     params(
         /// Moving average.
         #[need_grad(false)]

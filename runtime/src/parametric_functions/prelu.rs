@@ -30,6 +30,8 @@ use crate::{Error, Initializer, Result, check, functions, parametric_function};
 /// ```
 #[parametric_function(
     scope = "prelu",
+    family = Activation,
+    multiply_adds = [0],
     params(
         /// Negative slope.
         slope: [..shape] = slope_init,
@@ -45,7 +47,7 @@ pub fn prelu(
     #[opt(default = true)]
     shared: bool,
     /// Initializer of `slope`.
-    #[opt(into, default = Initializer::constant(-1.0))]
+    #[opt(into, default = -1.0)]
     slope_init: Initializer,
 ) -> Result<Tensor> {
     check::input("inp", inp)?;

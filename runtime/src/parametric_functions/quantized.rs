@@ -131,6 +131,8 @@ option_group! {
 #[parametric_function(
     scope = "fp_quantized_affine",
     options(weights, bias, fixed_point),
+    family = Affine,
+    multiply_adds = [inp.elem_count(), outmaps],
     params(
         /// Weight matrix in float.
         W: [inmaps, ..n_outmaps] =
@@ -203,6 +205,8 @@ pub fn fixed_point_quantized_affine(
 #[parametric_function(
     scope = "fp_quantized_conv",
     options(window, grouped, weights, bias, fixed_point),
+    family = Convolution,
+    multiply_adds = [..conv.output_dims(outmaps), inmaps / group, ..kernel],
     params(
         /// Filter weights in float.
         W: [outmaps, inmaps / group, ..kernel] =
@@ -280,6 +284,8 @@ pub fn fixed_point_quantized_convolution(
 #[parametric_function(
     scope = "pow2_quantized_affine",
     options(weights, bias, pow2),
+    family = Affine,
+    multiply_adds = [inp.elem_count(), outmaps],
     params(
         /// Weight matrix in float.
         W: [inmaps, ..n_outmaps] =
@@ -353,6 +359,8 @@ pub fn pow2_quantized_affine(
 #[parametric_function(
     scope = "pow2_quantized_conv",
     options(window, grouped, weights, bias, pow2),
+    family = Convolution,
+    multiply_adds = [..conv.output_dims(outmaps), inmaps / group, ..kernel],
     params(
         /// Filter weights in float.
         W: [outmaps, inmaps / group, ..kernel] =
@@ -429,6 +437,8 @@ pub fn pow2_quantized_convolution(
 #[parametric_function(
     scope = "pruned_affine",
     options(weights, bias, pruning),
+    family = Affine,
+    multiply_adds = [inp.elem_count(), outmaps],
     params(
         /// Weight matrix in float.
         W: [inmaps, ..n_outmaps] =
@@ -497,6 +507,8 @@ pub fn pruned_affine(
 #[parametric_function(
     scope = "pruned_conv",
     options(window, grouped, weights, bias, pruning),
+    family = Convolution,
+    multiply_adds = [..conv.output_dims(outmaps), inmaps / group, ..kernel],
     params(
         /// Filter weights in float.
         W: [outmaps, inmaps / group, ..kernel] =

@@ -27,7 +27,7 @@ use crate::{ParameterStore, PerAxis, Result, Rng, functions, is_training, parame
 /// assert_eq!(max_pooling(&x, (3, 3)).stride((2, 2)).pad((1, 1)).call()?.dims(), [8, 3, 4, 4]);
 /// # Ok::<(), layerfn::Error>(())
 /// ```
-#[parametric_function]
+#[parametric_function(family = Pooling, multiply_adds = [0])]
 pub fn max_pooling(
     /// Input.
     inp: &Tensor,
@@ -41,7 +41,7 @@ pub fn max_pooling(
     #[opt(default = true)]
     ignore_border: bool,
     /// Border on both sides of each axis, which is never the largest.
-    #[opt(into, default = PerAxis::Every(0))]
+    #[opt(into, default = 0)]
     pad: PerAxis,
 ) -> Result<Tensor> {
     functions::max_pooling(inp, &kernel, stride.as_ref(), ignore_border, &pad)
@@ -67,7 +67,7 @@ pub fn max_pooling(
 /// assert_eq!(average_pooling(&x, (2, 2)).call()?.dims(), [1, 1, 2, 2]);
 /// # Ok::<(), layerfn::Error>(())
 /// ```
-#[parametric_function]
+#[parametric_function(family = Pooling, multiply_adds = [0])]
 pub fn average_pooling(
     /// Input.
     inp: &Tensor,
@@ -81,7 +81,7 @@ pub fn average_pooling(
     #[opt(default = true)]
     ignore_border: bool,
     /// Zeros on both sides of each axis.
-    #[opt(into, default = PerAxis::Every(0))]
+    #[opt(into, default = 0)]
     pad: PerAxis,
     /// Whether the zeros of the border count as elements of the window.
     #[opt(default = true)]
@@ -113,7 +113,7 @@ pub fn average_pooling(
 /// assert_eq!(test_mode(|| dropout(&x).call())?.to_vec2::<f32>()?, [[1.0; 3]; 2]);
 /// # Ok::<(), layerfn::Error>(())
 /// ```
-#[parametric_function]
+#[parametric_function(family = Dropout, multiply_adds = [0])]
 pub fn dropout(
     /// Input.
     inp: &Tensor,

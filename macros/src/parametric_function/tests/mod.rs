@@ -149,7 +149,7 @@ fn several_mistakes_are_reported_at_once() {
     assert_eq!(
         got,
         [
-            "unknown key `scop`; did you mean `scope`? expected one of `scope`, `options`, `params`, `fuses`, `rename`, `crate`",
+            "unknown key `scop`; did you mean `scope`? expected one of `scope`, `options`, `params`, `family`, `multiply_adds`, `fuses`, `rename`, `crate`",
             "parameter `W` needs a shape: `W: [outmaps, inmaps] = 0.0`",
             "unknown attribute `whem`; did you mean `when`? expected one of `need_grad`, `when`",
             "unknown key `defualt`; did you mean `default`? expected one of `default`, `into`, `maybe`",
@@ -166,7 +166,7 @@ fn unknown_keys_name_the_nearest() {
     assert_eq!(
         messages("scop = \"a\"", "fn f() -> Result<()> {}"),
         [
-            "unknown key `scop`; did you mean `scope`? expected one of `scope`, `options`, `params`, `fuses`, `rename`, `crate`"
+            "unknown key `scop`; did you mean `scope`? expected one of `scope`, `options`, `params`, `family`, `multiply_adds`, `fuses`, `rename`, `crate`"
         ]
     );
 }
@@ -220,4 +220,79 @@ fn no_input_makes_the_macro_panic() {
             }
         }
     }
+}
+
+/// The messages for a layer whose attribute has these keys and whose body is this.
+fn refused(keys: &str, body: &str) -> Vec<String> {
+    messages(keys, &format!("fn f(inp: &Tensor) -> Result<Tensor> {{ {body} }}"))
+}
+
+#[test]
+fn lists_of_parameters_are_declared_and_taken_by_number() {
+    let list = |declaration: &str, body: &str| {
+        refused(&format!("scope = \"s\", params(/** Weights. */ {declaration})"), body)
+    };
+    assert_eq!(list("W[i in 0..2]: [i] = i as f64", "param!(W[1])"), [""; 0]);
+    assert_eq!(list("W[i in 0..2]: [i] = 0.0", "param!(W[a + 1] = &b)"), [""; 0]);
+    let declared = ["a list of parameters is declared as `W[i in 0..n]: [sizes] = initial`"];
+    for wrong in
+        ["W[n]: [1] = 0.0", "W[i in 0..=n]: [1] = 0.0", "W[i in 0..]: [1] = 0.0", "W[i in 3]: [1] = 0.0"]
+    {
+        assert_eq!(list(wrong, "param!(W[0])"), declared, "{wrong}");
+    }
+    assert_eq!(
+        list("W[i in 0..n()?]: [1] = 0.0", "param!(W[0])"),
+        [
+            "`?` cannot stand in the declaration of `W`; compute the value in the body with `let` and name it here"
+        ]
+    );
+    assert_eq!(
+        list("W[i in 0..2]: [1] = 0.0", "param!(W)"),
+        ["`W` is a list of parameters; say which one: `param!(W[i])`"]
+    );
+    assert_eq!(list("W: [1] = 0.0", "param!(W[0])"), ["`W` is one parameter; write `param!(W)`"]);
+    assert_eq!(
+        list("W[i in 0..2]: [1] = 0.0", "inp"),
+        ["parameter `W` is never used; ask for it in the body with `param!(W[i])?`"]
+    );
+    assert_eq!(
+        list("W[i in 0..2]: [1] = 0.0, /** One. */ W1: [1] = 0.0", "param!(W[0]) + param!(W1)"),
+        ["`W1` may be the name of one of the parameters `W{i}`, too; rename one of the two"]
+    );
+    let [message] = &list("W[i in 0..2]: [1] = 0.0", "param!(W[0] 1); param!(W[0])")[..] else {
+        panic!("one")
+    };
+    assert!(
+        message.starts_with("unexpected `1`; write `param!(W)` to take a parameter, `param!(W[i])`"),
+        "{message}"
+    );
+}
+
+#[test]
+fn family_and_cost_need_values() {
+    assert_eq!(refused("family = Pooling, multiply_adds = [2, ..sizes]", "inp"), [""; 0]);
+    assert_eq!(
+        refused("multiply_adds = 3, family", "inp"),
+        [
+            "expected a list of numbers, which are multiplied: `multiply_adds = [inp.elem_count(), outmaps]`",
+            "`family` needs a value: `family = Convolution`",
+        ]
+    );
+    assert_eq!(
+        refused("multiply_adds = [inp.dim(0)?]", "inp"),
+        ["`?` cannot stand in `multiply_adds`; compute the value in the body with `let` and name it here"]
+    );
+    assert_eq!(refused("family = A, family = B", "inp"), ["`family` is given twice"]);
+}
+
+#[test]
+fn a_refused_layer_has_its_constant() {
+    let (Ok(args), Ok(item)) = (
+        "scope = \"s\", params(/** Weights. */ W: [1] = 0.0)".parse(),
+        "fn f<T>(inp: T) -> Result<Tensor> { param!(W) }".parse(),
+    ) else {
+        panic!("the test does not parse")
+    };
+    let text = expand(args, item).to_string();
+    assert!(text.contains("compile_error") && text.contains("const INFO"), "{text}");
 }
