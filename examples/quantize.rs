@@ -5,10 +5,10 @@
 
 use std::error::Error;
 
-use candle_nn::{AdamW, Optimizer, ParamsAdamW};
 use layerfn::functions::straight_through;
 use layerfn::prelude::*;
-use layerfn_examples::digits::{Batches, Digits, Mnist};
+use layerfn::solver::Adam;
+use layerfn_examples::digits::{Batches, Digits, Mnist, SIDE};
 
 /// `±a` for the weights of an output that are above 0.7 times their mean modulus, 0 for the others; `a` is the mean
 /// modulus of those kept (Li, Zhang & Liu, Ternary Weight Networks). The gradient passes unchanged.
@@ -72,19 +72,14 @@ fn flat(x: &Tensor) -> Result<Tensor> {
 
 fn train_and_test(network: &Network, mnist: &Mnist, epochs: usize) -> Result<f64, Box<dyn Error>> {
     let rng = Rng::new(1);
-    let mut optimizer = None;
+    let mut solver = Adam::new(2e-3);
+    network.forward(&Tensor::zeros((1, 1, SIDE, SIDE), DType::F32, &Device::Cpu)?)?; // makes the parameters
+    solver.set_parameters(&get_parameters());
     for _ in 0..epochs {
         for batch in Batches::shuffled(&mnist.train, 64, 1, &rng) {
             let batch = batch?;
             let loss = mean_softmax_cross_entropy(&network.forward(&batch.images)?, &batch.labels, 1)?;
-            let optimizer = match &mut optimizer {
-                Some(optimizer) => optimizer,
-                none => none.insert(AdamW::new(
-                    get_parameters().vars(),
-                    ParamsAdamW { lr: 2e-3, ..Default::default() },
-                )?),
-            };
-            optimizer.backward_step(&loss)?;
+            solver.update(&backward(&loss)?)?;
         }
     }
     test_mode(|| test(network, &mnist.test))

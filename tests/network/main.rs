@@ -1,6 +1,6 @@
 //! `network!`: what it computes, which paths it gives, and what it says when something is wrong.
 
-#[path = "../../examples/architectures/mod.rs"]
+#[path = "../../examples/support/architectures.rs"]
 mod architectures;
 mod composition;
 mod frozen;

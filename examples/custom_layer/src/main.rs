@@ -4,6 +4,7 @@
 
 use custom_layer::{Gated, gated};
 use layerfn::prelude::*;
+use layerfn::solver::Sgd;
 
 const RATE: f64 = 0.2;
 const STEPS: usize = 300;
@@ -15,12 +16,15 @@ fn main() -> Result<()> {
     let wanted = Tensor::new(&[[-1f32], [1.0], [1.0], [-1.0]], &Device::Cpu)?;
     let net = network! { hidden: gated(8) -> tanh -> out: gated(1) };
 
+    net.forward(&x)?; // makes the parameters
+    let mut solver = Sgd::new(RATE);
+    solver.set_parameters(&get_parameters());
     for step in 0..=STEPS {
         let loss = (net.forward(&x)? - &wanted)?.sqr()?.mean_all()?;
         if step % 50 == 0 {
             println!("step {step:4}   loss {:.6}", loss.to_scalar::<f32>()?);
         }
-        descend(&loss)?;
+        solver.update(&backward(&loss)?)?;
     }
 
     println!("\n  input    wanted  answer");
@@ -57,15 +61,4 @@ fn describe(layer: &LayerInfo) {
         println!("{path:18} {:18} {:<8} {}", parameter.shape, parameter.need_grad, parameter.doc);
     }
     println!();
-}
-
-/// A step down the gradient of `loss`.
-fn descend(loss: &Tensor) -> Result<()> {
-    let gradients = backward(loss)?;
-    for (_, parameter) in get_parameters().iter() {
-        if let Some(gradient) = gradients.get(parameter.var()) {
-            parameter.var().set(&(parameter.var().as_tensor() - (gradient * RATE)?)?)?;
-        }
-    }
-    Ok(())
 }

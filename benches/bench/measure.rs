@@ -22,7 +22,7 @@ pub(crate) fn time(workload: &Workload, options: &Options) -> Result<Timing> {
         let forward = || test_mode(|| no_grad(|| (workload.network)(&x)));
         forward()?; // makes the parameters
         workload.set_weights()?;
-        if options.infer {
+        if options.infer() {
             return measure(options, 1, || Ok(forward()?.abs()?.mean_all()?.to_scalar::<f32>()?));
         }
         let (mut update, labels) = (workload.solver()?, workload.labels()?);
@@ -100,7 +100,7 @@ impl Timing {
         format!(
             r#"{{"workload":"{}","mode":"{}","ms_median":{:.5},"ms_min":{:.5},"ms_mean":{:.5},"cpu_ms":{:.5},"steps":{n},"peak_rss_mb":{peak_rss:.1},"base_rss_mb":{base_rss:.1},"gflop":{:.5},"loss":{}}}"#,
             options.workload,
-            if options.infer { "infer" } else { "train" },
+            options.mode.name(),
             self.median(),
             steps[0],
             steps.iter().sum::<f64>() / n as f64,

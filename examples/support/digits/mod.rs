@@ -60,8 +60,8 @@ impl Mnist {
     }
 }
 
-static IMAGES: &[u8] = include_bytes!("../data/mnist/t10k-images-idx3-ubyte.gz");
-static LABELS: &[u8] = include_bytes!("../data/mnist/t10k-labels-idx1-ubyte.gz");
+static IMAGES: &[u8] = include_bytes!("../../data/mnist/t10k-images-idx3-ubyte.gz");
+static LABELS: &[u8] = include_bytes!("../../data/mnist/t10k-labels-idx1-ubyte.gz");
 
 impl Digits {
     fn read(mut images: IdxFile<'_>, mut labels: IdxFile<'_>) -> Result<Self, DataError> {

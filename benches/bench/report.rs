@@ -10,7 +10,7 @@ use layerfn_examples::pictures;
 use serde_json::Value;
 
 use crate::workloads::{NAMES, Workload};
-use crate::{Options, Result, measure};
+use crate::{Mode, Options, Result, measure};
 
 /// Every workload in a process of its own, so that each has its own memory.
 pub(crate) fn table(options: &Options) -> Result<()> {
@@ -109,10 +109,10 @@ fn lines(
     sizes: &[usize],
     workload: impl Fn(usize) -> Workload,
 ) -> Result<[pictures::Line; 2]> {
-    let line = |infer: bool| {
-        let options = Options { infer, ..options.clone() };
+    let line = |mode| {
+        let options = Options { mode, ..options.clone() };
         let point = |&size: &usize| Ok((size as f64, measure::time(&workload(size), &options)?.median()));
         sizes.iter().map(point).collect::<Result<Vec<_>>>()
     };
-    Ok([("training", line(false)?), ("inference", line(true)?)])
+    Ok([("training", line(Mode::Train)?), ("inference", line(Mode::Infer)?)])
 }

@@ -2,5 +2,4 @@
 
 pub mod architectures;
 pub mod digits;
-pub mod options;
 pub mod pictures;
