@@ -129,6 +129,8 @@ mod rng;
 mod run;
 pub mod solver;
 
+/// The crate whose tensors the layers compute with, in the version that they need.
+pub use candle_core;
 pub use checkpoint::{LoadReport, load_parameters, save_parameters};
 pub use context::Context;
 pub use dims::{Dims, PerAxis};
@@ -155,7 +157,19 @@ pub use parameter::{
     get_all_parameters, get_parameter, get_parameter_or_create, get_parameters, initial_value, no_grad,
     parameter_scope, pop_parameter, set_parameter, update_state,
 };
-pub use parametric_functions::*;
+pub use parametric_functions::{
+    Affine, AveragePooling, BatchNormalization, BatchStat, BinaryConnectAffine, BinaryConnectConvolution,
+    BinaryWeightAffine, BinaryWeightConvolution, Convolution, Cpd3Convolution, Deconvolution,
+    DepthwiseConvolution, DepthwiseDeconvolution, Dropout, Embed, FixedPointQuantizedAffine,
+    FixedPointQuantizedConvolution, InqAffine, InqConvolution, LAYERS, LSTMCell, Lstm, MaxPooling,
+    MeanSubtraction, Pow2QuantizedAffine, Pow2QuantizedConvolution, Prelu, PrunedAffine, PrunedConvolution,
+    SelectionAlgorithm, SvdAffine, SvdConvolution, affine, average_pooling, batch_normalization,
+    binary_connect_affine, binary_connect_convolution, binary_weight_affine, binary_weight_convolution,
+    convolution, cpd3_convolution, deconvolution, depthwise_convolution, depthwise_deconvolution, dropout,
+    embed, fixed_point_quantized_affine, fixed_point_quantized_convolution, inq_affine, inq_convolution,
+    lstm, max_pooling, mean_subtraction, pow2_quantized_affine, pow2_quantized_convolution, prelu,
+    pruned_affine, pruned_convolution, svd_affine, svd_convolution,
+};
 /// Short names for chains.
 pub use parametric_functions::{
     average_pooling as avg_pool, batch_normalization as bn, convolution as conv, max_pooling as max_pool,

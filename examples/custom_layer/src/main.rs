@@ -3,6 +3,7 @@
 //! Run with `cargo run --bin custom_layer`.
 
 use custom_layer::{Gated, gated};
+use layerfn::LayerInfo;
 use layerfn::prelude::*;
 use layerfn::solver::Sgd;
 
