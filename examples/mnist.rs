@@ -69,13 +69,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn lenet() -> Network {
-    network! {
+/// LeNet with parameters of its own, whose first values follow from `seed`.
+fn lenet(seed: u32) -> Result<Model> {
+    let network = network! {
         < c1: conv(16, (5, 5)) -> max_pool((2, 2)) -> relu
        -> c2: conv(16, (5, 5)) -> max_pool((2, 2)) -> relu
        -> affine(50) -> relu -> out: affine(10) >
-    }
-    .boxed()
+    };
+    Ok(ParameterStore::with_seed(seed.into()).enter(|| network.boxed().init((1, 1, SIDE, SIDE)))?)
 }
 
 fn run(options: &Options) -> Result<()> {
@@ -89,17 +90,13 @@ fn run(options: &Options) -> Result<()> {
     fs::create_dir_all(&options.out).map_err(|error| format!("`{}`: {error}", options.out.display()))?;
     let file = |name: &str| options.out.join(name);
 
-    let network = lenet();
-    let store = ParameterStore::with_seed(options.seed.into());
-    let (history, mistakes) = store.enter(|| -> Result<_> {
-        let history = train(&network, &mnist, options)?;
-        let mistakes = test(&network, &mnist.test)?;
-        for name in ["lenet.h5", "lenet.safetensors"] {
-            save_parameters(file(name))?;
-            check_saved(&network, &mnist.test, &mistakes, &file(name))?;
-        }
-        Ok((history, mistakes))
-    })?;
+    let model = lenet(options.seed)?;
+    let history = train(&model, &mnist, options)?;
+    let mistakes = test(&model, &mnist.test)?;
+    for name in ["lenet.h5", "lenet.safetensors"] {
+        model.save(file(name))?;
+        check_saved(&mnist.test, &mistakes, &file(name))?;
+    }
     pictures::learning_curve(&file("learning_curve.svg"), &history)?;
     pictures::mistakes(&file("mistakes.svg"), &mnist.test, &mistakes)?;
     println!("drew {} and {}", file("learning_curve.svg").display(), file("mistakes.svg").display());
@@ -107,12 +104,11 @@ fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Loads `file` into a store of its own and sees that the network there makes the same mistakes, as sure of each.
-fn check_saved(network: &Network, digits: &Digits, mistakes: &[Mistake], file: &Path) -> Result<()> {
-    let loaded = ParameterStore::new().enter(|| {
-        load_parameters(file)?;
-        test(network, digits)
-    })?;
+/// Loads `file` into another model and sees that it makes the same mistakes, as sure of each.
+fn check_saved(digits: &Digits, mistakes: &[Mistake], file: &Path) -> Result<()> {
+    let model = lenet(0)?;
+    model.load(file)?;
+    let loaded = test(&model, digits)?;
     if loaded != mistakes {
         return Err(format!(
             "`{}`: read back, it gives a test accuracy of {:.2} %, not {:.2} %",
@@ -126,11 +122,9 @@ fn check_saved(network: &Network, digits: &Digits, mistakes: &[Mistake], file: &
     Ok(())
 }
 
-/// Trains the network; its parameters are those of the current store.
-fn train(network: &Network, mnist: &Mnist, options: &Options) -> Result<History> {
-    // The first call makes the parameters.
-    network.forward(&Tensor::zeros((1, 1, SIDE, SIDE), DType::F32, &Device::Cpu)?)?;
-    let parameters = get_parameters();
+/// Trains the model.
+fn train(model: &Model, mnist: &Mnist, options: &Options) -> Result<History> {
+    let parameters = model.parameters();
     println!(
         "{} parameters, {} digits to train on, {} to test with",
         parameters.elem_count(),
@@ -152,7 +146,7 @@ fn train(network: &Network, mnist: &Mnist, options: &Options) -> Result<History>
             let batch = batch?;
             let done = history.losses.len() as f64 / steps as f64;
             solver.set_learning_rate(0.5 * LEARNING_RATE * (1.0 + (std::f64::consts::PI * done).cos()));
-            let logits = network.forward(&batch.images)?;
+            let logits = model.forward(&batch.images)?;
             let loss = softened_cross_entropy(&logits, &batch.labels)?;
             solver.update(&backward(&loss)?)?;
             let loss = loss.to_scalar::<f32>()?;
@@ -165,7 +159,7 @@ fn train(network: &Network, mnist: &Mnist, options: &Options) -> Result<History>
         }
         let losses = &history.losses[history.losses.len() - n_batches..];
         let loss = losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / n_batches as f64;
-        let accuracy = accuracy(&test(network, &mnist.test)?, &mnist.test);
+        let accuracy = accuracy(&test(model, &mnist.test)?, &mnist.test);
         history.epochs.push((loss, accuracy));
         bar.suspend(|| {
             println!("epoch {epoch:2}/{}   loss {loss:.4}   test accuracy {accuracy:.2} %", options.epochs());
@@ -190,12 +184,12 @@ fn progress_bar(steps: usize) -> Result<ProgressBar> {
     Ok(ProgressBar::new(steps as u64).with_style(style.progress_chars("━╸─")))
 }
 
-/// The digits that the network of the current store reads wrongly.
-fn test(network: &Network, digits: &Digits) -> Result<Vec<Mistake>> {
+/// The digits that the model reads wrongly.
+fn test(model: &Model, digits: &Digits) -> Result<Vec<Mistake>> {
     let mut mistakes = Vec::new();
     let mut index = 0;
     for batch in Batches::in_order(digits, TEST_BATCH) {
-        let logits = test_mode(|| no_grad(|| network.forward(&batch?.images)))?;
+        let logits = no_grad(|| model.forward_t(&batch?.images, false))?;
         let probabilities = softmax(&logits, 1)?.to_vec2::<f32>()?;
         for probabilities in probabilities {
             let (read_as, probability) = surest(&probabilities);

@@ -53,10 +53,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let float = network! { < flat -> affine(128) -> relu -> affine(10) > }.boxed();
     let quantized = network! { < flat -> ternary_affine(128) -> relu -> ternary_affine(10) > }.boxed();
     for (name, network) in [("float", &float), ("ternary", &quantized)] {
-        let store = ParameterStore::new();
-        let accuracy = store.enter(|| train_and_test(network, &mnist, if smoke { 1 } else { 5 }))?;
-        let first =
-            store.parameters().iter().find(|(path, _)| path.ends_with("W_q")).map(|(_, w)| w.var().clone());
+        let model = network.init((1, 1, SIDE, SIDE))?;
+        train(&model, &mnist.train, if smoke { 1 } else { 5 })?;
+        let accuracy = test(&model, &mnist.test)?;
+        let parameters = model.store().parameters();
+        let first = parameters.iter().find(|(path, _)| path.ends_with("W_q")).map(|(_, w)| w.var());
         let values = match first {
             Some(w) => format!("{} values in an output's weights", distinct(&w.get_on_dim(1, 0)?)?),
             None => "any value".to_owned(),
@@ -70,27 +71,26 @@ fn flat(x: &Tensor) -> Result<Tensor> {
     Ok(x.flatten_from(1)?)
 }
 
-fn train_and_test(network: &Network, mnist: &Mnist, epochs: usize) -> Result<f64, Box<dyn Error>> {
+fn train(model: &Model, digits: &Digits, epochs: usize) -> Result<(), Box<dyn Error>> {
     let rng = Rng::new(1);
     let mut solver = Adam::new(2e-3);
-    network.forward(&Tensor::zeros((1, 1, SIDE, SIDE), DType::F32, &Device::Cpu)?)?; // makes the parameters
-    solver.set_parameters(&get_parameters());
+    solver.set_parameters(&model.parameters());
     for _ in 0..epochs {
-        for batch in Batches::shuffled(&mnist.train, 64, 1, &rng) {
+        for batch in Batches::shuffled(digits, 64, 1, &rng) {
             let batch = batch?;
-            let loss = mean_softmax_cross_entropy(&network.forward(&batch.images)?, &batch.labels, 1)?;
+            let loss = mean_softmax_cross_entropy(&model.forward(&batch.images)?, &batch.labels, 1)?;
             solver.update(&backward(&loss)?)?;
         }
     }
-    test_mode(|| test(network, &mnist.test))
+    Ok(())
 }
 
 /// Share of the digits that are recognized, in percent.
-fn test(network: &Network, digits: &Digits) -> Result<f64, Box<dyn Error>> {
+fn test(model: &Model, digits: &Digits) -> Result<f64, Box<dyn Error>> {
     let mut right = 0.0;
     for batch in Batches::in_order(digits, 500) {
         let batch = batch?;
-        let guesses = network.forward(&batch.images)?.argmax(1)?;
+        let guesses = no_grad(|| model.forward_t(&batch.images, false))?.argmax(1)?;
         right += guesses.eq(&batch.labels)?.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
     }
     Ok(100.0 * right / digits.len() as f64)

@@ -26,7 +26,7 @@ const UNKNOWN_WORKLOAD: u8 = 3;
 
 fn main() -> ExitCode {
     let options = Options::parse().for_smoke();
-    if !(options.table || options.sweep) && !options.is_known() {
+    if !(options.table || options.sweep || options.is_known()) {
         eprintln!("error: there is no workload `{}` to {}", options.workload, options.mode.name());
         return ExitCode::from(UNKNOWN_WORKLOAD);
     }
