@@ -21,7 +21,6 @@ fn relu(x: &Tensor) -> Result<Tensor> {
 fn main() {
     let _ = network! { dense(3, name = "a b/../c") -> relu };
     let _ = network! { { dense(3, name = "./a") } -> relu };
-    let _ = network! { dense(3, name = 4) -> relu };
     let _ = network! { dense(3, fix_parameters = 1) -> relu };
     let _ = network! { relu(fix_parameters = true, nmae = "r") };
 }
