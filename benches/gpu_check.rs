@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, ExitCode};
 
 use candle_core::{D, Device, Tensor};
+use layerfn::__private::{average_pooling, dropout, max_pooling};
 use layerfn::functions::*;
 use layerfn::{PerAxis, Result};
 use layerfn_tests::golden::run_all;

@@ -1,6 +1,7 @@
 //! Every function.
 
 use candle_core::{DType, Device, Tensor};
+use layerfn::__private::{average_pooling, dropout, max_pooling};
 use layerfn::functions::{self as f, Transform};
 use layerfn::{ParameterStore, Result, Rng};
 
@@ -34,7 +35,7 @@ calls! {
     log_softmax(x: tensor, axis: size) => [f::log_softmax(&x, axis)?];
     prelu(x: tensor, slope: tensor, axis: size) => [f::prelu(&x, &slope, axis)?];
     dropout(x: tensor, p: rate) => {
-        let y = f::dropout(&x, p, &mut || 7)?;
+        let y = dropout(&x, p, &mut || 7)?;
         [layerfn::dropout(&x).p(p).rng(Rng::new(1)).call()?, y]
     };
     affine(x: tensor, w: matrix, b: tensor, axis: size, bias: flag) => [f::affine(&x, &w, bias.then_some(&b), axis)?];
@@ -125,11 +126,11 @@ calls! {
     };
     subtract_mean(x: tensor, mean: same, factor: number) => [f::subtract_mean(&x, &mean, factor)?];
     max_pooling(x: image, kernel: window, stride: window, pad: window, whole: flag) => {
-        let y = f::max_pooling(&x, &kernel, Some(&stride), whole, &pad)?;
+        let y = max_pooling(&x, &kernel, Some(&stride), whole, &pad)?;
         [layerfn::max_pooling(&x, kernel).call()?, y]
     };
     average_pooling(x: image, kernel: window, stride: window, pad: window, whole: flag, counts: flag) => {
-        let y = f::average_pooling(&x, &kernel, Some(&stride), whole, &pad, counts)?;
+        let y = average_pooling(&x, &kernel, Some(&stride), whole, &pad, counts)?;
         [layerfn::average_pooling(&x, kernel).call()?, y]
     };
     global_average_pooling(x: image) => [f::global_average_pooling(&x)?];

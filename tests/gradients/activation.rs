@@ -1,4 +1,5 @@
 use candle_core::{D, Device, Tensor};
+use layerfn::__private::dropout;
 use layerfn::Result;
 use layerfn::functions::*;
 use layerfn_tests::{assert_close, both_paths, flat, gate, gradients, values};

@@ -1,6 +1,7 @@
 use candle_core::{Device, Tensor};
+use layerfn::__private::{average_pooling, max_pooling};
 use layerfn::PerAxis;
-use layerfn::functions::{average_pooling, global_average_pooling, max_pooling};
+use layerfn::functions::global_average_pooling;
 use layerfn_tests::{both_paths, flat, gate, gradients, values};
 
 /// Input, kernel, stride, ignore_border, pad.

@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Tensor, Var};
 
 use super::in_c::with_kernels_in_c;
+use crate::functions::pooling::max_pooling;
 use crate::functions::*;
 use crate::solver::{Adam, AdamW, Momentum, Nesterov, RMSprop, Rule, Sgd, Solver};
 use crate::{Parameter, ParameterStore, Result};

@@ -387,16 +387,6 @@ pub fn prelu(inp: &Tensor, slope: &Tensor, base_axis: usize) -> Result<Tensor> {
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if `p` is not in `[0, 1)`.
-///
-/// # Example
-/// ```
-/// use candle_core::{Device, Tensor};
-/// let x = Tensor::new(&[1f32, 2., 3.], &Device::Cpu)?;
-/// let mut draws = [u32::MAX, 0, u32::MAX].into_iter();
-/// let y = layerfn::functions::dropout(&x, 0.5, &mut || draws.next().unwrap_or(0))?;
-/// assert_eq!(y.to_vec1::<f32>()?, [2., 0., 6.]);
-/// # Ok::<(), layerfn::Error>(())
-/// ```
 pub fn dropout(inp: &Tensor, p: f64, draw: &mut impl FnMut() -> u32) -> Result<Tensor> {
     check::within("p", p, 0.0..1.0)?;
     if p == 0.0 {

@@ -5,7 +5,7 @@
 //! not be contiguous. Bad input is an [`Error`](crate::Error), never a panic. On the CPU, results do not depend on the number
 //! of threads; on other devices each function is a composition of candle's operations.
 
-mod activation;
+pub(crate) mod activation;
 mod affine;
 mod composed;
 mod convolution;
@@ -20,14 +20,13 @@ mod node;
 mod normalization;
 mod operation;
 mod pointwise;
-mod pooling;
+pub(crate) mod pooling;
 mod quantization;
 mod relu;
 mod sum;
 
 pub use activation::{
-    dropout, elu, gelu, hard_sigmoid, leaky_relu, log_softmax, prelu, selu, sigmoid, silu, softmax, softplus,
-    tanh,
+    elu, gelu, hard_sigmoid, leaky_relu, log_softmax, prelu, selu, sigmoid, silu, softmax, softplus, tanh,
 };
 pub use affine::affine;
 pub(crate) use affine::affine_then;
@@ -45,7 +44,7 @@ pub use loss::{
 pub use lstm::lstm_cell;
 pub use normalization::{batch_normalization, batch_normalization_by, subtract_mean};
 pub(crate) use normalization::{batch_normalization_by_then, batch_normalization_then, sample_mean};
-pub use pooling::{average_pooling, global_average_pooling, max_pooling};
+pub use pooling::global_average_pooling;
 pub use quantization::{
     BinaryWeight, FixedPoint, Pow2, Prune, Transform, binary_connect, binary_weight, straight_through,
 };

@@ -25,18 +25,6 @@ use crate::{Error, PerAxis, Result, check};
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if sizes are 0 or do not fit the input, or `pad` is not smaller than `kernel`.
-///
-/// # Example
-/// ```
-/// use candle_core::{Device, Tensor};
-/// use layerfn::functions::max_pooling;
-/// let x = Tensor::new(&[[[1f32, 3., 2., 5., 4.]]], &Device::Cpu)?;
-/// let y = max_pooling(&x, &2.into(), None, true, &0.into())?;
-/// assert_eq!(y.to_vec3::<f32>()?, [[[3., 5.]]]);
-/// let y = max_pooling(&x, &2.into(), None, false, &0.into())?;
-/// assert_eq!(y.to_vec3::<f32>()?, [[[3., 5., 4.]]]);
-/// # Ok::<(), layerfn::Error>(())
-/// ```
 pub fn max_pooling(
     inp: &Tensor,
     kernel: &PerAxis,
@@ -81,18 +69,6 @@ pub fn max_pooling(
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if sizes are 0 or do not fit the input, or `pad` is not smaller than `kernel`.
-///
-/// # Example
-/// ```
-/// use candle_core::{Device, Tensor};
-/// use layerfn::functions::average_pooling;
-/// let x = Tensor::new(&[[[1f32, 3., 2., 5.]]], &Device::Cpu)?;
-/// let y = average_pooling(&x, &2.into(), None, true, &1.into(), true)?;
-/// assert_eq!(y.to_vec3::<f32>()?, [[[0.5, 2.5, 2.5]]]);
-/// let y = average_pooling(&x, &2.into(), None, true, &1.into(), false)?;
-/// assert_eq!(y.to_vec3::<f32>()?, [[[1., 2.5, 5.]]]);
-/// # Ok::<(), layerfn::Error>(())
-/// ```
 pub fn average_pooling(
     inp: &Tensor,
     kernel: &PerAxis,

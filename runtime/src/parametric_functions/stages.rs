@@ -25,6 +25,10 @@ use crate::{ParameterStore, PerAxis, Result, Rng, functions, is_training, parame
 /// let x = Tensor::zeros((8, 3, 7, 7), DType::F32, &Device::Cpu)?;
 /// assert_eq!(max_pooling(&x, (2, 2)).call()?.dims(), [8, 3, 3, 3]);
 /// assert_eq!(max_pooling(&x, (3, 3)).stride((2, 2)).pad((1, 1)).call()?.dims(), [8, 3, 4, 4]);
+///
+/// let x = Tensor::new(&[[[1f32, 3., 2., 5., 4.]]], &Device::Cpu)?;
+/// assert_eq!(max_pooling(&x, 2).call()?.to_vec3::<f32>()?, [[[3., 5.]]]);
+/// assert_eq!(max_pooling(&x, 2).ignore_border(false).call()?.to_vec3::<f32>()?, [[[3., 5., 4.]]]);
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 #[parametric_function(family = Pooling, multiply_adds = [0])]
@@ -44,7 +48,7 @@ pub fn max_pooling(
     #[opt(into, default = 0)]
     pad: PerAxis,
 ) -> Result<Tensor> {
-    functions::max_pooling(inp, &kernel, stride.as_ref(), ignore_border, &pad)
+    functions::pooling::max_pooling(inp, &kernel, stride.as_ref(), ignore_border, &pad)
 }
 
 /// Average pooling: the mean of each window.
@@ -65,6 +69,11 @@ pub fn max_pooling(
 ///
 /// let x = Tensor::ones((1, 1, 4, 4), DType::F32, &Device::Cpu)?;
 /// assert_eq!(average_pooling(&x, (2, 2)).call()?.dims(), [1, 1, 2, 2]);
+///
+/// let x = Tensor::new(&[[[1f32, 3., 2., 5.]]], &Device::Cpu)?;
+/// assert_eq!(average_pooling(&x, 2).pad(1).call()?.to_vec3::<f32>()?, [[[0.5, 2.5, 2.5]]]);
+/// let y = average_pooling(&x, 2).pad(1).including_pad(false).call()?;
+/// assert_eq!(y.to_vec3::<f32>()?, [[[1., 2.5, 5.]]]);
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 #[parametric_function(family = Pooling, multiply_adds = [0])]
@@ -87,7 +96,7 @@ pub fn average_pooling(
     #[opt(default = true)]
     including_pad: bool,
 ) -> Result<Tensor> {
-    functions::average_pooling(inp, &kernel, stride.as_ref(), ignore_border, &pad, including_pad)
+    functions::pooling::average_pooling(inp, &kernel, stride.as_ref(), ignore_border, &pad, including_pad)
 }
 
 /// Dropout: in training, sets each element to zero with probability `p` and scales the others by `1 / (1 − p)`;
@@ -124,5 +133,9 @@ pub fn dropout(
     #[opt(into, default = ParameterStore::current().rng())]
     rng: Rng,
 ) -> Result<Tensor> {
-    if is_training() { functions::dropout(inp, p, &mut || rng.next_u32()) } else { Ok(inp.clone()) }
+    if is_training() {
+        functions::activation::dropout(inp, p, &mut || rng.next_u32())
+    } else {
+        Ok(inp.clone())
+    }
 }
