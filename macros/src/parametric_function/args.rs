@@ -4,12 +4,12 @@ use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
+use syn::punctuated::Punctuated;
 use syn::{
     Attribute, Expr, ExprPath, ExprRange, Ident, LitBool, LitStr, Meta, Path, RangeLimits, Token, bracketed,
     parenthesized,
 };
 
-use super::options::read_options;
 use crate::support::errors::{Errors, expected};
 use crate::support::names;
 use crate::support::{attrs, print};
@@ -235,6 +235,13 @@ fn read_scope(key: &Ident, input: ParseStream<'_>) -> syn::Result<LitStr> {
         return Ok(scope);
     };
     Err(syn::Error::new(scope.span(), problem))
+}
+
+/// The list after the key `options`.
+pub(super) fn read_options(input: ParseStream<'_>) -> syn::Result<Vec<Path>> {
+    let content;
+    parenthesized!(content in input);
+    Ok(Punctuated::<Path, Token![,]>::parse_terminated(&content)?.into_iter().collect())
 }
 
 fn read_rename(key: &Ident, input: ParseStream<'_>) -> syn::Result<Ident> {

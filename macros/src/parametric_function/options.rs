@@ -8,8 +8,9 @@ use quote::{ToTokens, format_ident, quote};
 use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream, Parser};
 use syn::punctuated::Punctuated;
-use syn::{Attribute, FnArg, Ident, Pat, Path, Signature, Token, Visibility, braced, parenthesized};
+use syn::{Attribute, FnArg, Ident, Pat, Path, Signature, Token, Visibility, braced};
 
+use super::args::read_options;
 use super::docs;
 use super::layer::Argument;
 use crate::support::attrs;
@@ -66,13 +67,6 @@ fn scan(args: TokenStream) -> (TokenStream, Vec<Path>) {
         }
     }
     (layerfn, groups)
-}
-
-/// The list after the key `options`.
-pub(super) fn read_options(input: ParseStream<'_>) -> syn::Result<Vec<Path>> {
-    let content;
-    parenthesized!(content in input);
-    Ok(Punctuated::<Path, Token![,]>::parse_terminated(&content)?.into_iter().collect())
 }
 
 /// Appends the arguments in `answers` to those of the function.

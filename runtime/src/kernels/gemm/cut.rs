@@ -5,7 +5,8 @@ use std::ops::Range;
 use super::super::Float;
 use super::super::simd::Level;
 use super::Mat;
-use super::tile::{PACKED_ROWS, is_wide};
+use super::pack::PACKED_ROWS;
+use super::tile::is_wide;
 
 /// Bytes of a packed panel, which is to stay in the nearest cache beside a tile's rows of the left matrix.
 const PANEL_BYTES: usize = 20 << 10;

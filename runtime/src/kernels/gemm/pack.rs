@@ -7,7 +7,9 @@ use std::ops::Range;
 use super::super::Float;
 use super::super::simd::{Level, Transpose};
 use super::Mat;
-use super::tile::PACKED_ROWS;
+
+/// From a depth to the next in a packed tile of the left matrix, at least its rows.
+pub(super) const PACKED_ROWS: usize = 8;
 
 /// `to[8 * d + i]` becomes the element of row `row + i` at depth `d`.
 pub(super) fn pack_rows<T: Float>(

@@ -8,9 +8,9 @@ use super::super::Float;
 use super::super::pool::Team;
 use super::super::simd::{Level, Transpose};
 use super::cut::{Cut, part, tile_size};
-use super::pack::{Workspace, pack_columns, pack_rows};
+use super::pack::{PACKED_ROWS, Workspace, pack_columns, pack_rows};
 use super::row::{AddDots, AddRows, RowProduct};
-use super::tile::{First, PACKED_ROWS, Tile};
+use super::tile::{First, Tile};
 use super::{Mat, MatMut, Start, Threads};
 
 /// A pointer that several threads write through, each to elements of its own.

@@ -5,10 +5,7 @@ use std::array;
 
 use super::super::Float;
 use super::super::simd::{Has, Job, Level, Simd, prefetch};
-use super::pack::Line;
-
-/// From a depth to the next in a packed tile of the left matrix, at least its rows.
-pub(super) const PACKED_ROWS: usize = 8;
+use super::pack::{Line, PACKED_ROWS};
 
 /// Rows of the right matrix that a tile asks for before it copies them: each lies on a page of its own where the rows are
 /// long, so the processor does not guess them.
