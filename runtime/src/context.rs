@@ -84,6 +84,8 @@ pub(crate) struct State {
     pub(crate) position: Position,
     /// Number of stages begun.
     pub(crate) n_visits: u64,
+    /// Parameters that the layers which run now have made, to be taken back if the call fails.
+    pub(crate) created: Vec<(ParameterStore, String)>,
 }
 
 /// What applies to the layers and parameters below.
@@ -125,6 +127,7 @@ thread_local! {
             run: None,
             position: Position::default(),
             n_visits: 0,
+            created: Vec::new(),
         },
         owners: None,
     });

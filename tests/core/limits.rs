@@ -216,3 +216,51 @@ fn the_mean_of_single_numbers_is_a_number() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn a_call_that_fails_leaves_no_parameter_behind() {
+    ParameterStore::new().enter(|| {
+        let x = zeros(&[2, 3], DType::F32);
+        let kept = affine(&x, 4).name("kept").call();
+        kept.unwrap();
+        // `W` is made before the initial value of `b` is seen to be wrong.
+        let wrong = zeros(&[5], DType::F32);
+        affine(&x, 4).b_init(&wrong).call().unwrap_err();
+        // In a layer of layers, those that succeeded are taken back, too.
+        twice(&x).call().unwrap_err();
+        assert_eq!(get_all_parameters().paths().collect::<Vec<_>>(), ["kept/affine/W", "kept/affine/b"]);
+        // The parameters of an earlier call stay.
+        affine(&x, 4).name("kept").call().unwrap();
+        affine(&zeros(&[2, 7], DType::F32), 4).name("kept").call().unwrap_err();
+        assert_eq!(get_all_parameters().len(), 2);
+    });
+}
+
+/// Two layers, of which the second fails.
+#[parametric_function(scope = "twice")]
+fn twice(
+    /// Input.
+    inp: &Tensor,
+) -> Result<Tensor> {
+    affine(&affine(inp, 4).name("first").call()?, usize::MAX).name("second").call()
+}
+
+#[test]
+fn empty_tensors_with_a_long_axis_are_refused_or_empty() {
+    for dims in [[0, 1 << 40, 3], [0, 2, 1 << 40]] {
+        let error = f::binary_weight(&zeros(&dims, DType::F32), 0..1).unwrap_err().to_string();
+        assert!(error.contains("must not ask for more memory"), "{error}");
+        let error = f::svd_factors_by_map(&zeros(&dims, DType::F32), 3).unwrap_err().to_string();
+        assert!(error.contains("must be between 1 and the rank 0"), "{error}");
+    }
+    let far = PerAxis::Every(1 << 32);
+    let y = average_pooling(
+        &zeros(&[1, 5, 5, 5], DType::F32),
+        &far,
+        Some(&2.into()),
+        true,
+        &PerAxis::Every(1 << 31),
+        true,
+    );
+    assert_eq!(y.unwrap().rank(), 4);
+}

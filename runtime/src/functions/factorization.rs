@@ -27,7 +27,9 @@ pub fn svd_factors(w: &Tensor, r: usize) -> Result<(Tensor, Tensor)> {
 /// # Errors
 /// As [`svd_factors`], `r` being at most `min(o, k)`.
 pub fn svd_factors_by_map(w: &Tensor, r: usize) -> Result<(Tensor, Tensor)> {
-    let (_, inmaps, _) = w.dims3()?;
+    let (outmaps, inmaps, size) = w.dims3()?;
+    check::input("w", w)?;
+    check_rank(r, outmaps.min(size))?;
     let (mut us, mut vs) = (Vec::with_capacity(inmaps), Vec::with_capacity(inmaps));
     for map in 0..inmaps {
         let (u, v) = svd_factors(&w.narrow(1, map, 1)?.squeeze(1)?.t()?, r)?;

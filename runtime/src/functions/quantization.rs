@@ -159,13 +159,14 @@ pub fn binary_weight(w: &Tensor, inputs: Range<usize>) -> Result<BinaryWeight> {
     if inputs.start > inputs.end || inputs.end > w.rank() {
         return Err(Error::invalid("inputs", format!("must be axes of the weights {:?}", w.dims()), inputs));
     }
+    let outputs: Vec<usize> =
+        (0..w.rank()).filter(|axis| !inputs.contains(axis)).map(|axis| w.dims()[axis]).collect();
+    check::tensor("w", &outputs, DType::F64)?;
     let wb = binary_connect(&w.detach())?;
     // In f64, as many weights may go into a mean.
     let sizes = w.detach().abs()?.to_dtype(DType::F64)?;
     let alpha = sizes.mean_keepdim(inputs.clone().collect::<Vec<_>>())?.to_dtype(w.dtype())?;
     let output = straight_through(w, &wb.broadcast_mul(&alpha)?)?;
-    let outputs: Vec<usize> =
-        (0..w.rank()).filter(|axis| !inputs.contains(axis)).map(|axis| w.dims()[axis]).collect();
     Ok(BinaryWeight { output, wb, alpha: alpha.reshape(outputs)? })
 }
 

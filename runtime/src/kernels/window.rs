@@ -25,7 +25,7 @@ impl Window {
     }
 
     pub(crate) fn n_taps(&self) -> usize {
-        self.kernel.iter().product()
+        self.kernel.iter().fold(1, |n, &size| n.saturating_mul(size))
     }
 
     /// Whether each output sees exactly the input at its own place.

@@ -135,6 +135,9 @@ pub(super) fn take(
         .generate(&shape, flags.dtype, &flags.device, stream)
         .map_err(|error| initializer_of(&path, error))?;
     let parameter = store.insert_new(&request, &value)?;
+    if flags.called_at.is_some() {
+        with(|state| state.created.push((store, path.clone())));
+    }
     let trained = parameter.need_grad() && !flags.detached;
     if let Some(observer) = run.as_ref().and_then(|run| run.observer.as_ref()) {
         observer.takes_parameter(&path, &parameter, trained);

@@ -36,8 +36,9 @@ pub struct LayerCall<'a> {
 #[track_caller]
 pub fn call_layer<T>(call: LayerCall<'_>, body: impl FnOnce() -> Result<T>) -> Result<T> {
     let called_at = Location::caller();
-    let _ends = LayerEnds(call.info);
+    let mut ends = LayerEnds { info: call.info, outermost: false, n_created: 0, succeeded: false };
     let _restore = with(|state| {
+        (ends.outermost, ends.n_created) = (state.flags.called_at.is_none(), state.created.len());
         let mut flags = state.flags.clone();
         flags.detached |= call.fix_parameters;
         flags.called_at.get_or_insert(called_at);
@@ -52,24 +53,39 @@ pub fn call_layer<T>(call: LayerCall<'_>, body: impl FnOnce() -> Result<T>) -> R
         Some(run) => run.layer_begins(position, path, call.info),
         None => Ok(()),
     });
-    begun.and_then(|()| body()).map_err(|error| match error {
+    let result = begun.and_then(|()| body()).map_err(|error| match error {
         within @ Error::InLayer { .. } => within,
         other => {
             Error::InLayer { path: current_parameter_scope(), layer: call.info.name, source: Box::new(other) }
         }
-    })
+    });
+    ends.succeeded = result.is_ok();
+    result
 }
 
-/// Tells the run when dropped.
-struct LayerEnds(&'static LayerInfo);
+/// Tells the run when dropped, and takes back the parameters that a call which failed has made.
+struct LayerEnds {
+    info: &'static LayerInfo,
+    outermost: bool,
+    /// Parameters that the layers around have made in this call.
+    n_created: usize,
+    succeeded: bool,
+}
 
 impl Drop for LayerEnds {
     fn drop(&mut self) {
-        with(|State { run, position, .. }| {
+        let kept = if self.succeeded && !self.outermost { usize::MAX } else { self.n_created };
+        let ended = with(|State { run, position, created, .. }| {
             if let Some(run) = run {
-                run.layer_ends(position, self.0);
+                run.layer_ends(position, self.info);
             }
+            if created.len() > kept { created.split_off(kept) } else { Vec::new() }
         });
+        if !self.succeeded {
+            for (store, path) in ended {
+                drop(store.pop(&path));
+            }
+        }
     }
 }
 
