@@ -264,3 +264,13 @@ fn empty_tensors_with_a_long_axis_are_refused_or_empty() {
     );
     assert_eq!(y.unwrap().rank(), 4);
 }
+
+#[test]
+fn states_and_means_of_other_types_are_refused_before_they_are_read() {
+    let bytes = Tensor::zeros((2, 3), DType::U8, &Device::Cpu).unwrap();
+    let error = refused(|| LSTMCell::new(2, 4).step(&bytes));
+    assert!(error.starts_with("`x` must hold f32, f64, f16 or bf16 numbers"), "{error}");
+    let tiny = Tensor::full(0.001f32, 3, &Device::Cpu).unwrap().to_dtype(DType::F8E4M3).unwrap();
+    let error = refused(|| f::subtract_mean(&zeros(&[2, 3], DType::F32), &tiny, 0.5));
+    assert!(error.starts_with("`mean` must hold f32, f64, f16 or bf16 numbers"), "{error}");
+}

@@ -174,6 +174,7 @@ pub fn subtract_mean(inp: &Tensor, mean: &Tensor, factor: f64) -> Result<Tensor>
         ));
     }
     check::within("factor", factor, ..)?;
+    check::float("mean", mean)?;
     let compose =
         |t: &[Tensor]| Ok([composed::normalization::subtract_mean(&t[0], &constant(mean, &t[0])?, factor)?]);
     if let Some([y]) = without_kernels("subtract_mean", &[inp], compose)? {

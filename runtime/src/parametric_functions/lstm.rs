@@ -167,7 +167,9 @@ impl LSTMCell {
     /// As [`lstm`](fn@lstm); the state then stays as it was.
     pub fn step(&mut self, x: &Tensor) -> Result<Tensor> {
         let shape = (self.batch_size, self.state_size);
-        check::tensor("state_size", &[self.batch_size, self.state_size], x.dtype())?;
+        check::input("x", x)?;
+        // Two states.
+        check::tensor("state_size", &[2, self.batch_size, self.state_size], x.dtype())?;
         let zeros = || Tensor::zeros(shape, x.dtype(), x.device());
         let h = self.h.clone().map_or_else(zeros, Ok)?;
         let c = self.c.clone().map_or_else(zeros, Ok)?;
