@@ -122,10 +122,15 @@ impl Tree {
             }
         }
         if place.length < path.len() {
-            // Whoever asks for a parameter there is told.
-            check_name("path", path).ok()?;
             for segment in segments(&path[place.length..]) {
-                let index = member(scope, segment);
+                let index = match scope.index_of(segment) {
+                    Some(index) => index,
+                    None => {
+                        // Whoever asks for a parameter there is told.
+                        check_name("path", path).ok()?;
+                        member(scope, segment)
+                    }
+                };
                 match &mut scope.members[index] {
                     Node::Scope(members) => scope = members,
                     Node::Leaf(_) => return None,
