@@ -1,4 +1,4 @@
-//! Every layer against what NNabla computed; `README.md` beside this file describes the fixtures.
+//! Every layer and function against what NNabla computed; `README.md` beside this file describes the fixtures.
 //!
 //! `LAYERFN_GOLDEN_DIR` names another folder of the same format. Arguments are parts of case names to run.
 

@@ -1,4 +1,4 @@
-//! Every layer against what NNabla computed; `README.md` beside this file describes the fixtures.
+//! Every layer and function against what NNabla computed; `README.md` beside this file describes the fixtures.
 
 mod case;
 mod factors;
@@ -13,24 +13,26 @@ use candle_core::Device;
 
 use crate::support::fixtures::{folder, given_folder, read_json};
 use case::Case;
-use run::Outcome;
+use run::{Of, Outcome};
 
 /// Runs all fixtures on `device`, or those whose names contain one of `filters`, and prints a line a manifest, which
 /// starts with its name and `how`; whether none failed.
 pub fn run_all(how: &str, device: &Device, filters: &[String]) -> bool {
-    let (dir, newer) = (folder(), run::NewerArguments::Skip);
-    let top = run_manifest(&format!("golden{how}"), &dir, device, filters, run::NewerArguments::Fail);
-    run_manifest(&format!("beyond{how}"), &dir.join("beyond"), device, filters, newer) && top
+    let dir = folder();
+    let manifests = [
+        ("golden", "", Of::Layers),
+        ("beyond", "beyond", Of::NewerLayers),
+        ("functions", "functions", Of::Functions),
+    ];
+    let run = |&(name, part, of): &(&str, &str, Of)| {
+        run_manifest(&format!("{name}{how}"), &dir.join(part), device, filters, of)
+    };
+    // Every line is wanted, whatever the first is.
+    manifests.iter().filter(|manifest| !run(manifest)).count() == 0
 }
 
 /// Runs the cases of one manifest and prints its line; whether none failed.
-fn run_manifest(
-    label: &str,
-    dir: &Path,
-    device: &Device,
-    filters: &[String],
-    newer: run::NewerArguments,
-) -> bool {
+fn run_manifest(label: &str, dir: &Path, device: &Device, filters: &[String], of: Of) -> bool {
     let path = dir.join("manifest.json");
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     let mut fail = |text: &str| {
@@ -54,7 +56,7 @@ fn run_manifest(
             if !filters.is_empty() && !filters.iter().any(|filter| id.contains(filter)) {
                 continue;
             }
-            match run_one(dir, case, device, newer) {
+            match run_one(dir, case, device, of) {
                 Outcome::Passed => passed += 1,
                 Outcome::Failed(texts) => fail(&format!("{id}:\n    {}", texts.join("\n    "))),
                 Outcome::Skipped(why) => {
@@ -74,12 +76,12 @@ fn run_manifest(
     failed == 0
 }
 
-fn run_one(dir: &Path, case: serde_json::Value, device: &Device, newer: run::NewerArguments) -> Outcome {
+fn run_one(dir: &Path, case: serde_json::Value, device: &Device, of: Of) -> Outcome {
     let case: Case = match serde_json::from_value(case) {
         Ok(case) => case,
         Err(error) => return Outcome::Failed(vec![format!("the manifest's entry: {error}")]),
     };
-    catch_unwind(AssertUnwindSafe(|| run::run(dir, &case, newer, device))).unwrap_or_else(|panic| {
+    catch_unwind(AssertUnwindSafe(|| run::run(dir, &case, of, device))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
         Outcome::Failed(vec![format!("panicked: {text}")])

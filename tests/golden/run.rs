@@ -5,7 +5,8 @@ use std::path::Path;
 
 use crate::support::compare::difference;
 use crate::support::fixtures::Tensors;
-use crate::support::layers::{Arguments, Failure, find, in_scopes};
+use crate::support::layers::{Arguments, Call, Failure, in_scopes};
+use crate::support::{functions, layers};
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
 use layerfn::functions::affine;
@@ -21,26 +22,39 @@ pub(crate) enum Outcome {
     Skipped(String),
 }
 
-/// What to make of an argument that the layer does not have.
+/// What a manifest describes calls of.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NewerArguments {
-    Fail,
-    Skip,
+pub(crate) enum Of {
+    Layers,
+    /// An argument that the layer does not have skips the case.
+    NewerLayers,
+    Functions,
+}
+
+impl Of {
+    fn find(self, case: &Case) -> std::result::Result<Call, String> {
+        let (kind, call) = match self {
+            Self::Layers | Self::NewerLayers => ("layer", layers::find(&case.function, &case.args)),
+            Self::Functions => ("function", functions::find(&case.function)),
+        };
+        call.ok_or_else(|| format!("there is no {kind} `{}`", case.function))
+    }
 }
 
 /// Runs a case with all its tensors on `device`.
-pub(crate) fn run(dir: &Path, case: &Case, newer: NewerArguments, device: &Device) -> Outcome {
-    if find(&case.function, &case.args).is_none() {
-        return Outcome::Skipped(format!("there is no layer `{}`", case.function));
-    }
+pub(crate) fn run(dir: &Path, case: &Case, of: Of, device: &Device) -> Outcome {
+    let call = match of.find(case) {
+        Ok(call) => call,
+        Err(text) => return Outcome::Skipped(text),
+    };
     let tensors = match Tensors::load(&dir.join(&case.file)).and_then(|tensors| tensors.to_device(device)) {
         Ok(tensors) => tensors,
         Err(text) => return Outcome::Failed(vec![text]),
     };
-    let mut run = Run { case, tensors: &tensors, failures: Vec::new() };
+    let mut run = Run { case, call, tensors: &tensors, failures: Vec::new() };
     let result = run.registration().and_then(|()| run.passes());
     match result {
-        Err(Failure::Description(text)) if newer == NewerArguments::Skip => return Outcome::Skipped(text),
+        Err(Failure::Description(text)) if of == Of::NewerLayers => return Outcome::Skipped(text),
         Err(failure) => run.failures.push(failure.to_string()),
         Ok(()) => {}
     }
@@ -49,6 +63,7 @@ pub(crate) fn run(dir: &Path, case: &Case, newer: NewerArguments, device: &Devic
 
 struct Run<'a> {
     case: &'a Case,
+    call: Call,
     tensors: &'a Tensors,
     failures: Vec<String>,
 }
@@ -161,8 +176,7 @@ impl Run<'_> {
 
     /// One forward pass: every call of the graph.
     fn call(&self, inputs: &Inputs) -> Result<Vec<Tensor>, Failure> {
-        let case = self.case;
-        let call = find(&case.function, &case.args).ok_or("the layer is gone".to_owned())?;
+        let (case, call) = (self.case, self.call);
         in_scopes(&case.scope, || {
             let Some(calls) = &case.calls else {
                 return call(&mut Arguments::new(inputs.clone(), case.args.clone(), self.tensors));

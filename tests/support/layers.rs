@@ -59,21 +59,28 @@ impl<'a> Arguments<'a> {
         Self { inputs, values, tensors, used: BTreeSet::new() }
     }
 
-    fn input(&mut self, name: &str) -> Result<Tensor, String> {
+    pub(super) fn input(&mut self, name: &str) -> Result<Tensor, String> {
         self.optional_input(name).ok_or_else(|| format!("the input `{name}` is missing"))
     }
 
-    fn optional_input(&mut self, name: &str) -> Option<Tensor> {
+    pub(super) fn optional_input(&mut self, name: &str) -> Option<Tensor> {
         let (_, tensor) = self.inputs.iter().find(|(input, _)| input == name)?;
         self.used.insert(name.to_owned());
         Some(tensor.clone())
     }
 
-    fn required<T: Argument>(&mut self, name: &str) -> Result<T, String> {
+    /// All inputs, in order.
+    #[allow(dead_code)] // for functions of any number of inputs, of which there is none yet
+    pub(super) fn all_inputs(&mut self) -> Vec<Tensor> {
+        self.used.extend(self.inputs.iter().map(|(name, _)| name.clone()));
+        self.inputs.iter().map(|(_, tensor)| tensor.clone()).collect()
+    }
+
+    pub(super) fn required<T: Argument>(&mut self, name: &str) -> Result<T, String> {
         self.optional(name)?.ok_or_else(|| format!("the argument `{name}` is missing"))
     }
 
-    fn optional<T: Argument>(&mut self, name: &str) -> Result<Option<T>, String> {
+    pub(super) fn optional<T: Argument>(&mut self, name: &str) -> Result<Option<T>, String> {
         let Some(value) = self.values.get(name) else { return Ok(None) };
         self.used.insert(name.to_owned());
         let read = T::read(value, self.tensors)
@@ -82,7 +89,7 @@ impl<'a> Arguments<'a> {
     }
 
     /// Fails if something was given that no reader asked for.
-    fn finish(&self) -> Result<(), String> {
+    pub(super) fn finish(&self) -> Result<(), String> {
         let names = self.inputs.iter().map(|(name, _)| name).chain(self.values.keys());
         match names.into_iter().find(|&name| !self.used.contains(name)) {
             None => Ok(()),
@@ -92,7 +99,7 @@ impl<'a> Arguments<'a> {
 }
 
 /// A type of arguments, read from JSON.
-trait Argument: Sized {
+pub(super) trait Argument: Sized {
     fn read(value: &Value, tensors: &Tensors) -> Result<Self, String>;
 }
 
@@ -176,14 +183,20 @@ impl Argument for Initializers {
     }
 }
 
-/// What layers return: one tensor or several.
-trait Outputs {
+/// What layers and functions return: one tensor or several.
+pub(super) trait Outputs {
     fn outputs(self) -> Vec<Tensor>;
 }
 
 impl Outputs for Tensor {
     fn outputs(self) -> Vec<Tensor> {
         vec![self]
+    }
+}
+
+impl Outputs for Vec<Tensor> {
+    fn outputs(self) -> Vec<Tensor> {
+        self
     }
 }
 
