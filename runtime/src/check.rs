@@ -2,7 +2,7 @@
 
 use std::ops::{Bound, RangeBounds};
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::{Error, Result};
 
@@ -62,6 +62,21 @@ pub(crate) fn tensor(argument: &'static str, sizes: &[usize], dtype: DType) -> R
     let len = count(argument, sizes)?;
     memory_of(argument, len, dtype.size_in_bytes().max(1))?;
     Ok(len)
+}
+
+/// A tensor of zeros, if there is memory for it.
+pub(crate) fn zeros(
+    argument: &'static str,
+    sizes: &[usize],
+    dtype: DType,
+    device: &Device,
+) -> Result<Tensor> {
+    if device.is_cpu() {
+        tensor(argument, sizes, dtype)?;
+    } else {
+        count(argument, sizes)?;
+    }
+    Ok(Tensor::zeros(sizes, dtype, device)?)
 }
 
 /// Less is not asked for: what can't be had then could not be had for an error message either.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Module, ModuleT, Tensor};
 
+use crate::check;
 use crate::checkpoint::{Checkpoint, Load, LoadReport, NeedGrad};
 use crate::context::change;
 use crate::mode::with_mode;
@@ -72,7 +73,7 @@ impl Example {
     fn tensor(&self) -> Result<Tensor> {
         match &self.tensor {
             Some(tensor) => Ok(tensor.clone()),
-            None => Ok(Tensor::zeros(&self.dims[..], self.dtype, &self.device)?),
+            None => check::zeros("input", &self.dims, self.dtype, &self.device),
         }
     }
 

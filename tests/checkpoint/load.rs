@@ -340,3 +340,15 @@ proptest! {
 
 /// Patterns of the paths above.
 const PATTERN: &str = "(a|b|\\*|\\*\\*|\\?|a\\*|\\*b|a\\*\\*)(/(a|b|\\*|\\*\\*|a\\?)){0,2}";
+
+#[test]
+fn a_plan_knows_private_state() {
+    let (source, target) = (two("conv/W"), two("conv/W"));
+    for store in [&source, &target] {
+        put(store, "conv/_count", var(vec![1_f32], &[1]), false);
+    }
+    let load = || Load::new(file_of(&source, Format::Hdf5));
+    let plan = target.enter(|| load().plan()).unwrap();
+    assert!(plan.problems().is_empty(), "{plan}");
+    assert_eq!(plan.report(), &load().apply_to(&target, "").unwrap());
+}

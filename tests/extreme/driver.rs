@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
@@ -30,15 +31,19 @@ pub(crate) fn run() -> ExitCode {
     let n = number("LAYERFN_EXTREME_CALLS", 2000);
     let n_workers = thread::available_parallelism().map_or(1, |n| n.get() as u64).min(n.max(1));
     let share = n.div_ceil(n_workers);
+    // Removed at the end, with what children that were ended have left in it.
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
     let workers = (0..n_workers).map(|i| {
         let range = from + (i * share).min(n)..from + ((i + 1) * share).min(n);
-        thread::spawn(move || watch(seed, range))
+        let folder = folder.path().to_owned();
+        thread::spawn(move || watch(seed, range, &folder))
     });
     let workers: Vec<_> = workers.collect();
     let mut total = Tally::default();
     for worker in workers {
         let tally = worker.join().expect("a worker that does not panic");
         total.faults.extend(tally.faults);
+        total.is_unlimited |= tally.is_unlimited;
         for (sum, n) in total.outcomes.iter_mut().zip(tally.outcomes) {
             *sum += n;
         }
@@ -48,6 +53,9 @@ pub(crate) fn run() -> ExitCode {
         "seed {seed}: {n} calls, {results} results, {errors} errors, {unknown} that can't be expressed, {} faults",
         total.faults.len()
     );
+    if total.is_unlimited {
+        println!("this system refuses `ulimit -v`: NOTHING LIMITED THE MEMORY of the calls");
+    }
     for fault in &total.faults {
         println!("{fault}");
     }
@@ -59,18 +67,21 @@ struct Tally {
     /// Results, errors, calls that cannot be expressed.
     outcomes: [u64; 3],
     faults: Vec<String>,
+    /// The address space of a child could not be limited.
+    is_unlimited: bool,
 }
 
 /// Runs the calls of a range, in a new process after each that ends one.
-fn watch(seed: u64, mut range: Range<u64>) -> Tally {
+fn watch(seed: u64, mut range: Range<u64>, folder: &Path) -> Tally {
     let mut tally = Tally::default();
     while !range.is_empty() {
         let program = std::env::current_exe().expect("the path of this program");
         let mut child = Command::new("sh")
-            .args(["-c", &format!("ulimit -v {MEMORY}; exec \"$0\"")])
+            .args(["-c", &format!("ulimit -v {MEMORY} || echo unlimited; exec \"$0\"")])
             .arg(program)
             .env("LAYERFN_EXTREME_CHILD", format!("{seed} {} {}", range.start, range.end))
             .env("RAYON_NUM_THREADS", "2")
+            .env("TMPDIR", folder)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -94,7 +105,7 @@ fn watch(seed: u64, mut range: Range<u64>) -> Tally {
                             (_, text) => tally.faults.push(format!("{current}: {text}")),
                         }
                     }
-                    _ => {}
+                    _ => tally.is_unlimited |= line == "unlimited",
                 },
                 Err(RecvTimeoutError::Timeout) => break Some(format!("takes more than {SECONDS} s")),
                 Err(RecvTimeoutError::Disconnected) => break None,

@@ -9,8 +9,10 @@
 mod cases;
 mod draw;
 mod driver;
+mod files;
 mod functions;
 mod layers;
+mod networks;
 mod solver;
 mod store;
 
@@ -25,10 +27,15 @@ type Call = fn(&mut Draw) -> Outcome;
 /// The results, or why there are none.
 type Outcome = Result<Vec<Tensor>, Failure>;
 
+/// What went wrong without an end of the process.
+fn fault(what: impl std::fmt::Display) -> Failure {
+    Failure::Description(format!("fault: {what}"))
+}
+
 /// All calls by name.
 fn calls() -> Vec<(&'static str, Call)> {
     let layers = layers::CALLS.iter().cycle().take(40);
-    let others = [functions::CALLS, solver::CALLS, store::CALLS];
+    let others = [functions::CALLS, solver::CALLS, store::CALLS, files::CALLS, networks::CALLS];
     layers.chain(others.into_iter().flatten()).copied().collect()
 }
 

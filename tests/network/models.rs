@@ -255,3 +255,18 @@ fn a_model_is_made_on_shapes_and_on_several_inputs() -> Result<()> {
     assert_eq!(model.summary()?.parameter_count(), 3 * 2 + 2);
     Ok(())
 }
+
+#[test]
+fn shapes_that_no_memory_holds_are_refused() -> Result<()> {
+    let net = network! { dense(2) };
+    for shape in [[1 << 45, 3], [usize::MAX, 3]] {
+        for error in [net.summary([shape]).unwrap_err(), net.init(shape).map(drop).unwrap_err()] {
+            assert!(matches!(error, Error::InvalidArgument { .. }), "{error}");
+        }
+    }
+    let huge = Tensor::zeros(1, DType::F32, &Device::Cpu)?.broadcast_as((1_usize << 30, 1_usize << 10))?;
+    for net in [network! { concat(1) { _, _ } }.boxed(), network! { mul { _, _ } }.boxed()] {
+        assert!(net.forward(&huge).unwrap_err().to_string().contains("memory"));
+    }
+    Ok(())
+}

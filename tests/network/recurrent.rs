@@ -81,3 +81,24 @@ fn an_axis_without_steps_is_refused() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn steps_and_states_that_no_memory_holds_are_refused() -> Result<()> {
+    ParameterStore::new().enter(|| {
+        let one = Tensor::zeros(1, DType::F32, &Device::Cpu)?;
+        let cell = |x: &Tensor, h: &Tensor, c: &Tensor| lstm(x, h, c, 1).call();
+        let refused = |dims: &[usize], axis, size| -> Result<String> {
+            Ok(recur(&one.broadcast_as(dims)?, axis, size, cell).unwrap_err().to_string())
+        };
+        for (dims, axis, size) in [
+            (&[1 << 45, 1][..], 0, 1),
+            (&[1, 2, 1 << 40], 1, 1),
+            (&[1 << 40, 2, 1], 1, 1),
+            (&[2, 2, 1], 1, 1 << 60),
+        ] {
+            let error = refused(dims, axis, size)?;
+            assert!(error.contains("memory") || error.contains("counted"), "{error}");
+        }
+        Ok(())
+    })
+}

@@ -142,7 +142,7 @@ impl Load {
     /// # Errors
     /// Those of conversions that fail for another reason than their values.
     pub fn plan(&self) -> Result<Plan> {
-        let (plan, _) = self.compare(&crate::get_all_parameters())?;
+        let (plan, _) = self.compare(&crate::parameter::access::parameters_with_state())?;
         Ok(plan)
     }
 

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::Stage;
 use crate::fusion::{Fuses, is_same_function};
-use crate::{Error, Result, functions};
+use crate::{Error, Result, check, functions};
 
 /// `add { a, b }`: the sum of branches of one shape, and `relu` of it if that follows.
 pub struct Add<const N: usize> {
@@ -47,13 +47,13 @@ impl<const N: usize> Stage for Add<N> {
 /// # Errors
 /// [`Error::InvalidArgument`] if the shapes do not go together.
 pub fn mul<const N: usize>(branches: [Tensor; N]) -> Result<Tensor> {
-    let fits = branches
-        .windows(2)
-        .all(|pair| pair[0].shape().broadcast_shape_binary_op(pair[1].shape(), "mul").is_ok());
-    if !fits {
-        return Err(shapes_differ("must have shapes that broadcast to be multiplied", &branches));
-    }
-    reduce(branches, |a, b| Ok(a.broadcast_mul(&b)?))
+    reduce(branches, |a, b| {
+        let Ok(shape) = a.shape().broadcast_shape_binary_op(b.shape(), "mul") else {
+            return Err(shapes_differ("must have shapes that broadcast to be multiplied", &[a, b]));
+        };
+        check::tensor("branches", shape.dims(), a.dtype())?;
+        Ok(a.broadcast_mul(&b)?)
+    })
 }
 
 /// `concat(axis) { a, b }`
@@ -76,6 +76,9 @@ pub fn concat<const N: usize>(axis: usize, branches: [Tensor; N]) -> Result<Tens
     if branches.iter().any(|branch| rest(branch) != rest(&branches[0])) {
         return Err(shapes_differ("may differ in the joined axis only", &branches));
     }
+    let mut joined = branches[0].dims().to_vec();
+    joined[axis] = branches.iter().map(|branch| branch.dims()[axis]).fold(0, usize::saturating_add);
+    check::tensor("branches", &joined, branches[0].dtype())?;
     Ok(Tensor::cat(&branches, axis)?)
 }
 

@@ -19,6 +19,7 @@ use std::time::Instant;
 use candle_core::{DType, Device, Module, ModuleT, Tensor};
 
 use self::record::{Recorder, Watch};
+use crate::check;
 use crate::context::change;
 use crate::mode::with_mode;
 use crate::{Dims, Error, ParameterStore, Result, backward, current_parameter_scope, parameter_scope};
@@ -116,7 +117,7 @@ macro_rules! network_of {
                 O: Value,
             {
                 let [$($x),+] = input_shapes;
-                self.summary_of($(&Tensor::zeros(&$x.into()[..], DType::F32, &Device::Cpu)?),+)
+                self.summary_of($(&check::zeros("input_shapes", &$x.into(), DType::F32, &Device::Cpu)?),+)
             }
 
             /// What the network consists of, from a run on these inputs.

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use super::Stage;
-use crate::{Error, Result, is_training};
+use crate::{Error, Result, check, is_training};
 
 /// Runs a cell along `axis` of `x`, from zero states, and stacks its outputs along that axis.
 ///
@@ -38,7 +38,7 @@ where
 {
     check_axis(x, axis)?;
     let batch = x.dims()[usize::from(axis == 0)];
-    let zeros = Tensor::zeros((batch, state_size), x.dtype(), x.device())?;
+    let zeros = check::zeros("state_size", &[batch, state_size], x.dtype(), x.device())?;
     recur_from(x, axis, (&zeros, &zeros), cell).map(|(y, ..)| y)
 }
 
@@ -77,14 +77,20 @@ where
 {
     check_axis(x, axis)?;
     let (mut h, mut c) = (h.clone(), c.clone());
-    let mut outputs = Vec::with_capacity(x.dims()[axis]);
-    for t in 0..x.dims()[axis] {
+    let n_steps = x.dims()[axis];
+    check::memory::<Tensor>("x", n_steps)?;
+    let mut step = x.dims().to_vec();
+    step.remove(axis);
+    check::tensor("x", &step, x.dtype())?;
+    let mut outputs = Vec::with_capacity(n_steps);
+    for t in 0..n_steps {
         (h, c) = cell(&x.get_on_dim(axis, t)?.contiguous()?, &h, &c).run()?;
         if !is_training() {
             (h, c) = (h.detach(), c.detach());
         }
         outputs.push(h.clone());
     }
+    check::tensor("x", &[&[n_steps], h.dims()].concat(), h.dtype())?;
     Ok((Tensor::stack(&outputs, axis)?, h, c))
 }
 

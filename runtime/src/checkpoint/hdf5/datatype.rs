@@ -48,9 +48,16 @@ impl Datatype {
 
     /// Reads the type in `block`, which holds nothing else.
     pub(super) fn read(block: &mut Block, padded: bool) -> Outcome<Self> {
+        let datatype = Self::within(block, 0)?;
+        block.finish(padded, "a datatype")?;
+        Ok(datatype)
+    }
+
+    /// Reads the type that begins here, in so many others.
+    fn within(block: &mut Block, depth: usize) -> Outcome<Self> {
         let head = Head::read(block)?;
         let plain = |kind| Self { size: head.size, big_endian: head.bits & 1 != 0, kind };
-        let datatype = match head.class {
+        Ok(match head.class {
             0 => plain(integer(block, &head)?),
             1 => plain(float(block, &head)?),
             4 => {
@@ -66,13 +73,9 @@ impl Datatype {
                 let kind = enumeration(block, &head)?;
                 Self { size: head.size, big_endian: base.bits & 1 != 0, kind }
             }
-            _ => plain(Kind::Other(other(block, &head)?)),
-        };
-        // Of the other types not everything is read.
-        if !matches!(head.class, 5 | 6 | 9..) {
-            block.finish(padded, "a datatype")?;
-        }
-        Ok(datatype)
+            _ if depth == MAX_DEPTH => return Err(block.fault("datatypes lie too deep in each other")),
+            _ => plain(Kind::Other(other(block, &head, depth + 1)?)),
+        })
     }
 }
 
@@ -100,29 +103,72 @@ impl Head {
     }
 }
 
-/// What a type is called that is not read, if it can be one.
-fn other(block: &mut Block, head: &Head) -> Outcome<&'static str> {
+/// What a type is called that is not read, if it is one: all of it is looked at, as damage may have made it of another.
+fn other(block: &mut Block, head: &Head, depth: usize) -> Outcome<&'static str> {
     let low = (head.bits & 0xffff) as usize;
     let (name, sound) = match (head.class, head.version) {
         (2, _) => {
             block.skip(2)?;
-            ("times", true)
+            ("times", head.bits <= 1)
         }
         (3, _) => ("text", head.bits >> 8 == 0),
-        (5, _) => ("opaque bytes", low & 0xff <= block.remaining()),
-        // A member has a name, an offset and a type.
-        (6, _) => ("compounds", low > 0 && low.saturating_mul(10) <= block.remaining()),
+        (5, _) => {
+            block.skip(low)?;
+            ("opaque bytes", head.bits <= 0xff)
+        }
+        (6, _) => ("compounds", compound(block, head, low, depth)?),
+        (7, ..4) => ("references", matches!((head.bits, head.size), (0, 8) | (1, 12))),
         (7, _) => ("references", true),
         (9, _) => {
-            let mut base = block.clone();
-            let name = if low & 15 == 1 { "text" } else { "lists" };
-            (name, low & 15 <= 1 && Head::read(&mut base).is_ok())
+            let base = Datatype::within(block, depth)?;
+            match low & 15 {
+                0 => ("lists", head.size == LIST),
+                kind => ("text", head.size == LIST && kind == 1 && base.size == 1),
+            }
         }
-        (10, 2..) => ("lists", true),
-        (11, 5..) => ("complex numbers", true),
+        (10, 2..) => ("lists", list(block, head, depth)?),
+        (11, 5..) => ("complex numbers", 2 * Datatype::within(block, depth)?.size == head.size),
         _ => ("", false),
     };
     if sound { Ok(name) } else { Err(block.fault("a datatype contradicts itself")) }
+}
+
+/// A number of elements, an address and a place in a heap.
+const LIST: usize = 16;
+
+/// Types lie in each other, at most so deep.
+const MAX_DEPTH: usize = 16;
+
+/// Members with a name, an offset and a type; whether all lie inside.
+fn compound(block: &mut Block, head: &Head, members: usize, depth: usize) -> Outcome<bool> {
+    let mut sound = members > 0 && head.bits <= 0xffff;
+    for _ in 0..members {
+        skip_name(block, head)?;
+        let offset = match (head.version, head.size) {
+            (3.., ..0x100) => block.uint(1)?,
+            (3.., ..0x1_0000) => block.uint(2)?,
+            (3.., ..0x100_0000) => block.uint(3)?,
+            _ => block.uint(4)?,
+        };
+        // The first version has axes here.
+        block.skip(if head.version == 1 { 28 } else { 0 })?;
+        let member = Datatype::within(block, depth)?;
+        sound &= offset.saturating_add(member.size as u64) <= head.size as u64;
+    }
+    Ok(sound)
+}
+
+/// Axes and a type; whether the sizes fit together.
+fn list(block: &mut Block, head: &Head, depth: usize) -> Outcome<bool> {
+    let axes = usize::from(block.u8()?);
+    block.skip(if head.version == 2 { 3 } else { 0 })?;
+    let mut size = 1_usize;
+    for _ in 0..axes {
+        size = size.saturating_mul(block.u32()? as usize);
+    }
+    block.skip(if head.version == 2 { 4 * axes } else { 0 })?;
+    let base = Datatype::within(block, depth)?;
+    Ok(axes > 0 && head.bits == 0 && size.saturating_mul(base.size) == head.size)
 }
 
 fn integer(block: &mut Block, head: &Head) -> Outcome<Kind> {
@@ -167,15 +213,20 @@ fn float(block: &mut Block, head: &Head) -> Outcome<Kind> {
     }
 }
 
+/// The name of a member, up to a NUL.
+fn skip_name(block: &mut Block, head: &Head) -> Outcome<()> {
+    let Some(length) = block.rest().iter().position(|&byte| byte == 0) else {
+        return Err(block.fault("a name in a datatype has no end"));
+    };
+    let length = length + 1;
+    block.skip(if head.version < 3 { length.next_multiple_of(8) } else { length })
+}
+
 /// Names, then values.
 fn enumeration(block: &mut Block, head: &Head) -> Outcome<Kind> {
     let (members, size) = ((head.bits & 0xffff) as usize, head.size);
     for _ in 0..members {
-        let Some(length) = block.rest().iter().position(|&byte| byte == 0) else {
-            return Err(block.fault("a name of an enumeration has no end"));
-        };
-        let length = length + 1;
-        block.skip(if head.version < 3 { length.next_multiple_of(8) } else { length })?;
+        skip_name(block, head)?;
     }
     let count = members.checked_mul(size).ok_or_else(|| block.fault("an enumeration is too long"))?;
     let values = block.bytes(count)?;

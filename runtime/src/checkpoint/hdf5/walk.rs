@@ -6,7 +6,7 @@ use super::super::{Fault, Outcome};
 use super::dataset::{self, Dataset, Types};
 use super::datatype::Datatype;
 use super::header::{
-    DATASPACE, DATATYPE, GROUP_INFO, Header, LAYOUT, LINK, LINK_INFO, Message, SYMBOL_TABLE, UNUSED,
+    ATTRIBUTE, DATASPACE, DATATYPE, Header, LAYOUT, LINK, LINK_INFO, Message, SYMBOL_TABLE, UNUSED,
 };
 use super::image::Image;
 use super::links::{self, Link, Target};
@@ -144,7 +144,7 @@ impl Discovery<'_> {
         }
         let header = Header::read(image, address)?;
         check_unused(&header)?;
-        let is_group = [SYMBOL_TABLE, LINK_INFO, LINK, GROUP_INFO].iter().any(|&kind| header.has(kind));
+        let is_group = header.has(SYMBOL_TABLE) || header.has(LINK_INFO);
         match (header.get(SYMBOL_TABLE), is_group, header.has(LAYOUT)) {
             (Some(message), true, false) if !header.has(LINK_INFO) && !header.has(LINK) => {
                 let mut table = message.block()?;
@@ -191,12 +191,17 @@ impl Discovery<'_> {
     }
 }
 
-/// Where no checksum tells it: an unused message that is a whole link or attribute has lost its type.
+/// Where no checksum tells it: an unused message that is a whole link or attribute has lost its type. HDF5 clears what it
+/// deletes, and leaves it behind where it moves it to another place in the header.
 fn check_unused(header: &Header) -> Outcome<()> {
     for Message { body, .. } in header.all(UNUSED).filter(|message| message.padded) {
-        let looks_used = body.rest().first().is_some_and(|&byte| byte != 0)
-            && (links::link(body.clone(), true).is_ok() || attribute::attribute(body.clone(), true).is_ok());
-        if looks_used {
+        let is_whole =
+            || links::link(body.clone(), true).is_ok() || attribute::attribute(body.clone(), true).is_ok();
+        let was_moved = || {
+            let others = header.messages.iter().filter(|other| matches!(other.kind, LINK | ATTRIBUTE));
+            others.map(|other| other.body.rest()).any(|other| body.rest().starts_with(other))
+        };
+        if body.rest().first().is_some_and(|&byte| byte != 0) && is_whole() && !was_moved() {
             return Err(body.fault("a link or an attribute is marked as unused"));
         }
     }
