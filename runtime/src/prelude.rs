@@ -16,6 +16,7 @@ pub use crate::parametric_functions::{
     pow2_quantized_affine, pow2_quantized_convolution, prelu, pruned_affine, pruned_convolution, svd_affine,
     svd_convolution,
 };
+pub use crate::solver::Solver;
 pub use crate::{
     Dims, Error, Initializer, Model, Network, ParameterStore, PerAxis, Result, Rng, avg_pool, backward, bn,
     conv, get_all_parameters, get_parameters, is_training, max_pool, network, no_grad, parameter_scope,

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor, Var};
 use layerfn::checkpoint::{Checkpoint, Load};
-use layerfn::solver::Sgd;
+use layerfn::solver::{Sgd, Solver};
 use layerfn::{
     Error, Parameter, ParameterStore, Result, affine, backward, batch_normalization, clear_parameters,
     get_parameter, get_parameter_or_create, get_parameters, inq_affine, load_parameters, mean_subtraction,

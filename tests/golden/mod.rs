@@ -1,15 +1,18 @@
-//! Every layer and function against what NNabla computed; `README.md` beside this file describes the fixtures.
+//! Every layer, function, solver and schedule against what NNabla computed; `README.md` beside this file describes the fixtures.
 
 mod case;
 mod factors;
 mod inq;
 mod run;
+mod schedulers;
+mod solvers;
 
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::Device;
+use serde_json::Value;
 
 use crate::support::fixtures::{folder, given_folder, read_json};
 use case::Case;
@@ -25,25 +28,43 @@ pub fn run_all(how: &str, device: &Device, filters: &[String]) -> bool {
         ("functions", "functions", Of::Functions),
     ];
     let run = |&(name, part, of): &(&str, &str, Of)| {
-        run_manifest(&format!("{name}{how}"), &dir.join(part), device, filters, of)
+        let dir = dir.join(part);
+        let file = (dir.join("manifest.json"), "cases");
+        run_manifest(&format!("{name}{how}"), &file, "id", filters, |case| run_one(&dir, case, device, of))
     };
     // Every line is wanted, whatever the first is.
-    manifests.iter().filter(|manifest| !run(manifest)).count() == 0
+    let layers = manifests.iter().filter(|manifest| !run(manifest)).count() == 0;
+    let of_solvers = dir.join("solvers");
+    let manifest = (of_solvers.join("manifest.json"), "cases");
+    let solvers = run_manifest(&format!("solvers{how}"), &manifest, "id", filters, |case| {
+        caught(|| solvers::run(&of_solvers, case, device))
+    });
+    let table = (dir.join("schedulers.json"), "table");
+    // They know no device.
+    let schedulers = !how.is_empty()
+        || run_manifest("schedulers", &table, "class", filters, |entry| caught(|| schedulers::run(&entry)));
+    layers && solvers && schedulers
 }
 
-/// Runs the cases of one manifest and prints its line; whether none failed.
-fn run_manifest(label: &str, dir: &Path, device: &Device, filters: &[String], of: Of) -> bool {
-    let path = dir.join("manifest.json");
+/// Runs the cases of one manifest, a list under a key of a JSON file, and prints its line; whether none failed. `id` is the key
+/// of their names.
+fn run_manifest(
+    label: &str,
+    (path, key): &(PathBuf, &str),
+    id: &str,
+    filters: &[String],
+    run: impl Fn(Value) -> Outcome,
+) -> bool {
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     let mut fail = |text: &str| {
         println!("FAILED {text}");
         failed += 1;
     };
     if path.exists() {
-        let cases = match read_json(&path).map(|manifest| manifest["cases"].as_array().cloned()) {
+        let cases = match read_json(path).map(|manifest| manifest[key].as_array().cloned()) {
             Ok(Some(cases)) => cases,
             Ok(None) => {
-                fail(&format!("{}: has no list `cases`", path.display()));
+                fail(&format!("{}: has no list `{key}`", path.display()));
                 Vec::new()
             }
             Err(text) => {
@@ -52,11 +73,11 @@ fn run_manifest(label: &str, dir: &Path, device: &Device, filters: &[String], of
             }
         };
         for case in cases {
-            let id = case["id"].as_str().unwrap_or("(no id)").to_owned();
+            let id = case[id].as_str().unwrap_or("(no name)").to_owned();
             if !filters.is_empty() && !filters.iter().any(|filter| id.contains(filter)) {
                 continue;
             }
-            match run_one(dir, case, device, of) {
+            match run(case) {
                 Outcome::Passed => passed += 1,
                 Outcome::Failed(texts) => fail(&format!("{id}:\n    {}", texts.join("\n    "))),
                 Outcome::Skipped(why) => {
@@ -76,12 +97,17 @@ fn run_manifest(label: &str, dir: &Path, device: &Device, filters: &[String], of
     failed == 0
 }
 
-fn run_one(dir: &Path, case: serde_json::Value, device: &Device, of: Of) -> Outcome {
+fn run_one(dir: &Path, case: Value, device: &Device, of: Of) -> Outcome {
     let case: Case = match serde_json::from_value(case) {
         Ok(case) => case,
         Err(error) => return Outcome::Failed(vec![format!("the manifest's entry: {error}")]),
     };
-    catch_unwind(AssertUnwindSafe(|| run::run(dir, &case, of, device))).unwrap_or_else(|panic| {
+    caught(|| run::run(dir, &case, of, device))
+}
+
+/// A panic is a failure like others.
+fn caught(run: impl FnOnce() -> Outcome) -> Outcome {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
         Outcome::Failed(vec![format!("panicked: {text}")])

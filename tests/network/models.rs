@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{DType, Device, Module, ModuleT, Tensor};
 use layerfn::prelude::{affine, batch_normalization, dropout, inq_affine, mean_subtraction};
-use layerfn::solver::Sgd;
+use layerfn::solver::{Sgd, Solver};
 use layerfn::{
     Error, Model, ParameterStore, Result, backward, get_all_parameters, is_training, network, test_mode,
 };

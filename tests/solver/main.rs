@@ -1,5 +1,8 @@
-//! Solvers: each against its formula in plain f64 loops, and what they share.
+//! Solvers: against their formulas in plain f64 loops, and what they share. `golden/` has what NNabla computes.
 
+mod changes;
+mod groups;
+mod like_pytorch;
 mod refused;
 mod rules;
 mod shared;
@@ -8,7 +11,7 @@ mod tied;
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
-use layerfn::solver::{Rule, Solver};
+use layerfn::solver::Solver;
 use layerfn::{Parameter, ParameterStore, Parameters, Result};
 use layerfn_tests::values;
 
@@ -53,12 +56,7 @@ fn bits(parameters: &Parameters) -> Result<Vec<(String, Vec<u64>)>> {
 }
 
 /// `n` steps along the gradients of the steps after `from`.
-fn run<R: Rule<N>, const N: usize>(
-    solver: &mut Solver<R, N>,
-    parameters: &Parameters,
-    from: u64,
-    n: u64,
-) -> Result<()> {
+fn run(solver: &mut dyn Solver, parameters: &Parameters, from: u64, n: u64) -> Result<()> {
     for t in from..from + n {
         solver.update(&gradients(parameters, &step_gradients(parameters, t)?)?)?;
     }

@@ -2,14 +2,14 @@
 
 use candle_core::{DType, Tensor, Var};
 use layerfn::prelude::*;
-use layerfn::solver::{Adam, AdamW, Momentum, Nesterov, RMSprop, Rule, Sgd, Solver};
+use layerfn::solver::{Adam, AdamW, Momentum, Nesterov, RMSprop, Sgd, SgdW};
 use layerfn::{Parameter, Parameters, Result, clear_parameters, get_parameter};
 
 use super::{assert_close, bits, flat, gradients, parameters, run};
 
 /// The error of an update by `solver`, which must have changed nothing.
 #[track_caller]
-fn refused<R: Rule<N>, const N: usize>(mut solver: Solver<R, N>) -> Result<String> {
+fn refused(mut solver: impl Solver) -> Result<String> {
     let parameters = parameters(&[("a/W", 3), ("a/b", 1)], DType::F32)?;
     let before = bits(&parameters)?;
     solver.set_parameters(&parameters);
@@ -32,7 +32,9 @@ fn rates_out_of_range_are_named() -> Result<()> {
             }),
             ("weight_decay", refused(Momentum::new(0.1, 0.9).weight_decay(bad))?),
             ("learning_rate_factor", refused(Sgd::new(0.1).learning_rate_factor("a/**", bad))?),
-            ("wd", refused(AdamW::new(0.1).wd(bad))?),
+            ("decay", refused(AdamW::new(0.1).decay_like_nnabla(bad))?),
+            ("decay", refused(SgdW::new(0.1, 0.9).decay_like_pytorch(bad))?),
+            ("decay_rate", refused(Adam::new(0.1).decay_rate("a/b", bad))?),
         ] {
             assert_eq!(error, format!("`{setter}` {range}, got {bad:?}"));
         }
@@ -55,7 +57,7 @@ fn rates_out_of_range_are_named() -> Result<()> {
         ("eps", refused(RMSprop::new(0.1).eps(1e-60))?),
         ("learning_rate", refused(Sgd::new(1e30).learning_rate_factor("**", 1e30))?),
         (
-            "wd",
+            "decay",
             refused({
                 let mut solver = AdamW::new(1e-30);
                 solver.set_learning_rate(1e30);
@@ -99,7 +101,11 @@ fn an_update_that_can_move_nothing_is_an_error() -> Result<()> {
         let gradients = backward(&loss()?)?;
         let before = get_parameter("affine/W").unwrap().var().to_vec2::<f32>()?;
         let second = text(solver.update(&gradients));
-        assert!(second.contains("at least one parameter of the solver, `affine/W`, `affine/b`;"), "{second}");
+        assert!(
+            second
+                .contains("at least one parameter of the solver that is not frozen, `affine/W`, `affine/b`;"),
+            "{second}"
+        );
         assert_eq!(get_parameter("affine/W").unwrap().var().to_vec2::<f32>()?, before);
         Ok(())
     })

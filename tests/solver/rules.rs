@@ -1,6 +1,6 @@
 use candle_core::DType;
 use layerfn::Result;
-use layerfn::solver::{Adam, AdamW, Momentum, Nesterov, RMSprop, Rule, Sgd, Solver};
+use layerfn::solver::{Adam, AdamW, Momentum, Nesterov, RMSprop, Sgd, Solver};
 
 use super::{assert_close, flat, parameters, run, step_gradients};
 
@@ -8,8 +8,8 @@ const STEPS: u64 = 7;
 
 /// Compares `solver` with `reference`, which changes `(w, g, states, t)`, with the kernels and without them.
 #[track_caller]
-fn check<R: Rule<N>, const N: usize>(
-    solver: impl Fn() -> Solver<R, N>,
+fn check<S: Solver>(
+    solver: impl Fn() -> S,
     reference: impl Fn(&mut f64, f64, &mut [f64; 2], i32),
 ) -> Result<()> {
     check_every_type(&solver, &reference)?;
@@ -18,8 +18,8 @@ fn check<R: Rule<N>, const N: usize>(
 
 /// One parameter is long enough for several threads.
 #[track_caller]
-fn check_every_type<R: Rule<N>, const N: usize>(
-    solver: impl Fn() -> Solver<R, N>,
+fn check_every_type<S: Solver>(
+    solver: impl Fn() -> S,
     reference: impl Fn(&mut f64, f64, &mut [f64; 2], i32),
 ) -> Result<()> {
     for (dtype, tolerance) in
@@ -89,7 +89,7 @@ fn adam() -> Result<()> {
 #[test]
 fn adam_w() -> Result<()> {
     check(
-        || AdamW::new(0.01).betas(0.8, 0.95).eps(1e-3).wd(0.1),
+        || AdamW::new(0.01).betas(0.8, 0.95).eps(1e-3).decay_like_nnabla(0.1),
         |w, g, s, t| {
             let decay = 0.1 * *w;
             adam_reference(w, g, s, t);
@@ -102,7 +102,7 @@ fn adam_w() -> Result<()> {
 fn the_decay_of_adam_w_follows_the_learning_rate() -> Result<()> {
     check(
         || {
-            let mut solver = AdamW::new(0.02).betas(0.8, 0.95).eps(1e-3).wd(0.1);
+            let mut solver = AdamW::new(0.02).betas(0.8, 0.95).eps(1e-3).decay_like_nnabla(0.1);
             solver.set_learning_rate(0.01);
             solver
         },
@@ -128,7 +128,7 @@ fn rms_prop() -> Result<()> {
 #[test]
 fn weight_decay_and_clipping_by_value() -> Result<()> {
     check(
-        || Sgd::new(0.1).weight_decay(0.3).clip_grad_by_value(0.25),
+        || Sgd::new(0.1).clip_grad_by_value(0.25).weight_decay(0.3),
         |w, g, _, _| *w -= 0.1 * (g.clamp(-0.25, 0.25) + 0.3 * *w),
     )
 }

@@ -92,7 +92,7 @@ fn without_gradient_nothing_changes() -> Result<()> {
     solver.update(&gradients(&both, &[Some(vec![1.0, 1.0]), None])?)?;
     assert_ne!(bits(&both)?[0], before[0]);
     assert_eq!(bits(&both)?[1], before[1]);
-    assert_eq!(solver.get_states()?.paths().collect::<Vec<_>>(), ["a/v", "a/t"]);
+    assert_eq!(solver.get_states()?.paths().collect::<Vec<_>>(), ["a/m", "a/t"]);
     Ok(())
 }
 

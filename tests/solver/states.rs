@@ -1,16 +1,12 @@
 use candle_core::{DType, Device, Tensor, Var};
 use layerfn::checkpoint::{Checkpoint, Format};
-use layerfn::solver::{Adam, Momentum, Rule, Sgd, Solver};
+use layerfn::solver::{Adam, Momentum, Sgd, Solver};
 use layerfn::{Parameter, ParameterStore, Parameters, Result};
 
 use super::{bits, flat, parameters, run};
 
 /// Runs 3 + 2 steps, once through and once with the state saved to a file and taken over by a new solver in between.
-fn assert_restored<R: Rule<N>, const N: usize>(
-    solver: impl Fn() -> Solver<R, N>,
-    dtype: DType,
-    extension: &str,
-) -> Result<()> {
+fn assert_restored<S: Solver>(solver: impl Fn() -> S, dtype: DType, extension: &str) -> Result<()> {
     let sizes = [("c1/conv/W", 70), ("c1/conv/b", 3), ("s", 1)];
     let through = parameters(&sizes, dtype)?;
     let mut first = solver();
@@ -58,7 +54,7 @@ fn states_are_copies_with_names() -> Result<()> {
     run(&mut solver, &parameters, 0, 1)?;
     let states = solver.get_states()?;
     assert_eq!(states.paths().collect::<Vec<_>>(), ["a/W/mean", "a/W/var", "a/W/t"]);
-    assert_eq!(states.get("a/W/t").map(|t| t.var().to_vec1::<u32>()).transpose()?, Some(vec![1]));
+    assert_eq!(states.get("a/W/t").map(|t| t.var().to_scalar::<i64>()).transpose()?, Some(1));
     let before = flat(&states)?;
     run(&mut solver, &parameters, 1, 1)?;
     assert_eq!(flat(&states)?, before);
@@ -96,7 +92,7 @@ fn states_that_do_not_fit_are_refused() -> Result<()> {
         ),
         (
             states(&|states| states.push(("c/mean".to_owned(), Parameter::new(long.clone(), false))))?,
-            "`states` must belong to parameters of the solver, got [\"c/mean\"]".to_owned(),
+            "`states` must belong to parameters that the solver was given by `set_parameters`, got [\"c/mean\"]".to_owned(),
         ),
     ];
     for (states, message) in cases {
@@ -124,7 +120,7 @@ fn a_path_keeps_its_state() -> Result<()> {
 #[test]
 fn every_path_takes_its_own_states_back() -> Result<()> {
     let var = || Var::from_tensor(&Tensor::ones(2, DType::F32, &Device::Cpu)?);
-    let paths = ["a", "a/v", "/b", "c//d/", "", "t", "v/t"];
+    let paths = ["a", "a/m", "/b", "c//d/", "", "t", "m/t"];
     let all = paths.map(|path| Ok((path.to_owned(), Parameter::new(var()?, true))));
     let all: Parameters = all.into_iter().collect::<Result<Vec<_>>>()?.into_iter().collect();
     let mut solver = Momentum::new(0.1, 0.9);
@@ -149,7 +145,7 @@ fn damaged_states_are_refused() -> Result<()> {
         let state = |values: &[f32]| -> Result<Parameter> {
             Ok(Parameter::new(Var::new(values, &Device::Cpu)?, false))
         };
-        let states = [("a/v".to_owned(), state(v)?), ("a/t".to_owned(), state(&[t])?)];
+        let states = [("a/m".to_owned(), state(v)?), ("a/t".to_owned(), state(&[t])?)];
         Ok(states.into_iter().collect())
     };
     for t in [-1.0, 0.5, f32::NAN, f32::INFINITY, 1e10] {

@@ -39,6 +39,7 @@ mod input;
 mod load;
 mod nnp;
 mod npz;
+mod optimizer;
 mod protobuf;
 mod safetensors;
 mod text;
@@ -51,6 +52,7 @@ use candle_core::DType;
 
 pub use entry::{Entry, Unusable};
 pub use load::{Difference, Load, LoadReport, NeedGrad, Plan};
+pub(crate) use optimizer::{load_states, save_states};
 
 use crate::limits;
 use crate::pattern::Renames;

@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use super::in_c::with_kernels_in_c;
 use crate::functions::pooling::max_pooling;
 use crate::functions::*;
-use crate::solver::{Adam, AdamW, Momentum, Nesterov, RMSprop, Rule, Sgd, Solver};
+use crate::solver::*;
 use crate::{Parameter, ParameterStore, Result};
 
 /// Different numbers in (-1.5, 1.5).
@@ -129,7 +129,7 @@ fn quantizers() {
 }
 
 /// The parameter and its states after two steps.
-fn steps<R: Rule<N>, const N: usize>(mut solver: Solver<R, N>, dtype: DType) -> Vec<Vec<f64>> {
+fn steps(mut solver: Box<dyn Solver>, changes: &[Change], dtype: DType) -> Vec<Vec<f64>> {
     let store = ParameterStore::new();
     let var = Var::from_tensor(&values(&[2, 20], 1).to_dtype(dtype).unwrap()).unwrap();
     store.set("w", Parameter::new(var.clone(), true)).unwrap();
@@ -137,7 +137,7 @@ fn steps<R: Rule<N>, const N: usize>(mut solver: Solver<R, N>, dtype: DType) -> 
     for step in 0..2 {
         let gradient = values(&[2, 20], 5 + step).to_dtype(dtype).unwrap();
         let gradients = (var.as_tensor() * gradient).unwrap().sum_all().unwrap().backward().unwrap();
-        solver.update(&gradients).unwrap();
+        solver.update_with(&gradients, changes).unwrap();
     }
     let states = solver.get_states().unwrap();
     std::iter::once(flat(&var)).chain(states.vars().iter().map(|state| flat(state))).collect()
@@ -145,12 +145,12 @@ fn steps<R: Rule<N>, const N: usize>(mut solver: Solver<R, N>, dtype: DType) -> 
 
 #[test]
 fn solvers() {
-    fn check<R: Rule<N>, const N: usize>(solver: impl Fn() -> Solver<R, N>) {
-        for (dtype, tolerance, change) in [(DType::F64, 1e-13, true), (DType::F32, 1e-6, false)] {
-            let solver =
-                || if change { solver().weight_decay(0.1).clip_grad_by_value(0.5) } else { solver() };
-            let want = steps(solver(), dtype).concat();
-            let got = with_kernels_in_c(|| steps(solver(), dtype)).concat();
+    fn check<S: Solver + 'static>(solver: impl Fn() -> S) {
+        let changes = [Change::WeightDecay(0.1), Change::ClipByValue(0.5)];
+        for (dtype, tolerance, changes) in [(DType::F64, 1e-13, &changes[..]), (DType::F32, 1e-6, &[])] {
+            let steps = || steps(Box::new(solver()), changes, dtype);
+            let want = steps().concat();
+            let got = with_kernels_in_c(steps).concat();
             assert_eq!(got.len(), want.len());
             for (got, want) in got.iter().zip(&want) {
                 assert!((got - want).abs() <= tolerance * want.abs().max(1.0), "{got}, not {want}");
@@ -158,9 +158,22 @@ fn solvers() {
         }
     }
     check(|| Sgd::new(0.1));
+    check(|| SgdW::new(0.1, 0.8));
     check(|| Momentum::new(0.1, 0.8));
     check(|| Nesterov::new(0.1, 0.8));
+    check(|| Lars::new(0.1, 0.8));
+    check(|| Lion::new(0.1));
+    check(|| Adagrad::new(0.1));
+    check(|| Adadelta::new(0.1));
+    check(|| RMSprop::new(0.01));
+    check(|| RMSpropGraves::new(0.01));
     check(|| Adam::new(0.01));
     check(|| AdamW::new(0.01));
-    check(|| RMSprop::new(0.01));
+    check(|| Adamax::new(0.01));
+    check(|| AMSGRAD::new(0.01));
+    check(|| AdaBound::new(0.01));
+    check(|| AMSBound::new(0.01));
+    check(|| AdaBelief::new(0.01));
+    check(|| AdaBelief::new(0.01).amsgrad().rectify());
+    check(|| Lamb::new(0.01));
 }

@@ -37,5 +37,5 @@ pub(crate) use softmax::{
     Lanes, cross_entropy, cross_entropy_gradient, log_softmax, log_softmax_gradient, softmax,
     softmax_gradient,
 };
-pub(crate) use update::{all_finite, norm, update};
+pub(crate) use update::{largest, norm, norms, update};
 pub(crate) use window::Window;

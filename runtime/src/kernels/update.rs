@@ -92,35 +92,89 @@ fn step<T: Float, const N: usize>(
     }
 }
 
-/// Whether no element is infinite or NaN.
-pub(crate) fn all_finite<T: Float>(values: &[T]) -> bool {
-    let finite = |i: usize| {
-        let mut result = true;
-        T::run(Level::detect(), AllFinite { values: chunk(values, i), result: &mut result });
+/// The largest `|x|`: NaN if an element is.
+pub(crate) fn largest<T: Float>(values: &[T]) -> f64 {
+    let of_chunk = |i: usize| {
+        let mut result = 0.0;
+        T::run(Level::detect(), Largest { values: chunk(values, i), result: &mut result });
         result
     };
-    parallel::collect(values.len().div_ceil(CHUNK), values.len(), true, finite)
-        .into_iter()
-        .all(|finite| finite)
+    let of_chunks = parallel::collect(values.len().div_ceil(CHUNK), values.len(), 0.0, of_chunk);
+    of_chunks.into_iter().fold(0.0, |a, b| if a.is_nan() || b <= a { a } else { b })
 }
 
-struct AllFinite<'a, T> {
+struct Largest<'a, T> {
     values: &'a [T],
-    result: &'a mut bool,
+    result: &'a mut f64,
 }
 
-impl<T: Float> Job<T> for AllFinite<'_, T> {
+impl<T: Float> Job<T> for Largest<'_, T> {
     #[inline(always)]
     fn run<V: Simd<T>>(self, _: Has<V>) {
-        // 0 · x is 0 for every finite x and NaN for the others.
-        let mut lanes = [T::ZERO; LANES];
+        // 0 · x is 0 for every finite x and NaN for the others, which no comparison finds.
+        let (mut zeros, mut lanes) = ([T::ZERO; LANES], [T::ZERO; LANES]);
         let (whole, rest) = self.values.as_chunks::<LANES>();
         for values in whole {
-            for (lane, &value) in lanes.iter_mut().zip(values) {
-                *lane += value * T::ZERO;
+            for ((zero, lane), &value) in zeros.iter_mut().zip(&mut lanes).zip(values) {
+                *zero += value * T::ZERO;
+                *lane = lane.max(value.abs());
             }
         }
-        *self.result = lanes.iter().chain(rest).all(|&value| !(value * T::ZERO).is_nan());
+        let largest = lanes.iter().chain(rest).fold(T::ZERO, |largest, value| largest.max(value.abs()));
+        let finite = zeros.iter().chain(rest).all(|&value| !(value * T::ZERO).is_nan());
+        *self.result = match finite {
+            true => largest.wide(),
+            false if self.values.iter().any(|value| value.is_nan()) => f64::NAN,
+            false => f64::INFINITY,
+        };
+    }
+}
+
+/// `√(Σ x²)` for each number of what `f` makes of the elements, in an order that follows from the length alone.
+pub(crate) fn norms<T: Float, const N: usize, const M: usize>(
+    w: &[T],
+    g: &[T],
+    states: [&[T]; N],
+    f: impl Fn(T, T, [T; N]) -> [T; M] + Sync,
+) -> [f64; M] {
+    let of_chunk = |i: usize| {
+        let mut sums = [0.0; M];
+        let (w, g, states) = (chunk(w, i), chunk(g, i), states.map(|state| chunk(state, i)));
+        T::run(Level::detect(), Norms { w, g, states, f: &f, sums: &mut sums });
+        sums
+    };
+    let of_chunks = parallel::collect(w.len().div_ceil(CHUNK), w.len(), [0.0; M], of_chunk);
+    let add = |sums: [f64; M], more: [f64; M]| std::array::from_fn(|m| sums[m] + more[m]);
+    of_chunks.into_iter().fold([0.0; M], add).map(f64::sqrt)
+}
+
+struct Norms<'a, T, F, const N: usize, const M: usize> {
+    w: &'a [T],
+    g: &'a [T],
+    states: [&'a [T]; N],
+    f: &'a F,
+    sums: &'a mut [f64; M],
+}
+
+impl<T: Float, F: Fn(T, T, [T; N]) -> [T; M], const N: usize, const M: usize> Job<T>
+    for Norms<'_, T, F, N, M>
+{
+    #[inline(always)]
+    fn run<V: Simd<T>>(self, _: Has<V>) {
+        let Self { w, g, states, f, sums } = self;
+        let mut lanes = [[0.0; LANES]; M];
+        for start in (0..w.len()).step_by(LANES) {
+            for lane in 0..LANES.min(w.len() - start) {
+                let i = start + lane;
+                let values = f(w[i], g[i], states.map(|state| state[i]));
+                for (lanes, value) in lanes.iter_mut().zip(values) {
+                    lanes[lane] += value.wide() * value.wide();
+                }
+            }
+        }
+        for (sum, lanes) in sums.iter_mut().zip(lanes) {
+            *sum = lanes.iter().sum();
+        }
     }
 }
 
@@ -165,7 +219,7 @@ fn chunk<T>(values: &[T], i: usize) -> &[T] {
 
 #[cfg(test)]
 mod tests {
-    use super::{CHUNK, all_finite, norm, update};
+    use super::{CHUNK, largest, norm, norms, update};
 
     #[test]
     fn every_element_is_updated_once() {
@@ -180,12 +234,28 @@ mod tests {
     fn one_bad_element_is_found_anywhere() {
         for (n, at) in [(1, 0), (17, 16), (40, 3), (3 * CHUNK + 5, 2 * CHUNK), (3 * CHUNK + 5, 3 * CHUNK + 4)]
         {
-            let mut values = vec![f32::MAX; n];
-            assert!(all_finite(&values));
-            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut values = vec![-1f32; n];
+            assert_eq!(largest(&values), 1.0);
+            for (bad, found) in
+                [(f32::INFINITY, f64::INFINITY), (f32::NEG_INFINITY, f64::INFINITY), (-3.0, 3.0), (2.0, 2.0)]
+            {
                 values[at] = bad;
-                assert!(!all_finite(&values), "{n} {at} {bad}");
+                assert_eq!(largest(&values), found, "{n} {at} {bad}");
             }
+            values[at] = f32::NAN;
+            assert!(largest(&values).is_nan(), "{n} {at}");
+            values[0] = f32::INFINITY;
+            assert!(!largest(&values).is_finite(), "{n} {at}");
+        }
+        assert_eq!(largest::<f64>(&[]), 0.0);
+    }
+
+    #[test]
+    fn norms_of_a_formula() {
+        for n in [0, 1, 17, 2 * CHUNK + 5] {
+            let (w, g, m) = (vec![3f32; n], vec![1f32; n], vec![2f32; n]);
+            let found = norms(&w, &g, [&m], |w, g, [m]| [w, g + m - w - w]);
+            assert_eq!(found, [3.0 * (n as f64).sqrt(), 3.0 * (n as f64).sqrt()], "{n}");
         }
     }
 

@@ -107,6 +107,29 @@ pub trait Number:
         self.negative().offset(1.0)
     }
 
+    /// The larger of two numbers.
+    #[must_use]
+    fn larger(self, other: Self) -> Self {
+        let mask = (self.clone() - other.clone()).at_least(0.0);
+        Self::select(mask, || self, || other)
+    }
+
+    /// The nearest value in `[low, high]`, where `low` is not above `high`.
+    #[must_use]
+    fn between(self, low: f64, high: f64) -> Self {
+        let (least, most) = (self.constant(low), self.constant(high));
+        let (is_low, is_high) = (self.below(low), self.above(high));
+        Self::select(is_low, || least, || Self::select(is_high, || most, || self))
+    }
+
+    /// 1, 0 or −1, as `self` is above 0, 0, or below 0.
+    #[must_use]
+    fn sign(self) -> Self {
+        let [plus, minus, zero] = [1.0, -1.0, 0.0].map(|value| self.constant(value));
+        let (above, below) = (self.above(0.0), self.below(0.0));
+        Self::select(above, || plus, || Self::select(below, || minus, || zero))
+    }
+
     /// `1 / (1 + e^−self)` without overflow.
     #[must_use]
     fn sigmoid(self) -> Self {

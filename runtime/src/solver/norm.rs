@@ -10,7 +10,11 @@ use crate::{Error, Result};
 /// # Errors
 /// If it is not finite.
 pub(super) fn norm(path: &str, gradient: &Tensor, limit: f64) -> Result<f64> {
-    let norm = state::norm(gradient, limit)?;
+    finite(path, state::norm(gradient, limit)?)
+}
+
+/// Whether the norm of the gradient of `path` is a number.
+pub(super) fn finite(path: &str, norm: f64) -> Result<f64> {
     if norm.is_finite() {
         return Ok(norm);
     }
@@ -34,9 +38,9 @@ pub(super) struct Scale {
 impl Scale {
     pub(super) const NONE: Self = Self { unit: 1.0, rest: 1.0 };
 
-    /// Makes a vector of length `norm` one of length `length`, which is not larger.
+    /// Makes a vector of length `norm` one of length `length`.
     pub(super) fn from_to(norm: f64, length: f64) -> Self {
-        if length >= norm {
+        if length == norm {
             return Self::NONE;
         }
         let rest = length / norm;
@@ -47,6 +51,24 @@ impl Scale {
         let unit = power_of_two(norm).max(2f64.powi(-126));
         let unit = if norm < 2f64.powi(180) { unit.min(2f64.powi(126)) } else { unit };
         Self { unit: unit.recip(), rest: length / (norm / unit) }
+    }
+
+    /// This factor times another.
+    pub(super) fn times(self, factor: f64) -> Self {
+        let rest = self.rest * factor;
+        // A factor that f32 cannot hold, times an element of any size.
+        let unit = if rest != 0.0 && rest.abs() < 1e-30 { 2f64.powi(-60) } else { 1.0 };
+        Self { unit: self.unit * unit, rest: rest / unit }
+    }
+
+    /// With the sign of another.
+    pub(super) fn signed(self, other: Self) -> Self {
+        Self { rest: self.rest.copysign(other.rest), ..self }
+    }
+
+    /// A length after the factor.
+    pub(super) fn of(self, length: f64) -> f64 {
+        (length * self.unit * self.rest).abs()
     }
 
     pub(super) fn apply<V: Number>(self, g: V) -> V {

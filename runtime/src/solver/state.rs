@@ -4,10 +4,11 @@ use std::cell::{Cell, RefCell};
 
 use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Storage, Tensor, Var};
 
-use super::{Change, Rule, computed_in, state_path};
+use super::change::Changed;
+use super::{Rule, computed_in, state_path};
 use crate::device::has_kernels;
 use crate::kernels::{self, Float};
-use crate::number::{Composed, fused_map};
+use crate::number::{Composed, Number, fused_map};
 use crate::{Error, Parameters, Result, check};
 
 /// The numbers that a rule keeps for the elements of a parameter, and how many steps there were.
@@ -41,12 +42,23 @@ impl State {
         self.values.allocate(var)
     }
 
+    /// The lengths of the vectors that `measure` makes of the elements.
+    pub(super) fn norms<M: Measure<N>, const N: usize>(
+        &self,
+        measure: &M,
+        change: Changed,
+        var: &Var,
+        gradient: &Tensor,
+    ) -> Result<[f64; 2]> {
+        norms(measure, change, var, gradient, &self.values)
+    }
+
     /// Updates `var` and the state.
     pub(super) fn step<R: Rule<N>, const N: usize>(
         &mut self,
         rule: &R,
         rates: R::Rates,
-        change: Change,
+        change: Changed,
         var: &Var,
         gradient: &Tensor,
     ) -> Result<()> {
@@ -85,7 +97,8 @@ impl State {
                 tensors.iter().map(Tensor::copy).collect::<candle_core::Result<_>>()?
             }
         };
-        let t = Tensor::from_slice(&[self.t], 1, &Device::Cpu)?;
+        // As NNabla has it in its files.
+        let t = Tensor::new(i64::from(self.t), &Device::Cpu)?;
         let named = names.iter().copied().zip(tensors).chain([("t", t)]);
         named.map(|(name, tensor)| Ok((name, Var::from_tensor(&tensor)?))).collect()
     }
@@ -103,15 +116,16 @@ impl State {
                 return Err(Error::invalid("states", format!("must hold `{path}` too"), "none"));
             };
             let state = state.var();
-            // A file format may know no integers.
-            let fits = state.dims() == dims && (state.dtype() == dtype || name == "t");
+            // A file format may know no integers, or no scalars.
+            let is_number = name == "t" && state.elem_count() == 1 && state.rank() <= 1;
+            let fits = is_number || (state.dims() == dims && state.dtype() == dtype);
             if !fits {
                 let reason = format!("must hold `{path}` as {dtype:?} of shape {dims:?}");
                 return Err(Error::invalid("states", reason, (state.dtype(), state.dims())));
             }
             Ok(state.as_detached_tensor())
         };
-        let t = number_of_steps(&state_path(path, "t"), &find("t", DType::U32, &[1])?)?;
+        let t = number_of_steps(&state_path(path, "t"), &find("t", DType::I64, &[])?)?;
         let tensors = names.iter().map(|name| find(name, computed_in(var.dtype()), var.dims()));
         let tensors = tensors.collect::<Result<Vec<_>>>()?;
         let mut values = Values::Zeros(N);
@@ -133,7 +147,7 @@ impl State {
 /// A number of steps as files hold it.
 fn number_of_steps(path: &str, t: &Tensor) -> Result<u32> {
     let known = matches!(t.dtype(), DType::U32 | DType::I64 | DType::F32 | DType::F64);
-    let value = if known { t.to_dtype(DType::F64)?.to_vec1::<f64>()?[0] } else { f64::NAN };
+    let value = if known { t.to_dtype(DType::F64)?.reshape(())?.to_scalar()? } else { f64::NAN };
     if value.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&value) {
         return Ok(value as u32);
     }
@@ -175,7 +189,7 @@ fn from_tensors<T: candle_core::WithDType>(tensors: &[Tensor], values: &mut [Vec
 struct Step<'a, R: Rule<N>, const N: usize> {
     rule: &'a R,
     rates: R::Rates,
-    change: Change,
+    change: Changed,
     states: RefCell<&'a mut Values>,
     done: Cell<bool>,
 }
@@ -211,7 +225,7 @@ impl<R: Rule<N>, const N: usize> Step<'_, R, N> {
         let (rule, rates, change) = (self.rule, self.rates, self.change);
         let mut states = states.iter_mut();
         let states = [(); N].map(|()| states.next().map(Vec::as_mut_slice).unwrap_or_default());
-        if change == Change::NONE {
+        if change == Changed::NONE {
             kernels::update(w, g, states, |w, g, states| rule.step(rates, w, g, states));
         } else {
             kernels::update(w, g, states, |w, g, states| rule.step(rates, w, change.apply(&w, g), states));
@@ -223,7 +237,7 @@ impl<R: Rule<N>, const N: usize> Step<'_, R, N> {
 fn composed<R: Rule<N>, const N: usize>(
     rule: &R,
     rates: R::Rates,
-    change: Change,
+    change: Changed,
     var: &Var,
     gradient: &Tensor,
     states: &mut [Tensor],
@@ -232,7 +246,7 @@ fn composed<R: Rule<N>, const N: usize>(
     let lost = || candle_core::Error::msg("a solver has lost one of its states");
     let all: &[Tensor; N] = (&*states).try_into().map_err(|_| lost())?;
     let after = fused_map([&w, gradient], all.each_ref(), |[w, g], before| {
-        let g = if change == Change::NONE { g } else { change.apply(&w, g) };
+        let g = if change == Changed::NONE { g } else { change.apply(&w, g) };
         let (w, after) = rule.step(rates, w, g, before);
         std::iter::once(w).chain(after).collect()
     })?;
@@ -267,17 +281,102 @@ fn part_mut<'a, T>(values: &'a mut [T], layout: &Layout) -> candle_core::Result<
     values.get_mut(start..end).ok_or_else(|| candle_core::Error::msg("a layout points outside its storage"))
 }
 
-/// Whether a gradient of type f32 or f64 has only finite elements.
-pub(super) fn all_finite(gradient: &Tensor) -> Result<bool> {
+/// The largest `|x|` of a gradient of type f32 or f64; it is not finite if an element is not.
+pub(super) fn largest(gradient: &Tensor) -> Result<f64> {
     let (storage, layout) = gradient.storage_and_layout();
     match &*storage {
-        Storage::Cpu(CpuStorage::F32(values)) => return Ok(kernels::all_finite(part(values, layout)?)),
-        Storage::Cpu(CpuStorage::F64(values)) => return Ok(kernels::all_finite(part(values, layout)?)),
+        Storage::Cpu(CpuStorage::F32(values)) => return Ok(kernels::largest(part(values, layout)?)),
+        Storage::Cpu(CpuStorage::F64(values)) => return Ok(kernels::largest(part(values, layout)?)),
         _ => drop(storage),
     }
-    // 0 · x is 0 for every finite x and NaN for the others.
-    let zero = gradient.affine(0.0, 0.0)?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
-    Ok(zero == 0.0)
+    if gradient.elem_count() == 0 {
+        return Ok(0.0);
+    }
+    // 0 · x is 0 for every finite x and NaN for the others. One copy brings both numbers here.
+    let zero = gradient.affine(0.0, 0.0)?.sum_all()?;
+    let both = Tensor::stack(&[zero, gradient.abs()?.flatten_all()?.max(0)?], 0)?;
+    let both = both.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+    Ok(if both[0] == 0.0 { both[1] } else { f64::NAN })
+}
+
+/// What is made of each element of a parameter before its length is taken.
+pub(super) trait Measure<const N: usize>: Sync {
+    fn of<V: Number>(&self, w: V, g: V, states: [V; N]) -> [V; 2];
+}
+
+/// The gradient as it stands after changes that depend on the parameter.
+pub(super) struct Gradient;
+
+impl Measure<0> for Gradient {
+    fn of<V: Number>(&self, w: V, g: V, []: [V; 0]) -> [V; 2] {
+        [w, g]
+    }
+}
+
+/// The length of the gradient after `change`.
+pub(super) fn changed_norm(change: Changed, var: &Var, gradient: &Tensor) -> Result<f64> {
+    let [_, norm] = norms(&Gradient, change, var, gradient, &Values::Zeros(0))?;
+    Ok(norm)
+}
+
+fn norms<M: Measure<N>, const N: usize>(
+    measure: &M,
+    change: Changed,
+    var: &Var,
+    gradient: &Tensor,
+    values: &Values,
+) -> Result<[f64; 2]> {
+    let lost = || candle_core::Error::msg("a solver has lost one of its states");
+    let has_kernel = has_kernels(var.device()) && var.is_contiguous();
+    let none: (&[Vec<f32>], &[Vec<f64>]) = (&[], &[]);
+    let (narrow, wide) = match values {
+        Values::F32(states) => (states.as_slice(), none.1),
+        Values::F64(states) => (none.0, states.as_slice()),
+        _ => none,
+    };
+    if has_kernel && !matches!(values, Values::Tensors(_)) {
+        let ((w, w_layout), (g, g_layout)) = (var.storage_and_layout(), gradient.storage_and_layout());
+        match (&*w, &*g) {
+            (Storage::Cpu(CpuStorage::F32(w)), Storage::Cpu(CpuStorage::F32(g))) => {
+                return measured(measure, change, part(w, w_layout)?, part(g, g_layout)?, narrow)
+                    .ok_or_else(|| lost().into());
+            }
+            (Storage::Cpu(CpuStorage::F64(w)), Storage::Cpu(CpuStorage::F64(g))) => {
+                return measured(measure, change, part(w, w_layout)?, part(g, g_layout)?, wide)
+                    .ok_or_else(|| lost().into());
+            }
+            _ => {}
+        }
+    }
+    let states: &[Tensor] = if let Values::Tensors(states) = values { states } else { &[] };
+    let all: &[Tensor; N] = states.try_into().map_err(|_| lost())?;
+    let w = var.as_detached_tensor().to_dtype(computed_in(var.dtype()))?;
+    let (w, g) = (Composed(Ok(w)), Composed(Ok(gradient.detach())));
+    let g = change.apply(&w, g);
+    let [a, b] =
+        measure.of(w, g, all.each_ref().map(Composed::from)).map(|vector| norm(&vector.0?, f64::INFINITY));
+    Ok([a?, b?])
+}
+
+fn measured<T: Float, M: Measure<N>, const N: usize>(
+    measure: &M,
+    change: Changed,
+    w: &[T],
+    g: &[T],
+    states: &[Vec<T>],
+) -> Option<[f64; 2]> {
+    let states: &[Vec<T>; N] = states.try_into().ok()?;
+    let states = states.each_ref().map(Vec::as_slice);
+    Some(kernels::norms(w, g, states, |w, g, states| measure.of(w, change.apply(&w, g), states)))
+}
+
+/// What is left of a gradient after `change`.
+pub(super) fn changed(change: Changed, var: &Var, gradient: &Tensor) -> Result<Tensor> {
+    if change == Changed::NONE {
+        return Ok(gradient.clone());
+    }
+    let w = var.as_detached_tensor().to_dtype(computed_in(var.dtype()))?;
+    Ok(change.apply(&Composed(Ok(w)), Composed(Ok(gradient.detach()))).0?)
 }
 
 /// The length of a gradient of type f32 or f64 whose elements are first moved into `[−limit, limit]`.
