@@ -105,6 +105,21 @@ pub(crate) fn float(argument: &'static str, tensor: &Tensor) -> Result<()> {
     }
 }
 
+/// Whether a tensor has the sizes and the type of elements of another.
+pub(crate) fn like(
+    argument: &'static str,
+    tensor: &Tensor,
+    other: &'static str,
+    model: &Tensor,
+) -> Result<()> {
+    let kind = |tensor: &Tensor| format!("{:?} {:?}", tensor.dtype(), tensor.dims());
+    if kind(tensor) == kind(model) {
+        return Ok(());
+    }
+    let reason = format!("must have the type and the shape of `{other}`, {}", kind(model));
+    Err(Error::invalid(argument, reason, format_args!("{}", kind(tensor))))
+}
+
 /// [`float`], and whether there is memory for a contiguous copy in the type that it is computed in.
 pub(crate) fn input(argument: &'static str, input: &Tensor) -> Result<()> {
     float(argument, input)?;

@@ -1,4 +1,5 @@
-//! Argument types for sizes: [`Dims`] for a shape, [`PerAxis`] for one number per spatial axis.
+//! Argument types for sizes: [`Dims`] for a shape, [`PerAxis`] for one number per spatial axis, [`Axis`] and [`Axes`] for
+//! axes.
 
 use crate::{Error, Result, check};
 
@@ -91,6 +92,185 @@ impl From<usize> for PerAxis {
         Self::Every(value)
     }
 }
+
+/// An axis of a tensor, counted from 0 at the front or from −1 at the back.
+///
+/// ```
+/// use layerfn::Axis;
+/// assert_eq!(Axis::from(1).resolve("channel_axis", &[8, 3, 5])?, 1);
+/// assert_eq!(Axis::from(-1).resolve("channel_axis", &[8, 3, 5])?, 2);
+/// let error = Axis::from(-4).resolve("channel_axis", &[8, 3, 5]).unwrap_err();
+/// assert_eq!(error.to_string(), "`channel_axis` must be an axis of [8, 3, 5], -3 to 2, got -4");
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Axis(i128);
+
+impl Axis {
+    /// The axis of a tensor with sizes `dims`, counted from the front; `argument` is what the error calls the value.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if there is no such axis.
+    pub fn resolve(self, argument: &'static str, dims: &[usize]) -> Result<usize> {
+        self.position(dims).filter(|&axis| axis < dims.len()).ok_or_else(|| {
+            let n = dims.len() as i128;
+            let reason = match n {
+                0 => "must be an axis, and a number has none".to_owned(),
+                _ => format!("must be an axis of {dims:?}, {} to {}", -n, n - 1),
+            };
+            Error::invalid(argument, reason, self)
+        })
+    }
+
+    /// The number of axes in front of this one, as [`resolve`](Self::resolve); all of them if it is the rank.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if there is no such axis and it is not the rank.
+    ///
+    /// # Example
+    /// ```
+    /// use layerfn::Axis;
+    /// assert_eq!(Axis::from(3).split("base_axis", &[8, 3, 5])?, 3);
+    /// assert_eq!(Axis::from(-2).split("base_axis", &[8, 3, 5])?, 1);
+    /// # Ok::<(), layerfn::Error>(())
+    /// ```
+    pub fn split(self, argument: &'static str, dims: &[usize]) -> Result<usize> {
+        self.position(dims).ok_or_else(|| {
+            let reason = match self.0 {
+                0.. => format!("must be at most the rank of the input {dims:?}"),
+                _ => format!("must be at least -{} for the input {dims:?}", dims.len()),
+            };
+            Error::invalid(argument, reason, self)
+        })
+    }
+
+    /// As [`split`](Self::split); one that is too large is left to checks with more to say.
+    pub(crate) fn position_from_front(self, argument: &'static str, dims: &[usize]) -> Result<usize> {
+        if self.0 < 0 {
+            self.split(argument, dims)
+        } else {
+            Ok(usize::try_from(self.0).unwrap_or(usize::MAX))
+        }
+    }
+
+    /// A number from 0 to the rank.
+    fn position(self, dims: &[usize]) -> Option<usize> {
+        let n = dims.len() as i128;
+        let position = if self.0 < 0 { self.0 + n } else { self.0 };
+        (0..=n).contains(&position).then_some(position as usize)
+    }
+}
+
+impl std::fmt::Debug for Axis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::fmt::Display for Axis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Different axes of a tensor, each counted as an [`Axis`]: from one number, a tuple, an array, a slice or a vector.
+///
+/// ```
+/// use layerfn::Axes;
+/// assert_eq!(Axes::from(1).resolve("axes", &[8, 3, 5])?, [1]);
+/// assert_eq!(Axes::from((0, -1)).resolve("axes", &[8, 3, 5])?, [0, 2]);
+/// let error = Axes::from([1, -2]).resolve("axes", &[8, 3, 5]).unwrap_err();
+/// assert_eq!(error.to_string(), "`axes` must be different axes of the input [8, 3, 5], got [1, -2]");
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Axes(Vec<Axis>);
+
+impl Axes {
+    /// The axes of a tensor with sizes `dims`, counted from the front and in the order given; `argument` is what the error
+    /// calls the value.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if one of them does not exist or is named twice.
+    pub fn resolve(&self, argument: &'static str, dims: &[usize]) -> Result<Vec<usize>> {
+        let mut axes = Vec::with_capacity(self.0.len());
+        for axis in &self.0 {
+            match axis.position(dims) {
+                Some(axis) if axis < dims.len() && !axes.contains(&axis) => axes.push(axis),
+                _ => {
+                    let reason = format!("must be different axes of the input {dims:?}");
+                    return Err(Error::invalid(argument, reason, self));
+                }
+            }
+        }
+        Ok(axes)
+    }
+}
+
+impl std::fmt::Display for Axes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(&self.0).finish()
+    }
+}
+
+macro_rules! from_integers {
+    ($($integer:ty)+) => {
+        $(impl From<$integer> for Axis {
+            fn from(axis: $integer) -> Self {
+                Self(axis as i128)
+            }
+        }
+        impl From<$integer> for Axes {
+            fn from(axis: $integer) -> Self {
+                Self(vec![axis.into()])
+            }
+        })+
+    };
+}
+
+from_integers!(usize i32 i64 isize);
+
+impl From<Axis> for Axes {
+    fn from(axis: Axis) -> Self {
+        Self(vec![axis])
+    }
+}
+
+impl From<&Axes> for Axes {
+    fn from(axes: &Axes) -> Self {
+        axes.clone()
+    }
+}
+
+impl<A: Into<Axis>> From<Vec<A>> for Axes {
+    fn from(axes: Vec<A>) -> Self {
+        Self(axes.into_iter().map(Into::into).collect())
+    }
+}
+
+impl<A: Into<Axis> + Copy> From<&[A]> for Axes {
+    fn from(axes: &[A]) -> Self {
+        axes.to_vec().into()
+    }
+}
+
+impl<A: Into<Axis>, const N: usize> From<[A; N]> for Axes {
+    fn from(axes: [A; N]) -> Self {
+        Self(axes.map(Into::into).into())
+    }
+}
+
+macro_rules! axes_from_tuples {
+    ($(($($axis:ident: $A:ident),*))+) => {
+        $(impl<$($A: Into<Axis>),*> From<($($A,)*)> for Axes {
+            fn from(($($axis,)*): ($($A,)*)) -> Self {
+                Self(vec![$($axis.into()),*])
+            }
+        })+
+    };
+}
+
+axes_from_tuples! { () (a: A) (a: A, b: B) (a: A, b: B, c: C) (a: A, b: B, c: C, d: D) }
 
 macro_rules! from_lists {
     ($target:ty, $make:path) => {

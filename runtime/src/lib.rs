@@ -133,7 +133,7 @@ pub mod solver;
 pub use candle_core;
 pub use checkpoint::{LoadReport, load_parameters, save_parameters};
 pub use context::Context;
-pub use dims::{Dims, PerAxis};
+pub use dims::{Axes, Axis, Dims, PerAxis};
 pub use error::{Error, Result};
 pub use functions::graph::backward;
 #[doc = include_str!("macro_docs/option_group.md")]
@@ -161,14 +161,17 @@ pub use parametric_functions::{
     Affine, AveragePooling, BatchNormalization, BatchStat, BinaryConnectAffine, BinaryConnectConvolution,
     BinaryWeightAffine, BinaryWeightConvolution, Convolution, Cpd3Convolution, Deconvolution,
     DepthwiseConvolution, DepthwiseDeconvolution, Dropout, Embed, FixedPointQuantizedAffine,
-    FixedPointQuantizedConvolution, InqAffine, InqConvolution, LAYERS, LSTMCell, Lstm, MaxPooling,
-    MeanSubtraction, Pow2QuantizedAffine, Pow2QuantizedConvolution, Prelu, PrunedAffine, PrunedConvolution,
-    SelectionAlgorithm, SvdAffine, SvdConvolution, affine, average_pooling, batch_normalization,
-    binary_connect_affine, binary_connect_convolution, binary_weight_affine, binary_weight_convolution,
-    convolution, cpd3_convolution, deconvolution, depthwise_convolution, depthwise_deconvolution, dropout,
-    embed, fixed_point_quantized_affine, fixed_point_quantized_convolution, inq_affine, inq_convolution,
-    lstm, max_pooling, mean_subtraction, pow2_quantized_affine, pow2_quantized_convolution, prelu,
-    pruned_affine, pruned_convolution, svd_affine, svd_convolution,
+    FixedPointQuantizedConvolution, FusedBatchNormalization, GroupNormalization, InqAffine, InqConvolution,
+    InstanceNormalization, LAYERS, LSTMCell, LayerNormalization, Lstm, MaxPooling, MeanSubtraction,
+    Pow2QuantizedAffine, Pow2QuantizedConvolution, Prelu, PrunedAffine, PrunedConvolution, RmsNormalization,
+    SelectionAlgorithm, SvdAffine, SvdConvolution, SyncBatchNormalization, affine, average_pooling,
+    batch_normalization, binary_connect_affine, binary_connect_convolution, binary_weight_affine,
+    binary_weight_convolution, convolution, cpd3_convolution, deconvolution, depthwise_convolution,
+    depthwise_deconvolution, dropout, embed, fixed_point_quantized_affine, fixed_point_quantized_convolution,
+    fused_batch_normalization, group_normalization, inq_affine, inq_convolution, instance_normalization,
+    layer_normalization, lstm, max_pooling, mean_subtraction, pow2_quantized_affine,
+    pow2_quantized_convolution, prelu, pruned_affine, pruned_convolution, rms_normalization, svd_affine,
+    svd_convolution, sync_batch_normalization,
 };
 /// Short names for chains.
 pub use parametric_functions::{

@@ -86,14 +86,30 @@ option_group! {
         w_init: Option<Initializer>,
     }
 
+    /// The scale and the bias of a normalization.
+    pub scale_and_bias {
+        /// Initializer of `beta`.
+        #[opt(into, default = 0.0)]
+        beta_init: Initializer,
+        /// Initializer of `gamma`.
+        #[opt(into, default = 1.0)]
+        gamma_init: Initializer,
+        /// Whether to leave `gamma` out.
+        #[opt(default = false)]
+        no_scale: bool,
+        /// Whether to leave `beta` out.
+        #[opt(default = false)]
+        no_bias: bool,
+    }
+
     /// What layers with samples and a bias take.
     pub bias {
         /// Initializer of `b`.
         #[opt(into, default = 0.0)]
         b_init: Initializer,
-        /// Number of leading axes that are samples.
-        #[opt(default = 1)]
-        base_axis: usize,
+        /// Number of leading axes that are samples, or the first axis behind them, from the back if negative.
+        #[opt(into, default = 1)]
+        base_axis: Axis,
         /// Generator that a random default draws from; the parameter's own if absent.
         #[opt(into)]
         rng: Option<Rng>,

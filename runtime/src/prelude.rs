@@ -12,13 +12,14 @@ pub use crate::parametric_functions::{
     affine, average_pooling, batch_normalization, binary_connect_affine, binary_connect_convolution,
     binary_weight_affine, binary_weight_convolution, convolution, cpd3_convolution, deconvolution,
     depthwise_convolution, depthwise_deconvolution, dropout, embed, fixed_point_quantized_affine,
-    fixed_point_quantized_convolution, inq_affine, inq_convolution, lstm, max_pooling, mean_subtraction,
-    pow2_quantized_affine, pow2_quantized_convolution, prelu, pruned_affine, pruned_convolution, svd_affine,
-    svd_convolution,
+    fixed_point_quantized_convolution, fused_batch_normalization, group_normalization, inq_affine,
+    inq_convolution, instance_normalization, layer_normalization, lstm, max_pooling, mean_subtraction,
+    pow2_quantized_affine, pow2_quantized_convolution, prelu, pruned_affine, pruned_convolution,
+    rms_normalization, svd_affine, svd_convolution, sync_batch_normalization,
 };
 pub use crate::solver::Solver;
 pub use crate::{
-    Dims, Error, Initializer, Model, Network, ParameterStore, PerAxis, Result, Rng, avg_pool, backward, bn,
-    conv, get_all_parameters, get_parameters, is_training, max_pool, network, no_grad, parameter_scope,
-    parametric_function, test_mode,
+    Axes, Axis, Dims, Error, Initializer, Model, Network, ParameterStore, PerAxis, Result, Rng, avg_pool,
+    backward, bn, conv, get_all_parameters, get_parameters, is_training, max_pool, network, no_grad,
+    parameter_scope, parametric_function, test_mode,
 };

@@ -41,6 +41,14 @@ fn geometry() {
         "net/affine: affine: `base_axis` must be at most the rank of the input [2, 4], got 3"
     );
     assert_eq!(
+        text(|| affine(&image(&[2, 4]), 3).base_axis(-3).call()),
+        "net/affine: affine: `base_axis` must be at least -2 for the input [2, 4], got -3"
+    );
+    assert_eq!(
+        text(|| group_normalization(&image(&[2, 4]), 2).channel_axis(-3).call()),
+        "net/group_normalization: group_normalization: `channel_axis` must be an axis of [2, 4], -2 to 1, got -3"
+    );
+    assert_eq!(
         text(|| batch_normalization(&image(&[2, 4])).axes([2]).call()),
         "net/bn: batch_normalization: `axes` must be different axes of the input [2, 4], got [2]"
     );

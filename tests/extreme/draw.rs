@@ -118,6 +118,14 @@ impl Draw {
         if self.once_in(3) { self.rng.uniform() } else { self.pick(&NUMBERS) }
     }
 
+    /// An axis, mostly one of four, from either end.
+    pub(crate) fn raw_axis(&mut self) -> i64 {
+        match self.below(6) {
+            0 => self.pick(&[i64::MAX, i64::MIN, 1 << 40, -100]),
+            _ => self.below(9) as i64 - 4,
+        }
+    }
+
     pub(crate) fn size(&mut self) -> usize {
         let size = self.raw_size();
         self.noted(size)

@@ -124,6 +124,19 @@ calls! {
     batch_normalization_by(x: tensor, beta: same, mean: same, axes: axes, eps: rate) => {
         [f::batch_normalization_by(&x, &beta, &beta, &mean, &mean, &axes, eps)?]
     };
+    layer_normalization(x: tensor, beta: same, with: flag, axes: axes, eps: rate) => {
+        let (beta, gamma) = (with.then_some(&beta), (!with).then_some(&beta));
+        <[Tensor; 3]>::from(f::layer_normalization(&x, beta, gamma, &axes, eps)?)
+    };
+    group_normalization(x: tensor, beta: same, with: flag, groups: size, axis: size, axes: axes, eps: rate) => {
+        <[Tensor; 3]>::from(f::group_normalization(&x, with.then_some(&beta), None, groups, axis, &axes, eps)?)
+    };
+    instance_normalization(x: tensor, gamma: same, with: flag, axis: size, axes: axes, eps: rate) => {
+        <[Tensor; 3]>::from(f::instance_normalization(&x, None, with.then_some(&gamma), axis, &axes, eps)?)
+    };
+    rms_normalization(x: tensor, gamma: same, with: flag, axes: axes, eps: rate) => {
+        [f::rms_normalization(&x, with.then_some(&gamma), &axes, eps)?]
+    };
     subtract_mean(x: tensor, mean: same, factor: number) => [f::subtract_mean(&x, &mean, factor)?];
     max_pooling(x: image, kernel: window, stride: window, pad: window, whole: flag) => {
         let y = max_pooling(&x, &kernel, Some(&stride), whole, &pad)?;

@@ -69,6 +69,9 @@ fn replace(draw: &mut Draw, info: &LayerInfo, case: &Case, arguments: &mut Map<S
             "bool" => json!(draw.once_in(2)),
             "i32" => json!(draw.pick(&[0, 1, -1, 100, -101, i32::MAX, i32::MIN])),
             "i64" => json!(draw.pick(&[0, -1, 3, 1 << 40, i64::MAX, i64::MIN])),
+            "Axis" => json!(draw.raw_axis()),
+            "Axes" => json!((0..draw.below(4)).map(|_| draw.raw_axis()).collect::<Vec<_>>()),
+            "Option<BatchStat>" => json!(true),
             "Dims" => json!(draw.dims().to_vec()),
             "Vec<usize>" => json!(draw.counts()),
             "PerAxis" => match draw.per_axis() {

@@ -8,3 +8,4 @@ mod loss;
 mod normalization;
 mod pooling;
 mod quantization;
+mod row_normalization;

@@ -22,6 +22,7 @@ const LINES: &[(&str, &[usize])] = &[("inp", &[2, 4, 7])];
 const IMAGES: &[(&str, &[usize])] = &[("inp", &[2, 4, 5, 6])];
 const VOLUMES: &[(&str, &[usize])] = &[("inp", &[1, 2, 4, 3, 4])];
 const STACKS: &[(&str, &[usize])] = &[("inp", &[2, 3, 4, 5])];
+const SUMS: &[(&str, &[usize])] = &[("inp", &[2, 4, 5, 6]), ("z", &[2, 4, 5, 6])];
 const INDICES: &[(&str, &[usize])] = &[("inp", &[2, 3])];
 const STATES: &[(&str, &[usize])] = &[("x", &[2, 3]), ("h", &[2, 4]), ("c", &[2, 4])];
 
@@ -44,6 +45,18 @@ pub(crate) const CASES: &[Case] = &[
     case("depthwise_deconvolution", LINES, r#"{"kernel": [3], "with_bias": false}"#),
     case("batch_normalization", IMAGES, r#"{}"#),
     case("batch_normalization", IMAGES, r#"{"axes": [1, 3], "decay_rate": 0.5}"#),
+    case("batch_normalization", IMAGES, r#"{"no_scale": true}"#),
+    case("fused_batch_normalization", SUMS, r#"{}"#),
+    case("fused_batch_normalization", IMAGES, r#"{"no_bias": true, "axes": [2]}"#),
+    case("sync_batch_normalization", IMAGES, r#"{}"#),
+    case("layer_normalization", IMAGES, r#"{}"#),
+    case("layer_normalization", STACKS, r#"{"batch_axis": [0, 2], "no_bias": true}"#),
+    case("group_normalization", IMAGES, r#"{"num_groups": 2}"#),
+    case("group_normalization", STACKS, r#"{"num_groups": 5, "channel_axis": 3, "no_scale": true}"#),
+    case("instance_normalization", IMAGES, r#"{}"#),
+    case("instance_normalization", STACKS, r#"{"channel_axis": 2, "batch_axis": [0, 1]}"#),
+    case("rms_normalization", IMAGES, r#"{}"#),
+    case("rms_normalization", STACKS, r#"{"batch_axis": [0, 1, 2]}"#),
     case("mean_subtraction", IMAGES, r#"{}"#),
     case("mean_subtraction", STACKS, r#"{"base_axis": 2}"#),
     case("embed", INDICES, r#"{"n_inputs": 4, "n_features": 5}"#),

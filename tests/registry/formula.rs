@@ -8,6 +8,11 @@ use serde_json::{Map, Value};
 
 use crate::cases::Case;
 
+/// The sizes at `axes`, 1 elsewhere.
+fn sizes_at(axes: &[usize], sizes: &[usize]) -> Vec<usize> {
+    sizes.iter().enumerate().map(|(axis, &size)| if axes.contains(&axis) { size } else { 1 }).collect()
+}
+
 /// What the names in a formula stand for in one call; worked out here from the call, not by the library.
 pub(crate) struct Variables {
     sizes: BTreeMap<&'static str, Vec<usize>>,
@@ -36,13 +41,14 @@ impl Variables {
         };
         let outmaps = one("outmaps", inmaps * one("multiplier", 1));
         let shape = match case.layer {
-            "batch_normalization" => {
-                let axes = list("axes").unwrap_or(vec![1]);
-                input
-                    .iter()
-                    .enumerate()
-                    .map(|(axis, &size)| if axes.contains(&axis) { size } else { 1 })
-                    .collect()
+            "batch_normalization" | "fused_batch_normalization" | "sync_batch_normalization" => {
+                sizes_at(&list("axes").unwrap_or(vec![1]), input)
+            }
+            "group_normalization" | "instance_normalization" => sizes_at(&[one("channel_axis", 1)], input),
+            "layer_normalization" | "rms_normalization" => {
+                let samples = list("batch_axis").unwrap_or(vec![0]);
+                let axes: Vec<usize> = (0..input.len()).filter(|axis| !samples.contains(axis)).collect();
+                sizes_at(&axes, input)
             }
             "prelu" if arguments.get("shared") == Some(&Value::Bool(false)) => vec![input[base_axis]],
             "prelu" => vec![],
@@ -74,9 +80,13 @@ impl Variables {
         Self { sizes, flags }
     }
 
-    /// Whether a condition, flags joined by `&&`, holds.
+    /// Whether a condition, flags or their opposites joined by `&&`, holds.
     pub(crate) fn holds(&self, when: Option<&str>) -> bool {
-        when.is_none_or(|condition| condition.split("&&").all(|flag| self.flags[flag.trim()]))
+        let flag = |flag: &str| match flag.trim().strip_prefix('!') {
+            Some(flag) => !self.flags[flag.trim()],
+            None => self.flags[flag.trim()],
+        };
+        when.is_none_or(|condition| condition.split("&&").all(flag))
     }
 
     /// A shape such as `(outmaps, inmaps / group, ..kernel)`.

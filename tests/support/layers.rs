@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use candle_core::{DType, Device, Tensor};
-use layerfn::{BatchStat, Dims, Initializer, LSTMCell, PerAxis, SelectionAlgorithm, parameter_scope};
+use layerfn::{
+    Axes, Axis, BatchStat, Dims, Initializer, LSTMCell, PerAxis, SelectionAlgorithm, parameter_scope,
+};
 use serde_json::{Map, Value};
 
 use super::fixtures::Tensors;
@@ -50,13 +52,20 @@ pub struct Arguments<'a> {
     values: Map<String, Value>,
     tensors: &'a Tensors,
     used: BTreeSet<String>,
+    /// What receives the statistics that the call asks for.
+    statistics: Vec<BatchStat>,
 }
 
 impl<'a> Arguments<'a> {
     /// The arguments `values` with the tensors they refer to, and the inputs by argument name.
+    ///
+    /// NNabla's `param_init`, first values by parameter, is one argument for each of them here.
     #[must_use]
-    pub fn new(inputs: Vec<(String, Tensor)>, values: Map<String, Value>, tensors: &'a Tensors) -> Self {
-        Self { inputs, values, tensors, used: BTreeSet::new() }
+    pub fn new(inputs: Vec<(String, Tensor)>, mut values: Map<String, Value>, tensors: &'a Tensors) -> Self {
+        if let Some(Value::Object(initializers)) = values.remove("param_init") {
+            values.extend(initializers.into_iter().map(|(name, value)| (format!("{name}_init"), value)));
+        }
+        Self { inputs, values, tensors, used: BTreeSet::new(), statistics: Vec::new() }
     }
 
     pub(super) fn input(&mut self, name: &str) -> Result<Tensor, String> {
@@ -83,8 +92,12 @@ impl<'a> Arguments<'a> {
     pub(super) fn optional<T: Argument>(&mut self, name: &str) -> Result<Option<T>, String> {
         let Some(value) = self.values.get(name) else { return Ok(None) };
         self.used.insert(name.to_owned());
+        if !T::is_given(value) {
+            return Ok(None);
+        }
         let read = T::read(value, self.tensors)
             .map_err(|text| format!("the argument `{name}` = {value}: {text}"))?;
+        self.statistics.extend(read.statistics());
         Ok(Some(read))
     }
 
@@ -101,6 +114,30 @@ impl<'a> Arguments<'a> {
 /// A type of arguments, read from JSON.
 pub(super) trait Argument: Sized {
     fn read(value: &Value, tensors: &Tensors) -> Result<Self, String>;
+
+    /// Whether `value` is more than the default.
+    fn is_given(_value: &Value) -> bool {
+        true
+    }
+
+    /// Results that the layer hands out through the argument.
+    fn statistics(&self) -> Option<BatchStat> {
+        None
+    }
+}
+
+impl Argument for BatchStat {
+    fn read(_: &Value, _: &Tensors) -> Result<Self, String> {
+        Ok(Self::default())
+    }
+
+    fn is_given(value: &Value) -> bool {
+        value != &Value::Bool(false)
+    }
+
+    fn statistics(&self) -> Option<BatchStat> {
+        Some(self.clone())
+    }
 }
 
 macro_rules! plain_arguments {
@@ -123,6 +160,8 @@ plain_arguments! {
     String: |value| value.as_str().map(str::to_owned), "a text";
     Vec<usize>: |value| value.as_array()?.iter().map(size).collect(), "a list of counts";
     Dims: |value| sizes(value).map(Dims::from), "a count or a list of them";
+    Axis: |value| value.as_i64().map(Axis::from), "an integer";
+    Axes: axes, "an integer or a list of them";
     PerAxis: |value| size(value).map(PerAxis::from).or_else(|| sizes(value).map(PerAxis::from)), "a count or a list of them";
 }
 
@@ -140,6 +179,13 @@ fn sizes(value: &Value) -> Option<Vec<usize>> {
     match value {
         Value::Array(sizes) => sizes.iter().map(size).collect(),
         single => Some(vec![size(single)?]),
+    }
+}
+
+fn axes(value: &Value) -> Option<Axes> {
+    match value {
+        Value::Array(axes) => axes.iter().map(Value::as_i64).collect::<Option<Vec<_>>>().map(Axes::from),
+        single => single.as_i64().map(Axes::from),
     }
 }
 
@@ -170,16 +216,6 @@ impl Argument for SelectionAlgorithm {
     fn read(value: &Value, _: &Tensors) -> Result<Self, String> {
         let name = value.as_str().ok_or("must be a name")?;
         name.parse().map_err(|error: layerfn::Error| error.to_string())
-    }
-}
-
-/// Initializers by parameter.
-type Initializers = Vec<(String, Initializer)>;
-
-impl Argument for Initializers {
-    fn read(value: &Value, tensors: &Tensors) -> Result<Self, String> {
-        let entries = value.as_object().ok_or("must be initializers by name")?;
-        entries.iter().map(|(name, value)| Ok((name.clone(), Initializer::read(value, tensors)?))).collect()
     }
 }
 
@@ -218,10 +254,11 @@ macro_rules! options {
     };
 }
 
-/// A line an argument: `function(inputs; required arguments) { options }`; `name` and `fix_parameters` go without
-/// saying.
+/// A line an argument: `function(inputs; required arguments) [inputs that may be absent] { options }`; `name` and
+/// `fix_parameters` go without saying.
 macro_rules! layers {
-    ($($function:ident($($input:ident),+ $(; $($required:ident: $required_ty:ty),+)?) { $($options:tt)* })*) => {
+    ($($function:ident($($input:ident),+ $(; $($required:ident: $required_ty:ty),+)?)
+        $([$($absent:ident),+])? { $($options:tt)* })*) => {
         fn plain(function: &str) -> Option<Call> {
             match function {
                 $(stringify!($function) => Some(|arguments| {
@@ -229,10 +266,17 @@ macro_rules! layers {
                         $(&arguments.input(stringify!($input))?,)+
                         $($(arguments.required::<$required_ty>(stringify!($required))?,)+)?
                     );
+                    $($(if let Some(input) = arguments.optional_input(stringify!($absent)) {
+                        layer = layer.$absent(&input);
+                    })+)?
                     options!(arguments, layer { $($options)* });
                     options!(arguments, layer { name: String, fix_parameters: bool });
                     arguments.finish()?;
-                    Ok(layer.call()?.outputs())
+                    let mut outputs = layer.call()?.outputs();
+                    for stat in &arguments.statistics {
+                        outputs.extend([stat.mean()?, stat.var()?]);
+                    }
+                    Ok(outputs)
                 }),)*
                 _ => None,
             }
@@ -242,7 +286,7 @@ macro_rules! layers {
 
 layers! {
     affine(inp; n_outmaps: Dims) {
-        base_axis: usize,
+        base_axis: Axis,
         w_init: Initializer,
         b_init: Initializer,
         with_bias: bool,
@@ -254,7 +298,7 @@ layers! {
         group: usize,
         w_init: Initializer,
         b_init: Initializer,
-        base_axis: usize,
+        base_axis: Axis,
         with_bias: bool,
     }
     depthwise_convolution(inp; kernel: PerAxis) {
@@ -264,7 +308,7 @@ layers! {
         multiplier: usize,
         w_init: Initializer,
         b_init: Initializer,
-        base_axis: usize,
+        base_axis: Axis,
         with_bias: bool,
     }
     deconvolution(inp; outmaps: usize, kernel: PerAxis) {
@@ -274,7 +318,7 @@ layers! {
         group: usize,
         w_init: Initializer,
         b_init: Initializer,
-        base_axis: usize,
+        base_axis: Axis,
         with_bias: bool,
     }
     depthwise_deconvolution(inp; kernel: PerAxis) {
@@ -284,21 +328,95 @@ layers! {
         divisor: usize,
         w_init: Initializer,
         b_init: Initializer,
-        base_axis: usize,
+        base_axis: Axis,
         with_bias: bool,
     }
+    batch_normalization(inp) {
+        axes: Axes,
+        decay_rate: f64,
+        eps: f64,
+        batch_stat: bool,
+        output_stat: BatchStat,
+        beta_init: Initializer,
+        gamma_init: Initializer,
+        mean_init: Initializer,
+        var_init: Initializer,
+        no_scale: bool,
+        no_bias: bool,
+    }
+    fused_batch_normalization(inp) [z] {
+        axes: Axes,
+        decay_rate: f64,
+        eps: f64,
+        batch_stat: bool,
+        output_stat: BatchStat,
+        beta_init: Initializer,
+        gamma_init: Initializer,
+        mean_init: Initializer,
+        var_init: Initializer,
+        no_scale: bool,
+        no_bias: bool,
+    }
+    sync_batch_normalization(inp) {
+        axes: Axes,
+        decay_rate: f64,
+        eps: f64,
+        batch_stat: bool,
+        output_stat: BatchStat,
+        beta_init: Initializer,
+        gamma_init: Initializer,
+        mean_init: Initializer,
+        var_init: Initializer,
+        no_scale: bool,
+        no_bias: bool,
+    }
+    layer_normalization(inp) {
+        batch_axis: Axes,
+        eps: f64,
+        output_stat: BatchStat,
+        beta_init: Initializer,
+        gamma_init: Initializer,
+        no_scale: bool,
+        no_bias: bool,
+    }
+    group_normalization(inp; num_groups: usize) {
+        channel_axis: Axis,
+        batch_axis: Axes,
+        eps: f64,
+        output_stat: BatchStat,
+        beta_init: Initializer,
+        gamma_init: Initializer,
+        no_scale: bool,
+        no_bias: bool,
+    }
+    instance_normalization(inp) {
+        channel_axis: Axis,
+        batch_axis: Axes,
+        eps: f64,
+        output_stat: BatchStat,
+        beta_init: Initializer,
+        gamma_init: Initializer,
+        no_scale: bool,
+        no_bias: bool,
+    }
+    rms_normalization(inp) {
+        batch_axis: Axes,
+        eps: f64,
+        gamma_init: Initializer,
+        no_scale: bool,
+    }
     mean_subtraction(inp) {
-        base_axis: usize,
+        base_axis: Axis,
         update_running_mean: bool,
     }
     embed(inp; n_inputs: usize, n_features: usize) {}
     prelu(inp) {
-        base_axis: usize,
+        base_axis: Axis,
         shared: bool,
         slope_init: Initializer,
     }
     svd_affine(inp; n_outmaps: Dims, r: usize) {
-        base_axis: usize,
+        base_axis: Axis,
         uv_init: Initializer,
         b_init: Initializer,
         with_bias: bool,
@@ -309,7 +427,7 @@ layers! {
         dilation: PerAxis,
         uv_init: Initializer,
         b_init: Initializer,
-        base_axis: usize,
+        base_axis: Axis,
         with_bias: bool,
     }
     cpd3_convolution(inp; outmaps: usize, kernel: PerAxis, r: usize) {
@@ -318,14 +436,14 @@ layers! {
         dilation: PerAxis,
         oik_init: Initializer,
         b_init: Initializer,
-        base_axis: usize,
+        base_axis: Axis,
         with_bias: bool,
         max_iter: usize,
         stopping_criterion: f64,
         lambda_reg: f64,
     }
     binary_connect_affine(inp; n_outmaps: Dims) {
-        base_axis: usize,
+        base_axis: Axis,
         w_init: Initializer,
         wb_init: Initializer,
         b_init: Initializer,
@@ -339,11 +457,11 @@ layers! {
         w_init: Initializer,
         wb_init: Initializer,
         b_init: Initializer,
-        base_axis: usize,
+        base_axis: Axis,
         with_bias: bool,
     }
     binary_weight_affine(inp; n_outmaps: Dims) {
-        base_axis: usize,
+        base_axis: Axis,
         w_init: Initializer,
         wb_init: Initializer,
         b_init: Initializer,
@@ -357,11 +475,11 @@ layers! {
         w_init: Initializer,
         wb_init: Initializer,
         b_init: Initializer,
-        base_axis: usize,
+        base_axis: Axis,
         with_bias: bool,
     }
     inq_affine(inp; n_outmaps: Dims) {
-        base_axis: usize,
+        base_axis: Axis,
         num_bits: usize,
         inq_iterations: Vec<usize>,
         selection_algorithm: SelectionAlgorithm,
@@ -383,11 +501,11 @@ layers! {
         w_init: Initializer,
         i_init: Initializer,
         b_init: Initializer,
-        base_axis: usize,
+        base_axis: Axis,
         with_bias: bool,
     }
     fixed_point_quantized_affine(inp; n_outmaps: Dims) {
-        base_axis: usize,
+        base_axis: Axis,
         w_init: Initializer,
         b_init: Initializer,
         with_bias: bool,
@@ -409,7 +527,7 @@ layers! {
         group: usize,
         w_init: Initializer,
         b_init: Initializer,
-        base_axis: usize,
+        base_axis: Axis,
         with_bias: bool,
         quantize_w: bool,
         sign_w: bool,
@@ -423,7 +541,7 @@ layers! {
         ste_fine_grained_b: bool,
     }
     pow2_quantized_affine(inp; n_outmaps: Dims) {
-        base_axis: usize,
+        base_axis: Axis,
         w_init: Initializer,
         b_init: Initializer,
         with_bias: bool,
@@ -447,7 +565,7 @@ layers! {
         group: usize,
         w_init: Initializer,
         b_init: Initializer,
-        base_axis: usize,
+        base_axis: Axis,
         with_bias: bool,
         quantize_w: bool,
         sign_w: bool,
@@ -463,7 +581,7 @@ layers! {
         ste_fine_grained_b: bool,
     }
     pruned_affine(inp; n_outmaps: Dims) {
-        base_axis: usize,
+        base_axis: Axis,
         w_init: Initializer,
         b_init: Initializer,
         with_bias: bool,
@@ -479,7 +597,7 @@ layers! {
         group: usize,
         w_init: Initializer,
         b_init: Initializer,
-        base_axis: usize,
+        base_axis: Axis,
         with_bias: bool,
         prune_w: bool,
         rate_w: f64,
@@ -490,29 +608,6 @@ layers! {
         w_init: Initializer,
         b_init: Initializer,
     }
-}
-
-fn batch_normalization(arguments: &mut Arguments<'_>) -> Result<Vec<Tensor>, Failure> {
-    let mut layer = layerfn::batch_normalization(&arguments.input("inp")?);
-    options!(arguments, layer { axes: Dims, decay_rate: f64, eps: f64, batch_stat: bool });
-    options!(arguments, layer { name: String, fix_parameters: bool });
-    for (parameter, initializer) in arguments.optional::<Initializers>("param_init")?.unwrap_or_default() {
-        layer = match parameter.as_str() {
-            "beta" => layer.beta_init(initializer),
-            "gamma" => layer.gamma_init(initializer),
-            "mean" => layer.mean_init(initializer),
-            "var" => layer.var_init(initializer),
-            other => return Err(format!("`param_init` has no `{other}`").into()),
-        };
-    }
-    let stat = BatchStat::default();
-    let output_stat = arguments.optional::<bool>("output_stat")?.unwrap_or(false);
-    if output_stat {
-        layer = layer.output_stat(&stat);
-    }
-    arguments.finish()?;
-    let output = layer.call()?;
-    Ok(if output_stat { vec![output, stat.mean()?, stat.var()?] } else { vec![output] })
 }
 
 /// All steps of one sequence: inputs `x0`, `x1`, ..; the outputs of the steps, then the last cell state.
@@ -545,7 +640,6 @@ pub fn find(function: &str, arguments: &Map<String, Value>) -> Option<Call> {
     match function {
         "lstm_cell" => plain("lstm"),
         "lstm" if !arguments.contains_key("state_size") => None,
-        "batch_normalization" => Some(batch_normalization),
         "LSTMCell" => Some(lstm_cell_class),
         other => plain(other),
     }

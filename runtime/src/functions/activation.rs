@@ -10,7 +10,7 @@ use super::node::{compute, element_count, for_float, in_type, widened, without_k
 use super::pointwise::{Pointwise, apply};
 use crate::kernels::{self, Channels, Float, Lanes, zip};
 use crate::number::{Formula, Number};
-use crate::{Error, Result, check};
+use crate::{Axis, Error, Result, check};
 
 macro_rules! activations {
     (@gradient_from_value) => { true };
@@ -331,8 +331,9 @@ pub(crate) fn lanes(inp: &Tensor, axis: impl Dim + Copy, function: &'static str)
 /// assert_eq!(y.to_vec2::<f32>()?, [[-0.5, 1.], [0., 3.]]);
 /// # Ok::<(), layerfn::Error>(())
 /// ```
-pub fn prelu(inp: &Tensor, slope: &Tensor, base_axis: usize) -> Result<Tensor> {
+pub fn prelu(inp: &Tensor, slope: &Tensor, base_axis: impl Into<Axis>) -> Result<Tensor> {
     let dims = inp.dims();
+    let base_axis = base_axis.into().position_from_front("base_axis", dims)?;
     element_count(dims)?;
     let channels = match (slope.dims(), dims.get(base_axis)) {
         ([], _) => Channels { outer: 1, channels: 1, inner: inp.elem_count() },

@@ -9,9 +9,9 @@ use super::node::{
 };
 use super::relu::{attach_after, relu_if, relu_in_place};
 use crate::kernels::{Float, Mat, MatMut, Start, Threads, channel_sums, gemm};
-use crate::{Error, Result};
+use crate::{Axis, Error, Result};
 
-/// `y = x W + b`, with the axes from `base_axis` on taken as one.
+/// `y = x W + b`, with the axes from `base_axis` on taken as one; a negative `base_axis` counts from the back.
 ///
 /// # Shapes
 /// - `inp`: `(N.., D..)`; `N..` are the `base_axis` leading axes, the product of `D..` is `inmaps`
@@ -32,8 +32,8 @@ use crate::{Error, Result};
 /// assert_eq!(y.to_vec2::<f32>()?, [[1., 2., 13.], [3., 4., 17.]]);
 /// # Ok::<(), layerfn::Error>(())
 /// ```
-pub fn affine(inp: &Tensor, w: &Tensor, b: Option<&Tensor>, base_axis: usize) -> Result<Tensor> {
-    affine_then(inp, w, b, base_axis, false)
+pub fn affine(inp: &Tensor, w: &Tensor, b: Option<&Tensor>, base_axis: impl Into<Axis>) -> Result<Tensor> {
+    affine_then(inp, w, b, base_axis.into(), false)
 }
 
 /// [`affine`], and `relu` of it if asked for.
@@ -41,9 +41,10 @@ pub(crate) fn affine_then(
     inp: &Tensor,
     w: &Tensor,
     b: Option<&Tensor>,
-    base_axis: usize,
+    base_axis: Axis,
     then_relu: bool,
 ) -> Result<Tensor> {
+    let base_axis = base_axis.position_from_front("base_axis", inp.dims())?;
     let matrices = Matrices::new(inp, w, b, base_axis)?;
     let output_dims = [&inp.dims()[..base_axis], &w.dims()[1..]].concat();
     let tensors: &[&Tensor] = match b {

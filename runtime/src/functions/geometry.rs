@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use crate::kernels::{Convolution, Float, Window};
-use crate::{Error, PerAxis, Result, check};
+use crate::{Axis, Error, PerAxis, Result, check};
 
 /// Sizes of a convolution that fit together.
 ///
@@ -145,9 +145,10 @@ impl ConvGeometry {
         stride: &PerAxis,
         dilation: &PerAxis,
         group: usize,
-        base_axis: usize,
+        base_axis: impl Into<Axis>,
     ) -> Result<Self> {
-        let mut sizes = Sizes::new(input_dims, kernel, pad, stride, dilation, group, base_axis)?;
+        let mut sizes = Sizes::new(input_dims, kernel, pad, stride, dilation, group, base_axis.into())?;
+        let base_axis = sizes.base_axis;
         for axis in 0..sizes.kernel.len() {
             let size = input_dims[base_axis + 1 + axis];
             let reach = sizes.reach(axis)?;
@@ -174,8 +175,9 @@ impl ConvGeometry {
         pad: &PerAxis,
         stride: &PerAxis,
         dilation: &PerAxis,
-        base_axis: usize,
+        base_axis: impl Into<Axis>,
     ) -> Result<Self> {
+        let base_axis = base_axis.into();
         let group = channels(input_dims, base_axis);
         Self::new(input_dims, kernel, pad, stride, dilation, group, base_axis)
     }
@@ -184,7 +186,7 @@ impl ConvGeometry {
     ///
     /// # Errors
     /// As [`new`](Self::new).
-    pub fn pointwise(input_dims: &[usize], base_axis: usize) -> Result<Self> {
+    pub fn pointwise(input_dims: &[usize], base_axis: impl Into<Axis>) -> Result<Self> {
         let one = PerAxis::Every(1);
         Self::new(input_dims, &one, &PerAxis::Every(0), &one, &one, 1, base_axis)
     }
@@ -215,9 +217,10 @@ impl DeconvGeometry {
         stride: &PerAxis,
         dilation: &PerAxis,
         group: usize,
-        base_axis: usize,
+        base_axis: impl Into<Axis>,
     ) -> Result<Self> {
-        let mut sizes = Sizes::new(input_dims, kernel, pad, stride, dilation, group, base_axis)?;
+        let mut sizes = Sizes::new(input_dims, kernel, pad, stride, dilation, group, base_axis.into())?;
+        let base_axis = sizes.base_axis;
         for axis in 0..sizes.kernel.len() {
             let size = input_dims[base_axis + 1 + axis];
             let Some(last) = size.checked_sub(1) else {
@@ -250,8 +253,9 @@ impl DeconvGeometry {
         pad: &PerAxis,
         stride: &PerAxis,
         dilation: &PerAxis,
-        base_axis: usize,
+        base_axis: impl Into<Axis>,
     ) -> Result<Self> {
+        let base_axis = base_axis.into();
         let inmaps = channels(input_dims, base_axis);
         if divisor == 0 || !inmaps.is_multiple_of(divisor) {
             return Err(Error::invalid(
@@ -285,8 +289,9 @@ impl Sizes {
         stride: &PerAxis,
         dilation: &PerAxis,
         group: usize,
-        base_axis: usize,
+        base_axis: Axis,
     ) -> Result<Self> {
+        let base_axis = base_axis.position_from_front("base_axis", input_dims)?;
         let n_axes = input_dims.len().saturating_sub(base_axis).saturating_sub(1);
         if !(1..=3).contains(&n_axes) {
             let reason = format!(
@@ -382,8 +387,8 @@ impl Sizes {
 }
 
 /// Channels of the input; if it has none, the check of the rank says so.
-fn channels(input_dims: &[usize], base_axis: usize) -> usize {
-    input_dims.get(base_axis).copied().unwrap_or(1).max(1)
+fn channels(input_dims: &[usize], base_axis: Axis) -> usize {
+    base_axis.resolve("base_axis", input_dims).map_or(1, |axis| input_dims[axis].max(1))
 }
 
 /// An axis of `size` with `pad` on both sides.

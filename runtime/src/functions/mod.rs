@@ -23,6 +23,7 @@ mod pointwise;
 pub(crate) mod pooling;
 mod quantization;
 mod relu;
+mod row_normalization;
 mod sum;
 
 pub use activation::{
@@ -50,3 +51,7 @@ pub use quantization::{
 };
 pub(crate) use relu::add;
 pub use relu::relu;
+pub(crate) use row_normalization::RowNormalization;
+pub use row_normalization::{
+    group_normalization, instance_normalization, layer_normalization, rms_normalization,
+};

@@ -48,21 +48,20 @@ pub fn batch_normalization(
     axes: &[usize],
     eps: f64,
 ) -> Result<(Tensor, Tensor, Tensor)> {
-    batch_normalization_then(inp, beta, gamma, axes, eps, false)
+    batch_normalization_then(inp, [Some(beta), Some(gamma)], axes, eps, false)
 }
 
-/// [`batch_normalization`], and `relu` of the output if asked for.
+/// [`batch_normalization`], and `relu` of the output if asked for; no `beta` is 0, no `gamma` is 1.
 pub(crate) fn batch_normalization_then(
     inp: &Tensor,
-    beta: &Tensor,
-    gamma: &Tensor,
+    [beta, gamma]: [Option<&Tensor>; 2],
     axes: &[usize],
     eps: f64,
     then_relu: bool,
 ) -> Result<(Tensor, Tensor, Tensor)> {
     let layout = Layout::new(inp, axes)?;
-    layout.check("beta", beta)?;
-    layout.check("gamma", gamma)?;
+    let beta = &coefficient("beta", beta, 0.0, &layout.parameter_dims, inp)?;
+    let gamma = &coefficient("gamma", gamma, 1.0, &layout.parameter_dims, inp)?;
     check::within("eps", eps, 0.0..)?;
     if layout.channels.per_channel() == 0 {
         return Err(Error::invalid("inp", "must have elements to take the statistics of", inp.dims()));
@@ -107,20 +106,30 @@ pub fn batch_normalization_by(
     axes: &[usize],
     eps: f64,
 ) -> Result<Tensor> {
-    batch_normalization_by_then(inp, [beta, gamma, mean, var], axes, eps, false)
+    batch_normalization_by_then(
+        inp,
+        [Some(beta), Some(gamma)],
+        &[mean.clone(), var.clone()],
+        axes,
+        eps,
+        false,
+    )
 }
 
-/// [`batch_normalization_by`] of `beta`, `gamma`, `mean` and `var`, and `relu` of the output if asked for.
+/// [`batch_normalization_by`] of `mean` and `var`, and `relu` of the output if asked for; no `beta` is 0, no `gamma` is 1.
 pub(crate) fn batch_normalization_by_then(
     inp: &Tensor,
-    [beta, gamma, mean, var]: [&Tensor; 4],
+    [beta, gamma]: [Option<&Tensor>; 2],
+    [mean, var]: &[Tensor; 2],
     axes: &[usize],
     eps: f64,
     then_relu: bool,
 ) -> Result<Tensor> {
     let layout = Layout::new(inp, axes)?;
-    for (name, parameter) in [("beta", beta), ("gamma", gamma), ("mean", mean), ("var", var)] {
-        layout.check(name, parameter)?;
+    let beta = &coefficient("beta", beta, 0.0, &layout.parameter_dims, inp)?;
+    let gamma = &coefficient("gamma", gamma, 1.0, &layout.parameter_dims, inp)?;
+    for (name, statistic) in [("mean", mean), ("var", var)] {
+        has_shape(name, statistic, &layout.parameter_dims)?;
     }
     check::within("eps", eps, 0.0..)?;
     let compose = |t: &[Tensor]| {
@@ -211,6 +220,28 @@ pub(crate) fn sample_mean(inp: &Tensor, dims: &[usize]) -> Result<Tensor> {
     in_type(mean, inp.dtype())
 }
 
+/// A coefficient of shape `dims`: `given`, or a constant in its place.
+pub(super) fn coefficient(
+    name: &'static str,
+    given: Option<&Tensor>,
+    otherwise: f64,
+    dims: &[usize],
+    inp: &Tensor,
+) -> Result<Tensor> {
+    let Some(given) = given else {
+        return Ok(Tensor::full(otherwise, dims, inp.device())?.to_dtype(inp.dtype())?);
+    };
+    has_shape(name, given, dims)?;
+    Ok(given.clone())
+}
+
+fn has_shape(name: &'static str, parameter: &Tensor, dims: &[usize]) -> Result<()> {
+    if parameter.dims() == dims {
+        return Ok(());
+    }
+    Err(Error::invalid(name, format!("must have shape {dims:?} here"), parameter.dims()))
+}
+
 /// A statistic as a constant of the type that `x` is computed in.
 fn constant(statistic: &Tensor, x: &Tensor) -> candle_core::Result<Tensor> {
     statistic.detach().to_dtype(x.dtype())?.contiguous()
@@ -253,13 +284,6 @@ impl Layout {
             (Channels { outer, channels: n_channels, inner: 1 }, Some(order))
         };
         Ok(Self { parameter_dims, channels, order })
-    }
-
-    fn check(&self, name: &'static str, parameter: &Tensor) -> Result<()> {
-        if parameter.dims() == self.parameter_dims {
-            return Ok(());
-        }
-        Err(Error::invalid(name, format!("must have shape {:?} here", self.parameter_dims), parameter.dims()))
     }
 
     /// The input with the axes in an order that the kernels can walk.
@@ -312,8 +336,21 @@ fn normalize_by_batch<T: Element>(
     let y =
         attach("batch_normalization", [x, beta, gamma], y, move |dy| map.gradients(&arg, dy, true, needed))?;
 
-    let dims = &layout.parameter_dims;
-    let mean = Value { data: means.clone(), dims: dims.clone() };
+    let vars = vars.into_iter().map(T::of).collect();
+    let [mean, var] = statistics(channels, &layout.parameter_dims, x, means, vars)?;
+    Ok((y, mean, var))
+}
+
+/// The means and variances of the channels as results whose gradients flow to the input.
+pub(super) fn statistics<T: Element>(
+    channels: Channels,
+    dims: &[usize],
+    x: &Tensor,
+    means: Vec<T>,
+    vars: Vec<T>,
+) -> Result<[Tensor; 2]> {
+    let n = channels.per_channel() as f64;
+    let mean = Value { data: means.clone(), dims: dims.to_vec() };
     let arg = x.clone();
     let mean = attach("batch_mean", [x], mean, move |dm| {
         let dx = compute::<T, 2>(arg.dims(), [&arg, dm], |[x, dm], dx| {
@@ -322,7 +359,7 @@ fn normalize_by_batch<T: Element>(
         })?;
         Ok([Some(dx.into_tensor()?)])
     })?;
-    let var = Value { data: vars.into_iter().map(T::of).collect(), dims: dims.clone() };
+    let var = Value { data: vars, dims: dims.to_vec() };
     let arg = x.clone();
     let var = attach("batch_variance", [x], var, move |dv| {
         let dx = compute::<T, 2>(arg.dims(), [&arg, dv], |[x, dv], dx| {
@@ -332,7 +369,7 @@ fn normalize_by_batch<T: Element>(
         })?;
         Ok([Some(dx.into_tensor()?)])
     })?;
-    Ok((y, mean, var))
+    Ok([mean, var])
 }
 
 /// `(x - mean) scale + beta` in each channel, with `scale = gamma inv_std`, and `relu` of it if asked for.

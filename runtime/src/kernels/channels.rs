@@ -4,6 +4,7 @@ use super::Float;
 use super::elementwise::zip_serial;
 use super::parallel;
 use super::simd::{Has, Job, Level, Simd};
+use super::sum::lane_sums;
 
 /// A tensor seen as `(outer, channels, inner)`.
 #[derive(Clone, Copy, Debug)]
@@ -12,12 +13,6 @@ pub(crate) struct Channels {
     pub(crate) channels: usize,
     pub(crate) inner: usize,
 }
-
-/// Elements summed in `T`, eight in each lane, before the sums go into `f64`.
-const RUN: usize = 8 * LANES;
-
-/// Running sums side by side.
-const LANES: usize = 32;
 
 /// Inner sizes from which a channel is worth a loop of its own.
 const LONG: usize = 16;
@@ -184,48 +179,12 @@ struct Runs<'a, T, F, const K: usize> {
 impl<T: Float, F: Fn(T, T) -> [T; K], const K: usize> Job<T> for Runs<'_, T, F, K> {
     #[inline(always)]
     fn run<V: Simd<T>>(self, _: Has<V>) {
-        let mut wide = [[0.0; LANES]; K];
-        for (a, b) in self.a.chunks(RUN).zip(self.b.chunks(RUN)) {
-            let lanes = sum_run(a, b, &self.term);
-            for k in 0..K {
-                for lane in 0..LANES {
-                    wide[k][lane] += lanes[k][lane].wide();
-                }
-            }
-        }
-        for (total, mut lanes) in self.totals.iter_mut().zip(wide) {
-            let mut half = LANES / 2;
-            while half > 0 {
-                for lane in 0..half {
-                    lanes[lane] += lanes[lane + half];
-                }
-                half /= 2;
-            }
-            *total += lanes[0];
-        }
-    }
-}
-
-/// As many running sums as the compiler can keep in registers.
-#[inline(always)]
-fn sum_run<T: Float, const K: usize>(a: &[T], b: &[T], term: impl Fn(T, T) -> [T; K]) -> [[T; LANES]; K] {
-    let mut lanes = [[T::ZERO; LANES]; K];
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    for (a, b) in a.iter().zip(b) {
-        for lane in 0..LANES {
-            let addends = term(a[lane], b[lane]);
-            for k in 0..K {
-                lanes[k][lane] += addends[k];
-            }
-        }
-    }
-    for (lane, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
-        let addends = term(*a, *b);
+        let Self { a, b, term, totals } = self;
+        let sums = lane_sums([a, b], |[a, b]| term(a, b));
         for k in 0..K {
-            lanes[k][lane] += addends[k];
+            totals[k] += sums[k];
         }
     }
-    lanes
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod memory;
 mod parallel;
 mod pool;
 mod pooling;
+mod rows;
 mod simd;
 mod softmax;
 mod sum;
@@ -33,6 +34,7 @@ pub(crate) use memory::unfilled;
 pub use memory::with_memory_of;
 pub use pool::with_threads;
 pub(crate) use pooling::{average_pool, average_pool_gradient, max_pool, max_pool_gradient};
+pub(crate) use rows::{Moments, Rows};
 pub(crate) use softmax::{
     Lanes, cross_entropy, cross_entropy_gradient, log_softmax, log_softmax_gradient, softmax,
     softmax_gradient,

@@ -2,6 +2,108 @@
 
 use super::Float;
 
+/// Elements summed in `T`, eight in each lane, before the sums go into `f64`.
+const RUN: usize = 8 * LANES;
+
+/// Running sums side by side.
+const LANES: usize = 32;
+
+/// Fewer elements than these are not worth lanes.
+const SHORT: usize = 16;
+
+// Plain loops: closures of `array::map` are not always compiled for the processor of the loop around them.
+
+/// The sums of the terms over all places of slices of one length, in `f64`.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)] // several slices are indexed
+pub(crate) fn lane_sums<T: Float, const N: usize, const K: usize>(
+    inputs: [&[T]; N],
+    term: impl Fn([T; N]) -> [T; K],
+) -> [f64; K] {
+    let (len, mut sums) = (inputs[0].len(), [0.0; K]);
+    if len < SHORT {
+        for i in 0..len {
+            let mut elements = [T::ZERO; N];
+            for n in 0..N {
+                elements[n] = inputs[n][i];
+            }
+            let addends = term(elements);
+            for k in 0..K {
+                sums[k] += addends[k].wide();
+            }
+        }
+        return sums;
+    }
+    let mut wide = [[0.0; LANES]; K];
+    for start in (0..len).step_by(RUN) {
+        let mut run = inputs;
+        for n in 0..N {
+            run[n] = &inputs[n][start..len.min(start + RUN)];
+        }
+        let lanes = sum_run(run, &term);
+        for k in 0..K {
+            for lane in 0..LANES {
+                wide[k][lane] += lanes[k][lane].wide();
+            }
+        }
+    }
+    for k in 0..K {
+        let mut half = LANES / 2;
+        while half > 0 {
+            for lane in 0..half {
+                wide[k][lane] += wide[k][lane + half];
+            }
+            half /= 2;
+        }
+        sums[k] = wide[k][0];
+    }
+    sums
+}
+
+/// As many running sums as the compiler can keep in registers.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)] // several slices are indexed
+fn sum_run<T: Float, const N: usize, const K: usize>(
+    inputs: [&[T]; N],
+    term: impl Fn([T; N]) -> [T; K],
+) -> [[T; LANES]; K] {
+    let mut lanes = [[T::ZERO; LANES]; K];
+    let whole = inputs[0].len() / LANES;
+    let mut rows = [&[][..]; N];
+    let mut rest = [&[][..]; N];
+    for n in 0..N {
+        let (chunks, behind) = inputs[n].as_chunks::<LANES>();
+        (rows[n], rest[n]) = (&chunks[..whole], &behind[..inputs[0].len() - whole * LANES]);
+    }
+    for i in 0..whole {
+        let mut row = [[T::ZERO; LANES]; N];
+        for n in 0..N {
+            row[n] = rows[n][i];
+        }
+        for lane in 0..LANES {
+            let mut elements = [T::ZERO; N];
+            for n in 0..N {
+                elements[n] = row[n][lane];
+            }
+            let addends = term(elements);
+            for k in 0..K {
+                lanes[k][lane] += addends[k];
+            }
+        }
+    }
+    for lane in 0..rest[0].len() {
+        let mut elements = [T::ZERO; N];
+        for n in 0..N {
+            elements[n] = rest[n][lane];
+        }
+        let addends = term(elements);
+        for k in 0..K {
+            lanes[k][lane] += addends[k];
+        }
+    }
+    lanes
+}
+
 /// Terms that are added in `T` one after the other.
 pub(crate) const MOST: usize = 64;
 

@@ -1,6 +1,6 @@
 //! Arguments in a few letters, for pictures of networks.
 
-use crate::{Dims, PerAxis};
+use crate::{Axes, Axis, Dims, PerAxis};
 
 /// A type of which a reader of a picture wants to see the value.
 pub trait Show {
@@ -18,7 +18,7 @@ macro_rules! as_displayed {
     };
 }
 
-as_displayed!(bool u8 u16 u32 u64 usize i8 i16 i32 i64 isize f32 f64 str String);
+as_displayed!(bool u8 u16 u32 u64 usize i8 i16 i32 i64 isize f32 f64 str String Axis Axes);
 
 impl Show for [usize] {
     fn show(&self) -> String {

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::affine_sizes;
 use crate::options::{bias, weights};
-use crate::{Dims, Initializer, Result, Rng, functions, parametric_function};
+use crate::{Axis, Dims, Initializer, Result, Rng, functions, parametric_function};
 
 /// Affine layer, also known as the fully connected layer.
 ///

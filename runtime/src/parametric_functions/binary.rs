@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::affine_sizes;
 use crate::functions::ConvGeometry;
 use crate::options::{bias, grouped, weights, window};
-use crate::{Dims, Initializer, PerAxis, Result, Rng, functions, option_group, parametric_function};
+use crate::{Axis, Dims, Initializer, PerAxis, Result, Rng, functions, option_group, parametric_function};
 
 option_group! {
     /// The first value of the binary weights.

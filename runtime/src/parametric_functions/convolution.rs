@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use crate::functions::{ConvGeometry, DeconvGeometry};
 use crate::options::{bias, grouped, transposed_window, weights, window};
-use crate::{Initializer, PerAxis, Result, Rng, check, functions, parametric_function};
+use crate::{Axis, Initializer, PerAxis, Result, Rng, check, functions, parametric_function};
 
 /// N-D convolution with an optional bias, in one, two or three dimensions.
 ///

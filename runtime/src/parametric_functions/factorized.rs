@@ -6,7 +6,7 @@ use super::affine_sizes;
 use crate::functions::{ConvGeometry, Cpd3Options};
 use crate::options::{bias, window};
 use crate::{
-    Dims, Initializer, PerAxis, Result, Rng, check, functions, get_parameter, initial_value,
+    Axis, Dims, Initializer, PerAxis, Result, Rng, check, functions, get_parameter, initial_value,
     parametric_function,
 };
 
@@ -64,6 +64,7 @@ pub fn svd_affine(
     uv_init: Option<Initializer>,
 ) -> Result<Tensor> {
     let [inmaps, outmaps] = affine_sizes(inp, base_axis, &n_outmaps)?;
+    let base_axis = base_axis.split("base_axis", inp.dims())?;
     functions::check_rank(r, inmaps.min(outmaps))?;
     let [u_init, v_init] = factors(["U", "V"], || {
         let init =
@@ -214,9 +215,9 @@ pub fn cpd3_convolution(
     /// Initializer of `b`.
     #[opt(into, default = 0.0)]
     b_init: Initializer,
-    /// Number of leading axes that are samples.
-    #[opt(default = 1)]
-    base_axis: usize,
+    /// Number of leading axes that are samples, or the first axis behind them, from the back if negative.
+    #[opt(into, default = 1)]
+    base_axis: Axis,
     /// Generator of the random default and of the factors that the least squares start from.
     #[opt(into)]
     rng: Option<Rng>,

@@ -7,8 +7,8 @@ pub use crate::functions::SelectionAlgorithm;
 use crate::functions::{ConvGeometry, Inq};
 use crate::options::{bias, grouped, weights, window};
 use crate::{
-    Dims, Initializer, ParameterStore, PerAxis, Result, Rng, functions, option_group, parametric_function,
-    update_state,
+    Axis, Dims, Initializer, ParameterStore, PerAxis, Result, Rng, functions, option_group,
+    parametric_function, update_state,
 };
 
 option_group! {

@@ -10,6 +10,7 @@ mod lstm;
 mod normalization;
 mod prelu;
 mod quantized;
+mod row_normalization;
 mod stages;
 
 pub use affine::*;
@@ -22,13 +23,14 @@ pub use lstm::*;
 pub use normalization::*;
 pub use prelu::*;
 pub use quantized::*;
+pub use row_normalization::*;
 pub use stages::*;
 
 use candle_core::Tensor;
 
-use crate::{Error, LayerInfo, Result, check};
+use crate::{Axis, LayerInfo, Result, check};
 
-/// Every parametric function of the crate, in the order of the specification.
+/// Every parametric function of the crate, in the order of NNabla's documentation, newer ones behind.
 pub const LAYERS: &[&LayerInfo] = &[
     Affine::INFO,
     Convolution::INFO,
@@ -55,20 +57,18 @@ pub const LAYERS: &[&LayerInfo] = &[
     PrunedAffine::INFO,
     PrunedConvolution::INFO,
     Lstm::INFO,
+    FusedBatchNormalization::INFO,
+    SyncBatchNormalization::INFO,
+    LayerNormalization::INFO,
+    GroupNormalization::INFO,
+    InstanceNormalization::INFO,
+    RmsNormalization::INFO,
 ];
 
-/// The axes of the samples and those of each sample.
-fn split_at(inp: &Tensor, base_axis: usize) -> Result<(&[usize], &[usize])> {
-    inp.dims().split_at_checked(base_axis).ok_or_else(|| {
-        let reason = format!("must be at most the rank of the input {:?}", inp.dims());
-        Error::invalid("base_axis", reason, base_axis)
-    })
-}
-
 /// Inputs and outputs of an affine layer for each sample, checked before it makes a parameter.
-fn affine_sizes(inp: &Tensor, base_axis: usize, n_outmaps: &[usize]) -> Result<[usize; 2]> {
+fn affine_sizes(inp: &Tensor, base_axis: Axis, n_outmaps: &[usize]) -> Result<[usize; 2]> {
     check::input("inp", inp)?;
-    let (samples, sample) = split_at(inp, base_axis)?;
+    let (samples, sample) = inp.dims().split_at(base_axis.split("base_axis", inp.dims())?);
     let (inmaps, outmaps) = (check::count("inp", sample)?, check::count("n_outmaps", n_outmaps)?);
     check::tensor("n_outmaps", &[inmaps, outmaps], inp.dtype())?;
     check::tensor("n_outmaps", &[samples, &[outmaps]].concat(), inp.dtype())?;

@@ -4,21 +4,49 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Tensor};
 
-use super::split_at;
+use crate::options::scale_and_bias;
 use crate::{
-    Dims, Error, Initializer, Result, check, full_precision, functions, is_training, parametric_function,
-    update_state,
+    Axes, Axis, Error, Initializer, Result, check, full_precision, functions, is_training, option_group,
+    parametric_function, update_state,
 };
 
-/// Receives the batch statistics of one [`batch_normalization`](fn@batch_normalization) call; gradients flow through
-/// them.
+option_group! {
+    /// What normalizations of batches take.
+    batch_statistics {
+        /// Axes whose every index has statistics of its own, negative ones from the back.
+        #[opt(into, default = 1)]
+        axes: Axes,
+        /// Decay rate of the running statistics, in [0, 1].
+        #[opt(default = 0.9)]
+        decay_rate: f64,
+        /// Added to the variance, against a division by zero.
+        #[opt(default = 1e-5)]
+        eps: f64,
+        /// Whether to use the statistics of the batch rather than the running ones: true unless in
+        /// [`test_mode`](crate::test_mode).
+        #[opt(default = is_training())]
+        batch_stat: bool,
+        /// Receives the mean and the variance of the batch.
+        #[opt(into)]
+        output_stat: Option<BatchStat>,
+        /// Initializer of `mean`.
+        #[opt(into, default = 0.0)]
+        mean_init: Initializer,
+        /// Initializer of `var`.
+        #[opt(into, default = 1.0)]
+        var_init: Initializer,
+    }
+}
+
+/// Receives the statistics of one call of a normalization, such as [`batch_normalization`](fn@batch_normalization);
+/// gradients flow through them.
 ///
 /// A clone is another handle to the same statistics.
 #[derive(Clone, Debug, Default)]
 pub struct BatchStat(Arc<Mutex<Option<(Tensor, Tensor)>>>);
 
 impl BatchStat {
-    /// Mean of the batch, of the shape of `beta`.
+    /// The mean; for a batch of the shape of `beta`.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] before a call has filled it.
@@ -26,7 +54,7 @@ impl BatchStat {
         self.get().map(|(mean, _)| mean)
     }
 
-    /// Biased variance of the batch, of the shape of `beta`.
+    /// The biased variance, of the shape of the mean.
     ///
     /// # Errors
     /// As [`mean`](Self::mean).
@@ -39,7 +67,7 @@ impl BatchStat {
         stat.ok_or_else(|| Error::invalid("output_stat", "must be given to a call first", "no statistics"))
     }
 
-    fn set(&self, mean: &Tensor, var: &Tensor) {
+    pub(super) fn set(&self, mean: &Tensor, var: &Tensor) {
         let stat = Some((mean.clone(), var.clone()));
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = stat;
     }
@@ -86,13 +114,16 @@ impl From<&BatchStat> for BatchStat {
 /// ```
 #[parametric_function(
     scope = "bn",
+    options(batch_statistics, scale_and_bias),
     fuses(functions::relu),
     family = Normalization,
     multiply_adds = [0],
     params(
         /// Trainable bias β.
+        #[when(!no_bias)]
         beta: [..shape] = beta_init,
         /// Trainable scaling factor γ.
+        #[when(!no_scale)]
         gamma: [..shape] = gamma_init,
         /// Moving average of the batch mean.
         #[need_grad(false)]
@@ -105,72 +136,203 @@ impl From<&BatchStat> for BatchStat {
 pub fn batch_normalization(
     /// Input.
     inp: &Tensor,
-    /// Axes whose every index has statistics of its own.
-    #[opt(into, default = 1)]
-    axes: Dims,
-    /// Decay rate of the running statistics, in [0, 1].
-    #[opt(default = 0.9)]
-    decay_rate: f64,
-    /// Added to the variance, against a division by zero.
-    #[opt(default = 1e-5)]
-    eps: f64,
-    /// Whether to use the statistics of the batch rather than the running ones: true unless in
-    /// [`test_mode`](crate::test_mode).
-    #[opt(default = is_training())]
-    batch_stat: bool,
-    /// Receives the mean and the variance of the batch.
-    #[opt(into)]
-    output_stat: Option<BatchStat>,
-    /// Initializer of `beta`.
-    #[opt(into, default = 0.0)]
-    beta_init: Initializer,
-    /// Initializer of `gamma`.
-    #[opt(into, default = 1.0)]
-    gamma_init: Initializer,
-    /// Initializer of `mean`.
-    #[opt(into, default = 0.0)]
-    mean_init: Initializer,
-    /// Initializer of `var`.
-    #[opt(into, default = 1.0)]
-    var_init: Initializer,
 ) -> Result<Tensor> {
-    if output_stat.is_some() && !batch_stat {
-        return Err(Error::invalid("output_stat", "needs `batch_stat`", "batch_stat = false"));
-    }
-    check::input("inp", inp)?;
-    check::within("decay_rate", decay_rate, 0.0..=1.0)?;
-    check::within("eps", eps, 0.0..)?;
-    if batch_stat {
-        has_samples(inp)?;
-    }
-    let shape = statistics_shape(inp, &axes)?;
+    let batch = Batch { axes, decay_rate, eps, batch_stat, output_stat };
+    let shape = batch.shape(inp)?;
     let (beta, gamma) = (param!(beta)?, param!(gamma)?);
-    let (mean, var) = (full_precision(|| param!(mean))?, full_precision(|| param!(var))?);
-    if !batch_stat {
-        return functions::batch_normalization_by_then(
-            inp,
-            [&beta, &gamma, &mean, &var],
-            &axes,
-            eps,
-            relu_fused,
-        );
+    let running = [full_precision(|| param!(mean))?, full_precision(|| param!(var))?];
+    batch.normalize(inp, [beta.as_ref(), gamma.as_ref()], &running, relu_fused)
+}
+
+/// Batch normalization, a sum and ReLU in one: what ends a residual block.
+///
+/// `y = max(0, bn(x) + z)`, with [`batch_normalization`](fn@batch_normalization) as bn; the gradient is 0 where `y` is.
+///
+/// # Shapes
+/// - input, `z` and output: any, all of one
+/// - parameters: as those of [`batch_normalization`](fn@batch_normalization)
+///
+/// # Errors
+/// As [`batch_normalization`](fn@batch_normalization), or if `z` has another shape or type than the input.
+///
+/// # Source
+/// NNabla `PF.fused_batch_normalization`, whose `nonlinearity` has no other value than ReLU.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use layerfn::fused_batch_normalization;
+///
+/// let x = Tensor::new(&[[0.0, 1.0], [2.0, 5.0]], &Device::Cpu)?;
+/// let z = Tensor::new(&[[1.5, 0.5], [1.0, -1.0]], &Device::Cpu)?;
+/// let y = fused_batch_normalization(&x).z(&z).eps(0.0).call()?;
+/// assert_eq!(y.to_vec2::<f64>()?, [[0.5, 0.0], [2.0, 0.0]]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+#[parametric_function(
+    scope = "bn",
+    options(batch_statistics, scale_and_bias),
+    family = Normalization,
+    multiply_adds = [0],
+    params(
+        /// Trainable bias β.
+        #[when(!no_bias)]
+        beta: [..shape] = beta_init,
+        /// Trainable scaling factor γ.
+        #[when(!no_scale)]
+        gamma: [..shape] = gamma_init,
+        /// Moving average of the batch mean.
+        #[need_grad(false)]
+        mean: [..shape] = mean_init,
+        /// Moving average of the unbiased batch variance.
+        #[need_grad(false)]
+        var: [..shape] = var_init,
+    )
+)]
+pub fn fused_batch_normalization(
+    /// Input.
+    inp: &Tensor,
+    /// What is added before ReLU; nothing if absent.
+    #[opt]
+    z: Option<&Tensor>,
+) -> Result<Tensor> {
+    if let Some(z) = z {
+        check::like("z", z, "inp", inp)?;
     }
-    let (y, batch_mean, batch_var) =
-        functions::batch_normalization_then(inp, &beta, &gamma, &axes, eps, relu_fused)?;
-    if let [_] = axes[..] {
-        let n = (inp.elem_count() / batch_var.elem_count().max(1)) as f64;
-        let unbiased = (&batch_var * (n / (n - 1.0).max(1.0)))?;
-        full_precision(|| {
-            update_state(["mean", "var"], |[mean, var]| {
-                let mean = moving_average(&mean, &batch_mean, decay_rate)?;
-                Ok([mean, moving_average(&var, &unbiased, decay_rate)?])
-            })
-        })?;
+    let batch = Batch { axes, decay_rate, eps, batch_stat, output_stat };
+    let shape = batch.shape(inp)?;
+    let (beta, gamma) = (param!(beta)?, param!(gamma)?);
+    let running = [full_precision(|| param!(mean))?, full_precision(|| param!(var))?];
+    let y = batch.normalize(inp, [beta.as_ref(), gamma.as_ref()], &running, z.is_none())?;
+    z.map_or(Ok(y.clone()), |z| functions::add(&y, z, true))
+}
+
+/// Batch normalization by the statistics of a batch that several processes share.
+///
+/// `n`, μ and σ² of [`batch_normalization`](fn@batch_normalization) are those of all processes together. This crate runs in
+/// one process and has no communicator yet, so the layer is [`batch_normalization`](fn@batch_normalization), with the same
+/// parameters: files of networks that were trained on several devices fit.
+///
+/// # Shapes
+/// As [`batch_normalization`](fn@batch_normalization).
+///
+/// # Errors
+/// As [`batch_normalization`](fn@batch_normalization).
+///
+/// # Source
+/// NNabla `PF.sync_batch_normalization`, which takes a communicator `comm` and its `group` as well.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use layerfn::sync_batch_normalization;
+///
+/// let x = Tensor::new(&[[0.0, 1.0], [2.0, 5.0]], &Device::Cpu)?;
+/// let y = sync_batch_normalization(&x).eps(0.0).call()?;
+/// assert_eq!(y.to_vec2::<f64>()?, [[-1.0, -1.0], [1.0, 1.0]]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+#[parametric_function(
+    scope = "bn",
+    options(batch_statistics, scale_and_bias),
+    fuses(functions::relu),
+    family = Normalization,
+    multiply_adds = [0],
+    params(
+        /// Trainable bias β.
+        #[when(!no_bias)]
+        beta: [..shape] = beta_init,
+        /// Trainable scaling factor γ.
+        #[when(!no_scale)]
+        gamma: [..shape] = gamma_init,
+        /// Moving average of the batch mean.
+        #[need_grad(false)]
+        mean: [..shape] = mean_init,
+        /// Moving average of the unbiased batch variance.
+        #[need_grad(false)]
+        var: [..shape] = var_init,
+    )
+)]
+pub fn sync_batch_normalization(
+    /// Input.
+    inp: &Tensor,
+) -> Result<Tensor> {
+    let batch = Batch { axes, decay_rate, eps, batch_stat, output_stat };
+    let shape = batch.shape(inp)?;
+    let (beta, gamma) = (param!(beta)?, param!(gamma)?);
+    let running = [full_precision(|| param!(mean))?, full_precision(|| param!(var))?];
+    batch.normalize(inp, [beta.as_ref(), gamma.as_ref()], &running, relu_fused)
+}
+
+/// How a batch is normalized.
+struct Batch {
+    axes: Axes,
+    decay_rate: f64,
+    eps: f64,
+    batch_stat: bool,
+    output_stat: Option<BatchStat>,
+}
+
+impl Batch {
+    /// The shape of the parameters: sizes of the input at `axes`, 1 elsewhere. All arguments are checked here.
+    fn shape(&self, inp: &Tensor) -> Result<Vec<usize>> {
+        if self.output_stat.is_some() && !self.batch_stat {
+            return Err(Error::invalid("output_stat", "needs `batch_stat`", "batch_stat = false"));
+        }
+        check::input("inp", inp)?;
+        check::within("decay_rate", self.decay_rate, 0.0..=1.0)?;
+        check::within("eps", self.eps, 0.0..)?;
+        if self.batch_stat {
+            has_samples(inp)?;
+        }
+        let axes = self.axes.resolve("axes", inp.dims())?;
+        if axes.is_empty() {
+            let reason = format!("must name an axis of the input {:?}", inp.dims());
+            return Err(Error::invalid("axes", reason, &self.axes));
+        }
+        let size = |(axis, &size)| if axes.contains(&axis) { size } else { 1 };
+        Ok(inp.dims().iter().enumerate().map(size).collect())
     }
-    if let Some(stat) = output_stat {
-        stat.set(&batch_mean, &batch_var);
+
+    /// The normalized input, and ReLU of it if asked for; the running statistics move on.
+    ///
+    /// Where a batch is shared with other processes, its statistics are to be brought together here.
+    fn normalize(
+        self,
+        inp: &Tensor,
+        [beta, gamma]: [Option<&Tensor>; 2],
+        running: &[Tensor; 2],
+        then_relu: bool,
+    ) -> Result<Tensor> {
+        let axes = self.axes.resolve("axes", inp.dims())?;
+        let coefficients = [beta, gamma];
+        if !self.batch_stat {
+            return functions::batch_normalization_by_then(
+                inp,
+                coefficients,
+                running,
+                &axes,
+                self.eps,
+                then_relu,
+            );
+        }
+        let (y, batch_mean, batch_var) =
+            functions::batch_normalization_then(inp, coefficients, &axes, self.eps, then_relu)?;
+        if let [_] = axes[..] {
+            let n = (inp.elem_count() / batch_var.elem_count().max(1)) as f64;
+            let unbiased = (&batch_var * (n / (n - 1.0).max(1.0)))?;
+            full_precision(|| {
+                update_state(["mean", "var"], |[mean, var]| {
+                    let mean = moving_average(&mean, &batch_mean, self.decay_rate)?;
+                    Ok([mean, moving_average(&var, &unbiased, self.decay_rate)?])
+                })
+            })?;
+        }
+        if let Some(stat) = self.output_stat {
+            stat.set(&batch_mean, &batch_var);
+        }
+        Ok(y)
     }
-    Ok(y)
 }
 
 /// Whether there is something to take statistics of.
@@ -179,22 +341,6 @@ fn has_samples(inp: &Tensor) -> Result<()> {
         return Err(Error::invalid("inp", "must have elements to take the statistics of", inp.dims()));
     }
     Ok(())
-}
-
-/// Sizes of the input at `axes`, 1 elsewhere.
-fn statistics_shape(inp: &Tensor, axes: &[usize]) -> Result<Vec<usize>> {
-    if axes.is_empty() {
-        return Err(Error::invalid("axes", format!("must name an axis of the input {:?}", inp.dims()), axes));
-    }
-    let mut shape = vec![1; inp.rank()];
-    for (n, &axis) in axes.iter().enumerate() {
-        if axis >= inp.rank() || axes[..n].contains(&axis) {
-            let reason = format!("must be different axes of the input {:?}", inp.dims());
-            return Err(Error::invalid("axes", reason, axes));
-        }
-        shape[axis] = inp.dims()[axis];
-    }
-    Ok(shape)
 }
 
 fn moving_average(running: &Tensor, batch: &Tensor, decay_rate: f64) -> Result<Tensor> {
@@ -244,15 +390,15 @@ fn moving_average(running: &Tensor, batch: &Tensor, decay_rate: f64) -> Result<T
 pub fn mean_subtraction(
     /// Input.
     inp: &Tensor,
-    /// Number of leading axes that are samples.
-    #[opt(default = 1)]
-    base_axis: usize,
+    /// Number of leading axes that are samples, or the first axis behind them, from the back if negative.
+    #[opt(into, default = 1)]
+    base_axis: Axis,
     /// Whether the running mean moves: true unless in [`test_mode`](crate::test_mode).
     #[opt(default = is_training())]
     update_running_mean: bool,
 ) -> Result<Tensor> {
     check::input("inp", inp)?;
-    let (samples, shape) = split_at(inp, base_axis)?;
+    let (samples, shape) = inp.dims().split_at(base_axis.split("base_axis", inp.dims())?);
     check::tensor("inp", inp.dims(), DType::F64)?;
     if update_running_mean {
         has_samples(inp)?;

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use crate::{Error, Initializer, Result, check, functions, parametric_function};
+use crate::{Axis, Initializer, Result, check, functions, parametric_function};
 
 /// Parametrized rectified linear unit.
 ///
@@ -40,9 +40,9 @@ use crate::{Error, Initializer, Result, check, functions, parametric_function};
 pub fn prelu(
     /// Input.
     inp: &Tensor,
-    /// The axis with a slope for each index, if the slope is not shared.
-    #[opt(default = 1)]
-    base_axis: usize,
+    /// The axis with a slope for each index, if the slope is not shared; from the back if negative.
+    #[opt(into, default = 1)]
+    base_axis: Axis,
     /// Whether one slope serves all elements.
     #[opt(default = true)]
     shared: bool,
@@ -51,10 +51,9 @@ pub fn prelu(
     slope_init: Initializer,
 ) -> Result<Tensor> {
     check::input("inp", inp)?;
-    let shape = match inp.dims().get(base_axis) {
-        _ if shared => vec![],
-        Some(&size) => vec![size],
-        None => return Err(Error::invalid("base_axis", "must be an axis of the input", base_axis)),
+    let shape = match shared {
+        true => vec![],
+        false => vec![inp.dims()[base_axis.resolve("base_axis", inp.dims())?]],
     };
     functions::prelu(inp, &param!(slope)?, base_axis)
 }

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::affine_sizes;
 use crate::functions::{ConvGeometry, FixedPoint, Pow2, Prune, Transform};
 use crate::options::{bias, grouped, weights, window};
-use crate::{Dims, Initializer, PerAxis, Result, Rng, functions, option_group, parametric_function};
+use crate::{Axis, Dims, Initializer, PerAxis, Result, Rng, functions, option_group, parametric_function};
 
 option_group! {
     /// What fixed-point layers take.

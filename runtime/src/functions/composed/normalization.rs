@@ -46,18 +46,61 @@ pub(crate) fn by_batch(x: &Tensor, beta: &Tensor, gamma: &Tensor, eps: f64) -> R
     let inv_std = (&var + eps)?.sqrt()?.recip()?;
     let y = evaluate(&Normalized, [&arg], [&mean, &(&scale * &inv_std)?, &beta.detach()])?;
 
-    let rule =
-        NormalizationGradients { arg: arg.clone(), gamma: scale, mean: mean.clone(), inv_std, coupled: true };
+    let rule = NormalizationGradients { arg, gamma: scale, mean: mean.clone(), inv_std, coupled: true };
     let y =
         attach("batch_normalization", &[x, beta, gamma], &y, move |dy, needed| rule.gradients(dy, needed))?;
-    let input = arg.clone();
+    let [mean, var] = statistics(x, mean, &var)?;
+    Ok([y, mean, var])
+}
+
+/// The means and variances as results whose gradients flow to the input.
+fn statistics(x: &Tensor, mean: Tensor, var: &Tensor) -> Result<[Tensor; 2]> {
+    let (input, n) = (x.detach(), (x.elem_count() / mean.elem_count().max(1)) as f64);
     let batch_mean = attach("batch_mean", &[x], &mean, move |dm, _| {
         Ok(vec![Some((dm / n)?.broadcast_as(input.shape())?.contiguous()?)])
     })?;
-    let var = attach("batch_variance", &[x], &var, move |dv, _| {
-        Ok(vec![Some(arg.broadcast_sub(&mean)?.broadcast_mul(&(dv * (2.0 / n))?)?)])
+    let input = x.detach();
+    let var = attach("batch_variance", &[x], var, move |dv, _| {
+        Ok(vec![Some(input.broadcast_sub(&mean)?.broadcast_mul(&(dv * (2.0 / n))?)?)])
     })?;
-    Ok([y, batch_mean, var])
+    Ok([batch_mean, var])
+}
+
+/// The output, the means and the variances of the rows of `x (samples, groups, coefficients, inner)`, where `beta` and
+/// `gamma` are `(1, groups, coefficients, 1)`. Without `centred` the mean is taken to be 0.
+pub(crate) fn by_row(
+    x: &Tensor,
+    [beta, gamma]: [&Tensor; 2],
+    centred: bool,
+    eps: f64,
+) -> Result<[Tensor; 3]> {
+    let (arg, scale) = (x.detach(), gamma.detach());
+    let n = (arg.dim(2)? * arg.dim(3)?) as f64;
+    let sums = |x: &Tensor| x.sum_keepdim((2, 3));
+    let mean = (sums(&arg)? / n)?;
+    let mean = if centred { mean } else { mean.zeros_like()? };
+    let var = (sums(&arg.broadcast_sub(&mean)?.sqr()?)? / n)?;
+    let inv_std = (&var + eps)?.sqrt()?.recip()?;
+    let none = mean.zeros_like()?;
+    let normalized = |arg: &Tensor, mean: &Tensor, inv_std: &Tensor, none: &Tensor| {
+        evaluate(&Normalized, [arg], [mean, inv_std, none])
+    };
+    let y = normalized(&arg, &mean, &inv_std, &none)?.broadcast_mul(&scale)?.broadcast_add(&beta.detach())?;
+    let center = mean.clone();
+    let y = attach("normalization", &[x, beta, gamma], &y, move |dy, needed| {
+        let dx = || {
+            let dy = dy.broadcast_mul(&scale)?;
+            let moment = sums(&evaluate(&Centred, [&dy, &arg], [&center])?)?;
+            let mean_dy = if centred { (sums(&dy)? / n)? } else { none.clone() };
+            let slope = ((moment * inv_std.sqr()?)? / n)?;
+            evaluate(&InputGradient, [&dy, &arg], [&center, &inv_std, &mean_dy, &slope])
+        };
+        let dx = needed[0].then(dx).transpose()?;
+        let dgamma = sum_like(&(dy * normalized(&arg, &center, &inv_std, &none)?)?, &scale)?;
+        Ok(vec![dx, Some(sum_like(dy, &scale)?), Some(dgamma)])
+    })?;
+    let [mean, var] = statistics(x, mean, &var)?;
+    Ok([y, mean, var])
 }
 
 /// The statistics are constants.
