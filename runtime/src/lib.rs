@@ -35,6 +35,8 @@
 //! | parameters and scopes | [`parameter_scope`], [`get_parameters`], [`ParameterStore`] |
 //! | first values | [`Initializer`] |
 //! | training and testing | [`test_mode`], [`no_grad`] |
+//! | data and batches | [`data`] |
+//! | accuracy, records of a training | [`metrics`], [`monitor`], `report` |
 //! | updating parameters | [`solver`] |
 //! | GPUs and half precisions | [`ParameterStore::to_device`], [`full_precision`] |
 //! | files | [`save_parameters`], [`load_parameters`] |
@@ -107,6 +109,7 @@ pub mod __private;
 mod check;
 pub mod checkpoint;
 mod context;
+pub mod data;
 mod device;
 mod dims;
 mod error;
@@ -115,8 +118,10 @@ mod fusion;
 mod initializer;
 mod kernels;
 mod limits;
+pub mod metrics;
 mod mode;
 mod model;
+pub mod monitor;
 mod nearest;
 mod network;
 mod number;
@@ -125,6 +130,8 @@ mod parameter;
 mod parametric_functions;
 mod pattern;
 pub mod prelude;
+#[cfg(feature = "report")]
+pub mod report;
 mod rng;
 mod run;
 pub mod solver;

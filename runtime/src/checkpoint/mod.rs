@@ -48,7 +48,7 @@ mod values;
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use candle_core::DType;
+use candle_core::{DType, Tensor};
 
 pub use entry::{Entry, Unusable};
 pub use load::{Difference, Load, LoadReport, NeedGrad, Plan};
@@ -480,6 +480,12 @@ pub fn save_parameters(path: impl AsRef<Path>) -> Result<()> {
 #[track_caller]
 pub fn load_parameters(path: impl AsRef<Path>) -> Result<LoadReport> {
     Load::like_nnabla(Checkpoint::open(path)?).apply()
+}
+
+/// The array of NumPy in an `.npy` file.
+pub(crate) fn read_npy(path: &Path) -> Result<Tensor> {
+    let read = file::open(path).and_then(|mut file| npz::read_npy(&mut file));
+    read.map_err(|fault| fault.into_error("read", &path.display().to_string()))
 }
 
 impl ParameterStore {

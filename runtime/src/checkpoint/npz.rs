@@ -11,7 +11,7 @@ use zip::{CompressionMethod, ZipWriter};
 
 use super::archive::{FailsOnce, Member, for_each};
 use super::entry::{Contents, Entries, Entry};
-use super::input::{Input, Source};
+use super::input::{Input, Source, length};
 use super::values::{Stored, narrow_bf16, widened, with_bytes_as};
 use super::{Fault, Outcome};
 use crate::limits;
@@ -78,6 +78,15 @@ fn array(input: &mut Input<'_>) -> Outcome<(Var, Stored)> {
     let axes: Vec<usize> = (0..shape.len()).rev().collect();
     let var = Var::from_tensor(&transposed.as_tensor().detach().permute(axes)?.contiguous()?)?;
     Ok((var, stored))
+}
+
+/// The one array of an `.npy` file.
+pub(super) fn read_npy(source: &mut dyn Source) -> Outcome<Tensor> {
+    let length = length(source)?;
+    let mut input = Input::new(source, length);
+    let (var, _) = array(&mut input)?;
+    input.finish()?;
+    Ok(var.as_tensor().detach())
 }
 
 /// What stands before the values.

@@ -1,0 +1,155 @@
+//! The IDX format: a magic number, the length of each axis, then numbers.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use flate2::bufread::GzDecoder;
+
+use crate::{Error, Result, check, limits};
+
+/// Reads an IDX file, the format of MNIST, plain or compressed by gzip.
+///
+/// A `path` that is not there is looked for with `.gz` at its end. Unsigned bytes become `u8`, signed ones and 16-bit numbers
+/// `i64`, 32-bit numbers `i64`, floats `f32` and `f64`.
+///
+/// # Errors
+/// [`Error::Io`] if the file can't be read, [`Error::Checkpoint`] if it is damaged or something else.
+///
+/// # Example
+/// ```no_run
+/// let images = layerfn::data::read_idx("train-images-idx3-ubyte.gz")?; // (60000, 28, 28), u8
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn read_idx(path: impl AsRef<Path>) -> Result<Tensor> {
+    let path = path.as_ref();
+    let mut packed = path.as_os_str().to_owned();
+    packed.push(".gz");
+    for path in [path, Path::new(&packed)] {
+        match File::open(path) {
+            Ok(file) => return read_idx_from(&path.display().to_string(), BufReader::new(file)),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(source) => {
+                return Err(Error::Io { action: "read", file: path.display().to_string(), source });
+            }
+        }
+    }
+    let source = io::Error::new(ErrorKind::NotFound, "neither it nor a file with `.gz` at its end exists");
+    Err(Error::Io { action: "read", file: path.display().to_string(), source })
+}
+
+/// [`read_idx`] from memory or another source; `name` stands for it in error messages.
+///
+/// # Errors
+/// As [`read_idx`].
+///
+/// ```
+/// let bytes = [0, 0, 8, 1, 0, 0, 0, 3, 7, 2, 1]; // one axis of three unsigned bytes
+/// let labels = layerfn::data::read_idx_from("labels", &bytes[..])?;
+/// assert_eq!(labels.to_vec1::<u8>()?, [7, 2, 1]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn read_idx_from(name: &str, mut content: impl BufRead) -> Result<Tensor> {
+    // Its first bytes say whether it is compressed: browsers unpack without asking and keep the name.
+    let start =
+        content.fill_buf().map_err(|source| Error::Io { action: "read", file: name.to_owned(), source })?;
+    let compressed = start.starts_with(&[0x1f, 0x8b]);
+    let content: Box<dyn Read + '_> =
+        if compressed { Box::new(GzDecoder::new(content)) } else { Box::new(content) };
+    Idx { name, content, compressed, position: 0 }.read()
+}
+
+struct Idx<'a> {
+    name: &'a str,
+    content: Box<dyn Read + 'a>,
+    compressed: bool,
+    position: u64,
+}
+
+impl Idx<'_> {
+    fn read(mut self) -> Result<Tensor> {
+        let magic = self.word()?;
+        let [0, 0, kind, rank] = magic.to_be_bytes() else {
+            return Err(
+                self.damaged(format!("starts with {magic:#010x}, which is not the start of an IDX file"))
+            );
+        };
+        limits::check_rank(rank.into()).map_err(|reason| self.damaged(reason))?;
+        let shape = (0..rank).map(|_| Ok(self.word()? as usize)).collect::<Result<Vec<_>>>()?;
+        let size = match kind {
+            0x08 | 0x09 => 1,
+            0x0b => 2,
+            0x0c | 0x0d => 4,
+            0x0e => 8,
+            _ => return Err(self.damaged(format!("has numbers of the unknown type {kind:#04x}"))),
+        };
+        let count = check::count("shape", &shape)?;
+        let bytes = self.body(count.saturating_mul(size), &shape)?;
+        let tensor = match kind {
+            0x08 => Tensor::from_vec(bytes, shape, &Device::Cpu),
+            0x09 => integers(&bytes, |[x]: [u8; 1]| i64::from(x.cast_signed()), shape),
+            0x0b => integers(&bytes, |x| i64::from(i16::from_be_bytes(x)), shape),
+            0x0c => integers(&bytes, |x| i64::from(i32::from_be_bytes(x)), shape),
+            0x0d => Tensor::from_vec(numbers(&bytes, f32::from_be_bytes), shape, &Device::Cpu),
+            _ => Tensor::from_vec(numbers(&bytes, f64::from_be_bytes), shape, &Device::Cpu),
+        };
+        Ok(tensor?)
+    }
+
+    fn word(&mut self) -> Result<u32> {
+        let bytes = self.take(4)?;
+        match bytes.try_into() {
+            Ok(bytes) => Ok(u32::from_be_bytes(bytes)),
+            Err(_) => Err(self.damaged(format!("ends after {} bytes, within its header", self.position))),
+        }
+    }
+
+    /// The remaining `length` bytes, which must be all.
+    fn body(&mut self, length: usize, shape: &[usize]) -> Result<Vec<u8>> {
+        let expected = self.position.saturating_add(length as u64);
+        // One more than expected: the end must come, and with it gzip's check sum.
+        let bytes = self.take(length as u64 + 1)?;
+        match bytes.len().cmp(&length) {
+            std::cmp::Ordering::Equal => Ok(bytes),
+            std::cmp::Ordering::Less => Err(self.damaged(format!(
+                "ends after {} bytes, but its shape {shape:?} needs {expected}",
+                self.position
+            ))),
+            std::cmp::Ordering::Greater => {
+                Err(self
+                    .damaged(format!("goes on after the {expected} bytes that its shape {shape:?} needs")))
+            }
+        }
+    }
+
+    /// Up to `length` bytes; fewer only at the end of the file. Memory grows with what is there, not with what the header
+    /// announces.
+    fn take(&mut self, length: u64) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        match (&mut self.content).take(length).read_to_end(&mut bytes) {
+            Ok(n) => self.position += n as u64,
+            Err(error) if self.compressed => {
+                return Err(self.damaged(format!("has damaged gzip data ({error}); get the file again")));
+            }
+            Err(source) => return Err(Error::Io { action: "read", file: self.name.to_owned(), source }),
+        }
+        Ok(bytes)
+    }
+
+    fn damaged(&self, reason: impl Into<String>) -> Error {
+        Error::Checkpoint { file: self.name.to_owned(), reason: reason.into() }
+    }
+}
+
+fn numbers<T, const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> T) -> Vec<T> {
+    bytes.as_chunks().0.iter().map(|&bytes| number(bytes)).collect()
+}
+
+fn integers<const N: usize>(
+    bytes: &[u8],
+    number: impl Fn([u8; N]) -> i64,
+    shape: Vec<usize>,
+) -> candle_core::Result<Tensor> {
+    Tensor::from_vec(numbers(bytes, number), shape, &Device::Cpu)
+}

@@ -1,0 +1,277 @@
+//! How examples become batches.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{Device, Tensor};
+
+use super::{Augment, Batch, Batches, Dataset, Position};
+use crate::{Error, Result, Rng};
+
+type Change = Arc<dyn Fn(Vec<Tensor>, &Rng) -> Result<Vec<Tensor>> + Send + Sync>;
+
+/// An epoch, and the order of its examples.
+type EpochOrder = (u64, Arc<[usize]>);
+
+/// Makes batches of the examples of a [`Dataset`]; see the [module](super).
+///
+/// Without further settings: the examples in their order, once, the last batch smaller if they don't fill it, in the calling
+/// thread, on the CPU. Clones share the data.
+#[derive(Clone)]
+pub struct Loader {
+    recipe: Recipe,
+    workers: usize,
+    start: Position,
+}
+
+/// What decides about each batch.
+#[derive(Clone)]
+pub(super) struct Recipe {
+    dataset: Arc<dyn Dataset>,
+    batch_size: usize,
+    shuffle: Option<u64>,
+    drop_last: bool,
+    epochs: Option<u64>,
+    rank: usize,
+    n_ranks: usize,
+    augment: Vec<(usize, Augment)>,
+    changes: Vec<Change>,
+    device: Device,
+    /// The order of the epoch last asked for.
+    order: Arc<Mutex<Option<EpochOrder>>>,
+}
+
+impl Loader {
+    /// Batches of `batch_size` examples.
+    pub fn new(dataset: impl Dataset + 'static, batch_size: usize) -> Self {
+        let recipe = Recipe {
+            dataset: Arc::new(dataset),
+            batch_size,
+            shuffle: None,
+            drop_last: false,
+            epochs: Some(1),
+            rank: 0,
+            n_ranks: 1,
+            augment: Vec::new(),
+            changes: Vec::new(),
+            device: Device::Cpu,
+            order: Arc::default(),
+        };
+        Self { recipe, workers: 0, start: Position::default() }
+    }
+
+    /// Takes the examples in a random order, another one in each epoch. Augmentation draws from the same seed.
+    #[must_use]
+    pub fn shuffle(mut self, seed: u64) -> Self {
+        self.recipe.shuffle = Some(seed);
+        self.forget_order()
+    }
+
+    /// Goes through the examples `n` times.
+    #[must_use]
+    pub fn epochs(mut self, n: u64) -> Self {
+        self.recipe.epochs = Some(n);
+        self
+    }
+
+    /// Goes through the examples without end.
+    #[must_use]
+    pub fn endless(mut self) -> Self {
+        self.recipe.epochs = None;
+        self
+    }
+
+    /// Leaves the last batch of an epoch out if the examples don't fill it.
+    #[must_use]
+    pub fn drop_last(mut self) -> Self {
+        self.recipe.drop_last = true;
+        self
+    }
+
+    /// Changes the images of the field number `field` at random.
+    #[must_use]
+    pub fn augment(mut self, field: usize, augment: Augment) -> Self {
+        self.recipe.augment.push((field, augment));
+        self
+    }
+
+    /// Changes whole batches: `change` gets the fields and a generator of the batch's own.
+    ///
+    /// Changes come after augmentation, in the order in which they were given.
+    #[must_use]
+    pub fn map(
+        mut self,
+        change: impl Fn(Vec<Tensor>, &Rng) -> Result<Vec<Tensor>> + Send + Sync + 'static,
+    ) -> Self {
+        self.recipe.changes.push(Arc::new(change));
+        self
+    }
+
+    /// Prepares batches in `n` threads ahead of the caller, each up to two; the batches are the same for any `n`.
+    #[must_use]
+    pub fn workers(mut self, n: usize) -> Self {
+        self.workers = n;
+        self
+    }
+
+    /// Gives the process `rank` of `size` its part of each batch. All parts together are the batches of one process, so
+    /// every example is seen once in an epoch.
+    #[must_use]
+    pub fn shard(mut self, rank: usize, size: usize) -> Self {
+        (self.recipe.rank, self.recipe.n_ranks) = (rank, size);
+        self
+    }
+
+    /// Puts the batches on `device`.
+    #[must_use]
+    pub fn device(mut self, device: &Device) -> Self {
+        self.recipe.device = device.clone();
+        self
+    }
+
+    /// Starts at `position`, as if the batches before it had been taken.
+    #[must_use]
+    pub fn start_at(mut self, position: Position) -> Self {
+        self.start = position;
+        self
+    }
+
+    /// The number of batches in an epoch.
+    #[must_use]
+    pub fn per_epoch(&self) -> u64 {
+        self.recipe.per_epoch()
+    }
+
+    /// The batches.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if `batch_size` is 0, there are no examples or fewer than a batch with
+    /// [`drop_last`](Self::drop_last), `rank` is not below `size`, a setting of an [`Augment`] makes no sense, or the
+    /// position is not one of this data.
+    pub fn batches(&self) -> Result<Batches> {
+        self.recipe.check()?;
+        Batches::new(self.recipe.clone(), self.start, self.workers)
+    }
+
+    /// Settings that change the order must not see that of a clone.
+    fn forget_order(mut self) -> Self {
+        self.recipe.order = Arc::default();
+        self
+    }
+}
+
+impl Recipe {
+    fn check(&self) -> Result<()> {
+        if self.batch_size == 0 {
+            return Err(Error::invalid("batch_size", "must be at least 1", 0));
+        }
+        if self.rank >= self.n_ranks {
+            let reason = format!("must be below the number of processes, {}", self.n_ranks);
+            return Err(Error::invalid("rank", reason, self.rank));
+        }
+        if self.per_epoch() == 0 {
+            let reason = format!("must have enough examples for a batch of {}", self.batch_size);
+            return Err(Error::invalid("dataset", reason, format!("{} examples", self.dataset.len())));
+        }
+        self.augment.iter().try_for_each(|(_, augment)| augment.check())
+    }
+
+    pub(super) fn per_epoch(&self) -> u64 {
+        let (len, size) = (self.dataset.len(), self.batch_size.max(1));
+        let n = if self.drop_last { len / size } else { len.div_ceil(size) };
+        n as u64
+    }
+
+    /// `position`, which must be one of an epoch's; just behind the last batch stands the next epoch.
+    pub(super) fn checked(&self, position: Position) -> Result<Position> {
+        let n = self.per_epoch();
+        match position.batch {
+            batch if batch < n => Ok(position),
+            batch if batch == n => Ok(Position { epoch: position.epoch + 1, batch: 0 }),
+            _ => {
+                let reason = format!("must be one of this data, which has {n} batches in an epoch");
+                Err(Error::invalid("position", reason, position))
+            }
+        }
+    }
+
+    pub(super) fn is_over(&self, position: Position) -> bool {
+        self.epochs.is_some_and(|epochs| position.epoch >= epochs)
+    }
+
+    /// The position `n` batches later.
+    pub(super) fn after(&self, position: Position, n: u64) -> Position {
+        let batch = position.batch + n;
+        Position { epoch: position.epoch + batch / self.per_epoch(), batch: batch % self.per_epoch() }
+    }
+
+    pub(super) fn batch(&self, position: Position) -> Result<Batch> {
+        let start = position.batch as usize * self.batch_size;
+        let whole = self.batch_size.min(self.dataset.len() - start);
+        let part = |rank: usize| start + (whole as u128 * rank as u128 / self.n_ranks as u128) as usize;
+        let range = part(self.rank)..part(self.rank + 1);
+        let order = self.order(position.epoch);
+        let indices = match &order {
+            Some(order) => order[range.clone()].to_vec(),
+            None => range.clone().collect(),
+        };
+        let mut fields = self.dataset.batch(&indices)?;
+        for (field, augment) in &self.augment {
+            let n_fields = fields.len();
+            let images = fields.get_mut(*field).ok_or_else(|| {
+                Error::invalid("field", format!("must be below {n_fields}, the number of fields"), field)
+            })?;
+            *images = augment.batch(images, |n| self.rng(&[0, position.epoch, indices[n] as u64]))?;
+        }
+        for change in &self.changes {
+            fields = change(fields, &self.rng(&[1, position.epoch, position.batch, self.rank as u64]))?;
+        }
+        let fields = fields.iter().map(|field| field.to_device(&self.device));
+        Ok(Batch {
+            fields: fields.collect::<candle_core::Result<_>>()?,
+            len: indices.len(),
+            position,
+            ends_epoch: position.batch + 1 == self.per_epoch(),
+        })
+    }
+
+    /// The order of an epoch, if it is not that of the data.
+    fn order(&self, epoch: u64) -> Option<Arc<[usize]>> {
+        self.shuffle?;
+        if let Some((of, order)) = &*self.order.lock().unwrap_or_else(PoisonError::into_inner)
+            && *of == epoch
+        {
+            return Some(order.clone());
+        }
+        let rng = self.rng(&[2, epoch]);
+        let mut order: Vec<usize> = (0..self.dataset.len()).collect();
+        for i in (1..order.len()).rev() {
+            order.swap(i, below(&rng, i + 1));
+        }
+        let order: Arc<[usize]> = order.into();
+        *self.order.lock().unwrap_or_else(PoisonError::into_inner) = Some((epoch, order.clone()));
+        Some(order)
+    }
+
+    /// A generator that follows from the seed and `key`.
+    fn rng(&self, key: &[u64]) -> Rng {
+        let words = [self.shuffle.unwrap_or(0)].into_iter().chain(key.iter().copied());
+        let halves: Vec<u32> = words.flat_map(|word| [word as u32, (word >> 32) as u32]).collect();
+        Rng::from_key(&halves)
+    }
+}
+
+/// A whole number drawn uniformly from 0 to `n` − 1.
+pub(super) fn below(rng: &Rng, n: usize) -> usize {
+    // `uniform` is below 1, but the product may still be rounded up to `n`.
+    ((rng.uniform() * n as f64) as usize).min(n - 1)
+}
+
+impl std::fmt::Debug for Loader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loader")
+            .field("examples", &self.recipe.dataset.len())
+            .field("batch_size", &self.recipe.batch_size)
+            .field("workers", &self.workers)
+            .finish_non_exhaustive()
+    }
+}
