@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, ExitCode};
 
 use candle_core::{D, Device, Tensor};
-use layerfn::__private::{average_pooling, dropout, max_pooling};
+use layerfn::__private::dropout;
 use layerfn::functions::*;
 use layerfn::{PerAxis, Result};
 use layerfn_tests::golden::run_all;
@@ -150,10 +150,10 @@ fn windows() -> Vec<Case> {
         let [kernel, stride, pad] = [kernel, stride, pad].map(PerAxis::Every);
         for flag in [true, false] {
             let (k, s, p) = (kernel.clone(), stride.clone(), pad.clone());
-            let max = move |t: &[Tensor]| max_pooling(&t[0], &k, Some(&s), flag, &p);
+            let max = move |t: &[Tensor]| max_pooling(&t[0], &k, Some(&s), flag, &p, false);
             cases.push(case(&format!("max_pooling {dims:?}"), max, &[dims]));
             let (k, s, p) = (kernel.clone(), stride.clone(), pad.clone());
-            let average = move |t: &[Tensor]| average_pooling(&t[0], &k, Some(&s), true, &p, flag);
+            let average = move |t: &[Tensor]| average_pooling(&t[0], &k, Some(&s), true, &p, false, flag);
             cases.push(case(&format!("average_pooling {dims:?}"), average, &[dims]));
         }
     }

@@ -5,9 +5,8 @@ pub use layerfn_macros::{layer_with_options, network};
 
 pub use crate::__pf_note_arguments as note_arguments;
 pub use crate::device::composed;
-// Behind the layers `dropout`, `max_pooling` and `average_pooling`; the tests of gradients call them.
+// Behind the layer `dropout`; the tests of gradients call it.
 pub use crate::functions::activation::dropout;
-pub use crate::functions::pooling::{average_pooling, max_pooling};
 pub use crate::fusion::{Fuses, IfFusing, IfPlain, Kind, Ran, declared_fusion, is_same_function};
 pub use crate::kernels::{with_memory_of, with_threads};
 pub use crate::network::frame::{

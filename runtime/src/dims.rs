@@ -1,6 +1,8 @@
 //! Argument types for sizes: [`Dims`] for a shape, [`PerAxis`] for one number per spatial axis, [`Axis`] and [`Axes`] for
 //! axes.
 
+use std::ops::RangeFull;
+
 use crate::{Error, Result, check};
 
 /// A list of sizes, from an integer, a tuple, an array, a slice or a vector.
@@ -173,18 +175,20 @@ impl std::fmt::Display for Axis {
     }
 }
 
-/// Different axes of a tensor, each counted as an [`Axis`]: from one number, a tuple, an array, a slice or a vector.
+/// Different axes of a tensor, each counted as an [`Axis`]: from one number, a tuple, an array, a slice or a vector; or all of
+/// them, from `..`.
 ///
 /// ```
 /// use layerfn::Axes;
+/// assert_eq!(Axes::from(..).resolve("axes", &[8, 3, 5])?, [0, 1, 2]);
 /// assert_eq!(Axes::from(1).resolve("axes", &[8, 3, 5])?, [1]);
 /// assert_eq!(Axes::from((0, -1)).resolve("axes", &[8, 3, 5])?, [0, 2]);
 /// let error = Axes::from([1, -2]).resolve("axes", &[8, 3, 5]).unwrap_err();
 /// assert_eq!(error.to_string(), "`axes` must be different axes of the input [8, 3, 5], got [1, -2]");
 /// # Ok::<(), layerfn::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Axes(Vec<Axis>);
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Axes(Option<Vec<Axis>>);
 
 impl Axes {
     /// The axes of a tensor with sizes `dims`, counted from the front and in the order given; `argument` is what the error
@@ -193,8 +197,9 @@ impl Axes {
     /// # Errors
     /// [`Error::InvalidArgument`] if one of them does not exist or is named twice.
     pub fn resolve(&self, argument: &'static str, dims: &[usize]) -> Result<Vec<usize>> {
-        let mut axes = Vec::with_capacity(self.0.len());
-        for axis in &self.0 {
+        let Some(given) = &self.0 else { return Ok((0..dims.len()).collect()) };
+        let mut axes = Vec::with_capacity(given.len());
+        for axis in given {
             match axis.position(dims) {
                 Some(axis) if axis < dims.len() && !axes.contains(&axis) => axes.push(axis),
                 _ => {
@@ -207,9 +212,18 @@ impl Axes {
     }
 }
 
+impl std::fmt::Debug for Axes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            Some(axes) => f.debug_list().entries(axes).finish(),
+            None => f.write_str(".."),
+        }
+    }
+}
+
 impl std::fmt::Display for Axes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(&self.0).finish()
+        write!(f, "{self:?}")
     }
 }
 
@@ -222,7 +236,7 @@ macro_rules! from_integers {
         }
         impl From<$integer> for Axes {
             fn from(axis: $integer) -> Self {
-                Self(vec![axis.into()])
+                Axis::from(axis).into()
             }
         })+
     };
@@ -232,7 +246,13 @@ from_integers!(usize i32 i64 isize);
 
 impl From<Axis> for Axes {
     fn from(axis: Axis) -> Self {
-        Self(vec![axis])
+        Self(Some(vec![axis]))
+    }
+}
+
+impl From<RangeFull> for Axes {
+    fn from(_: RangeFull) -> Self {
+        Self(None)
     }
 }
 
@@ -244,7 +264,7 @@ impl From<&Axes> for Axes {
 
 impl<A: Into<Axis>> From<Vec<A>> for Axes {
     fn from(axes: Vec<A>) -> Self {
-        Self(axes.into_iter().map(Into::into).collect())
+        Self(Some(axes.into_iter().map(Into::into).collect()))
     }
 }
 
@@ -256,7 +276,7 @@ impl<A: Into<Axis> + Copy> From<&[A]> for Axes {
 
 impl<A: Into<Axis>, const N: usize> From<[A; N]> for Axes {
     fn from(axes: [A; N]) -> Self {
-        Self(axes.map(Into::into).into())
+        Self(Some(axes.map(Into::into).into()))
     }
 }
 
@@ -264,7 +284,7 @@ macro_rules! axes_from_tuples {
     ($(($($axis:ident: $A:ident),*))+) => {
         $(impl<$($A: Into<Axis>),*> From<($($A,)*)> for Axes {
             fn from(($($axis,)*): ($($A,)*)) -> Self {
-                Self(vec![$($axis.into()),*])
+                Self(Some(vec![$($axis.into()),*]))
             }
         })+
     };

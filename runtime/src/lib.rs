@@ -100,6 +100,13 @@
 //! | fixed-point and Pow2 layers | register `W`, `b`, `W_q`, `b_q` | the order is `W`, `W_q`, `b`, `b_q`; `W_q` and `b_q` exist only if something is quantized |
 //! | [`pow2_quantized_affine`](fn@pow2_quantized_affine), [`pow2_quantized_convolution`](fn@pow2_quantized_convolution) | values between 2^m and 2^−m | between 2^m and 2^(m−2^n'+1), see the formula there |
 //! | [`depthwise_convolution`](fn@depthwise_convolution), [`depthwise_deconvolution`](fn@depthwise_deconvolution), [`svd_convolution`](fn@svd_convolution) | N-D | three spatial axes work; NNabla has one and two |
+//! | convolutions, pooling and interpolation with `channel_last` | – | work; NNabla's CPU refuses them |
+//! | [`functions::global_average_pooling`] | four axes | three and more; of a fifth NNabla averages the wrong elements |
+//! | [`functions::norm`], [`functions::norm_normalization`] | `eps` is added below the root | vectors of zeros have the gradient 0 and stay zeros: `eps` is the least that is divided by; NNabla does not use it and gives NaN |
+//! | [`functions::one_hot`], [`functions::gather`], [`functions::top_n_error`] | – | an index out of range is an error, a target below 0 no error of the prediction; NNabla reads foreign memory |
+//! | [`functions::scatter_nd`] | – | what is overwritten gets no gradient; in NNabla that of what stands in its place |
+//! | [`functions::slice`] | – | ends at the first element where a negative step leads over it; NNabla goes on with zeros |
+//! | [`functions::sort`] | – | each element gets its own gradient; NNabla hands it to another one |
 
 // Generated code names the crate as its users do.
 extern crate self as layerfn;
@@ -168,17 +175,18 @@ pub use parametric_functions::{
     Affine, AveragePooling, BatchNormalization, BatchStat, BinaryConnectAffine, BinaryConnectConvolution,
     BinaryWeightAffine, BinaryWeightConvolution, Convolution, Cpd3Convolution, Deconvolution,
     DepthwiseConvolution, DepthwiseDeconvolution, Dropout, Embed, FixedPointQuantizedAffine,
-    FixedPointQuantizedConvolution, FusedBatchNormalization, GroupNormalization, InqAffine, InqConvolution,
-    InstanceNormalization, LAYERS, LSTMCell, LayerNormalization, Lstm, MaxPooling, MeanSubtraction,
-    Pow2QuantizedAffine, Pow2QuantizedConvolution, Prelu, PrunedAffine, PrunedConvolution, RmsNormalization,
-    SelectionAlgorithm, SvdAffine, SvdConvolution, SyncBatchNormalization, affine, average_pooling,
-    batch_normalization, binary_connect_affine, binary_connect_convolution, binary_weight_affine,
-    binary_weight_convolution, convolution, cpd3_convolution, deconvolution, depthwise_convolution,
-    depthwise_deconvolution, dropout, embed, fixed_point_quantized_affine, fixed_point_quantized_convolution,
-    fused_batch_normalization, group_normalization, inq_affine, inq_convolution, instance_normalization,
-    layer_normalization, lstm, max_pooling, mean_subtraction, pow2_quantized_affine,
-    pow2_quantized_convolution, prelu, pruned_affine, pruned_convolution, rms_normalization, svd_affine,
-    svd_convolution, sync_batch_normalization,
+    FixedPointQuantizedConvolution, Flatten, FusedBatchNormalization, GroupNormalization, InqAffine,
+    InqConvolution, InstanceNormalization, Interpolate, LAYERS, LSTMCell, LayerNormalization, Lstm,
+    MaxPooling, MeanSubtraction, Pad, Pow2QuantizedAffine, Pow2QuantizedConvolution, Prelu, PrunedAffine,
+    PrunedConvolution, RmsNormalization, SelectionAlgorithm, SumPooling, SvdAffine, SvdConvolution,
+    SyncBatchNormalization, Unpooling, affine, average_pooling, batch_normalization, binary_connect_affine,
+    binary_connect_convolution, binary_weight_affine, binary_weight_convolution, convolution,
+    cpd3_convolution, deconvolution, depthwise_convolution, depthwise_deconvolution, dropout, embed,
+    fixed_point_quantized_affine, fixed_point_quantized_convolution, flatten, fused_batch_normalization,
+    group_normalization, inq_affine, inq_convolution, instance_normalization, interpolate,
+    layer_normalization, lstm, max_pooling, mean_subtraction, pad, pow2_quantized_affine,
+    pow2_quantized_convolution, prelu, pruned_affine, pruned_convolution, rms_normalization, sum_pooling,
+    svd_affine, svd_convolution, sync_batch_normalization, unpooling,
 };
 /// Short names for chains.
 pub use parametric_functions::{

@@ -72,6 +72,13 @@ option_group! {
         dilation: PerAxis,
     }
 
+    /// The order of the axes.
+    pub layout {
+        /// Whether the axis of the channels comes behind the spatial ones, in the weights, too.
+        #[opt(default = false)]
+        channel_last: bool,
+    }
+
     /// Groups of maps.
     pub grouped {
         /// Groups of maps that do not see each other.

@@ -1,7 +1,6 @@
 //! Sizes and numbers that no call can work with are errors in words.
 
 use candle_core::{DType, Device, Tensor};
-use layerfn::__private::{average_pooling, max_pooling};
 use layerfn::functions::{self as f, Transform};
 use layerfn::prelude::*;
 use layerfn::{LSTMCell, PerAxis, Result, Rng, get_parameter_or_create};
@@ -72,11 +71,11 @@ fn nothing_is_computed_from_nothing_whatever_the_other_sizes() -> Result<()> {
 fn windows_may_be_larger_than_anything() -> Result<()> {
     let x = Tensor::arange(0f32, 16.0, &Device::Cpu)?.reshape((1, 1, 4, 4))?;
     let far = PerAxis::Every(usize::MAX);
-    let y = max_pooling(&x, &far, Some(&1.into()), false, &0.into())?;
+    let y = f::max_pooling(&x, &far, Some(&1.into()), false, &0.into(), false)?;
     assert_eq!(y.flatten_all()?.to_vec1::<f32>()?, [15.0; 16]);
-    let y = average_pooling(&x, &2.into(), Some(&far), true, &0.into(), true)?;
+    let y = f::average_pooling(&x, &2.into(), Some(&far), true, &0.into(), false, true)?;
     assert_eq!(y.flatten_all()?.to_vec1::<f32>()?, [2.5]);
-    let error = max_pooling(&x, &far, Some(&1.into()), true, &0.into()).unwrap_err().to_string();
+    let error = f::max_pooling(&x, &far, Some(&1.into()), true, &0.into(), false).unwrap_err().to_string();
     assert!(error.starts_with("`kernel` must be at most 4 on spatial axis 0"), "{error}");
     // Of a stride and a dilation that lead out of the image, the first step is all there is.
     let geometry = f::ConvGeometry::new(x.dims(), &1.into(), &0.into(), &far, &far, 1, 1)?;
@@ -254,14 +253,9 @@ fn empty_tensors_with_a_long_axis_are_refused_or_empty() {
         assert!(error.contains("must be between 1 and the rank 0"), "{error}");
     }
     let far = PerAxis::Every(1 << 32);
-    let y = average_pooling(
-        &zeros(&[1, 5, 5, 5], DType::F32),
-        &far,
-        Some(&2.into()),
-        true,
-        &PerAxis::Every(1 << 31),
-        true,
-    );
+    let pad = PerAxis::Every(1 << 31);
+    let x = zeros(&[1, 5, 5, 5], DType::F32);
+    let y = f::average_pooling(&x, &far, Some(&2.into()), true, &pad, false, true);
     assert_eq!(y.unwrap().rank(), 4);
 }
 

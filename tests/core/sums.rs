@@ -84,6 +84,47 @@ fn means_of_very_many_samples_are_right() -> Result<()> {
 }
 
 #[test]
+fn reductions_of_very_many_elements_are_right() -> Result<()> {
+    let exact = f64::from(0.1f32);
+    for dims in [
+        &[MILLIONS][..],
+        &[MILLIONS, 1],
+        &[MILLIONS / 2, 2],
+        &[2, MILLIONS / 40, 20],
+        &[100, 3, MILLIONS / 300],
+    ] {
+        let x = full(0.1, dims);
+        let n = dims.iter().product::<usize>() as f64;
+        assert_near(&functions::sum(&x, .., false)?, exact * n);
+        assert_near(&functions::mean(&x, .., false)?, exact);
+        assert_near(&functions::norm(&x, 2.0, .., false)?, exact * n.sqrt());
+        for axis in 0..dims.len() {
+            assert_near(&functions::mean(&x, axis, false)?, exact);
+        }
+        let total = functions::cumsum(&x.flatten_all()?, 0, false, false)?;
+        assert_near(&total.narrow(0, total.elem_count() - 1, 1)?, exact * total.elem_count() as f64);
+    }
+    Ok(())
+}
+
+#[test]
+fn gradients_of_what_is_repeated_very_often_are_right() -> Result<()> {
+    let exact = f64::from(0.1f32) * MILLIONS as f64;
+    let x = Var::from_tensor(&full(1.0, &[1, 2]))?;
+    let tenth = |y: Tensor| Ok((y * 0.1)?);
+    assert_near(&gradient(&x, |x| tenth(functions::broadcast(x, (MILLIONS, 2))?))?, exact);
+    assert_near(&gradient(&x, |x| tenth(functions::tile(x, (1, MILLIONS))?))?, exact);
+    assert_near(&gradient(&x, |x| tenth(functions::unpooling(x, &[MILLIONS].into(), false)?))?, exact);
+    let one = Var::from_tensor(&full(1.0, &[1, 1]))?;
+    let repeated = |x: &Tensor| functions::pad(x, &[0, MILLIONS - 1], functions::PadMode::Repeat, 0.0);
+    assert_near(&gradient(&one, |x| tenth(repeated(x)?))?, exact);
+    let size = [MILLIONS];
+    let wide = |x: &Tensor| functions::interpolate(x, None, Some(&size), functions::Interpolation::default());
+    assert_near(&gradient(&one, |x| tenth(wide(x)?))?, exact);
+    Ok(())
+}
+
+#[test]
 fn gradients_of_weights_over_very_many_samples_are_right() -> Result<()> {
     let x = full(0.1, &[MILLIONS, 1]);
     let exact = f64::from(0.1f32) * MILLIONS as f64;

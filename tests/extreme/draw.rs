@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 
 use candle_core::{DType, Device, Tensor};
+use layerfn::functions::{Interpolation, InterpolationMode, PadMode};
 use layerfn::{Dims, Initializer, PerAxis, Rng};
 
 /// A source of arguments that remembers what it gave.
@@ -178,6 +179,66 @@ impl Draw {
             .map(|_| if self.once_in(6) { self.raw_size() } else { self.below(4) })
             .collect();
         self.noted(axes)
+    }
+
+    /// Axes that mostly exist, or other small integers.
+    pub(crate) fn places(&mut self) -> Vec<isize> {
+        let n = self.below(5);
+        let distinct = self.once_in(2);
+        let place = |draw: &mut Self, i: usize| match draw.below(8) {
+            0 => draw.raw_size() as isize,
+            1 => -(draw.raw_size() as i64 >> 1) as isize,
+            _ if distinct => i as isize,
+            _ => draw.below(5) as isize - 2,
+        };
+        let places = (0..n).map(|i| place(self, i)).collect();
+        self.noted(places)
+    }
+
+    /// Where slices end, or how they step.
+    pub(crate) fn ends(&mut self) -> Vec<Option<isize>> {
+        let ends = (0..self.below(3)).map(|_| match self.below(5) {
+            0 => Some(self.raw_size() as isize),
+            1 => Some((self.raw_size() as isize).wrapping_neg()),
+            2 => None,
+            _ => Some(self.below(7) as isize - 3),
+        });
+        let ends = ends.collect();
+        self.noted(ends)
+    }
+
+    /// Factors.
+    pub(crate) fn numbers(&mut self) -> Vec<f64> {
+        let numbers = (0..self.below(4))
+            .map(|_| if self.once_in(5) { self.raw_number() } else { self.rng.uniform() * 3.0 })
+            .collect();
+        self.noted(numbers)
+    }
+
+    pub(crate) fn interpolation(&mut self) -> Interpolation {
+        let mode = self.pick(&[InterpolationMode::Linear, InterpolationMode::Nearest]);
+        let mut flag = || self.once_in(3);
+        let how = Interpolation {
+            mode,
+            align_corners: flag(),
+            half_pixel: flag(),
+            half_pixel_for_nn: flag(),
+            channel_last: flag(),
+        };
+        self.noted(how)
+    }
+
+    pub(crate) fn pad_mode(&mut self) -> PadMode {
+        let mode = self.pick(&[PadMode::Constant, PadMode::Reflect, PadMode::Repeat]);
+        self.noted(mode)
+    }
+
+    /// Small integers, mostly.
+    pub(crate) fn indices(&mut self) -> Tensor {
+        let rank = 1 + self.below(3);
+        let dims = (0..rank).map(|_| 1 + self.below(3)).collect::<Vec<_>>();
+        let dtype = self.pick(&[DType::U32, DType::I64, DType::U8, DType::I32, DType::F32]);
+        self.of_type(&dims, dtype)
     }
 
     pub(crate) fn counts(&mut self) -> Vec<usize> {

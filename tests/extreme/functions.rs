@@ -1,7 +1,7 @@
 //! Every function.
 
 use candle_core::{DType, Device, Tensor};
-use layerfn::__private::{average_pooling, dropout, max_pooling};
+use layerfn::__private::dropout;
 use layerfn::functions::{self as f, Transform};
 use layerfn::{ParameterStore, Result, Rng};
 
@@ -47,12 +47,15 @@ calls! {
         let w = weights(&[&[outmaps, geometry.inmaps() / group], geometry.kernel()].concat())?;
         [f::convolution(&x, &w, None, &geometry)?]
     };
-    deconvolution(x: image, kernel: window, pad: window, stride: window, dilation: window, group: window, axis: size) => {
+    deconvolution(
+        x: image, kernel: window, pad: window, stride: window, dilation: window, group: window, axis: size, more: window,
+    ) => {
         let (group, axis) = (group.resolve("group", 1)?[0], axis.min(8));
         let geometry = f::DeconvGeometry::new(x.dims(), &kernel, &pad, &stride, &dilation, group, axis)?;
         geometry.check_outmaps(group)?;
         let w = weights(&[&[geometry.inmaps(), 1], geometry.kernel()].concat())?;
-        [f::deconvolution(&x, &w, None, &geometry)?]
+        let y = f::deconvolution(&x, &w, None, &geometry)?;
+        [f::deconvolution(&x, &w, None, &geometry.with_output_padding(&more)?)?, y]
     };
     ConvGeometry(dims: dims, kernel: per_axis, pad: per_axis, stride: per_axis, group: size, axis: size, outmaps: size) => {
         let geometry = f::ConvGeometry::new(&dims, &kernel, &pad, &stride, &pad, group, axis)?;
@@ -67,6 +70,10 @@ calls! {
         geometry.check_outmaps(outmaps)?;
         let _ = geometry.output_dims(outmaps);
         f::DeconvGeometry::depthwise(&dims, group, &kernel, &pad, &stride, &stride, axis)?;
+        []
+    };
+    channels_first(dims: dims, last: flag, axis: size) => {
+        let _ = f::channels_first(&dims, last, axis);
         []
     };
     embed(x: tensor, w: matrix) => [f::embed(&x, &w)?];
@@ -138,14 +145,88 @@ calls! {
         [f::rms_normalization(&x, with.then_some(&gamma), &axes, eps)?]
     };
     subtract_mean(x: tensor, mean: same, factor: number) => [f::subtract_mean(&x, &mean, factor)?];
-    max_pooling(x: image, kernel: window, stride: window, pad: window, whole: flag) => {
-        let y = max_pooling(&x, &kernel, Some(&stride), whole, &pad)?;
+    max_pooling(x: image, kernel: window, stride: window, pad: window, whole: flag, last: flag) => {
+        let y = f::max_pooling(&x, &kernel, Some(&stride), whole, &pad, last)?;
         [layerfn::max_pooling(&x, kernel).call()?, y]
     };
-    average_pooling(x: image, kernel: window, stride: window, pad: window, whole: flag, counts: flag) => {
-        let y = average_pooling(&x, &kernel, Some(&stride), whole, &pad, counts)?;
+    average_pooling(x: image, kernel: window, stride: window, pad: window, whole: flag, last: flag, counts: flag) => {
+        let y = f::average_pooling(&x, &kernel, Some(&stride), whole, &pad, last, counts)?;
         [layerfn::average_pooling(&x, kernel).call()?, y]
     };
+    sum_pooling(x: image, kernel: window, stride: window, pad: window, whole: flag, last: flag) => {
+        let y = f::sum_pooling(&x, &kernel, Some(&stride), whole, &pad, last)?;
+        [layerfn::sum_pooling(&x, kernel).call()?, y]
+    };
+    unpooling(x: image, kernel: window, last: flag) => [f::unpooling(&x, &kernel, last)?];
+    interpolate(x: image, scale: numbers, sizes: counts, by_scale: flag, how: interpolation) => {
+        [f::interpolate(&x, by_scale.then_some(&*scale), (!by_scale).then_some(&*sizes), how)?]
+    };
+    Interpolation(x: image, how: interpolation) => {
+        let size = vec![3; x.rank().saturating_sub(2)];
+        [f::interpolate(&x, None, Some(&size), how)?]
+    };
+    InterpolationMode(name: text) => {
+        name.parse::<f::InterpolationMode>()?;
+        []
+    };
+    transpose(x: tensor, axes: places) => [f::transpose(&x, axes)?];
+    swapaxes(x: tensor, a: int, b: size) => [f::swapaxes(&x, a, b)?];
+    flip(x: tensor, axes: places) => [f::flip(&x, axes)?];
+    slice(x: tensor, start: ends, stop: ends, step: ends) => {
+        let step = step.into_iter().map(|step| step.unwrap_or(1)).collect::<Vec<_>>();
+        [f::slice(&x, &start, &stop, &step)?]
+    };
+    broadcast(x: tensor, shape: dims) => [f::broadcast(&x, shape)?];
+    tile(x: tensor, reps: dims) => [f::tile(&x, reps)?];
+    pad(x: tensor, widths: counts, mode: pad_mode, value: number) => [f::pad(&x, &widths, mode, value)?];
+    PadMode(name: text) => {
+        name.parse::<f::PadMode>()?;
+        []
+    };
+    shift(x: tensor, shifts: places, reflect: flag) => {
+        let mode = if reflect { f::BorderMode::Reflect } else { f::BorderMode::Nearest };
+        [f::shift(&x, &shifts, mode)?]
+    };
+    BorderMode(name: text) => {
+        name.parse::<f::BorderMode>()?;
+        []
+    };
+    concatenate(x: tensor, y: same, axis: int) => [f::concatenate(&[&x, &y, &x], axis)?];
+    stack(x: tensor, y: same, axis: int) => [f::stack(&[&x, &y], axis)?];
+    split(x: tensor, axis: size) => f::split(&x, axis)?;
+    reshape(x: tensor, shape: places) => [f::reshape(&x, &shape)?];
+    flatten(x: tensor, axis: int) => [f::flatten(&x, axis)?, layerfn::flatten(&x).call()?];
+    unlink(x: tensor) => [f::unlink(&x)?];
+    sum(x: tensor, axes: places, keep: flag) => [f::sum(&x, axes, keep)?];
+    mean(x: tensor, axes: places, keep: flag) => [f::mean(&x, axes, keep)?];
+    max(x: tensor, axes: places, keep: flag) => [f::max(&x, axes, keep)?];
+    min(x: tensor, axes: places, keep: flag) => [f::min(&x, axes, keep)?];
+    max_with_index(x: tensor, axes: places, keep: flag) => <[Tensor; 2]>::from(f::max_with_index(&x, axes, keep)?);
+    min_with_index(x: tensor, axes: places, keep: flag) => <[Tensor; 2]>::from(f::min_with_index(&x, axes, keep)?);
+    prod(x: tensor, axes: places, keep: flag) => [f::prod(&x, axes, keep)?];
+    norm(x: tensor, p: number, axes: places, keep: flag) => [f::norm(&x, p, axes, keep)?];
+    norm_normalization(x: tensor, p: number, axes: places, eps: rate) => [f::norm_normalization(&x, p, axes, eps)?];
+    reduce_sum(x: tensor) => [f::reduce_sum(&x)?];
+    reduce_mean(x: tensor) => [f::reduce_mean(&x)?];
+    cumsum(x: tensor, axis: int, exclusive: flag, reverse: flag) => [f::cumsum(&x, axis, exclusive, reverse)?];
+    sort(x: tensor, axis: int, reverse: flag) => [f::sort(&x, axis, reverse)?];
+    sort_with_index(x: tensor, axis: size, reverse: flag) => <[Tensor; 2]>::from(f::sort_with_index(&x, axis, reverse)?);
+    gather(x: tensor, indices: indices, axis: size, batch_dims: size) => [f::gather(&x, &indices, axis, batch_dims)?];
+    gather_nd(x: tensor, indices: indices) => [f::gather_nd(&x, &indices)?];
+    scatter_nd(x: tensor, indices: indices, shape: dims, add: flag) => [f::scatter_nd(&x, &indices, shape, add)?];
+    one_hot(x: indices, shape: dims) => [f::one_hot(&x, shape)?];
+    top_n_error(x: matrix, target: indices, axis: int, n: size) => [f::top_n_error(&x, &target, axis, n)?];
+    batch_matmul(a: image, b: same, of_a: flag, of_b: flag) => [f::batch_matmul(&a, &b, of_a, of_b)?];
+    matrix_diag(x: tensor) => [f::matrix_diag(&x)?];
+    matrix_diag_part(x: tensor) => [f::matrix_diag_part(&x)?];
+    tensor_normalization(x: tensor, axes: places, beta: same, given: flag, eps: rate) => {
+        <[Tensor; 3]>::from(f::tensor_normalization(&x, axes, given.then_some(&beta), None, eps)?)
+    };
+    weight_standardization(w: tensor, axis: int, eps: rate) => {
+        <[Tensor; 3]>::from(f::weight_standardization(&w, axis, eps)?)
+    };
+    constant(value: number, shape: dims) => [f::constant(value, shape, &Device::Cpu)?];
+    arange(start: number, stop: number, step: number) => [f::arange(start, stop, step, &Device::Cpu)?];
     global_average_pooling(x: image) => [f::global_average_pooling(&x)?];
     binary_connect(w: tensor) => [f::binary_connect(&w)?];
     binary_weight(w: tensor, start: size, end: size) => {

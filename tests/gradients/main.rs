@@ -9,3 +9,4 @@ mod normalization;
 mod pooling;
 mod quantization;
 mod row_normalization;
+mod shapes;

@@ -2,8 +2,8 @@
 
 use candle_core::{Device, Tensor};
 use layerfn::PerAxis;
-use layerfn::functions::{ConvGeometry, DeconvGeometry, convolution, deconvolution};
-use layerfn_tests::{assert_close, flat, values};
+use layerfn::functions::{ConvGeometry, DeconvGeometry, channels_first, convolution, deconvolution};
+use layerfn_tests::{assert_close, flat, gradients, values};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -126,5 +126,70 @@ proptest! {
         let mut want: Vec<f64> = indices(&y_dims).iter().map(|y| b[y[1]]).collect();
         for_each_product(&s, &y_dims, &w_dims, &x_dims, |o, j, i| want[o] += x[i] * w[j]);
         assert_close(&y, &Tensor::from_vec(want, y_dims, &Device::Cpu).unwrap(), 1e-12, "deconvolution");
+    }
+
+    #[test]
+    fn outputs_of_a_deconvolution_may_be_padded(s in sizes(), more in prop::collection::vec(0usize..3, 3)) {
+        let x_dims = s.input_dims();
+        let geometry =
+            DeconvGeometry::new(&x_dims, &s.per_axis(1), &s.per_axis(2), &s.per_axis(3), &s.per_axis(4), s.group, 1);
+        let Ok(geometry) = geometry else { return Ok(()) };
+        let more: Vec<usize> = s.axes.iter().zip(&more).map(|([.., stride, dilation], n)| n % stride.max(dilation)).collect();
+        let plain = geometry.output_dims(1);
+        let geometry = geometry.with_output_padding(&more.clone().into()).unwrap();
+        let outmaps = s.group * s.out_per_group;
+        let w_dims = [&[x_dims[1], s.out_per_group][..], &s.column(1)].concat();
+        let (x, w) = (values(&*x_dims, 1), values(&*w_dims, 2));
+        let y_dims = geometry.output_dims(outmaps);
+        for (axis, more) in more.iter().enumerate() {
+            prop_assert_eq!(y_dims[2 + axis], plain[2 + axis] + more);
+        }
+        let y = deconvolution(&x, &w, None, &geometry).unwrap();
+        let composed = layerfn::__private::composed(|| deconvolution(&x, &w, None, &geometry)).unwrap();
+        assert_close(&composed, &y, 1e-12, "composed deconvolution");
+        let (elements, weights) = (flat(&x), flat(&w));
+        let mut want = vec![0.0; y.elem_count()];
+        for_each_product(&s, &y_dims, &w_dims, &x_dims, |o, j, i| want[o] += elements[i] * weights[j]);
+        assert_close(&y, &Tensor::from_vec(want, &*y_dims, &Device::Cpu).unwrap(), 1e-12, "deconvolution");
+
+        // The gradients are sums over the same products.
+        let dy = values(&*y_dims, 4);
+        let got = gradients(|t| deconvolution(&t[0], &t[1], None, &geometry), &[x, w], &dy, |_| true);
+        let (mut dx, mut dw, dy) = (vec![0.0; elements.len()], vec![0.0; weights.len()], flat(&dy));
+        for_each_product(&s, &y_dims, &w_dims, &x_dims, |o, j, i| {
+            dx[i] += dy[o] * weights[j];
+            dw[j] += dy[o] * elements[i];
+        });
+        let tensor = |data, dims: &[usize]| Tensor::from_vec(data, dims, &Device::Cpu).unwrap();
+        assert_close(got[0].as_ref().unwrap(), &tensor(dx, &x_dims), 1e-12, "gradient of the input");
+        assert_close(got[1].as_ref().unwrap(), &tensor(dw, &w_dims), 1e-12, "gradient of the weights");
+    }
+
+    #[test]
+    fn channels_may_come_last(s in sizes()) {
+        let dims = s.input_dims();
+        let [kernel, pad, stride, dilation] = [1, 2, 3, 4].map(|i| s.per_axis(i));
+        let last = |x: &Tensor| {
+            let order = [0].into_iter().chain(2..x.rank()).chain([1]).collect::<Vec<_>>();
+            x.permute(order).unwrap()
+        };
+        let x = values(&*dims, 1);
+        prop_assert_eq!(channels_first(last(&x).dims(), true, 1), &*dims);
+        if let Ok(geometry) = ConvGeometry::new(&dims, &kernel, &pad, &stride, &dilation, s.group, 1) {
+            let outmaps = s.group * s.out_per_group;
+            let w = values([&[outmaps, s.in_per_group][..], &s.column(1)].concat(), 2);
+            let b = values([outmaps], 3);
+            let want = last(&convolution(&x, &w, Some(&b), &geometry).unwrap());
+            let geometry = geometry.with_channel_last(true);
+            let got = convolution(&last(&x), &last(&w), Some(&b), &geometry).unwrap();
+            assert_close(&got, &want, 0.0, "convolution");
+        }
+        if let Ok(geometry) = DeconvGeometry::new(&dims, &kernel, &pad, &stride, &dilation, s.group, 1) {
+            let w = values([&[dims[1], s.out_per_group][..], &s.column(1)].concat(), 2);
+            let want = last(&deconvolution(&x, &w, None, &geometry).unwrap());
+            let geometry = geometry.with_channel_last(true);
+            let got = deconvolution(&last(&x), &last(&w), None, &geometry).unwrap();
+            assert_close(&got, &want, 0.0, "deconvolution");
+        }
     }
 }

@@ -1,3 +1,4 @@
 //! Properties on random sizes.
 
 mod convolution;
+mod shapes;

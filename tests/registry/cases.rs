@@ -20,6 +20,7 @@ const ROWS: &[(&str, &[usize])] = &[("inp", &[3, 4])];
 const CUBES: &[(&str, &[usize])] = &[("inp", &[2, 3, 2, 2])];
 const LINES: &[(&str, &[usize])] = &[("inp", &[2, 4, 7])];
 const IMAGES: &[(&str, &[usize])] = &[("inp", &[2, 4, 5, 6])];
+const CHANNELS_LAST: &[(&str, &[usize])] = &[("inp", &[2, 5, 6, 4])];
 const VOLUMES: &[(&str, &[usize])] = &[("inp", &[1, 2, 4, 3, 4])];
 const STACKS: &[(&str, &[usize])] = &[("inp", &[2, 3, 4, 5])];
 const SUMS: &[(&str, &[usize])] = &[("inp", &[2, 4, 5, 6]), ("z", &[2, 4, 5, 6])];
@@ -37,10 +38,25 @@ pub(crate) const CASES: &[Case] = &[
     ),
     case("convolution", VOLUMES, r#"{"outmaps": 3, "kernel": [2, 2, 2], "with_bias": false}"#),
     case("convolution", STACKS, r#"{"outmaps": 2, "kernel": [3], "base_axis": 2, "dilation": [2]}"#),
+    case(
+        "convolution",
+        CHANNELS_LAST,
+        r#"{"outmaps": 4, "kernel": [3, 2], "group": 2, "channel_last": true}"#,
+    ),
     case("depthwise_convolution", IMAGES, r#"{"kernel": [3, 3], "multiplier": 2}"#),
     case("depthwise_convolution", VOLUMES, r#"{"kernel": [2, 1, 2], "with_bias": false}"#),
     case("deconvolution", IMAGES, r#"{"outmaps": 6, "kernel": [2, 3], "group": 2, "stride": [2, 1]}"#),
     case("deconvolution", LINES, r#"{"outmaps": 3, "kernel": [4], "with_bias": false}"#),
+    case(
+        "deconvolution",
+        IMAGES,
+        r#"{"outmaps": 2, "kernel": [2, 2], "stride": [2, 3], "output_padding": [1, 2], "dilation": [2, 1]}"#,
+    ),
+    case(
+        "deconvolution",
+        CHANNELS_LAST,
+        r#"{"outmaps": 4, "kernel": [2, 3], "group": 2, "stride": [2, 1], "output_padding": [1, 0], "channel_last": true}"#,
+    ),
     case("depthwise_deconvolution", IMAGES, r#"{"kernel": [3, 3], "divisor": 2}"#),
     case("depthwise_deconvolution", LINES, r#"{"kernel": [3], "with_bias": false}"#),
     case("batch_normalization", IMAGES, r#"{}"#),
@@ -95,12 +111,18 @@ pub(crate) const CASES: &[Case] = &[
         ROWS,
         r#"{"n_outmaps": 5, "quantize_w": false, "with_bias": false}"#,
     ),
+    case(
+        "fixed_point_quantized_convolution",
+        CHANNELS_LAST,
+        r#"{"outmaps": 2, "kernel": [3, 2], "channel_last": true}"#,
+    ),
     case("fixed_point_quantized_convolution", IMAGES, r#"{"outmaps": 6, "kernel": [3, 2], "group": 2}"#),
     case("pow2_quantized_affine", ROWS, r#"{"n_outmaps": 5}"#),
     case("pow2_quantized_affine", ROWS, r#"{"n_outmaps": 5, "quantize_b": false}"#),
     case("pow2_quantized_convolution", IMAGES, r#"{"outmaps": 6, "kernel": [3, 2], "group": 2}"#),
     case("pruned_affine", ROWS, r#"{"n_outmaps": 5, "rate_w": 0.5}"#),
     case("pruned_affine", ROWS, r#"{"n_outmaps": 5, "prune_w": false, "with_bias": false}"#),
+    case("pruned_convolution", CHANNELS_LAST, r#"{"outmaps": 2, "kernel": [3, 2], "channel_last": true}"#),
     case("pruned_convolution", IMAGES, r#"{"outmaps": 6, "kernel": [3, 2], "group": 2, "rate_w": 0.5}"#),
     case("lstm", STATES, r#"{"state_size": 4}"#),
 ];

@@ -34,10 +34,11 @@ impl Variables {
         let input = case.inputs[0].1;
         let base_axis = one("base_axis", 1);
         let flat = case.layer.ends_with("affine");
-        let inmaps = if flat {
-            input[base_axis..].iter().product()
-        } else {
-            input.get(base_axis).copied().unwrap_or(1)
+        let channel_last = arguments.get("channel_last") == Some(&Value::Bool(true));
+        let inmaps = match (flat, channel_last) {
+            (true, _) => input[base_axis..].iter().product(),
+            (false, true) => input[input.len() - 1],
+            (false, false) => input.get(base_axis).copied().unwrap_or(1),
         };
         let outmaps = one("outmaps", inmaps * one("multiplier", 1));
         let shape = match case.layer {
@@ -55,11 +56,14 @@ impl Variables {
             _ => input[base_axis.min(input.len())..].to_vec(),
         };
         let kernel = list("kernel").unwrap_or_default();
+        let maps = [if case.layer == "deconvolution" { outmaps } else { inmaps } / one("group", 1)];
+        let filter = if channel_last { [&kernel[..], &maps].concat() } else { [&maps, &kernel[..]].concat() };
         let mut sizes = BTreeMap::from([
             ("inmaps", vec![inmaps]),
             ("outmaps", vec![outmaps]),
             ("ones", vec![1; kernel.len()]),
             ("kernel", kernel),
+            ("filter", filter),
             ("shape", shape),
             ("Inq::STATE", vec![Inq::STATE]),
         ]);

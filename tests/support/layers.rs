@@ -79,7 +79,6 @@ impl<'a> Arguments<'a> {
     }
 
     /// All inputs, in order.
-    #[allow(dead_code)] // for functions of any number of inputs, of which there is none yet
     pub(super) fn all_inputs(&mut self) -> Vec<Tensor> {
         self.used.extend(self.inputs.iter().map(|(name, _)| name.clone()));
         self.inputs.iter().map(|(_, tensor)| tensor.clone()).collect()
@@ -296,6 +295,7 @@ layers! {
         stride: PerAxis,
         dilation: PerAxis,
         group: usize,
+        channel_last: bool,
         w_init: Initializer,
         b_init: Initializer,
         base_axis: Axis,
@@ -316,6 +316,8 @@ layers! {
         stride: PerAxis,
         dilation: PerAxis,
         group: usize,
+        channel_last: bool,
+        output_padding: PerAxis,
         w_init: Initializer,
         b_init: Initializer,
         base_axis: Axis,
@@ -525,6 +527,7 @@ layers! {
         stride: PerAxis,
         dilation: PerAxis,
         group: usize,
+        channel_last: bool,
         w_init: Initializer,
         b_init: Initializer,
         base_axis: Axis,
@@ -595,6 +598,7 @@ layers! {
         stride: PerAxis,
         dilation: PerAxis,
         group: usize,
+        channel_last: bool,
         w_init: Initializer,
         b_init: Initializer,
         base_axis: Axis,

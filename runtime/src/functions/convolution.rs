@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 
+use super::arrange::moved;
 use super::composed;
 use super::geometry::{ConvGeometry, DeconvGeometry, Direction};
 use super::graph::{Gradients, tracked};
@@ -23,6 +24,9 @@ use crate::{Error, Result};
 /// - `w`: `(outmaps, C / group, k1, .., kd)`
 /// - `b`: `(outmaps)`
 /// - output: `(N.., outmaps, L1', .., Ld')`, see [`ConvGeometry`]
+///
+/// With a geometry [`with_channel_last`](ConvGeometry::with_channel_last) the channels come last in all of them:
+/// `(N.., L1, .., Ld, C)`, `(outmaps, k1, .., kd, C / group)` and `(N.., L1', .., Ld', outmaps)`.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if `group` does not divide `outmaps` or a tensor has other sizes than these.
@@ -50,6 +54,11 @@ pub(crate) fn convolution_then(
     geometry: &ConvGeometry,
     then_relu: bool,
 ) -> Result<Tensor> {
+    if geometry.is_channel_last() {
+        let first = geometry.clone().with_channel_last(false);
+        let run = |inp: &Tensor, w: &Tensor| convolution_then(inp, w, b, &first, then_relu);
+        return with_channels_first(inp, w, geometry.batch_dims().len(), run);
+    }
     check_dims("inp", inp, geometry.input_dims())?;
     let outmaps = w.dims().first().copied().unwrap_or_default();
     check_dims("W", w, &geometry.weight_dims(outmaps)?)?;
@@ -67,6 +76,9 @@ pub(crate) fn convolution_then(
 /// - `w`: `(C, outmaps / group, k1, .., kd)`
 /// - `b`: `(outmaps)`
 /// - output: `(N.., outmaps, L1', .., Ld')`, see [`DeconvGeometry`]
+///
+/// With a geometry [`with_channel_last`](DeconvGeometry::with_channel_last) the channels come last in all of them:
+/// `(N.., L1, .., Ld, C)`, `(C, k1, .., kd, outmaps / group)` and `(N.., L1', .., Ld', outmaps)`.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if a tensor has other sizes than these.
@@ -99,12 +111,37 @@ pub(crate) fn deconvolution_then(
     geometry: &DeconvGeometry,
     then_relu: bool,
 ) -> Result<Tensor> {
+    if geometry.is_channel_last() {
+        let first = geometry.clone().with_channel_last(false);
+        let run = |inp: &Tensor, w: &Tensor| deconvolution_then(inp, w, b, &first, then_relu);
+        return with_channels_first(inp, w, geometry.batch_dims().len(), run);
+    }
     check_dims("inp", inp, geometry.input_dims())?;
     let maps_per_group = w.dims().get(1).copied().unwrap_or_default();
     let outmaps = maps_per_group.saturating_mul(geometry.group());
     check_dims("W", w, &geometry.weight_dims(outmaps)?)?;
     let plan = geometry.plan(outmaps)?;
     apply(Direction::Transposed, plan, [inp, w], b, &geometry.output_dims(outmaps), then_relu)
+}
+
+/// `run` of the input and the weights with their channels before the spatial axes; in its result they are last again.
+fn with_channels_first(
+    inp: &Tensor,
+    w: &Tensor,
+    base_axis: usize,
+    run: impl FnOnce(&Tensor, &Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
+    for (argument, tensor, least) in [("inp", inp, base_axis + 1), ("W", w, 2)] {
+        if tensor.rank() < least {
+            return Err(Error::invalid(
+                argument,
+                format!("must have at least {least} axes here"),
+                tensor.dims(),
+            ));
+        }
+    }
+    let last = inp.rank() - 1;
+    moved(&run(&moved(inp, last, base_axis)?, &moved(w, w.rank() - 1, 1)?)?, base_axis, last)
 }
 
 fn apply(

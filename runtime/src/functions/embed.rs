@@ -5,6 +5,8 @@ use candle_core::{DType, Tensor};
 use super::composed;
 use super::graph::attach;
 use super::node::{accumulate, compute, element_count, for_float, widened, without_kernels};
+use super::places::taken;
+use crate::kernels::places::{Along, HOLE, Places};
 use crate::kernels::{gather_rows, scatter_add_rows};
 use crate::{Error, Result, check};
 
@@ -38,21 +40,66 @@ pub fn embed(inp: &Tensor, w: &Tensor) -> Result<Tensor> {
     check::float("W", w)?;
     let indices = indices("inp", inp, n_inputs, "n_inputs")?;
     let dims = [inp.dims(), features].concat();
-    let len = element_count(features)?;
-    let compose = |t: &[Tensor]| Ok([composed::embed(inp, &t[0])?]);
-    if let Some([y]) = without_kernels("embed", &[w], compose)? {
+    rows("embed", w, n_inputs, indices, &dims)
+}
+
+/// The rows of a table at `indices`, as a tensor of `dims`: the table's elements are taken as `n_rows` rows.
+pub(super) fn rows(
+    name: &'static str,
+    table: &Tensor,
+    n_rows: usize,
+    indices: Vec<usize>,
+    dims: &[usize],
+) -> Result<Tensor> {
+    let len = table.elem_count().checked_div(n_rows).unwrap_or(0);
+    let compose = |t: &[Tensor]| Ok([composed::rows(&t[0], n_rows, &indices, dims)?]);
+    if let Some([y]) = without_kernels(name, &[table], compose)? {
         return Ok(y);
     }
-    let [w_wide] = widened("embed", [w])?;
-    let y = for_float!(w_wide.dtype(), T => {
-        let y = compute::<T, 1>(dims, [&w_wide], |[w], y| gather_rows(w, &indices, len, y))?;
-        let table_dims = w.dims().to_vec();
-        attach("embed", [&w_wide], y, move |dy| {
+    let [wide] = widened(name, [table])?;
+    let y = for_float!(wide.dtype(), T => {
+        let y = compute::<T, 1>(dims, [&wide], |[table], y| gather_rows(table, &indices, len, y))?;
+        let table_dims = table.dims().to_vec();
+        attach(name, [&wide], y, move |dy| {
             let dw = accumulate::<T, 1>(&*table_dims, [dy], |[dy], dw| scatter_add_rows(dy, &indices, len, dw))?;
             Ok([Some(dw.into_tensor()?)])
         })
     })?;
-    Ok(y.to_dtype(w.dtype())?)
+    Ok(y.to_dtype(table.dtype())?)
+}
+
+/// Zeros, seen as `n_rows` rows, with those of `inp` put at `indices`, as a tensor of `dims`. Of several at one place the sum
+/// is taken if `add`, and the last one if not.
+pub(super) fn placed(
+    name: &'static str,
+    inp: &Tensor,
+    n_rows: usize,
+    indices: Vec<usize>,
+    add: bool,
+    dims: &[usize],
+) -> Result<Tensor> {
+    let len = element_count(dims)?.checked_div(n_rows).unwrap_or(0);
+    if !add {
+        // Each place takes the last row that comes to it.
+        let mut last = vec![HOLE; n_rows];
+        indices.iter().enumerate().for_each(|(row, place)| last[*place] = row);
+        let places = Along::Table { n: indices.len(), places: last };
+        return taken(name, inp, Places::in_order(vec![places, Along::all(len)]), 0.0, dims);
+    }
+    let compose = |t: &[Tensor]| Ok([composed::placed(&t[0], n_rows, &indices, dims)?]);
+    if let Some([y]) = without_kernels(name, &[inp], compose)? {
+        return Ok(y);
+    }
+    let [wide] = widened(name, [inp])?;
+    let y = for_float!(wide.dtype(), T => {
+        let y = accumulate::<T, 1>(dims, [&wide], |[x], y| scatter_add_rows(x, &indices, len, y))?;
+        let input_dims = inp.dims().to_vec();
+        attach(name, [&wide], y, move |dy| {
+            let dx = compute::<T, 1>(&*input_dims, [dy], |[dy], dx| gather_rows(dy, &indices, len, dx))?;
+            Ok([Some(dx.into_tensor()?)])
+        })
+    })?;
+    Ok(y.to_dtype(inp.dtype())?)
 }
 
 /// Whether each element is an index into a table of `n_inputs` rows.

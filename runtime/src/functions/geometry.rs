@@ -45,12 +45,34 @@ struct Sizes {
     dilation: Vec<usize>,
     group: usize,
     output_spatial: Vec<usize>,
+    channel_last: bool,
 }
 
 macro_rules! accessors {
     ($geometry:ident) => {
         impl $geometry {
-            /// Sizes of the input.
+            /// The same sizes for tensors whose channels come behind the spatial axes: input `(N.., L1, .., Ld, C)`, output
+            /// `(N.., L1', .., Ld', outmaps)`, and weights with their second axis last. The geometry itself is made from the
+            /// sizes in the other order, see [`channels_first`].
+            #[must_use]
+            pub fn with_channel_last(mut self, channel_last: bool) -> Self {
+                self.0.channel_last = channel_last;
+                self
+            }
+
+            /// Whether the channels come behind the spatial axes.
+            #[must_use]
+            pub fn is_channel_last(&self) -> bool {
+                self.0.channel_last
+            }
+
+            /// Sizes of the weights of one map: `maps` and the kernel, or the kernel and `maps`.
+            pub(crate) fn filter(&self, maps: usize) -> Vec<usize> {
+                let kernel = self.kernel();
+                if self.0.channel_last { [kernel, &[maps]].concat() } else { [&[maps], kernel].concat() }
+            }
+
+            /// Sizes of the input, with the channels before the spatial axes.
             #[must_use]
             pub fn input_dims(&self) -> &[usize] {
                 &self.0.input
@@ -119,7 +141,7 @@ macro_rules! accessors {
                 self.plan(outmaps).map(drop)
             }
 
-            /// Sizes of the output for `outmaps` output channels.
+            /// Sizes of the output for `outmaps` output channels, with these before the spatial axes.
             #[must_use]
             pub fn output_dims(&self, outmaps: usize) -> Vec<usize> {
                 [self.batch_dims(), &[outmaps], self.output_spatial()].concat()
@@ -242,6 +264,29 @@ impl DeconvGeometry {
         Ok(Self(sizes))
     }
 
+    /// With so many outputs more at the end of each spatial axis, which pad the output.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if there is not one number for each spatial axis, or one is not below the stride or the dilation
+    /// there: what is further away is reached by no input.
+    pub fn with_output_padding(mut self, output_padding: &PerAxis) -> Result<Self> {
+        let sizes = &mut self.0;
+        let more = output_padding.resolve("output_padding", sizes.kernel.len())?;
+        for (axis, &more) in more.iter().enumerate() {
+            let limit = sizes.stride[axis].max(sizes.dilation[axis]);
+            if more >= limit {
+                let reason =
+                    format!("must be below {limit} on spatial axis {axis}, the stride or the dilation");
+                return Err(Error::invalid("output_padding", reason, more));
+            }
+            let output =
+                sizes.output_spatial[axis].checked_add(more).filter(|&output| output <= isize::MAX as usize);
+            sizes.output_spatial[axis] = output
+                .ok_or_else(|| Error::invalid("output_padding", "must keep the output countable", more))?;
+        }
+        Ok(self)
+    }
+
     /// The sizes of a depthwise deconvolution: `divisor` channels are summed to one.
     ///
     /// # Errors
@@ -315,6 +360,7 @@ impl Sizes {
             dilation: positive("dilation", dilation, n_axes)?,
             group,
             output_spatial: Vec::with_capacity(n_axes),
+            channel_last: false,
         })
     }
 
@@ -384,6 +430,24 @@ impl Sizes {
         };
         (0..3).fold(maps / self.group, |n, i| n.saturating_mul(axis(i)))
     }
+}
+
+/// The sizes of an input with the channels before the spatial axes, if they come last in it; `base_axis` axes stand before both.
+///
+/// ```
+/// use layerfn::functions::channels_first;
+/// assert_eq!(channels_first(&[8, 28, 20, 3], true, 1), [8, 3, 28, 20]);
+/// assert_eq!(channels_first(&[8, 3, 28, 20], false, 1), [8, 3, 28, 20]);
+/// ```
+#[must_use]
+pub fn channels_first(input_dims: &[usize], channel_last: bool, base_axis: impl Into<Axis>) -> Vec<usize> {
+    let mut dims = input_dims.to_vec();
+    // What is not an axis is refused where the geometry is made.
+    let base_axis = base_axis.into().position_from_front("base_axis", input_dims).unwrap_or(usize::MAX);
+    if channel_last && base_axis < dims.len() {
+        dims[base_axis..].rotate_right(1);
+    }
+    dims
 }
 
 /// Channels of the input; if it has none, the check of the rank says so.

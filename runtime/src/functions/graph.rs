@@ -238,33 +238,48 @@ where
     T: Element,
     B: Fn([Option<&Tensor>; M]) -> candle_core::Result<[Option<Gradient>; N]> + Send + Sync + 'static,
 {
-    let mut results = Vec::with_capacity(M);
-    if inputs.iter().any(|input| input.track_op()) {
-        let backward = move |sums: &mut [Sum], hand_on: HandOn<'_>| {
-            let mut totals = array::from_fn(|_| None);
-            for (total, sum) in totals.iter_mut().zip(sums) {
-                *total = mem::take(sum).into_tensor()?;
-            }
-            let gradients = backward(totals.each_ref().map(Option::as_ref))?;
-            drop(totals);
-            gradients.into_iter().enumerate().try_for_each(|(index, gradient)| hand_on(index, gradient))
-        };
-        let (node, token) = Node::new(name, &inputs, M, Box::new(backward))?;
-        for (index, value) in values.into_iter().enumerate() {
-            let origin =
-                Arc::new(Origin { node: node.clone(), index, token: token.clone(), id: OnceLock::new() });
-            let storage = (T::to_cpu_storage_owned(value.data), Shape::from(value.dims));
-            let output = Output { origin: origin.clone(), value: Mutex::new(Some(storage)) };
-            let result = operation::apply(output, &[&token])?;
-            origin.register(result.id());
-            results.push(result);
-        }
-    } else {
-        for value in values {
-            results.push(value.into_tensor()?);
-        }
-    }
+    let backward = move |gradients: &[Option<Tensor>]| {
+        Ok(backward(array::from_fn(|i| gradients[i].as_ref()))?.into_iter().collect())
+    };
+    let results = attach_list(name, &inputs, Vec::from(values), backward)?;
     results.try_into().map_err(|_| crate::Error::invalid("values", "must each become a result", M))
+}
+
+/// [`attach_all`] for any number of inputs and results.
+pub(crate) fn attach_list<T, B>(
+    name: &'static str,
+    inputs: &[&Tensor],
+    values: Vec<Value<T>>,
+    backward: B,
+) -> Result<Vec<Tensor>>
+where
+    T: Element,
+    B: Fn(&[Option<Tensor>]) -> candle_core::Result<Vec<Option<Gradient>>> + Send + Sync + 'static,
+{
+    if !inputs.iter().any(|input| input.track_op()) {
+        return values.into_iter().map(|value| Ok(value.into_tensor()?)).collect();
+    }
+    let n_results = values.len();
+    let backward = move |sums: &mut [Sum], hand_on: HandOn<'_>| {
+        let mut totals = vec![None; n_results];
+        for (total, sum) in totals.iter_mut().zip(sums) {
+            *total = mem::take(sum).into_tensor()?;
+        }
+        let gradients = backward(&totals)?;
+        drop(totals);
+        gradients.into_iter().enumerate().try_for_each(|(index, gradient)| hand_on(index, gradient))
+    };
+    let (node, token) = Node::new(name, inputs, n_results, Box::new(backward))?;
+    let results = values.into_iter().enumerate().map(|(index, value)| {
+        let origin =
+            Arc::new(Origin { node: node.clone(), index, token: token.clone(), id: OnceLock::new() });
+        let storage = (T::to_cpu_storage_owned(value.data), Shape::from(value.dims));
+        let output = Output { origin: origin.clone(), value: Mutex::new(Some(storage)) };
+        let result = operation::apply(output, &[&token])?;
+        origin.register(result.id());
+        Ok(result)
+    });
+    results.collect()
 }
 
 /// Has the gradients of a variable come together before candle gets their sum, as long as the result lives.

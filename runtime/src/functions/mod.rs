@@ -7,23 +7,35 @@
 
 pub(crate) mod activation;
 mod affine;
+pub(crate) mod arrange;
 mod composed;
 mod convolution;
+mod create;
 mod embed;
 mod factorization;
 mod geometry;
 pub(crate) mod graph;
 mod inq;
+mod interpolate;
+mod join;
+mod lookup;
 mod loss;
 mod lstm;
+mod matrices;
+mod metrics;
 mod node;
 mod normalization;
 mod operation;
+mod places;
 mod pointwise;
 pub(crate) mod pooling;
 mod quantization;
+mod reduce;
 mod relu;
 mod row_normalization;
+mod shape;
+mod sort;
+mod standardize;
 mod sum;
 
 pub use activation::{
@@ -31,23 +43,36 @@ pub use activation::{
 };
 pub use affine::affine;
 pub(crate) use affine::affine_then;
+pub use arrange::{
+    BorderMode, PadMode, broadcast, flip, pad, shift, slice, swapaxes, tile, transpose, unpooling,
+};
 pub use convolution::{convolution, deconvolution};
 pub(crate) use convolution::{convolution_then, deconvolution_then};
+pub use create::{arange, constant};
 pub(crate) use embed::check_indices;
 pub use embed::embed;
 pub use factorization::{Cpd3Options, check_rank, cpd3_factors, svd_factors, svd_factors_by_map};
-pub use geometry::{ConvGeometry, DeconvGeometry};
+pub use geometry::{ConvGeometry, DeconvGeometry, channels_first};
 pub use inq::{Inq, InqStep, SelectionAlgorithm};
+pub use interpolate::{Interpolation, InterpolationMode, interpolate};
+pub use join::{concatenate, split, stack};
+pub use lookup::{gather, gather_nd, one_hot, scatter_nd};
 pub use loss::{
     mean_softmax_cross_entropy, mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy,
     squared_error,
 };
 pub use lstm::lstm_cell;
+pub use matrices::{batch_matmul, matrix_diag, matrix_diag_part};
+pub use metrics::top_n_error;
 pub use normalization::{batch_normalization, batch_normalization_by, subtract_mean};
 pub(crate) use normalization::{batch_normalization_by_then, batch_normalization_then, sample_mean};
-pub use pooling::global_average_pooling;
+pub use pooling::{average_pooling, global_average_pooling, max_pooling, sum_pooling};
 pub use quantization::{
     BinaryWeight, FixedPoint, Pow2, Prune, Transform, binary_connect, binary_weight, straight_through,
+};
+pub use reduce::{
+    cumsum, max, max_with_index, mean, min, min_with_index, norm, norm_normalization, prod, reduce_mean,
+    reduce_sum, sum,
 };
 pub(crate) use relu::add;
 pub use relu::relu;
@@ -55,3 +80,6 @@ pub(crate) use row_normalization::RowNormalization;
 pub use row_normalization::{
     group_normalization, instance_normalization, layer_normalization, rms_normalization,
 };
+pub use shape::{flatten, reshape, unlink};
+pub use sort::{sort, sort_with_index};
+pub use standardize::{tensor_normalization, weight_standardization};

@@ -34,6 +34,11 @@ macro_rules! for_float {
 }
 pub(crate) use for_float;
 
+/// Whether functions compute with numbers of this type; other types they move at most.
+pub(crate) fn is_float(dtype: DType) -> bool {
+    matches!(dtype, DType::F16 | DType::BF16 | DType::F32 | DType::F64)
+}
+
 pub(crate) fn not_float(dtype: DType) -> Error {
     Error::invalid("inp", "must hold f32, f64, f16 or bf16 numbers", dtype)
 }
@@ -47,6 +52,16 @@ pub(crate) fn widened<'a, const N: usize>(
     tensors: [&'a Tensor; N],
 ) -> Result<[Cow<'a, Tensor>; N]> {
     let mut widened = tensors.map(Cow::Borrowed);
+    widen(function, &mut widened)?;
+    Ok(widened)
+}
+
+/// [`widened`] for any number of tensors.
+pub(crate) fn widened_list<'a>(
+    function: &'static str,
+    tensors: &[&'a Tensor],
+) -> Result<Vec<Cow<'a, Tensor>>> {
+    let mut widened: Vec<_> = tensors.iter().map(|&tensor| Cow::Borrowed(tensor)).collect();
     widen(function, &mut widened)?;
     Ok(widened)
 }
@@ -100,17 +115,16 @@ pub(crate) fn without_kernels<const M: usize>(
     Ok(Some(results))
 }
 
-/// [`without_kernels`] with results in the type of the computation.
-pub(crate) fn wide_without_kernels<const M: usize>(
+/// [`without_kernels`] with results in the type of the computation, however many.
+pub(crate) fn wide_without_kernels<R>(
     function: &'static str,
     inputs: &[&Tensor],
-    compose: impl FnOnce(&[Tensor]) -> candle_core::Result<[Tensor; M]>,
-) -> Result<Option<[Tensor; M]>> {
+    compose: impl FnOnce(&[Tensor]) -> candle_core::Result<R>,
+) -> Result<Option<R>> {
     if has_kernels(inputs[0].device()) {
         return Ok(None);
     }
-    let mut inputs: Vec<_> = inputs.iter().map(|&input| Cow::Borrowed(input)).collect();
-    widen(function, &mut inputs)?;
+    let inputs = widened_list(function, inputs)?;
     let inputs: Vec<_> = inputs.into_iter().map(Cow::into_owned).collect();
     Ok(Some(compose(&inputs)?))
 }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
+use super::arrange::moved;
 use super::composed;
 use super::geometry::{padded, positive, three_axes};
 use super::graph::attach;
 use super::node::{accumulate, compute, element_count, for_float, widened, without_kernels};
-use crate::kernels::{self, Channels, Float, Window};
+use crate::kernels::{self, Channels, Divisor, Float, Window};
 use crate::{Error, PerAxis, Result, check};
 
 /// The largest value of each window.
@@ -17,21 +18,39 @@ use crate::{Error, PerAxis, Result, check};
 ///
 /// # Shapes
 /// - `inp`: `(N.., L1, .., Ld)`, with as many spatial axes as `kernel` has numbers; for a single integer all axes but
-///   the first two
+///   the first two; with `channel_last` the axis of the channels follows them, in the output, too
 /// - output: `(N.., L1', .., Ld')`, `Li' = (Li + 2 pad - kernel) / stride + 1`, or with `ignore_border` false
 ///   `(Li + pad) / stride` rounded up, where windows are cut off at the end of the padding, as in NNabla
 ///
-/// `stride` is `kernel` where it is `None`.
+/// `stride` is `kernel` where it is `None`. The layer [`max_pooling`](crate::max_pooling()) has defaults for all this.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if sizes are 0 or do not fit the input, or `pad` is not smaller than `kernel`.
+///
+/// # Source
+/// NNabla `F.max_pooling`, whose CPU refuses `channel_last` and kernels of one axis.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// let x = Tensor::new(&[[[1f32, 3., 2., 5.]]], &Device::Cpu)?;
+/// let y = layerfn::functions::max_pooling(&x, &2.into(), None, true, &0.into(), false)?;
+/// assert_eq!(y.to_vec3::<f32>()?, [[[3., 5.]]]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
 pub fn max_pooling(
     inp: &Tensor,
     kernel: &PerAxis,
     stride: Option<&PerAxis>,
     ignore_border: bool,
     pad: &PerAxis,
+    channel_last: bool,
 ) -> Result<Tensor> {
+    if channel_last {
+        return channels_before(inp, kernel, |inp| {
+            max_pooling(inp, kernel, stride, ignore_border, pad, false)
+        });
+    }
     let (window, dims) = sizes(inp, kernel, stride, ignore_border, pad)?;
     if u32::try_from(window.n_inputs()).is_err() {
         return Err(Error::invalid("inp", "must have fewer than 2^32 elements per plane", inp.dims()));
@@ -65,35 +84,112 @@ pub fn max_pooling(
 /// A window that is cut off at the end (`ignore_border` false) ends where the padding does.
 ///
 /// # Shapes
-/// As [`max_pooling`].
+/// As [`max_pooling`]. The layer [`average_pooling`](crate::average_pooling()) has defaults for all this.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if sizes are 0 or do not fit the input, or `pad` is not smaller than `kernel`.
+///
+/// # Source
+/// NNabla `F.average_pooling`, whose CPU refuses `channel_last` and kernels of one axis.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// let x = Tensor::new(&[[[1f32, 3., 2., 6.]]], &Device::Cpu)?;
+/// let y = layerfn::functions::average_pooling(&x, &2.into(), None, true, &0.into(), false, true)?;
+/// assert_eq!(y.to_vec3::<f32>()?, [[[2., 4.]]]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
 pub fn average_pooling(
     inp: &Tensor,
     kernel: &PerAxis,
     stride: Option<&PerAxis>,
     ignore_border: bool,
     pad: &PerAxis,
+    channel_last: bool,
     including_pad: bool,
 ) -> Result<Tensor> {
-    let (window, dims) = sizes(inp, kernel, stride, ignore_border, pad)?;
-    let compose = |t: &[Tensor]| Ok([composed::pooling::average(&t[0], &window, including_pad, &dims)?]);
-    if let Some([y]) = without_kernels("average_pooling", &[inp], compose)? {
+    let by = if including_pad { Divisor::Padded } else { Divisor::Inputs };
+    let sizes = |inp: &Tensor| sizes(inp, kernel, stride, ignore_border, pad);
+    let pooled = |inp: &Tensor| summed("average_pooling", inp, sizes(inp)?, by);
+    if channel_last { channels_before(inp, kernel, pooled) } else { pooled(inp) }
+}
+
+/// The sum of each window.
+///
+/// # Shapes
+/// As [`max_pooling`]. The layer [`sum_pooling`](crate::sum_pooling()) has defaults for all this.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if sizes are 0 or do not fit the input, or `pad` is not smaller than `kernel`.
+///
+/// # Source
+/// NNabla `F.sum_pooling`, whose CPU refuses `channel_last` and kernels of one axis.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// let x = Tensor::new(&[[[1f32, 3., 2., 6.]]], &Device::Cpu)?;
+/// let y = layerfn::functions::sum_pooling(&x, &2.into(), None, true, &0.into(), false)?;
+/// assert_eq!(y.to_vec3::<f32>()?, [[[4., 8.]]]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn sum_pooling(
+    inp: &Tensor,
+    kernel: &PerAxis,
+    stride: Option<&PerAxis>,
+    ignore_border: bool,
+    pad: &PerAxis,
+    channel_last: bool,
+) -> Result<Tensor> {
+    let sizes = |inp: &Tensor| sizes(inp, kernel, stride, ignore_border, pad);
+    let pooled = |inp: &Tensor| summed("sum_pooling", inp, sizes(inp)?, Divisor::One);
+    if channel_last { channels_before(inp, kernel, pooled) } else { pooled(inp) }
+}
+
+/// The sum of each window, divided.
+fn summed(
+    name: &'static str,
+    inp: &Tensor,
+    (window, dims): (Window, Vec<usize>),
+    by: Divisor,
+) -> Result<Tensor> {
+    let compose = |t: &[Tensor]| Ok([composed::pooling::sum(&t[0], &window, by, &dims)?]);
+    if let Some([y]) = without_kernels(name, &[inp], compose)? {
         return Ok(y);
     }
-    let [x] = widened("average_pooling", [inp])?;
+    let [x] = widened(name, [inp])?;
     let y = for_float!(x.dtype(), T => {
-        let y = compute::<T, 1>(dims, [&x], |[x], y| kernels::average_pool(&window, including_pad, x, y))?;
+        let y = compute::<T, 1>(dims, [&x], |[x], y| kernels::sum_pool(&window, by, x, y))?;
         let input_dims = x.dims().to_vec();
-        attach("average_pooling", [&x], y, move |dy| {
+        attach(name, [&x], y, move |dy| {
             let dx = accumulate::<T, 1>(&*input_dims, [dy], |[dy], dx| {
-                kernels::average_pool_gradient(&window, including_pad, dy, dx);
+                kernels::sum_pool_gradient(&window, by, dy, dx);
             })?;
             Ok([Some(dx.into_tensor()?)])
         })
     })?;
     Ok(y.to_dtype(inp.dtype())?)
+}
+
+/// How many axes `kernel` runs over: as many as it has numbers, or all but two.
+pub(super) fn n_spatial(inp: &Tensor, kernel: &PerAxis) -> usize {
+    match kernel {
+        PerAxis::Each(sizes) => sizes.len(),
+        PerAxis::Every(_) => inp.rank().saturating_sub(2),
+    }
+}
+
+/// `f` with the axis of the channels before those that `kernel` runs over, and its result with them last again.
+fn channels_before(inp: &Tensor, kernel: &PerAxis, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    let Some((last, first)) =
+        inp.rank().checked_sub(1).and_then(|last| Some((last, last.checked_sub(n_spatial(inp, kernel))?)))
+    else {
+        let reason = "must have one to three spatial axes and the channels behind them";
+        return Err(Error::invalid("inp", reason, inp.dims()));
+    };
+    let y = f(&moved(inp, last, first)?)?;
+    moved(&y, first, last)
 }
 
 /// The mean over all axes behind the first two: `(N, C, L1, .., Ld)` becomes `(N, C, 1, .., 1)`.
@@ -157,10 +253,7 @@ fn sizes(
     pad: &PerAxis,
 ) -> Result<(Window, Vec<usize>)> {
     let dims = inp.dims();
-    let n_axes = match kernel {
-        PerAxis::Each(sizes) => sizes.len(),
-        PerAxis::Every(_) => dims.len().saturating_sub(2),
-    };
+    let n_axes = n_spatial(inp, kernel);
     if !(1..=3).contains(&n_axes) || n_axes > dims.len() {
         let reason =
             "must have one to three spatial axes: as many as `kernel` has numbers, or all but the first two";

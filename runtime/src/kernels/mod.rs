@@ -4,19 +4,24 @@
 //! sizes alone, and every sum is taken in a fixed order. Long sums of `f32` go into `f64` by and by, so that their last
 //! digits do not drown.
 
+pub(crate) mod blend;
 mod channels;
 mod convolution;
 pub(crate) mod cuda;
 mod elementwise;
 mod float;
 mod gemm;
+mod join;
 mod lookup;
 pub(crate) mod lstm;
 mod math;
 mod memory;
 mod parallel;
+pub(crate) mod places;
 mod pool;
 mod pooling;
+mod products;
+pub(crate) mod reduce;
 mod rows;
 mod simd;
 mod softmax;
@@ -29,11 +34,13 @@ pub(crate) use convolution::Convolution;
 pub(crate) use elementwise::{combine, combine_with, map_in_place, zip, zip_in_place};
 pub(crate) use float::Float;
 pub(crate) use gemm::{Mat, MatMut, Start, Threads, gemm};
+pub(crate) use join::{join, part};
 pub(crate) use lookup::{gather_rows, scatter_add_rows};
 pub(crate) use memory::unfilled;
 pub use memory::with_memory_of;
 pub use pool::with_threads;
-pub(crate) use pooling::{average_pool, average_pool_gradient, max_pool, max_pool_gradient};
+pub(crate) use pooling::{Divisor, max_pool, max_pool_gradient, sum_pool, sum_pool_gradient};
+pub(crate) use products::{Matrices, products};
 pub(crate) use rows::{Moments, Rows};
 pub(crate) use softmax::{
     Lanes, cross_entropy, cross_entropy_gradient, log_softmax, log_softmax_gradient, softmax,

@@ -164,8 +164,19 @@ pub(crate) fn max_pool_gradient<T: Float>(window: &Window, positions: &[u32], dy
     );
 }
 
-/// The mean of each window; with `including_pad` zeros of the padding count as elements.
-pub(crate) fn average_pool<T: Float>(window: &Window, including_pad: bool, x: &[T], y: &mut [T]) {
+/// What the sum of a window is divided by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Divisor {
+    /// Nothing.
+    One,
+    /// The inputs of the window.
+    Inputs,
+    /// The inputs of the window and the zeros of its padding.
+    Padded,
+}
+
+/// The sum of each window, divided.
+pub(crate) fn sum_pool<T: Float>(window: &Window, by: Divisor, x: &[T], y: &mut [T]) {
     let n_inputs = window.n_inputs();
     let work = y.len().saturating_mul(window.n_taps());
     for_each_chunk(
@@ -176,7 +187,7 @@ pub(crate) fn average_pool<T: Float>(window: &Window, including_pad: bool, x: &[
         |(), plane, y| {
             let x = &x[plane * n_inputs..][..n_inputs];
             for_each_output(window, |o, covered| {
-                let divisor = divisor(window, including_pad, o, &covered);
+                let divisor = by.of(window, o, &covered);
                 let [planes, rows, columns] = covered;
                 let mut sum = 0.0; // a window may be a whole image
                 for plane in planes {
@@ -193,8 +204,8 @@ pub(crate) fn average_pool<T: Float>(window: &Window, including_pad: bool, x: &[
     );
 }
 
-/// The transpose of [`average_pool`].
-pub(crate) fn average_pool_gradient<T: Float>(window: &Window, including_pad: bool, dy: &[T], dx: &mut [T]) {
+/// The transpose of [`sum_pool`].
+pub(crate) fn sum_pool_gradient<T: Float>(window: &Window, by: Divisor, dy: &[T], dx: &mut [T]) {
     let n_outputs = window.n_outputs();
     let work = dx.len();
     for_each_chunk(
@@ -206,7 +217,7 @@ pub(crate) fn average_pool_gradient<T: Float>(window: &Window, including_pad: bo
             let dy = &dy[plane * n_outputs..][..n_outputs];
             dx.fill(T::ZERO);
             for_each_output(window, |o, covered| {
-                let share = dy[o] / T::of(divisor(window, including_pad, o, &covered));
+                let share = dy[o] / T::of(by.of(window, o, &covered));
                 let [planes, rows, columns] = covered;
                 for plane in planes {
                     for row in rows.clone() {
@@ -224,21 +235,25 @@ pub(crate) fn average_pool_gradient<T: Float>(window: &Window, including_pad: bo
 /// The inputs that a window covers, on each axis.
 type Covered = [Range<usize>; 3];
 
-/// How many elements the mean of output `o` is taken over. A window ends with the padding.
-fn divisor(window: &Window, including_pad: bool, o: usize, covered: &Covered) -> f64 {
-    let [_, height, width] = window.output;
-    let place = [o / width / height, o / width % height, o % width];
-    let mut count = 1.0;
-    for axis in 0..3 {
-        let len = if including_pad {
-            let end = window.input[axis] + 2 * window.pad[axis];
-            window.kernel[axis].min(end - place[axis] * window.stride[axis])
-        } else {
-            covered[axis].len()
-        };
-        count *= len as f64;
+impl Divisor {
+    /// For output `o`. A window ends with the padding.
+    fn of(self, window: &Window, o: usize, covered: &Covered) -> f64 {
+        let [_, height, width] = window.output;
+        let place = [o / width / height, o / width % height, o % width];
+        (0..3).map(|axis| self.along(window, axis, place[axis], covered[axis].len()) as f64).product()
     }
-    count
+
+    /// Its factor for one axis, where the window at output `o` covers `n_inputs`.
+    pub(crate) fn along(self, window: &Window, axis: usize, o: usize, n_inputs: usize) -> usize {
+        match self {
+            Self::One => 1,
+            Self::Inputs => n_inputs,
+            Self::Padded => {
+                let end = window.input[axis] + 2 * window.pad[axis];
+                window.kernel[axis].min(end - o * window.stride[axis])
+            }
+        }
+    }
 }
 
 /// Calls `f` with each output's index and the inputs that its window covers.

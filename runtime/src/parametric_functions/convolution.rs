@@ -2,8 +2,8 @@
 
 use candle_core::Tensor;
 
-use crate::functions::{ConvGeometry, DeconvGeometry};
-use crate::options::{bias, grouped, transposed_window, weights, window};
+use crate::functions::{ConvGeometry, DeconvGeometry, channels_first};
+use crate::options::{bias, grouped, layout, transposed_window, weights, window};
 use crate::{Axis, Initializer, PerAxis, Result, Rng, check, functions, parametric_function};
 
 /// N-D convolution with an optional bias, in one, two or three dimensions.
@@ -15,6 +15,9 @@ use crate::{Axis, Initializer, PerAxis, Result, Rng, check, functions, parametri
 /// - input: `(N.., inmaps, L_1, .., L_d)`; `N..` are the `base_axis` leading axes
 /// - output: `(N.., outmaps, L'_1, .., L'_d)` with `L' = (L + 2·pad − dilation·(kernel − 1) − 1) / stride + 1`,
 ///   rounded down
+/// - `W`: `filter` is `(inmaps / group, kernel..)`
+/// - with `channel_last`: input `(N.., L_1, .., L_d, inmaps)`, output `(N.., L'_1, .., L'_d, outmaps)`, `filter`
+///   `(kernel.., inmaps / group)`
 ///
 /// # Errors
 /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if the input has no spatial axis or more than three,
@@ -38,13 +41,13 @@ use crate::{Axis, Initializer, PerAxis, Result, Rng, check, functions, parametri
 /// ```
 #[parametric_function(
     scope = "conv",
-    options(window, grouped, weights, bias),
+    options(window, grouped, layout, weights, bias),
     fuses(functions::relu),
     family = Convolution,
     multiply_adds = [..conv.output_dims(outmaps), inmaps / group, ..kernel],
     params(
         /// Filter weights.
-        W: [outmaps, inmaps / group, ..kernel] =
+        W: [outmaps, ..filter] =
             w_init.unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, kernel)).with_rng(&rng),
         /// Bias vector.
         #[when(with_bias)]
@@ -60,9 +63,12 @@ pub fn convolution(
     #[into]
     kernel: PerAxis,
 ) -> Result<Tensor> {
-    let conv = ConvGeometry::new(inp.dims(), &kernel, &pad, &stride, &dilation, group, base_axis)?;
+    let dims = channels_first(inp.dims(), channel_last, base_axis);
+    let conv = ConvGeometry::new(&dims, &kernel, &pad, &stride, &dilation, group, base_axis)?
+        .with_channel_last(channel_last);
     conv.check(inp, outmaps)?;
     let (inmaps, kernel) = (conv.inmaps(), conv.kernel());
+    let filter = conv.filter(inmaps / group);
     functions::convolution_then(inp, &param!(W)?, param!(b)?.as_ref(), &conv, relu_fused)
 }
 
@@ -131,10 +137,15 @@ pub fn depthwise_convolution(
 ///
 /// # Shapes
 /// - input: `(N.., inmaps, L_1, .., L_d)`; `N..` are the `base_axis` leading axes
-/// - output: `(N.., outmaps, L'_1, .., L'_d)` with `L' = stride·(L − 1) + dilation·(kernel − 1) + 1 − 2·pad`
+/// - output: `(N.., outmaps, L'_1, .., L'_d)` with
+///   `L' = stride·(L − 1) + dilation·(kernel − 1) + 1 − 2·pad + output_padding`
+/// - `W`: `filter` is `(outmaps / group, kernel..)`
+/// - with `channel_last`: input `(N.., L_1, .., L_d, inmaps)`, output `(N.., L'_1, .., L'_d, outmaps)`, `filter`
+///   `(kernel.., outmaps / group)`
 ///
 /// # Errors
-/// As [`convolution`](fn@convolution); the output must not be empty.
+/// As [`convolution`](fn@convolution); the output must not be empty, and `output_padding` must be below the stride or the
+/// dilation.
 ///
 /// # Source
 /// NNabla `PF.deconvolution`.
@@ -151,13 +162,13 @@ pub fn depthwise_convolution(
 /// ```
 #[parametric_function(
     scope = "deconv",
-    options(transposed_window, grouped, weights, bias),
+    options(transposed_window, grouped, layout, weights, bias),
     fuses(functions::relu),
     family = Convolution,
     multiply_adds = [inp.elem_count(), outmaps / group, ..kernel],
     params(
         /// Filter weights.
-        W: [inmaps, outmaps / group, ..kernel] =
+        W: [inmaps, ..filter] =
             w_init.unwrap_or_else(|| Initializer::glorot_uniform(outmaps, inmaps, kernel)).with_rng(&rng),
         /// Bias vector.
         #[when(with_bias)]
@@ -172,10 +183,17 @@ pub fn deconvolution(
     /// Size of the filter on each spatial axis.
     #[into]
     kernel: PerAxis,
+    /// Outputs more at the end of each spatial axis.
+    #[opt(into, default = 0)]
+    output_padding: PerAxis,
 ) -> Result<Tensor> {
-    let deconv = DeconvGeometry::new(inp.dims(), &kernel, &pad, &stride, &dilation, group, base_axis)?;
+    let dims = channels_first(inp.dims(), channel_last, base_axis);
+    let deconv = DeconvGeometry::new(&dims, &kernel, &pad, &stride, &dilation, group, base_axis)?
+        .with_channel_last(channel_last)
+        .with_output_padding(&output_padding)?;
     deconv.check(inp, outmaps)?;
     let (inmaps, kernel) = (deconv.inmaps(), deconv.kernel());
+    let filter = deconv.filter(outmaps / group);
     functions::deconvolution_then(inp, &param!(W)?, param!(b)?.as_ref(), &deconv, relu_fused)
 }
 

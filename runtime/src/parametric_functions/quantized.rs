@@ -3,8 +3,8 @@
 use candle_core::Tensor;
 
 use super::affine_sizes;
-use crate::functions::{ConvGeometry, FixedPoint, Pow2, Prune, Transform};
-use crate::options::{bias, grouped, weights, window};
+use crate::functions::{ConvGeometry, FixedPoint, Pow2, Prune, Transform, channels_first};
+use crate::options::{bias, grouped, layout, weights, window};
 use crate::{Axis, Dims, Initializer, PerAxis, Result, Rng, functions, option_group, parametric_function};
 
 option_group! {
@@ -204,17 +204,17 @@ pub fn fixed_point_quantized_affine(
 /// ```
 #[parametric_function(
     scope = "fp_quantized_conv",
-    options(window, grouped, weights, bias, fixed_point),
+    options(window, grouped, layout, weights, bias, fixed_point),
     family = Convolution,
     multiply_adds = [..conv.output_dims(outmaps), inmaps / group, ..kernel],
     params(
         /// Filter weights in float.
-        W: [outmaps, inmaps / group, ..kernel] =
+        W: [outmaps, ..filter] =
             w_init.clone().unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, kernel)).with_rng(&rng),
         /// Quantized weights.
         #[need_grad(false)]
         #[when(quantize_w)]
-        W_q: [outmaps, inmaps / group, ..kernel] =
+        W_q: [outmaps, ..filter] =
             w_init.unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, kernel)).with_rng(&rng),
         /// Bias vector in float.
         #[when(with_bias)]
@@ -234,9 +234,12 @@ pub fn fixed_point_quantized_convolution(
     #[into]
     kernel: PerAxis,
 ) -> Result<Tensor> {
-    let conv = ConvGeometry::new(inp.dims(), &kernel, &pad, &stride, &dilation, group, base_axis)?;
+    let dims = channels_first(inp.dims(), channel_last, base_axis);
+    let conv = ConvGeometry::new(&dims, &kernel, &pad, &stride, &dilation, group, base_axis)?
+        .with_channel_last(channel_last);
     conv.check(inp, outmaps)?;
     let (inmaps, kernel) = (conv.inmaps(), conv.kernel());
+    let filter = conv.filter(inmaps / group);
     let w_transform =
         FixedPoint { sign: sign_w, n: n_w, delta: delta_w, ste_fine_grained: ste_fine_grained_w }
             .checked()?;
@@ -506,17 +509,17 @@ pub fn pruned_affine(
 /// ```
 #[parametric_function(
     scope = "pruned_conv",
-    options(window, grouped, weights, bias, pruning),
+    options(window, grouped, layout, weights, bias, pruning),
     family = Convolution,
     multiply_adds = [..conv.output_dims(outmaps), inmaps / group, ..kernel],
     params(
         /// Filter weights in float.
-        W: [outmaps, inmaps / group, ..kernel] =
+        W: [outmaps, ..filter] =
             w_init.clone().unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, kernel)).with_rng(&rng),
         /// Pruned weights.
         #[need_grad(false)]
         #[when(prune_w)]
-        W_q: [outmaps, inmaps / group, ..kernel] =
+        W_q: [outmaps, ..filter] =
             w_init.unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, kernel)).with_rng(&rng),
         /// Bias vector in float.
         #[when(with_bias)]
@@ -536,9 +539,12 @@ pub fn pruned_convolution(
     #[into]
     kernel: PerAxis,
 ) -> Result<Tensor> {
-    let conv = ConvGeometry::new(inp.dims(), &kernel, &pad, &stride, &dilation, group, base_axis)?;
+    let dims = channels_first(inp.dims(), channel_last, base_axis);
+    let conv = ConvGeometry::new(&dims, &kernel, &pad, &stride, &dilation, group, base_axis)?
+        .with_channel_last(channel_last);
     conv.check(inp, outmaps)?;
     let (inmaps, kernel) = (conv.inmaps(), conv.kernel());
+    let filter = conv.filter(inmaps / group);
     let w_transform = Prune { rate: rate_w }.checked()?;
     let b_transform = Prune { rate: rate_b }.checked()?;
     let w = through(&w_transform, param!(W)?, param!(W_q)?.is_some(), |q| param!(W_q = q))?;

@@ -1,8 +1,9 @@
-//! Functions without parameters that want options: pooling and dropout as stages of a network.
+//! Functions without parameters that want options: pooling, interpolation, padding and dropout as stages of a network.
 
 use candle_core::Tensor;
 
-use crate::{ParameterStore, PerAxis, Result, Rng, functions, is_training, parametric_function};
+use crate::functions::{Interpolation, InterpolationMode, PadMode};
+use crate::{Axis, Dims, ParameterStore, PerAxis, Result, Rng, functions, is_training, parametric_function};
 
 /// Max pooling: the largest element of each window.
 ///
@@ -47,8 +48,11 @@ pub fn max_pooling(
     /// Border on both sides of each axis, which is never the largest.
     #[opt(into, default = 0)]
     pad: PerAxis,
+    /// Whether the axis of the channels comes last.
+    #[opt(default = false)]
+    channel_last: bool,
 ) -> Result<Tensor> {
-    functions::pooling::max_pooling(inp, &kernel, stride.as_ref(), ignore_border, &pad)
+    functions::max_pooling(inp, &kernel, stride.as_ref(), ignore_border, &pad, channel_last)
 }
 
 /// Average pooling: the mean of each window.
@@ -92,11 +96,224 @@ pub fn average_pooling(
     /// Zeros on both sides of each axis.
     #[opt(into, default = 0)]
     pad: PerAxis,
+    /// Whether the axis of the channels comes last.
+    #[opt(default = false)]
+    channel_last: bool,
     /// Whether the zeros of the border count as elements of the window.
     #[opt(default = true)]
     including_pad: bool,
 ) -> Result<Tensor> {
-    functions::pooling::average_pooling(inp, &kernel, stride.as_ref(), ignore_border, &pad, including_pad)
+    let stride = stride.as_ref();
+    functions::average_pooling(inp, &kernel, stride, ignore_border, &pad, channel_last, including_pad)
+}
+
+/// Sum pooling: the sum of each window.
+///
+/// # Shapes
+/// As [`max_pooling`](fn@max_pooling).
+///
+/// # Errors
+/// As [`max_pooling`](fn@max_pooling).
+///
+/// # Source
+/// NNabla `F.sum_pooling`.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use layerfn::sum_pooling;
+///
+/// let x = Tensor::new(&[[[1f32, 3., 2., 5.]]], &Device::Cpu)?;
+/// assert_eq!(sum_pooling(&x, 2).call()?.to_vec3::<f32>()?, [[[4., 7.]]]);
+/// assert_eq!(sum_pooling(&x, 3).stride(1).call()?.to_vec3::<f32>()?, [[[6., 10.]]]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+#[parametric_function(family = Pooling, multiply_adds = [0])]
+pub fn sum_pooling(
+    /// Input.
+    inp: &Tensor,
+    /// Size of the window on each axis.
+    #[into]
+    kernel: PerAxis,
+    /// Step of the window; `kernel` if absent.
+    #[opt(into)]
+    stride: Option<PerAxis>,
+    /// Whether elements that do not fill a window are left out.
+    #[opt(default = true)]
+    ignore_border: bool,
+    /// Zeros on both sides of each axis.
+    #[opt(into, default = 0)]
+    pad: PerAxis,
+    /// Whether the axis of the channels comes last.
+    #[opt(default = false)]
+    channel_last: bool,
+) -> Result<Tensor> {
+    functions::sum_pooling(inp, &kernel, stride.as_ref(), ignore_border, &pad, channel_last)
+}
+
+/// Unpooling: each element `kernel` times on each axis.
+///
+/// # Shapes
+/// - input: `(N.., L_1, .., L_d)`; as many of the last axes as `kernel` has entries, for one number all but the first two;
+///   with `channel_last` the channels follow
+/// - output: `L' = L · kernel` on each of them
+///
+/// # Errors
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if the input has fewer axes.
+///
+/// # Source
+/// NNabla `F.unpooling`.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use layerfn::unpooling;
+///
+/// let x = Tensor::new(&[[[1f32, 3.]]], &Device::Cpu)?;
+/// assert_eq!(unpooling(&x, 2).call()?.to_vec3::<f32>()?, [[[1., 1., 3., 3.]]]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+#[parametric_function(family = Pooling, multiply_adds = [0])]
+pub fn unpooling(
+    /// Input.
+    inp: &Tensor,
+    /// How often each element comes on each axis.
+    #[into]
+    kernel: PerAxis,
+    /// Whether the axis of the channels comes last.
+    #[opt(default = false)]
+    channel_last: bool,
+) -> Result<Tensor> {
+    functions::unpooling(inp, &kernel, channel_last)
+}
+
+/// Interpolation to another size, which `scale` or `output_size` says.
+///
+/// # Shapes
+/// - input: `(N.., L_1, .., L_d)`; as many of the last axes as `scale` or `output_size` has entries, one to three; with
+///   `channel_last` the channels follow
+/// - output: `L' = scale · L`, rounded down, or `output_size`
+///
+/// # Errors
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) as for [`functions::interpolate`], where the formula stands.
+///
+/// # Source
+/// NNabla `F.interpolate`.
+///
+/// # Example
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use layerfn::functions::InterpolationMode;
+/// use layerfn::interpolate;
+///
+/// let x = Tensor::zeros((8, 3, 14, 14), DType::F32, &Device::Cpu)?;
+/// assert_eq!(interpolate(&x).output_size((28, 20)).call()?.dims(), [8, 3, 28, 20]);
+/// let y = interpolate(&x).scale([2.0, 2.0]).mode(InterpolationMode::Nearest).call()?;
+/// assert_eq!(y.dims(), [8, 3, 28, 28]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+#[parametric_function(family = Pooling, multiply_adds = [0])]
+pub fn interpolate(
+    /// Input.
+    inp: &Tensor,
+    /// Factor of the size on each axis.
+    #[opt(into)]
+    scale: Option<Vec<f64>>,
+    /// Size of the output on each axis.
+    #[opt(into)]
+    output_size: Option<Dims>,
+    /// Which elements a value is made of.
+    #[opt(default = InterpolationMode::Linear)]
+    mode: InterpolationMode,
+    /// Whether the first and the last elements of input and output lie upon each other.
+    #[opt(default = false)]
+    align_corners: bool,
+    /// Whether elements stand in the middle of their pixels.
+    #[opt(default = false)]
+    half_pixel: bool,
+    /// `half_pixel` for the nearest element, rounded as NNabla's kernels for GPUs do it.
+    #[opt(default = false)]
+    half_pixel_for_nn: bool,
+    /// Whether the axis of the channels comes last.
+    #[opt(default = false)]
+    channel_last: bool,
+) -> Result<Tensor> {
+    let how = Interpolation { mode, align_corners, half_pixel, half_pixel_for_nn, channel_last };
+    functions::interpolate(inp, scale.as_deref(), output_size.as_deref(), how)
+}
+
+/// More elements before and behind on the last axes.
+///
+/// # Shapes
+/// - input: `(N.., L_1, .., L_d)`
+/// - output: `L' = before + L + behind` on each of the last axes, of which `pad_width` has two numbers each
+///
+/// # Errors
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if `pad_width` has an odd number of entries or more than two an
+/// axis, or there is nothing to reflect or repeat.
+///
+/// # Source
+/// NNabla `F.pad`.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use layerfn::functions::PadMode;
+/// use layerfn::pad;
+///
+/// let x = Tensor::new(&[[1f32, 2., 3.]], &Device::Cpu)?;
+/// assert_eq!(pad(&x, (1, 2)).call()?.to_vec2::<f32>()?, [[0., 1., 2., 3., 0., 0.]]);
+/// let y = pad(&x, (1, 1)).mode(PadMode::Reflect).call()?;
+/// assert_eq!(y.to_vec2::<f32>()?, [[2., 1., 2., 3., 2.]]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+#[parametric_function(multiply_adds = [0])]
+pub fn pad(
+    /// Input.
+    inp: &Tensor,
+    /// How many elements before and how many behind, for each of the last axes.
+    #[into]
+    pad_width: Dims,
+    /// What they are.
+    #[opt(default = PadMode::Constant)]
+    mode: PadMode,
+    /// The number that they are if they are constant.
+    #[opt(default = 0.0)]
+    constant_value: f64,
+) -> Result<Tensor> {
+    functions::pad(inp, &pad_width, mode, constant_value)
+}
+
+/// The axes from `base_axis` on as one.
+///
+/// # Shapes
+/// - input: `(N.., D..)`; `N..` are the `base_axis` leading axes
+/// - output: `(N.., product of D..)`
+///
+/// # Errors
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if the input has fewer axes than `base_axis`.
+///
+/// # Source
+/// As PyTorch's `Flatten`; NNabla's layers do it themselves.
+///
+/// # Example
+/// ```
+/// use layerfn::prelude::*;
+///
+/// let net = network! { conv(4, (3, 3)) -> relu -> flatten };
+/// let x = Tensor::zeros((8, 3, 10, 10), DType::F32, &Device::Cpu)?;
+/// assert_eq!(net.forward(&x)?.dims(), [8, 256]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+#[parametric_function(multiply_adds = [0])]
+pub fn flatten(
+    /// Input.
+    inp: &Tensor,
+    /// Number of leading axes that are samples.
+    #[opt(into, default = 1)]
+    base_axis: Axis,
+) -> Result<Tensor> {
+    functions::flatten(inp, base_axis)
 }
 
 /// Dropout: in training, sets each element to zero with probability `p` and scales the others by `1 / (1 − p)`;

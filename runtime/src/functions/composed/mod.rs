@@ -6,16 +6,20 @@
 //! has been tested.
 
 pub(super) mod activation;
+pub(super) mod blend;
 mod convolution;
+pub(super) mod join;
 pub(super) mod loss;
 mod lstm;
 pub(super) mod normalization;
+pub(super) mod places;
 pub(super) mod pooling;
 pub(super) mod quantization;
+pub(super) mod reduce;
 mod rule;
 mod window;
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 pub(super) use convolution::convolution;
 pub(super) use lstm::lstm_cell;
@@ -33,12 +37,27 @@ pub(super) fn affine(x: &Tensor, w: &Tensor, b: Option<&Tensor>, base_axis: usiz
     y.reshape([samples, outputs].concat())
 }
 
-/// The indices have been checked.
-pub(super) fn embed(indices: &Tensor, w: &Tensor) -> Result<Tensor> {
-    let features = &w.dims()[1..];
-    let table = w.reshape((w.dim(0)?, features.iter().product::<usize>()))?;
-    let rows = indices.to_device(w.device())?.to_dtype(DType::U32)?.flatten_all()?.contiguous()?;
-    table.index_select(&rows, 0)?.reshape([indices.dims(), features].concat())
+/// The products of matrices, transposed before if asked for.
+pub(super) fn products(a: &Tensor, b: &Tensor, transpose_a: bool, transpose_b: bool) -> Result<Tensor> {
+    let ready = |x: &Tensor, transpose: bool| if transpose { x.t()?.contiguous() } else { x.contiguous() };
+    ready(a, transpose_a)?.matmul(&ready(b, transpose_b)?)
+}
+
+/// The rows of `table`, which has `n_rows`, at `indices`, as a tensor of `dims`.
+pub(super) fn rows(table: &Tensor, n_rows: usize, indices: &[usize], dims: &[usize]) -> Result<Tensor> {
+    let len = table.elem_count().checked_div(n_rows).unwrap_or(0);
+    table.reshape((n_rows, len))?.index_select(&row_numbers(table, indices)?, 0)?.reshape(dims)
+}
+
+/// Zeros in `n_rows` rows with those of `x` added at `indices`, as a tensor of `dims`.
+pub(super) fn placed(x: &Tensor, n_rows: usize, indices: &[usize], dims: &[usize]) -> Result<Tensor> {
+    let len = dims.iter().product::<usize>().checked_div(n_rows).unwrap_or(0);
+    let zeros = Tensor::zeros((n_rows, len), x.dtype(), x.device())?;
+    zeros.index_add(&row_numbers(x, indices)?, &x.reshape((indices.len(), len))?, 0)?.reshape(dims)
+}
+
+fn row_numbers(like: &Tensor, indices: &[usize]) -> Result<Tensor> {
+    Tensor::from_iter(indices.iter().map(|&index| index as u32), like.device())
 }
 
 /// The sum over the axes on which `like` has size 1.

@@ -4,8 +4,8 @@ use candle_core::{Result, Tensor};
 
 use super::window::table;
 use crate::device::{Arguments, fused_indices};
-use crate::kernels::Window;
 use crate::kernels::cuda::Kernel;
+use crate::kernels::{Divisor, Window};
 
 /// The largest value of each window, of equal ones the first.
 ///
@@ -61,13 +61,8 @@ fn places(x: &Tensor, window: &Window) -> Result<Tensor> {
     place.broadcast_as(best.shape())?.reshape((n_planes, window.n_outputs()))
 }
 
-/// The mean of each window; with `including_pad` zeros of the padding count as elements.
-pub(crate) fn average(
-    x: &Tensor,
-    window: &Window,
-    including_pad: bool,
-    output_dims: &[usize],
-) -> Result<Tensor> {
+/// The sum of each window, divided.
+pub(crate) fn sum(x: &Tensor, window: &Window, by: Divisor, output_dims: &[usize]) -> Result<Tensor> {
     let [mut d, mut h, mut w] = window.input;
     let n_planes = x.elem_count() / window.n_inputs();
     let mut sums = x.clone();
@@ -76,11 +71,7 @@ pub(crate) fn average(
         let places = table(window, axis, |tap, o| window.source(axis, o, tap).unwrap_or(0));
         let shares = (0..taps * outputs).map(|i| {
             let (tap, o) = (i / outputs, i % outputs);
-            let end = window.input[axis] + 2 * window.pad[axis];
-            let counted = match including_pad {
-                true => window.kernel[axis].min(end - o * window.stride[axis]),
-                false => window.inputs_covered(axis, o).len(),
-            };
+            let counted = by.along(window, axis, o, window.inputs_covered(axis, o).len());
             if window.source(axis, o, tap).is_some() { 1.0 / counted as f64 } else { 0.0 }
         });
         let (before, behind) = ([n_planes, n_planes * d, n_planes * d * h][axis], [h * w, w, 1][axis]);

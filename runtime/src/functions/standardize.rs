@@ -1,0 +1,82 @@
+//! Tensors with mean 0 and variance 1.
+
+use candle_core::Tensor;
+
+use super::normalization::batch_normalization;
+use crate::{Axes, Axis, Result};
+
+/// Normalized by the mean and the variance over all axes but the ones named; returns the output, the mean and the biased
+/// variance.
+///
+/// `y = gamma (x - m) / sqrt(v + eps) + beta`, see [`batch_normalization`]. Without `gamma` it is 1, without `beta` 0. NNabla's
+/// default for `eps` is 1e-5.
+///
+/// # Shapes
+/// - `beta`, `gamma`: what can be repeated to the shape of `inp`
+/// - mean and variance: as `inp` on `axes`, size 1 on the others
+///
+/// # Errors
+/// As [`batch_normalization`].
+///
+/// # Source
+/// NNabla `F.tensor_normalization`; the statistics are what `output_stat` adds.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// let x = Tensor::new(&[[1f32, 3.], [2., 6.]], &Device::Cpu)?;
+/// let (y, mean, var) = layerfn::functions::tensor_normalization(&x, 0, None, None, 0.)?;
+/// assert_eq!(y.to_vec2::<f32>()?, [[-1., 1.], [-1., 1.]]);
+/// assert_eq!((mean.to_vec2::<f32>()?, var.to_vec2::<f32>()?), (vec![[2.], [4.]], vec![[1.], [4.]]));
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn tensor_normalization(
+    inp: &Tensor,
+    axes: impl Into<Axes>,
+    beta: Option<&Tensor>,
+    gamma: Option<&Tensor>,
+    eps: f64,
+) -> Result<(Tensor, Tensor, Tensor)> {
+    let axes = axes.into().resolve("axes", inp.dims())?;
+    let size = |(axis, n): (usize, &usize)| if axes.contains(&axis) { *n } else { 1 };
+    let dims: Vec<_> = inp.dims().iter().enumerate().map(size).collect();
+    let zeros = Tensor::zeros(&*dims, inp.dtype(), inp.device())?;
+    let ones = zeros.ones_like()?;
+    // Those of another shape come afterwards.
+    let fits = [beta, gamma].into_iter().flatten().all(|given| given.dims() == dims);
+    let [shift, scale] = if fits { [beta, gamma] } else { [None, None] };
+    let (mut y, mean, var) =
+        batch_normalization(inp, shift.unwrap_or(&zeros), scale.unwrap_or(&ones), &axes, eps)?;
+    if let Some(gamma) = gamma.filter(|_| !fits) {
+        y = y.broadcast_mul(gamma)?;
+    }
+    if let Some(beta) = beta.filter(|_| !fits) {
+        y = y.broadcast_add(beta)?;
+    }
+    Ok((y, mean, var))
+}
+
+/// [`tensor_normalization`] of weights in each channel; returns the weights, their mean and their biased variance. NNabla's
+/// defaults are `channel_axis = 0` and `eps = 1e-5`.
+///
+/// # Errors
+/// As [`batch_normalization`].
+///
+/// # Source
+/// NNabla `F.weight_standardization`; Qiao et al., [Weight Standardization](https://arxiv.org/abs/1903.10520).
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// let w = Tensor::new(&[[1f32, 3.], [2., 6.]], &Device::Cpu)?;
+/// let (w, ..) = layerfn::functions::weight_standardization(&w, 0, 0.)?;
+/// assert_eq!(w.to_vec2::<f32>()?, [[-1., 1.], [-1., 1.]]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn weight_standardization(
+    w: &Tensor,
+    channel_axis: impl Into<Axis>,
+    eps: f64,
+) -> Result<(Tensor, Tensor, Tensor)> {
+    tensor_normalization(w, channel_axis.into(), None, None, eps)
+}
