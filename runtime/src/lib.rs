@@ -99,6 +99,8 @@
 //! | [`cpd3_convolution`](fn@cpd3_convolution) | registers `I`, `K`, `O` | the order is `I`, `O`, `K`; λ sits in `O` |
 //! | fixed-point and Pow2 layers | register `W`, `b`, `W_q`, `b_q` | the order is `W`, `W_q`, `b`, `b_q`; `W_q` and `b_q` exist only if something is quantized |
 //! | [`pow2_quantized_affine`](fn@pow2_quantized_affine), [`pow2_quantized_convolution`](fn@pow2_quantized_convolution) | values between 2^m and 2^−m | between 2^m and 2^(m−2^n'+1), see the formula there |
+//! | [`lstm`](fn@lstm), [`lstm_n_step`](fn@lstm_n_step) | `lstm` is one step | as the page; NNabla today calls one step `lstm_cell`, an alias here, and a sequence `lstm`, which is `lstm_n_step` here |
+//! | [`rnn`](fn@rnn), [`gru`](fn@gru), [`lstm_n_step`](fn@lstm_n_step) | – | `num_layers` that `h` contradicts is an error, and `dropout` drops; NNabla's CPU ignores both |
 //! | [`depthwise_convolution`](fn@depthwise_convolution), [`depthwise_deconvolution`](fn@depthwise_deconvolution), [`svd_convolution`](fn@svd_convolution) | N-D | three spatial axes work; NNabla has one and two |
 //! | convolutions, pooling and interpolation with `channel_last` | – | work; NNabla's CPU refuses them |
 //! | [`functions::global_average_pooling`] | four axes | three and more; of a fifth NNabla averages the wrong elements |
@@ -162,8 +164,8 @@ pub use initializer::{
 pub use mode::{is_training, test_mode, train_mode};
 pub use model::{Example, Model, ModelT};
 pub use network::{
-    BoxedForward, GradientAudit, GradientFault, GradientFinding, IntoValue, Network, NetworkT, Profile,
-    ProfileRow, Stage, Summary, SummaryParameter, SummaryRow, Value, recur, recur_from,
+    BoxedForward, CellOutput, GradientAudit, GradientFault, GradientFinding, IntoValue, Network, NetworkT,
+    Profile, ProfileRow, Stage, Summary, SummaryParameter, SummaryRow, Value, recur, recur_from,
 };
 pub use parameter::{
     ArgumentInfo, Family, GetParameterOrCreate, LayerInfo, Parameter, ParameterInfo, ParameterStore,
@@ -171,22 +173,25 @@ pub use parameter::{
     get_all_parameters, get_parameter, get_parameter_or_create, get_parameters, initial_value, no_grad,
     parameter_scope, pop_parameter, set_parameter, update_state,
 };
+/// NNabla's name today.
+pub use parametric_functions::lstm as lstm_cell;
 pub use parametric_functions::{
     Affine, AveragePooling, BatchNormalization, BatchStat, BinaryConnectAffine, BinaryConnectConvolution,
     BinaryWeightAffine, BinaryWeightConvolution, Convolution, Cpd3Convolution, Deconvolution,
     DepthwiseConvolution, DepthwiseDeconvolution, Dropout, Embed, FixedPointQuantizedAffine,
-    FixedPointQuantizedConvolution, Flatten, FusedBatchNormalization, GroupNormalization, InqAffine,
-    InqConvolution, InstanceNormalization, Interpolate, LAYERS, LSTMCell, LayerNormalization, Lstm,
-    MaxPooling, MeanSubtraction, Pad, Pow2QuantizedAffine, Pow2QuantizedConvolution, Prelu, PrunedAffine,
-    PrunedConvolution, RmsNormalization, SelectionAlgorithm, SumPooling, SvdAffine, SvdConvolution,
-    SyncBatchNormalization, Unpooling, affine, average_pooling, batch_normalization, binary_connect_affine,
-    binary_connect_convolution, binary_weight_affine, binary_weight_convolution, convolution,
-    cpd3_convolution, deconvolution, depthwise_convolution, depthwise_deconvolution, dropout, embed,
-    fixed_point_quantized_affine, fixed_point_quantized_convolution, flatten, fused_batch_normalization,
-    group_normalization, inq_affine, inq_convolution, instance_normalization, interpolate,
-    layer_normalization, lstm, max_pooling, mean_subtraction, pad, pow2_quantized_affine,
-    pow2_quantized_convolution, prelu, pruned_affine, pruned_convolution, rms_normalization, sum_pooling,
-    svd_affine, svd_convolution, sync_batch_normalization, unpooling,
+    FixedPointQuantizedConvolution, Flatten, FusedBatchNormalization, GroupNormalization, Gru, GruCell,
+    InqAffine, InqConvolution, InstanceNormalization, Interpolate, LAYERS, LSTMCell, LayerNormalization,
+    Lstm, LstmNStep, MaxPooling, MeanSubtraction, Pad, Pow2QuantizedAffine, Pow2QuantizedConvolution, Prelu,
+    PrunedAffine, PrunedConvolution, RmsNormalization, Rnn, SelectionAlgorithm, SumPooling, SvdAffine,
+    SvdConvolution, SyncBatchNormalization, Unpooling, affine, average_pooling, batch_normalization,
+    binary_connect_affine, binary_connect_convolution, binary_weight_affine, binary_weight_convolution,
+    convolution, cpd3_convolution, deconvolution, depthwise_convolution, depthwise_deconvolution, dropout,
+    embed, fixed_point_quantized_affine, fixed_point_quantized_convolution, flatten,
+    fused_batch_normalization, group_normalization, gru, gru_cell, inq_affine, inq_convolution,
+    instance_normalization, interpolate, layer_normalization, lstm, lstm_n_step, max_pooling,
+    mean_subtraction, pad, pow2_quantized_affine, pow2_quantized_convolution, prelu, pruned_affine,
+    pruned_convolution, rms_normalization, rnn, sum_pooling, svd_affine, svd_convolution,
+    sync_batch_normalization, unpooling,
 };
 /// Short names for chains.
 pub use parametric_functions::{

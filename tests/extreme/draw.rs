@@ -307,6 +307,18 @@ impl Draw {
         self.like(&dims)
     }
 
+    /// Steps of two samples.
+    pub(crate) fn sequence(&mut self) -> Tensor {
+        let dims = [1 + self.below(4), 2, 1 + self.below(3)];
+        self.like(&dims)
+    }
+
+    /// States of recurrent layers for two samples.
+    pub(crate) fn states(&mut self) -> Tensor {
+        let dims = [1 + self.below(3), 1 + self.below(2), 2, 1 + self.below(4)];
+        self.like(&dims)
+    }
+
     /// Mostly of the shape of the tensor before.
     pub(crate) fn same(&mut self) -> Tensor {
         let dims = self.dims.clone();

@@ -125,6 +125,27 @@ calls! {
     mean_squared_error(x: tensor, target: same) => [f::mean_squared_error(&x, &target)?];
     sigmoid_cross_entropy(x: tensor, target: same) => [f::sigmoid_cross_entropy(&x, &target)?];
     lstm_cell(x: matrix, h: matrix, c: same, w: tensor, b: tensor) => <[Tensor; 2]>::from(f::lstm_cell(&x, &h, &c, &w, &b)?);
+    gru_cell(x: matrix, h: matrix, w: tensor, b: tensor, bias: flag) => [f::gru_cell(&x, &h, &w, bias.then_some(&b))?];
+    rnn(x: sequence, h: states, w: tensor, b: tensor, bias: flag, p: rate, name: text, fits: flag) => {
+        let own = [weights(&fitting(&x, &h, 1))?, weights(&upper(&h, 1))?];
+        let [w0, upper] = if fits { [&own[0], &own[1]] } else { [&w, &w] };
+        let name = name.parse().unwrap_or(f::Nonlinearity::Tanh);
+        <[Tensor; 2]>::from(f::rnn(&x, &h, w0, Some(upper), bias.then_some(&b), name, p, &Rng::new(1))?)
+    };
+    gru(x: sequence, h: states, w: tensor, b: tensor, bias: flag, p: rate, fits: flag) => {
+        let own = [weights(&fitting(&x, &h, 3))?, weights(&upper(&h, 3))?];
+        let [w0, upper] = if fits { [&own[0], &own[1]] } else { [&w, &w] };
+        <[Tensor; 2]>::from(f::gru(&x, &h, w0, Some(upper), bias.then_some(&b), p, &Rng::new(1))?)
+    };
+    lstm(x: sequence, h: states, c: same, w: tensor, b: tensor, bias: flag, p: rate, fits: flag) => {
+        let own = [weights(&fitting(&x, &h, 4))?, weights(&upper(&h, 4))?];
+        let [w0, upper] = if fits { [&own[0], &own[1]] } else { [&w, &w] };
+        <[Tensor; 3]>::from(f::lstm(&x, &h, &c, w0, Some(upper), bias.then_some(&b), p, &Rng::new(1))?)
+    };
+    Nonlinearity(name: text) => {
+        name.parse::<f::Nonlinearity>()?;
+        []
+    };
     batch_normalization(x: tensor, beta: same, gamma: same, axes: axes, eps: rate) => {
         <[Tensor; 3]>::from(f::batch_normalization(&x, &beta, &gamma, &axes, eps)?)
     };
@@ -254,6 +275,23 @@ fn weights(dims: &[usize]) -> Result<Tensor> {
         Some(_) => Ok(Tensor::ones(dims, DType::F32, &Device::Cpu)?),
         None => Err(layerfn::Error::invalid("dims", "must be small", dims)),
     }
+}
+
+/// The shape of a first layer's weights for sequences and states that may be of any shape.
+fn fitting(x: &Tensor, h: &Tensor, blocks: usize) -> Vec<usize> {
+    let at = |tensor: &Tensor, axis: usize| tensor.dims().get(axis).copied().unwrap_or(1);
+    let (directions, state) = (at(h, 1), at(h, 3));
+    let blocks = if blocks == 1 { vec![] } else { vec![blocks] };
+    [&[directions], &blocks[..], &[state, at(x, 2).saturating_add(state)]].concat()
+}
+
+/// Those of the layers above it.
+fn upper(h: &Tensor, blocks: usize) -> Vec<usize> {
+    let at = |axis: usize| h.dims().get(axis).copied().unwrap_or(1);
+    let blocks = if blocks == 1 { vec![] } else { vec![blocks] };
+    let (layers, state) = (at(0).saturating_sub(1), at(3));
+    let width = at(1).saturating_mul(state).saturating_add(state);
+    [&[layers, at(1)], &blocks[..], &[state, width]].concat()
 }
 
 /// Whether everything that the module exports has its line.

@@ -106,6 +106,9 @@ impl Case {
                 "b" | "b_q" | "alpha" | "beta" | "gamma" | "mean" | "var" | "t" => true,
                 "I" => self.check != Check::Cpd,
                 "slope" => given("slope_init"),
+                "weight_l0" => given("w0_init"),
+                "weight" => given("w_init"),
+                "bias" => true,
                 // Factors, and what newer functions register.
                 _ => false,
             }

@@ -8,5 +8,6 @@ mod loss;
 mod normalization;
 mod pooling;
 mod quantization;
+mod recurrent;
 mod row_normalization;
 mod shapes;

@@ -1,4 +1,5 @@
 //! Properties on random sizes.
 
 mod convolution;
+mod recurrent;
 mod shapes;

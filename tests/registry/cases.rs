@@ -27,6 +27,11 @@ const SUMS: &[(&str, &[usize])] = &[("inp", &[2, 4, 5, 6]), ("z", &[2, 4, 5, 6])
 const INDICES: &[(&str, &[usize])] = &[("inp", &[2, 3])];
 const STATES: &[(&str, &[usize])] = &[("x", &[2, 3]), ("h", &[2, 4]), ("c", &[2, 4])];
 
+const SEQUENCES: &[(&str, &[usize])] = &[("x", &[4, 2, 3]), ("h", &[1, 1, 2, 5])];
+const BOTH_WAYS: &[(&str, &[usize])] = &[("x", &[3, 2, 3]), ("h", &[3, 2, 2, 4])];
+const CELLS: &[(&str, &[usize])] = &[("x", &[4, 2, 3]), ("h", &[1, 1, 2, 5]), ("c", &[1, 1, 2, 5])];
+const CELLS_BOTH_WAYS: &[(&str, &[usize])] = &[("x", &[3, 2, 3]), ("h", &[3, 2, 2, 4]), ("c", &[3, 2, 2, 4])];
+
 pub(crate) const CASES: &[Case] = &[
     case("affine", ROWS, r#"{"n_outmaps": 5}"#),
     case("affine", CUBES, r#"{"n_outmaps": [2, 3], "base_axis": 2, "with_bias": false}"#),
@@ -125,4 +130,11 @@ pub(crate) const CASES: &[Case] = &[
     case("pruned_convolution", CHANNELS_LAST, r#"{"outmaps": 2, "kernel": [3, 2], "channel_last": true}"#),
     case("pruned_convolution", IMAGES, r#"{"outmaps": 6, "kernel": [3, 2], "group": 2, "rate_w": 0.5}"#),
     case("lstm", STATES, r#"{"state_size": 4}"#),
+    case("rnn", SEQUENCES, r#"{}"#),
+    case("rnn", BOTH_WAYS, r#"{"bidirectional": true, "nonlinearity": "relu", "num_layers": 3}"#),
+    case("gru", SEQUENCES, r#"{"with_bias": false}"#),
+    case("gru", BOTH_WAYS, r#"{"bidirectional": true}"#),
+    case("lstm_n_step", CELLS, r#"{"num_layers": 1}"#),
+    case("lstm_n_step", CELLS_BOTH_WAYS, r#"{"bidirectional": true, "with_bias": false}"#),
+    case("gru_cell", &[("x", &[2, 3]), ("h", &[2, 4])], r#"{"state_size": 4}"#),
 ];

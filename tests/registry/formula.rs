@@ -73,6 +73,16 @@ impl Variables {
         for (name, default) in [("group", 1), ("divisor", 1)] {
             sizes.insert(name, vec![one(name, default)]);
         }
+        let mut stacked = false;
+        if let ("rnn" | "gru" | "lstm_n_step", &[layers, directions, _, state]) =
+            (case.layer, case.inputs[case.inputs.len() - 1].1)
+        {
+            let named =
+                [("layers", layers), ("upper", layers - 1), ("directions", directions), ("state", state)];
+            sizes.extend(named.map(|(name, size)| (name, vec![size])));
+            sizes.extend([("inmaps", vec![input[2]]), ("outputs", vec![directions * state])]);
+            stacked = layers > 1;
+        }
         // Flags default to what the declaration says.
         let info = LAYERS.iter().find(|info| info.name == case.layer).unwrap();
         let defaults = info
@@ -81,6 +91,7 @@ impl Variables {
             .filter_map(|argument| Some((argument.name.to_owned(), argument.default?.parse::<bool>().ok()?)));
         let mut flags: BTreeMap<String, bool> = defaults.collect();
         flags.extend(arguments.iter().filter_map(|(name, value)| Some((name.clone(), value.as_bool()?))));
+        flags.insert("stacked".to_owned(), stacked);
         Self { sizes, flags }
     }
 

@@ -38,6 +38,8 @@ const SHAPES: &[Case] = &[
         r#"{"outmaps": 3, "kernel": [3, 3], "r": 2, "stride": [2, 2]}"#,
     ),
     case("lstm", &[("x", &[1, 1]), ("h", &[1, 2]), ("c", &[1, 2])], r#"{"state_size": 2}"#),
+    case("rnn", &[("x", &[1, 1, 1]), ("h", &[1, 2, 1, 1])], r#"{"bidirectional": true}"#),
+    case("gru", &[("x", &[5, 1, 2]), ("h", &[2, 1, 1, 3])], r#"{}"#),
 ];
 
 const fn case(

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use candle_core::{DType, Device, Tensor};
+use layerfn::functions::Nonlinearity;
 use layerfn::{
     Axes, Axis, BatchStat, Dims, Initializer, LSTMCell, PerAxis, SelectionAlgorithm, parameter_scope,
 };
@@ -211,6 +212,13 @@ impl Argument for Initializer {
     }
 }
 
+impl Argument for Nonlinearity {
+    fn read(value: &Value, _: &Tensors) -> Result<Self, String> {
+        let name = value.as_str().ok_or("must be a name")?;
+        name.parse().map_err(|error: layerfn::Error| error.to_string())
+    }
+}
+
 impl Argument for SelectionAlgorithm {
     fn read(value: &Value, _: &Tensors) -> Result<Self, String> {
         let name = value.as_str().ok_or("must be a name")?;
@@ -238,6 +246,12 @@ impl Outputs for Vec<Tensor> {
 impl Outputs for (Tensor, Tensor) {
     fn outputs(self) -> Vec<Tensor> {
         vec![self.0, self.1]
+    }
+}
+
+impl Outputs for (Tensor, Tensor, Tensor) {
+    fn outputs(self) -> Vec<Tensor> {
+        vec![self.0, self.1, self.2]
     }
 }
 
@@ -612,6 +626,41 @@ layers! {
         w_init: Initializer,
         b_init: Initializer,
     }
+    gru_cell(x, h; state_size: usize) {
+        w_init: Initializer,
+        b_init: Initializer,
+    }
+    rnn(x, h) {
+        nonlinearity: Nonlinearity,
+        w0_init: Initializer,
+        w_init: Initializer,
+        b_init: Initializer,
+        num_layers: usize,
+        dropout: f64,
+        bidirectional: bool,
+        training: bool,
+        with_bias: bool,
+    }
+    gru(x, h) {
+        w0_init: Initializer,
+        w_init: Initializer,
+        b_init: Initializer,
+        num_layers: usize,
+        dropout: f64,
+        bidirectional: bool,
+        training: bool,
+        with_bias: bool,
+    }
+    lstm_n_step(x, h, c) {
+        w0_init: Initializer,
+        w_init: Initializer,
+        b_init: Initializer,
+        num_layers: usize,
+        dropout: f64,
+        bidirectional: bool,
+        training: bool,
+        with_bias: bool,
+    }
 }
 
 /// All steps of one sequence: inputs `x0`, `x1`, ..; the outputs of the steps, then the last cell state.
@@ -638,12 +687,13 @@ fn lstm_cell_class(arguments: &mut Arguments<'_>) -> Result<Vec<Tensor>, Failure
 
 /// The call of `function`, NNabla's name for it; `None` if there is no such layer.
 ///
-/// NNabla's `lstm` was one step when its `state_size` was an argument, and is called `lstm_cell` since.
+/// NNabla's `lstm` was one step when its `state_size` was an argument, and is called `lstm_cell` since; without one it is the
+/// layer over a sequence.
 #[must_use]
 pub fn find(function: &str, arguments: &Map<String, Value>) -> Option<Call> {
     match function {
         "lstm_cell" => plain("lstm"),
-        "lstm" if !arguments.contains_key("state_size") => None,
+        "lstm" if !arguments.contains_key("state_size") => plain("lstm_n_step"),
         "LSTMCell" => Some(lstm_cell_class),
         other => plain(other),
     }

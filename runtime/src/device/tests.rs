@@ -97,6 +97,23 @@ fn lstm_gates() {
 }
 
 #[test]
+fn steps_of_recurrent_layers() {
+    let rng = crate::Rng::new(1);
+    let joined = |(y, h): (Tensor, Tensor)| Ok(Tensor::cat(&[y.flatten_all()?, h.flatten_all()?], 0)?);
+    let sizes = |gates: &'static [usize]| -> Vec<Vec<usize>> {
+        vec![vec![3, 2, 3], vec![1, 2, 2, 4], [&[2], gates, &[4, 7]].concat()]
+    };
+    for nonlinearity in [Nonlinearity::Tanh, Nonlinearity::Relu] {
+        let sizes = sizes(&[]);
+        let sizes: Vec<&[usize]> = sizes.iter().map(Vec::as_slice).collect();
+        check(|t| joined(rnn(&t[0], &t[1], &t[2], None, None, nonlinearity, 0.0, &rng)?), &sizes);
+    }
+    let sizes = sizes(&[3]);
+    let sizes: Vec<&[usize]> = sizes.iter().map(Vec::as_slice).collect();
+    check(|t| joined(gru(&t[0], &t[1], &t[2], None, None, 0.0, &rng)?), &sizes);
+}
+
+#[test]
 fn places_of_the_largest() {
     for (dims, kernel, stride, pad) in
         [(&[2, 3, 7, 8][..], 3, 2, 1), (&[2, 1, 5], 2, 1, 0), (&[1, 2, 4, 5, 6], 2, 2, 1)]

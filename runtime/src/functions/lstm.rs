@@ -2,11 +2,12 @@
 
 use candle_core::Tensor;
 
+use super::cell::{LstmCell, OnSlices};
 use super::composed;
 use super::graph::{attach_all, share, tracked};
 use super::node::{Element, Value, compute, for_float, read, unfilled, widened, without_kernels};
 use super::sum::{Gradient, Product};
-use crate::kernels::{Mat, MatMut, Start, Threads, gemm, lstm};
+use crate::kernels::{Mat, MatMut, Start, Threads, cell, gemm};
 use crate::{Error, Result, check};
 
 /// One step of a long short-term memory; returns the new `h` and `c`.
@@ -50,8 +51,9 @@ pub fn lstm_cell(x: &Tensor, h: &Tensor, c: &Tensor, w: &Tensor, b: &Tensor) -> 
 
 #[derive(Clone, Copy)]
 struct CellSizes {
+    samples: usize,
     inmaps: usize,
-    cell: lstm::Cell,
+    state: usize,
 }
 
 impl CellSizes {
@@ -72,19 +74,18 @@ impl CellSizes {
             }
         }
         check::count("h", &[samples, 4, state])?;
-        Ok(Self { inmaps, cell: lstm::Cell { samples, state } })
+        Ok(Self { samples, inmaps, state })
     }
 
     /// Values for an input and a state.
     fn width(self) -> usize {
-        self.inmaps + self.cell.state
+        self.inmaps + self.state
     }
 }
 
 fn step<T: Element>(sizes: CellSizes, inputs: [&Tensor; 5]) -> Result<(Tensor, Tensor)> {
-    let CellSizes { inmaps, cell } = sizes;
-    let (n, state) = (cell.samples, cell.state);
-    let (mut new, mut squashed) = (Value::<T>::unfilled([n, state])?, unfilled::<T>(n * state)?);
+    let CellSizes { samples: n, inmaps, state } = sizes;
+    let mut new = Value::<T>::unfilled([n, state])?;
     let mut gates = unfilled::<T>(n * 4 * state)?;
     // Input and state side by side, so that one product has both.
     let (width, mut both) = (sizes.width(), Value::<T>::unfilled([n, sizes.width()])?);
@@ -96,7 +97,7 @@ fn step<T: Element>(sizes: CellSizes, inputs: [&Tensor; 5]) -> Result<(Tensor, T
         }
         let (rows, w) = (Mat::new(&both.data, n, width, width), Mat::new(w, width, 4 * state, 4 * state));
         gemm(MatMut::new(&mut gates, n, 4 * state, 4 * state), rows, w, Start::Columns(b), Threads::All);
-        cell.forward(&mut gates, c, [out, &mut new.data, &mut squashed]);
+        cell::forward(OnSlices(LstmCell), state, &mut gates, [h, c], [out, &mut new.data]);
     })?;
     let _shared = share(inputs[3])?;
     let needed = tracked(inputs);
@@ -104,12 +105,15 @@ fn step<T: Element>(sizes: CellSizes, inputs: [&Tensor; 5]) -> Result<(Tensor, T
     let (c, w) = (inputs[2].clone(), inputs[3].clone());
     let [h, new] = attach_all("lstm_cell", inputs, [h, new], move |[dh, dnew]| {
         let mut dgates = Value::<T>::unfilled([n, 4, state])?;
-        let mut dc = Value::<T>::unfilled([n, state])?;
-        let none = Tensor::zeros((0,), T::DTYPE, c.device())?;
-        read([&c, dh.unwrap_or(&none), dnew.unwrap_or(&none)], |[c, of_h, of_new]| {
-            let step = lstm::Step { gates: &gates, squashed: &squashed, c };
-            let given = [dh.map(|_| of_h), dnew.map(|_| of_new)];
-            cell.backward(step, given, &mut dgates.data, &mut dc.data);
+        let slopes = |given: Option<&Tensor>| match given {
+            Some(given) => read([given], |[given]| Value { data: given.to_vec(), dims: vec![n, state] }),
+            None => Value::<T>::zeros([n, state]),
+        };
+        let (mut dh, mut dc) = (slopes(dh)?, slopes(dnew)?);
+        read([&c], |[c]| {
+            let slopes = [&mut dh.data[..], &mut dc.data];
+            // The formula has no use for `h` itself, which need not be kept.
+            cell::backward(OnSlices(LstmCell), state, &gates, [c, c], slopes, &mut dgates.data);
         })?;
         let dgates = dgates.into_tensor()?;
         // The gradient of so many values, whose rows of `w` start at `first`.

@@ -8,6 +8,7 @@
 pub(crate) mod activation;
 mod affine;
 pub(crate) mod arrange;
+mod cell;
 mod composed;
 mod convolution;
 mod create;
@@ -30,6 +31,7 @@ mod places;
 mod pointwise;
 pub(crate) mod pooling;
 mod quantization;
+mod recurrent;
 mod reduce;
 mod relu;
 mod row_normalization;
@@ -70,6 +72,8 @@ pub use pooling::{average_pooling, global_average_pooling, max_pooling, sum_pool
 pub use quantization::{
     BinaryWeight, FixedPoint, Pow2, Prune, Transform, binary_connect, binary_weight, straight_through,
 };
+pub(crate) use recurrent::Layers;
+pub use recurrent::{Nonlinearity, gru, gru_cell, lstm, rnn};
 pub use reduce::{
     cumsum, max, max_with_index, mean, min, min_with_index, norm, norm_normalization, prod, reduce_mean,
     reduce_sum, sum,

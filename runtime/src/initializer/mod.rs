@@ -43,8 +43,18 @@ type InitFn = dyn Fn(&[usize]) -> Result<Tensor> + Send + Sync;
 
 #[derive(Clone, Copy, Debug)]
 enum Distribution {
-    Normal { sigma: f64 },
-    Uniform { low: f64, high: f64 },
+    Normal {
+        sigma: f64,
+    },
+    Uniform {
+        low: f64,
+        high: f64,
+    },
+    /// Uniform up to the first limit in the first columns, up to the second in the others.
+    Beside {
+        columns: usize,
+        limits: [f64; 2],
+    },
 }
 
 impl Initializer {
@@ -92,6 +102,12 @@ impl Initializer {
         Self::normal(calc_normal_std_xavier(inmaps, outmaps, kernel))
     }
 
+    /// For weights `(.., state, inmaps + state)`: Glorot uniform for those of the input and for those of the state.
+    pub(crate) fn glorot_recurrent(inmaps: usize, state: usize) -> Self {
+        let limits = [inmaps, state].map(|inmaps| calc_uniform_lim_glorot(inmaps, state, &[]).1);
+        Self::random(Distribution::Beside { columns: inmaps, limits })
+    }
+
     fn random(distribution: Distribution) -> Self {
         Self(Kind::Random { distribution, rng: None })
     }
@@ -125,7 +141,7 @@ impl Initializer {
             Kind::Random { distribution, rng } => {
                 distribution.check()?;
                 let rng = rng.clone().unwrap_or_else(stream);
-                let values = distribution.draw(&rng, n);
+                let values = distribution.draw(&rng, shape, n);
                 Tensor::from_vec(values, shape, device)?
             }
             Kind::Array(tensor) => tensor.clone(),
@@ -156,6 +172,9 @@ impl Initializer {
             Kind::Random { distribution: Distribution::Uniform { low, high }, .. } => {
                 [2, low.to_bits(), high.to_bits()]
             }
+            Kind::Random { distribution: Distribution::Beside { limits: [first, second], .. }, .. } => {
+                [3, first.to_bits(), second.to_bits()]
+            }
             Kind::Constant(_) | Kind::Array(_) | Kind::Function(_) => [0; 3],
         }
     }
@@ -166,6 +185,7 @@ impl Distribution {
         let valid = match self {
             Self::Normal { sigma } => sigma.is_finite() && sigma >= 0.0,
             Self::Uniform { low, high } => low.is_finite() && high.is_finite() && low <= high,
+            Self::Beside { limits, .. } => limits.iter().all(|limit| limit.is_finite()),
         };
         if valid {
             return Ok(());
@@ -173,10 +193,19 @@ impl Distribution {
         Err(Error::invalid("initializer", "needs finite limits in order, or a finite sigma >= 0", self))
     }
 
-    fn draw(self, rng: &Rng, n: usize) -> Vec<f64> {
+    fn draw(self, rng: &Rng, shape: &[usize], n: usize) -> Vec<f64> {
         match self {
             Self::Normal { sigma } => rng.draw(n, true, |x| x * sigma),
             Self::Uniform { low, high } => rng.draw(n, false, |x| low + (high - low) * x),
+            Self::Beside { columns, limits } => {
+                let mut values = rng.draw(n, false, |x| 2.0 * x - 1.0);
+                for row in values.chunks_mut(shape.last().copied().unwrap_or(1).max(1)) {
+                    for (column, value) in row.iter_mut().enumerate() {
+                        *value *= limits[usize::from(column >= columns)];
+                    }
+                }
+                values
+            }
         }
     }
 }
@@ -188,6 +217,9 @@ impl fmt::Debug for Initializer {
             Kind::Random { distribution: Distribution::Normal { sigma }, .. } => write!(f, "normal({sigma})"),
             Kind::Random { distribution: Distribution::Uniform { low, high }, .. } => {
                 write!(f, "uniform({low}, {high})")
+            }
+            Kind::Random { distribution: Distribution::Beside { limits: [first, second], .. }, .. } => {
+                write!(f, "uniform(±{first} for the input, ±{second} for the state)")
             }
             Kind::Array(tensor) => write!(f, "array of shape {:?}", tensor.dims()),
             Kind::Function(_) => f.write_str("closure"),

@@ -5,6 +5,7 @@
 //! digits do not drown.
 
 pub(crate) mod blend;
+pub(crate) mod cell;
 mod channels;
 mod convolution;
 pub(crate) mod cuda;
@@ -13,7 +14,6 @@ mod float;
 mod gemm;
 mod join;
 mod lookup;
-pub(crate) mod lstm;
 mod math;
 mod memory;
 mod parallel;

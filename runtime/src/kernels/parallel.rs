@@ -42,20 +42,6 @@ pub(crate) fn for_each_chunk2<T: Send, U: Send>(
     for_each(n, pieces, work, || (), |(), i, (first, second)| f(i, first, second));
 }
 
-/// [`for_each_chunk`] over several slices that are each cut into `n` equal chunks.
-pub(crate) fn for_each_part<T: Send, const N: usize>(
-    slices: [&mut [T]; N],
-    n: usize,
-    work: usize,
-    f: impl Fn(usize, [&mut [T]; N]) + Sync,
-) {
-    let chunks = slices.map(|slice| {
-        let len = slice.len() / n.max(1);
-        Chunks::new(slice, len)
-    });
-    for_each(n, chunks, work, || (), |(), i, parts| f(i, parts));
-}
-
 /// `f` of each number below `n`; in parallel as in [`for_each_chunk`]. `empty` is any value.
 pub(crate) fn collect<R: Clone + Send>(
     n: usize,

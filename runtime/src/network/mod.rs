@@ -25,7 +25,7 @@ use crate::mode::with_mode;
 use crate::{Dims, Error, ParameterStore, Result, backward, current_parameter_scope, parameter_scope};
 pub use audit::{GradientAudit, GradientFault, GradientFinding};
 pub use profile::{Profile, ProfileRow};
-pub use recurrent::{recur, recur_from};
+pub use recurrent::{CellOutput, recur, recur_from};
 pub use stage::Stage;
 pub use summary::{Summary, SummaryParameter, SummaryRow};
 pub use value::{IntoValue, Value};

@@ -2,13 +2,13 @@
 
 use candle_core::Tensor;
 
-use super::Stage;
+use super::{Stage, Value};
 use crate::{Error, Result, check, is_training};
 
 /// Runs a cell along `axis` of `x`, from zero states, and stacks its outputs along that axis.
 ///
-/// `cell` gets the input of a step and the two states, of shape `(batch, state_size)`, and returns their next values;
-/// the first is the output. Its layers share their parameters between the steps. The batch is the first axis of what
+/// `cell` gets the input of a step and the two states, of shape `(batch, state_size)`, and returns their next values, or the
+/// first alone if it has no use for a second, as [`gru_cell`](fn@crate::gru_cell); the first is the output. Its layers share their parameters between the steps. The batch is the first axis of what
 /// is left of `x`. In [`test_mode`](crate::test_mode) no step keeps a graph, so none of the result does.
 ///
 /// ```
@@ -34,7 +34,7 @@ pub fn recur<S>(
     cell: impl Fn(&Tensor, &Tensor, &Tensor) -> S,
 ) -> Result<Tensor>
 where
-    S: Stage<Output = (Tensor, Tensor)>,
+    S: Stage<Output: CellOutput>,
 {
     check_axis(x, axis)?;
     let batch = x.dims()[usize::from(axis == 0)];
@@ -73,7 +73,7 @@ pub fn recur_from<S>(
     cell: impl Fn(&Tensor, &Tensor, &Tensor) -> S,
 ) -> Result<(Tensor, Tensor, Tensor)>
 where
-    S: Stage<Output = (Tensor, Tensor)>,
+    S: Stage<Output: CellOutput>,
 {
     check_axis(x, axis)?;
     let (mut h, mut c) = (h.clone(), c.clone());
@@ -84,7 +84,7 @@ where
     check::tensor("x", &step, x.dtype())?;
     let mut outputs = Vec::with_capacity(n_steps);
     for t in 0..n_steps {
-        (h, c) = cell(&x.get_on_dim(axis, t)?.contiguous()?, &h, &c).run()?;
+        (h, c) = cell(&x.get_on_dim(axis, t)?.contiguous()?, &h, &c).run()?.or_second(c);
         if !is_training() {
             (h, c) = (h.detach(), c.detach());
         }
@@ -92,6 +92,27 @@ where
     }
     check::tensor("x", &[&[n_steps], h.dims()].concat(), h.dtype())?;
     Ok((Tensor::stack(&outputs, axis)?, h, c))
+}
+
+/// What a cell returns: its output, and a second state if it has one.
+#[diagnostic::on_unimplemented(
+    message = "a cell returns its next output, or that and a second state, not `{Self}`"
+)]
+pub trait CellOutput: Value {
+    /// The output and the second state, which is `before` where the cell has none.
+    fn or_second(self, before: Tensor) -> (Tensor, Tensor);
+}
+
+impl CellOutput for Tensor {
+    fn or_second(self, before: Tensor) -> (Tensor, Tensor) {
+        (self, before)
+    }
+}
+
+impl CellOutput for (Tensor, Tensor) {
+    fn or_second(self, _: Tensor) -> (Tensor, Tensor) {
+        self
+    }
 }
 
 fn check_axis(x: &Tensor, axis: usize) -> Result<()> {

@@ -2,12 +2,14 @@
 //! a kernel for CUDA.
 
 mod composed;
+mod looped;
 mod traced;
 
 use std::ops::{Add, Div, Mul, Sub};
 
 pub(crate) use composed::Composed;
-pub(crate) use traced::fused_map;
+pub(crate) use looped::{Looped, looped, unlooped};
+pub(crate) use traced::{Traced, fused_map, fused_stacked};
 
 use candle_core::{Result, Tensor};
 

@@ -1,5 +1,6 @@
 //! Formulas as kernels for CUDA: computing with names instead of numbers writes the kernel's source.
 
+use std::array;
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::ops::{Add, Div, Mul, Sub};
@@ -172,25 +173,64 @@ pub(crate) fn fused_map<const A: usize, const N: usize>(
     };
     let (first, more) = (first.map(&mut value), more.map(&mut value));
     let results = formula(first, more);
+    let n_results = results.len();
+    let results = results.into_iter().enumerate().map(|(i, result)| (format!("{i} * n + i"), result));
+    let results: Vec<_> = results.collect();
+    let Some(out) = launch(&program, &inputs, like.elem_count(), [channels, inner], &results)? else {
+        return Ok(None);
+    };
+    out.reshape([&[n_results], like.dims()].concat()).map(Some)
+}
 
+/// [`fused_map`] for a formula of `P` numbers that lie together in a tensor `(N, P, inner)` and of groups of others in
+/// tensors `(N, inner)`. Its first list of results becomes such a stack again, the second follows it, one upon the other; all of it
+/// flat.
+pub(crate) fn fused_stacked<const P: usize, const S: usize, const M: usize>(
+    stack: &Tensor,
+    more: [[&Tensor; S]; M],
+    formula: impl FnOnce([Traced; P], [[Traced; S]; M]) -> [Vec<Traced>; 2],
+) -> Result<Option<Tensor>> {
+    if !has_fused(stack.device()) || stack.elem_count() == 0 {
+        return Ok(None);
+    }
+    let inner = stack.dims()[2];
+    let place = |part: usize, of: usize| format!("(i / inner * {of} + {part}) * inner + i % inner");
+    let program = Rc::<RefCell<Program>>::default();
+    let parts = array::from_fn(|part| Traced::new(&program, format_args!("a0[{}]", place(part, P))));
+    let other = |index: usize| Traced::new(&program, format_args!("a{}[i]", index + 1));
+    let others = array::from_fn(|group| array::from_fn(|s| other(group * S + s)));
+    let [stacked, single] = formula(parts, others);
+    let n_stacked = stacked.len();
+    let stacked = stacked.into_iter().enumerate().map(|(part, result)| (place(part, n_stacked), result));
+    let single = single.into_iter().enumerate();
+    let single = single.map(|(i, result)| (format!("{} * n + i", n_stacked + i), result));
+    let results: Vec<_> = stacked.chain(single).collect();
+    let inputs: Vec<&Tensor> = [stack].into_iter().chain(more.into_iter().flatten()).collect();
+    launch(&program, &inputs, stack.elem_count() / P, [1, inner], &results)
+}
+
+/// Runs the kernel with these statements for `n` items; each result is written to its place. Their sizes are called
+/// `channels` and `inner` in the text.
+fn launch(
+    program: &Rc<RefCell<Program>>,
+    inputs: &[&Tensor],
+    n: usize,
+    sizes: [usize; 2],
+    results: &[(String, Traced)],
+) -> Result<Option<Tensor>> {
     let program = program.borrow();
     let constants: String = (0..program.constants.len()).map(|k| format!("T k{k}, ")).collect();
     let pointers: String = (0..inputs.len()).map(|i| format!("const T *a{i}, ")).collect();
-    let n_results = results.len();
-    let results = results.iter().enumerate();
-    let results: String =
-        results.map(|(i, result)| format!("out[{i} * n + i] = v{};\n", result.value)).collect();
+    let stores: String =
+        results.iter().map(|(place, result)| format!("out[{place}] = v{};\n", result.value)).collect();
     let source = format!(
         "typedef unsigned long long size;\n\
          KERNEL void formula(size n, size channels, size inner, {constants}{pointers}T *out) {{\n\
-         FOR_EACH(i, n) {{\n{}{results}}}\n}}\n",
+         FOR_EACH(i, n) {{\n{}{stores}}}\n}}\n",
         program.text
     );
-    let n = like.elem_count();
-    let arguments = Arguments { sizes: &[channels, inner], numbers: &program.constants, inputs: &inputs };
-    let kernel = Kernel { name: "formula", source: &source };
-    let Some(out) = fused(kernel, n, arguments, n_results * n)? else { return Ok(None) };
-    out.reshape([&[n_results], like.dims()].concat()).map(Some)
+    let arguments = Arguments { sizes: &sizes, numbers: &program.constants, inputs };
+    fused(Kernel { name: "formula", source: &source }, n, arguments, results.len() * n)
 }
 
 /// How many channels there are, and how many elements stand together in one. `None` if other axes stand between theirs.

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use crate::options::weights;
-use crate::{Error, Initializer, Result, check, functions, is_training, parametric_function};
+use crate::{Initializer, Result, check, functions, is_training, parametric_function};
 
 /// One step of a long short-term memory (LSTM).
 ///
@@ -17,7 +17,8 @@ use crate::{Error, Initializer, Result, check, functions, is_training, parametri
 /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if `h` or `c` is not `(batch_size, state_size)`.
 ///
 /// # Source
-/// NNabla `PF.lstm` of version 1.0, `PF.lstm_cell` today; Hochreiter & Schmidhuber, Long Short-Term Memory, Neural
+/// NNabla `PF.lstm` of version 1.0, `PF.lstm_cell` today (`lstm_cell` is an alias here, too); its `PF.lstm` of today is
+/// [`lstm_n_step`](fn@lstm_n_step). Hochreiter & Schmidhuber, Long Short-Term Memory, Neural
 /// Computation 1997.
 ///
 /// # Example
@@ -57,24 +58,7 @@ pub fn lstm(
     #[opt(into, default = 0.0)]
     b_init: Initializer,
 ) -> Result<(Tensor, Tensor)> {
-    let &[_, inmaps] = x.dims() else {
-        return Err(Error::invalid("x", "must have the shape (batch_size, input_size)", x.dims()));
-    };
-    for (argument, state) in [("h", h), ("c", c)] {
-        if state.dims() != [x.dims()[0], state_size] {
-            let reason =
-                format!("must have the shape (batch_size, state_size) = ({}, {state_size})", x.dims()[0]);
-            return Err(Error::invalid(argument, reason, state.dims()));
-        }
-    }
-    for (argument, tensor) in [("x", x), ("h", h), ("c", c)] {
-        check::input(argument, tensor)?;
-        if tensor.dtype() != x.dtype() {
-            let reason = format!("must have the element type of `x`, {:?}", x.dtype());
-            return Err(Error::invalid(argument, reason, tensor.dtype()));
-        }
-    }
-    check::count("state_size", &[inmaps.saturating_add(state_size), 4, state_size])?;
+    let inmaps = super::cell_sizes(x, &[("h", h), ("c", c)], state_size)?;
     let (h, c) = functions::lstm_cell(x, h, c, &param!(W)?, &param!(b)?)?;
     // A cell that runs for ever must not keep the graph of all its steps.
     Ok(if is_training() { (h, c) } else { (h.detach(), c.detach()) })

@@ -10,6 +10,7 @@ mod lstm;
 mod normalization;
 mod prelu;
 mod quantized;
+mod recurrent;
 mod row_normalization;
 mod stages;
 
@@ -23,12 +24,13 @@ pub use lstm::*;
 pub use normalization::*;
 pub use prelu::*;
 pub use quantized::*;
+pub use recurrent::*;
 pub use row_normalization::*;
 pub use stages::*;
 
 use candle_core::Tensor;
 
-use crate::{Axis, LayerInfo, Result, check};
+use crate::{Axis, Error, LayerInfo, Result, check};
 
 /// Every parametric function of the crate, in the order of NNabla's documentation, newer ones behind.
 pub const LAYERS: &[&LayerInfo] = &[
@@ -57,6 +59,10 @@ pub const LAYERS: &[&LayerInfo] = &[
     PrunedAffine::INFO,
     PrunedConvolution::INFO,
     Lstm::INFO,
+    Rnn::INFO,
+    Gru::INFO,
+    LstmNStep::INFO,
+    GruCell::INFO,
     FusedBatchNormalization::INFO,
     SyncBatchNormalization::INFO,
     LayerNormalization::INFO,
@@ -64,6 +70,36 @@ pub const LAYERS: &[&LayerInfo] = &[
     InstanceNormalization::INFO,
     RmsNormalization::INFO,
 ];
+
+/// The inputs of a recurrent cell, whose states must be `(batch_size, state_size)`, checked before it makes a parameter.
+fn cell_sizes(x: &Tensor, states: &[(&'static str, &Tensor)], state_size: usize) -> Result<usize> {
+    let &[batch_size, inmaps] = x.dims() else {
+        return Err(Error::invalid("x", "must have the shape (batch_size, input_size)", x.dims()));
+    };
+    for (argument, state) in states {
+        if state.dims() != [batch_size, state_size] {
+            let reason =
+                format!("must have the shape (batch_size, state_size) = ({batch_size}, {state_size})");
+            return Err(Error::invalid(argument, reason, state.dims()));
+        }
+    }
+    check_states(x, states)?;
+    check::count("state_size", &[inmaps.saturating_add(state_size), 4, state_size])?;
+    Ok(inmaps)
+}
+
+/// Whether the input of a recurrent layer and its states are of one type that is computed with.
+fn check_states(x: &Tensor, states: &[(&'static str, &Tensor)]) -> Result<()> {
+    check::input("x", x)?;
+    for (argument, state) in states {
+        check::input(argument, state)?;
+        if state.dtype() != x.dtype() {
+            let reason = format!("must have the element type of `x`, {:?}", x.dtype());
+            return Err(Error::invalid(argument, reason, state.dtype()));
+        }
+    }
+    Ok(())
+}
 
 /// Inputs and outputs of an affine layer for each sample, checked before it makes a parameter.
 fn affine_sizes(inp: &Tensor, base_axis: Axis, n_outmaps: &[usize]) -> Result<[usize; 2]> {

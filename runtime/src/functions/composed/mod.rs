@@ -10,11 +10,11 @@ pub(super) mod blend;
 mod convolution;
 pub(super) mod join;
 pub(super) mod loss;
-mod lstm;
 pub(super) mod normalization;
 pub(super) mod places;
 pub(super) mod pooling;
 pub(super) mod quantization;
+pub(super) mod recurrent;
 pub(super) mod reduce;
 mod rule;
 mod window;
@@ -22,7 +22,7 @@ mod window;
 use candle_core::{Result, Tensor};
 
 pub(super) use convolution::convolution;
-pub(super) use lstm::lstm_cell;
+pub(super) use recurrent::lstm_cell;
 pub(super) use rule::attach;
 
 pub(super) fn affine(x: &Tensor, w: &Tensor, b: Option<&Tensor>, base_axis: usize) -> Result<Tensor> {

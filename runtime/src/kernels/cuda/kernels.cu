@@ -3,37 +3,6 @@
 
 typedef unsigned long long size;
 
-INLINE T squash(T x) {
-    T small = exp(-fabs(x));
-    return (x < 0 ? small : (T)1) / ((T)1 + small);
-}
-
-/* Gates are (samples, 4, state): input, output, forget, candidate. The output is h and then c. */
-KERNEL void lstm_forward(size n, size state, const T *gates, const T *c, T *out) {
-    FOR_EACH(i, n) {
-        const T *gate = gates + i / state * 4 * state + i % state;
-        T now = squash(gate[2 * state]) * c[i] + squash(gate[0]) * tanh(gate[3 * state]);
-        out[i] = squash(gate[state]) * tanh(now);
-        out[n + i] = now;
-    }
-}
-
-/* d is the gradients of h and c; the output is those of the gates and of the old c. */
-KERNEL void lstm_backward(size n, size state, const T *gates, const T *c, const T *d, T *out) {
-    FOR_EACH(i, n) {
-        size at = i / state * 4 * state + i % state;
-        T input = squash(gates[at]), output = squash(gates[at + state]), forget = squash(gates[at + 2 * state]);
-        T candidate = tanh(gates[at + 3 * state]);
-        T shown = tanh(forget * c[i] + input * candidate);
-        T through = d[n + i] + d[i] * output * ((T)1 - shown * shown);
-        out[at] = through * candidate * input * ((T)1 - input);
-        out[at + state] = d[i] * shown * output * ((T)1 - output);
-        out[at + 2 * state] = through * c[i] * forget * ((T)1 - forget);
-        out[at + 3 * state] = through * input * ((T)1 - candidate * candidate);
-        out[4 * n + i] = through * forget;
-    }
-}
-
 /* Where in its plane the largest value of a window stands, of equal values the first; padding never wins. */
 KERNEL void max_pool_places(size n, size d, size h, size w, size od, size oh, size ow, size kd, size kh, size kw, size sd,
                             size sh, size sw, size pd, size ph, size pw, const T *x, unsigned *out) {
