@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode};
 use candle_core::{D, Device, Tensor};
 use layerfn::__private::dropout;
 use layerfn::functions::*;
-use layerfn::{PerAxis, Result};
+use layerfn::{PerAxis, Result, Rng};
 use layerfn_tests::golden::run_all;
 use layerfn_tests::{assert_device_agrees, values};
 
@@ -55,7 +55,7 @@ type Function = Box<dyn Fn(&[Tensor]) -> Result<Tensor>>;
 type Case = (String, Function, Vec<Tensor>);
 
 fn cases() -> Vec<Case> {
-    [activations(), products(), windows(), normalizations(), losses(), transforms()]
+    [activations(), products(), sequences(), windows(), normalizations(), losses(), transforms()]
         .into_iter()
         .flatten()
         .collect()
@@ -130,8 +130,15 @@ fn products() -> Vec<Case> {
         let (pad, stride, dilation) = (per_axis(pad), per_axis(stride), per_axis(dilation));
         if let Ok(geometry) = ConvGeometry::new(dims, &kernel_axes, &pad, &stride, &dilation, group, 1) {
             let weights = [&[outmaps, dims[1] / group], kernel].concat();
+            let moved = deformable(&geometry);
             let f = move |t: &[Tensor]| convolution(&t[0], &t[1], Some(&t[2]), &geometry);
             cases.push(case(&format!("convolution {dims:?}"), f, &[dims, &weights, &[outmaps]]));
+            if let (Some(f), &[n, _, height, width]) = (moved, dims) {
+                let taps = kernel.iter().product::<usize>();
+                let [offset, mask] = [2 * taps, taps].map(|planes| [n, planes, height, width]);
+                let sizes = [dims, &weights, &[outmaps], &offset, &mask];
+                cases.push(case(&format!("deformable_convolution {dims:?}"), f, &sizes));
+            }
         }
         if let Ok(geometry) = DeconvGeometry::new(dims, &kernel_axes, &pad, &stride, &dilation, group, 1) {
             let weights = [&[dims[1], outmaps / group], kernel].concat();
@@ -140,6 +147,43 @@ fn products() -> Vec<Case> {
         }
     }
     cases
+}
+
+/// The deformable convolution of an image of two axes, if it has offsets for all outputs.
+fn deformable(geometry: &ConvGeometry) -> Option<impl Fn(&[Tensor]) -> Result<Tensor> + 'static> {
+    let spatial = geometry.input_dims().get(2..).filter(|spatial| spatial.len() == 2)?;
+    let last =
+        geometry.output_spatial().iter().zip(geometry.stride()).map(|(size, stride)| (size - 1) * stride);
+    let geometry = spatial.iter().zip(last).all(|(size, last)| last < *size).then(|| geometry.clone())?;
+    Some(move |t: &[Tensor]| {
+        let offset = (&t[3] * 2.5)?;
+        deformable_convolution(&t[0], &t[1], Some(&t[2]), &offset, Some(&t[4]), &geometry, 1)
+    })
+}
+
+fn sequences() -> Vec<Case> {
+    fn joined(results: &[Tensor]) -> Result<Tensor> {
+        let flat = results.iter().map(Tensor::flatten_all).collect::<candle_core::Result<Vec<_>>>()?;
+        Ok(Tensor::cat(&flat, 0)?)
+    }
+    let elman = |t: &[Tensor]| {
+        let (y, h) = rnn(&t[0], &t[1], &t[2], None, None, Nonlinearity::Tanh, 0.0, &Rng::new(1))?;
+        joined(&[y, h])
+    };
+    let gated = |t: &[Tensor]| {
+        let (y, h) = gru(&t[0], &t[1], &t[2], None, Some(&t[3]), 0.0, &Rng::new(1))?;
+        joined(&[y, h])
+    };
+    let memory = |t: &[Tensor]| {
+        let (y, h, c) = lstm(&t[0], &t[1], &t[2], &t[3], None, Some(&t[4]), 0.0, &Rng::new(1))?;
+        joined(&[y, h, c])
+    };
+    let (x, h): (&[usize], &[usize]) = (&[5, 20, 6], &[1, 2, 20, 30]);
+    vec![
+        case("rnn", elman, &[x, h, &[2, 30, 36]]),
+        case("gru", gated, &[x, h, &[2, 3, 30, 36], &[1, 2, 4, 30]]),
+        case("lstm", memory, &[x, h, h, &[2, 4, 30, 36], &[1, 2, 4, 30]]),
+    ]
 }
 
 fn windows() -> Vec<Case> {

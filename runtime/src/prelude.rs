@@ -11,12 +11,12 @@ pub use crate::functions::{
 pub use crate::parametric_functions::{
     affine, average_pooling, batch_normalization, binary_connect_affine, binary_connect_convolution,
     binary_weight_affine, binary_weight_convolution, convolution, cpd3_convolution, deconvolution,
-    depthwise_convolution, depthwise_deconvolution, dropout, embed, fixed_point_quantized_affine,
-    fixed_point_quantized_convolution, flatten, fused_batch_normalization, group_normalization, gru,
-    gru_cell, inq_affine, inq_convolution, instance_normalization, interpolate, layer_normalization, lstm,
-    lstm_n_step, max_pooling, mean_subtraction, pad, pow2_quantized_affine, pow2_quantized_convolution,
-    prelu, pruned_affine, pruned_convolution, rms_normalization, rnn, sum_pooling, svd_affine,
-    svd_convolution, sync_batch_normalization, unpooling,
+    deformable_convolution, depthwise_convolution, depthwise_deconvolution, dropout, embed,
+    fixed_point_quantized_affine, fixed_point_quantized_convolution, flatten, fused_batch_normalization,
+    group_normalization, gru, gru_cell, inq_affine, inq_convolution, instance_normalization, interpolate,
+    layer_normalization, lstm, lstm_n_step, max_pooling, mean_subtraction, pad, pow2_quantized_affine,
+    pow2_quantized_convolution, prelu, pruned_affine, pruned_convolution, rms_normalization, rnn,
+    sum_pooling, svd_affine, svd_convolution, sync_batch_normalization, unpooling,
 };
 pub use crate::solver::Solver;
 pub use crate::{

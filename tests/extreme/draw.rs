@@ -307,6 +307,12 @@ impl Draw {
         self.like(&dims)
     }
 
+    /// A batch of images of two spatial axes.
+    pub(crate) fn picture(&mut self) -> Tensor {
+        let dims: Vec<_> = (0..4).map(|_| 1 + self.below(5)).collect();
+        self.like(&dims)
+    }
+
     /// Steps of two samples.
     pub(crate) fn sequence(&mut self) -> Tensor {
         let dims = [1 + self.below(4), 2, 1 + self.below(3)];

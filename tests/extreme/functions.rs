@@ -47,6 +47,16 @@ calls! {
         let w = weights(&[&[outmaps, geometry.inmaps() / group], geometry.kernel()].concat())?;
         [f::convolution(&x, &w, None, &geometry)?]
     };
+    deformable_convolution(x: picture, kernel: window, pad: window, stride: window, group: window, axis: size, deformable: size, masked: flag, fits: flag) => {
+        let (group, axis) = (group.resolve("group", 1)?[0], if fits { 1 } else { axis.min(8) });
+        let geometry = f::ConvGeometry::new(x.dims(), &kernel, &pad, &stride, &1.into(), group, axis)?;
+        geometry.check_outmaps(group)?;
+        let w = weights(&[&[group, geometry.inmaps() / group], geometry.kernel()].concat())?;
+        let taps = geometry.kernel().iter().fold(deformable, |n, &size| n.saturating_mul(size));
+        let planes = |n: usize| weights(&[geometry.batch_dims(), &[taps.saturating_mul(n)], &x.dims()[axis + 1..]].concat());
+        let (offset, mask) = (planes(2)?.affine(0.7, 0.0)?, planes(1)?);
+        [f::deformable_convolution(&x, &w, None, &offset, masked.then_some(&mask), &geometry, deformable)?]
+    };
     deconvolution(
         x: image, kernel: window, pad: window, stride: window, dilation: window, group: window, axis: size, more: window,
     ) => {

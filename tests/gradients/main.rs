@@ -3,6 +3,7 @@
 mod activation;
 mod affine;
 mod convolution;
+mod deformable;
 mod graph;
 mod loss;
 mod normalization;

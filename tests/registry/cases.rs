@@ -32,6 +32,10 @@ const BOTH_WAYS: &[(&str, &[usize])] = &[("x", &[3, 2, 3]), ("h", &[3, 2, 2, 4])
 const CELLS: &[(&str, &[usize])] = &[("x", &[4, 2, 3]), ("h", &[1, 1, 2, 5]), ("c", &[1, 1, 2, 5])];
 const CELLS_BOTH_WAYS: &[(&str, &[usize])] = &[("x", &[3, 2, 3]), ("h", &[3, 2, 2, 4]), ("c", &[3, 2, 2, 4])];
 
+const MOVED: &[(&str, &[usize])] = &[("inp", &[2, 4, 4, 5]), ("offset", &[2, 24, 4, 5])];
+const MASKED: &[(&str, &[usize])] =
+    &[("inp", &[2, 4, 5, 2]), ("offset", &[2, 4, 5, 18]), ("mask", &[2, 4, 5, 9])];
+
 pub(crate) const CASES: &[Case] = &[
     case("affine", ROWS, r#"{"n_outmaps": 5}"#),
     case("affine", CUBES, r#"{"n_outmaps": [2, 3], "base_axis": 2, "with_bias": false}"#),
@@ -136,5 +140,15 @@ pub(crate) const CASES: &[Case] = &[
     case("gru", BOTH_WAYS, r#"{"bidirectional": true}"#),
     case("lstm_n_step", CELLS, r#"{"num_layers": 1}"#),
     case("lstm_n_step", CELLS_BOTH_WAYS, r#"{"bidirectional": true, "with_bias": false}"#),
+    case(
+        "deformable_convolution",
+        MOVED,
+        r#"{"outmaps": 6, "kernel": [3, 2], "group": 2, "deformable_group": 2, "pad": [1, 0], "stride": [2, 1]}"#,
+    ),
+    case(
+        "deformable_convolution",
+        MASKED,
+        r#"{"outmaps": 3, "kernel": [3, 3], "channel_last": true, "with_bias": false}"#,
+    ),
     case("gru_cell", &[("x", &[2, 3]), ("h", &[2, 4])], r#"{"state_size": 4}"#),
 ];

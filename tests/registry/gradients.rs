@@ -38,6 +38,11 @@ const SHAPES: &[Case] = &[
         r#"{"outmaps": 3, "kernel": [3, 3], "r": 2, "stride": [2, 2]}"#,
     ),
     case("lstm", &[("x", &[1, 1]), ("h", &[1, 2]), ("c", &[1, 2])], r#"{"state_size": 2}"#),
+    case(
+        "deformable_convolution",
+        &[("inp", &[1, 1, 3, 4]), ("offset", &[1, 4, 3, 4]), ("mask", &[1, 2, 3, 4])],
+        r#"{"outmaps": 1, "kernel": [2, 1]}"#,
+    ),
     case("rnn", &[("x", &[1, 1, 1]), ("h", &[1, 2, 1, 1])], r#"{"bidirectional": true}"#),
     case("gru", &[("x", &[5, 1, 2]), ("h", &[2, 1, 1, 3])], r#"{}"#),
 ];

@@ -663,6 +663,27 @@ layers! {
     }
 }
 
+fn deformable_convolution(arguments: &mut Arguments<'_>) -> Result<Vec<Tensor>, Failure> {
+    let (inp, offset) = (arguments.input("inp")?, arguments.input("offset")?);
+    let (outmaps, kernel) =
+        (arguments.required::<usize>("outmaps")?, arguments.required::<PerAxis>("kernel")?);
+    let mut layer = layerfn::deformable_convolution(&inp, outmaps, kernel, &offset);
+    if let Some(mask) = arguments.optional_input("mask") {
+        layer = layer.mask(&mask);
+    }
+    options!(arguments, layer { pad: PerAxis, stride: PerAxis, dilation: PerAxis, group: usize });
+    options!(
+        arguments,
+        layer { deformable_group: usize, channel_last: bool, base_axis: Axis, with_bias: bool }
+    );
+    options!(
+        arguments,
+        layer { w_init: Initializer, b_init: Initializer, name: String, fix_parameters: bool }
+    );
+    arguments.finish()?;
+    Ok(vec![layer.call()?])
+}
+
 /// All steps of one sequence: inputs `x0`, `x1`, ..; the outputs of the steps, then the last cell state.
 fn lstm_cell_class(arguments: &mut Arguments<'_>) -> Result<Vec<Tensor>, Failure> {
     let shape = (arguments.required::<usize>("batch_size")?, arguments.required::<usize>("state_size")?);
@@ -694,6 +715,7 @@ pub fn find(function: &str, arguments: &Map<String, Value>) -> Option<Call> {
     match function {
         "lstm_cell" => plain("lstm"),
         "lstm" if !arguments.contains_key("state_size") => plain("lstm_n_step"),
+        "deformable_convolution" => Some(deformable_convolution),
         "LSTMCell" => Some(lstm_cell_class),
         other => plain(other),
     }

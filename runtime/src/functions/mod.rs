@@ -12,6 +12,7 @@ mod cell;
 mod composed;
 mod convolution;
 mod create;
+mod deformable;
 mod embed;
 mod factorization;
 mod geometry;
@@ -51,6 +52,8 @@ pub use arrange::{
 pub use convolution::{convolution, deconvolution};
 pub(crate) use convolution::{convolution_then, deconvolution_then};
 pub use create::{arange, constant};
+pub use deformable::deformable_convolution;
+pub(crate) use deformable::{Deformable, moved_axis};
 pub(crate) use embed::check_indices;
 pub use embed::embed;
 pub use factorization::{Cpd3Options, check_rank, cpd3_factors, svd_factors, svd_factors_by_map};

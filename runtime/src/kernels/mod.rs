@@ -9,6 +9,7 @@ pub(crate) mod cell;
 mod channels;
 mod convolution;
 pub(crate) mod cuda;
+mod deformable;
 mod elementwise;
 mod float;
 mod gemm;
@@ -31,6 +32,7 @@ mod window;
 
 pub(crate) use channels::{Channels, channel_sums, sum};
 pub(crate) use convolution::Convolution;
+pub(crate) use deformable::Sampling;
 pub(crate) use elementwise::{combine, combine_with, map_in_place, zip, zip_in_place};
 pub(crate) use float::Float;
 pub(crate) use gemm::{Mat, MatMut, Start, Threads, gemm};

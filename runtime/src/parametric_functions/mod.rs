@@ -3,6 +3,7 @@
 mod affine;
 mod binary;
 mod convolution;
+mod deformable;
 mod embed;
 mod factorized;
 mod inq;
@@ -17,6 +18,7 @@ mod stages;
 pub use affine::*;
 pub use binary::*;
 pub use convolution::*;
+pub use deformable::*;
 pub use embed::*;
 pub use factorized::*;
 pub use inq::*;
@@ -69,6 +71,7 @@ pub const LAYERS: &[&LayerInfo] = &[
     GroupNormalization::INFO,
     InstanceNormalization::INFO,
     RmsNormalization::INFO,
+    DeformableConvolution::INFO,
 ];
 
 /// The inputs of a recurrent cell, whose states must be `(batch_size, state_size)`, checked before it makes a parameter.

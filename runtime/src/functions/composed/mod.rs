@@ -8,6 +8,7 @@
 pub(super) mod activation;
 pub(super) mod blend;
 mod convolution;
+pub(super) mod deformable;
 pub(super) mod join;
 pub(super) mod loss;
 pub(super) mod normalization;
