@@ -44,6 +44,18 @@ pub fn learning_curve(file: &Path, history: &History) -> Result<()> {
     Ok(())
 }
 
+/// Draws the training loss alone.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn loss_curve(file: &Path, history: &History) -> Result<()> {
+    let canvas = SVGBackend::new(file, (540, 440)).into_drawing_area();
+    canvas.fill(&WHITE)?;
+    draw_loss(&canvas, history)?;
+    canvas.present()?;
+    Ok(())
+}
+
 fn draw_loss(canvas: &Canvas<'_>, history: &History) -> Result<()> {
     let n_epochs = history.epochs.len();
     let per_epoch = history.losses.len() as f64 / n_epochs as f64;
