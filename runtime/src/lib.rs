@@ -38,6 +38,7 @@
 //! | data and batches | [`data`] |
 //! | accuracy, records of a training | [`metrics`], [`monitor`], `report` |
 //! | updating parameters | [`solver`] |
+//! | around the step; stopping and going on | [`training`] |
 //! | GPUs and half precisions | [`ParameterStore::to_device`], [`full_precision`] |
 //! | files | [`save_parameters`], [`load_parameters`] |
 //!
@@ -145,6 +146,7 @@ pub mod report;
 mod rng;
 mod run;
 pub mod solver;
+pub mod training;
 
 /// The crate whose tensors the layers compute with, in the version that they need.
 pub use candle_core;

@@ -352,3 +352,53 @@ fn a_plan_knows_private_state() {
     assert!(plan.problems().is_empty(), "{plan}");
     assert_eq!(plan.report(), &load().apply_to(&target, "").unwrap());
 }
+
+/// A store in which one variable stands under two paths, and one beside them.
+fn tied() -> ParameterStore {
+    let store = ParameterStore::new();
+    put(&store, "encoder/W", var(vec![1_f32, 2.0], &[2]), true);
+    let shared = store.get("encoder/W").unwrap();
+    store.set("decoder/W", shared).unwrap();
+    put(&store, "b", var(vec![3_f32], &[1]), true);
+    store
+}
+
+#[test]
+fn a_tie_stays_and_its_values_must_agree() {
+    for format in FORMATS {
+        let store = tied();
+        Load::new(file_of(&tied(), format)).apply_to(&store, "").unwrap();
+        let id = |path: &str| store.get(path).unwrap().var().id();
+        assert_eq!(id("encoder/W"), id("decoder/W"));
+    }
+    let apart = ParameterStore::new();
+    put(&apart, "encoder/W", var(vec![5_f32, 6.0], &[2]), true);
+    put(&apart, "decoder/W", var(vec![5_f32, 7.0], &[2]), true);
+    put(&apart, "b", var(vec![4_f32], &[1]), true);
+    for load in [Load::new, Load::like_nnabla] {
+        let store = tied();
+        let error = text(load(file_of(&apart, Format::Hdf5)).apply_to(&store, "").unwrap_err());
+        assert!(
+            error.contains(
+                "`decoder/W` is one variable with `encoder/W` in the store, and has another value in the file"
+            ),
+            "{error}"
+        );
+        assert_eq!(store.get("b").unwrap().var().to_vec1::<f32>().unwrap(), [3.0], "nothing was loaded");
+    }
+}
+
+#[test]
+fn one_path_of_a_tied_variable_is_enough() {
+    let file = ParameterStore::new();
+    put(&file, "decoder/W", var(vec![5_f32, 6.0], &[2]), true);
+    put(&file, "b", var(vec![4_f32], &[1]), true);
+    let store = tied();
+    let report = Load::new(file_of(&file, Format::Safetensors)).apply_to(&store, "").unwrap();
+    assert!(report.missing().is_empty());
+    assert_eq!(store.get("encoder/W").unwrap().var().to_vec1::<f32>().unwrap(), [5.0, 6.0]);
+    let without = ParameterStore::new();
+    put(&without, "b", var(vec![4_f32], &[1]), true);
+    let error = text(Load::new(file_of(&without, Format::Safetensors)).apply_to(&store, "").unwrap_err());
+    assert!(error.contains("`encoder/W` is not in the file"), "{error}");
+}

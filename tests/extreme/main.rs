@@ -15,6 +15,7 @@ mod layers;
 mod networks;
 mod solver;
 mod store;
+mod training;
 
 use candle_core::Tensor;
 use layerfn_tests::support::layers::Failure;
@@ -35,7 +36,8 @@ fn fault(what: impl std::fmt::Display) -> Failure {
 /// All calls by name.
 fn calls() -> Vec<(&'static str, Call)> {
     let layers = layers::CALLS.iter().cycle().take(40);
-    let others = [functions::CALLS, solver::CALLS, store::CALLS, files::CALLS, networks::CALLS];
+    let others =
+        [functions::CALLS, solver::CALLS, store::CALLS, training::CALLS, files::CALLS, networks::CALLS];
     layers.chain(others.into_iter().flatten()).copied().collect()
 }
 

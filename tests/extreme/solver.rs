@@ -103,6 +103,10 @@ pub(crate) const CALLS: &[(&str, Call)] = &[
         let (alpha, beta1, beta2, decay) = (draw.rate(), draw.rate(), draw.rate(), draw.rate());
         run(draw, AdaBelief::new(alpha).amsgrad().betas(beta1, beta2).fixed_decay(decay))
     }),
+    ("Muon", |draw| {
+        let (lr, momentum) = (draw.rate(), draw.rate());
+        run(draw, Muon::new(lr).momentum(momentum))
+    }),
     ("Lamb", |draw| {
         let (eta, beta1, beta2) = (draw.rate(), draw.rate(), draw.rate());
         let (least, most) = (draw.rate(), draw.rate());
@@ -191,7 +195,7 @@ fn var(draw: &mut Draw) -> Result<Var> {
     Ok(Var::from_tensor(&tensor.copy()?)?)
 }
 
-fn parameters(draw: &mut Draw) -> Result<Parameters> {
+pub(crate) fn parameters(draw: &mut Draw) -> Result<Parameters> {
     let mut parameters = Vec::new();
     for _ in 0..draw.below(4) {
         let path = draw.text();
@@ -204,7 +208,7 @@ fn parameters(draw: &mut Draw) -> Result<Parameters> {
     Ok(parameters.into_iter().collect())
 }
 
-fn gradients(draw: &mut Draw, parameters: &Parameters) -> Result<GradStore> {
+pub(crate) fn gradients(draw: &mut Draw, parameters: &Parameters) -> Result<GradStore> {
     let mut gradients = Tensor::zeros((), DType::F32, &Device::Cpu)?.backward()?;
     for var in parameters.vars() {
         if draw.once_in(6) {

@@ -3,6 +3,7 @@
 mod changes;
 mod groups;
 mod like_pytorch;
+mod muon;
 mod refused;
 mod rules;
 mod shared;

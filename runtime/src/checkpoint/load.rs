@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::panic::Location;
 
-use candle_core::{DType, Device, Var};
+use candle_core::{DType, Device, TensorId, Var};
 
 use super::entry::{Entry, Unusable, check_path};
 use super::values::first_change;
@@ -201,6 +201,7 @@ impl Load {
         for (path, entry) in &targets {
             comparison.parameter(path, entry).map_err(|fault| fault.into_error("load", origin))?;
         }
+        comparison.tied().map_err(|fault| fault.into_error("load", origin))?;
         comparison.missing(&taken);
         comparison.suggest(&taken);
         let Comparison { report, problems, updates, .. } = comparison;
@@ -352,8 +353,36 @@ impl<'a> Comparison<'a> {
         Ok(())
     }
 
+    /// What the file has under several paths of one variable must be one value.
+    fn tied(&mut self) -> Outcome<()> {
+        let mut first: HashMap<TensorId, &Update> = HashMap::new();
+        for update in &self.updates {
+            let (Some(value), id) = (&update.value, update.parameter.var().id()) else { continue };
+            let Some(other) = first.get(&id) else {
+                first.insert(id, update);
+                continue;
+            };
+            let same = match &other.value {
+                Some(other) => first_change(value, other)?.is_none(),
+                None => true,
+            };
+            if !same {
+                let (path, other) = (update.path.clone(), other.path.clone());
+                self.problems.push(Difference::Tied { path, other });
+            }
+        }
+        Ok(())
+    }
+
     fn missing(&mut self, taken: &HashSet<&str>) {
-        for path in self.parameters.paths().filter(|path| !taken.contains(path)) {
+        // A variable under several paths has its value by one of them.
+        let loaded: HashSet<TensorId> =
+            self.updates.iter().map(|update| update.parameter.var().id()).collect();
+        let is_loaded = |path: &str| {
+            let parameter = self.parameters.get(path);
+            parameter.is_some_and(|parameter| loaded.contains(&parameter.var().id()))
+        };
+        for path in self.parameters.paths().filter(|path| !taken.contains(path) && !is_loaded(path)) {
             if self.load.allow_missing || !self.load.asks_for(path) {
                 self.report.missing.push(path.to_owned());
             } else {
@@ -471,6 +500,13 @@ pub enum Difference {
         /// `need_grad` in the store.
         store: bool,
     },
+    /// The file has two values for one variable of the store.
+    Tied {
+        /// Path.
+        path: String,
+        /// The other path of the variable.
+        other: String,
+    },
     /// What the file has there is no parameter, and it is asked for.
     Unusable {
         /// Path, after renaming.
@@ -498,6 +534,7 @@ impl Difference {
             | Self::Type { path, .. }
             | Self::Value { path, .. }
             | Self::NeedGrad { path, .. }
+            | Self::Tied { path, .. }
             | Self::Unusable { path, .. }
             | Self::Path { path, .. } => path,
         }
@@ -525,6 +562,13 @@ impl fmt::Display for Difference {
             }
             Self::NeedGrad { file, store, .. } => {
                 write!(f, "has need_grad {file} in the file, {store} in the store")
+            }
+            Self::Tied { other, .. } => {
+                write!(
+                    f,
+                    "is one variable with `{}` in the store, and has another value in the file",
+                    brief(other)
+                )
             }
             Self::Unusable { reason, .. } => {
                 write!(f, "cannot be loaded: in the file it {}; `partial` leaves it out", brief(reason))

@@ -52,7 +52,7 @@ use candle_core::{DType, Tensor};
 
 pub use entry::{Entry, Unusable};
 pub use load::{Difference, Load, LoadReport, NeedGrad, Plan};
-pub(crate) use optimizer::{load_states, save_states};
+pub(crate) use optimizer::{load_states, read_parameters, save_states};
 
 use crate::limits;
 use crate::pattern::Renames;

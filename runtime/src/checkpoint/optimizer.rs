@@ -64,6 +64,11 @@ pub(crate) fn load_states(path: &Path) -> Result<Parameters> {
     if Format::from_path(path)? == Format::Protobuf {
         return read(path).map_err(|fault| fault.into_error("read", &path.display().to_string()));
     }
+    read_parameters(path)
+}
+
+/// The parameters of a file, in its order.
+pub(crate) fn read_parameters(path: &Path) -> Result<Parameters> {
     let store = ParameterStore::new();
     Load::like_nnabla(Checkpoint::open(path)?).apply_to(&store, "")?;
     Ok(store.parameters())

@@ -193,4 +193,5 @@ fn solvers() {
     check(|| AdaBelief::new(0.01));
     check(|| AdaBelief::new(0.01).amsgrad().rectify());
     check(|| Lamb::new(0.01));
+    check(|| Muon::new(0.01));
 }

@@ -5,9 +5,9 @@ use candle_core::{Tensor, TensorId};
 use foldhash::{HashMap, HashSet};
 use indexmap::IndexMap;
 
-use super::change::{Change, Pending};
+use super::change::{Change, Changed, Pending};
 use super::groups::{Groups, Settings};
-use super::rule::{At, Rule, WeightDecay};
+use super::rule::{At, Mixed, Rule, WeightDecay};
 use super::state::{self, Measure, State};
 use super::{Number, Schedule, Solver, computed_in, state_path};
 use crate::{Error, Parameter, Parameters, Result, check, kernels};
@@ -279,6 +279,7 @@ impl<R: Rule<N>, const N: usize> RuleSolver<R, N> {
     fn at(&self, step: &Prepared) -> At<'_> {
         let entry = &self.entries[step.index];
         At {
+            path: entry.path(),
             dims: entry.parameter.var().dims(),
             learning_rate: step.learning_rate,
             first_learning_rate: self.first_learning_rate,
@@ -307,6 +308,24 @@ impl<R: Rule<N>, const N: usize> RuleSolver<R, N> {
             return Err(Error::invalid("gradient", reason, norms));
         }
         Ok(self.rule.rates(&At { norms, ..at }))
+    }
+}
+
+impl<R: Rule<N>, const N: usize> RuleSolver<R, N> {
+    /// What takes the gradient's place, for rules that want it.
+    fn mixed(&self, step: &Prepared) -> Result<Option<Mixed>> {
+        if !R::MIXES {
+            return Ok(None);
+        }
+        let entry = &self.entries[step.index];
+        let var = entry.parameter.var();
+        let gradient = state::changed(step.pending.changed, var, &step.pending.gradient)?;
+        let mixed = self.rule.mix(&gradient, &entry.state.tensors(var)?)?;
+        if state::largest(&mixed.direction.contiguous()?)?.is_finite() {
+            return Ok(Some(mixed));
+        }
+        let reason = format!("of `{}` must give a step that is finite; nothing was updated", entry.path());
+        Err(Error::invalid("gradient", reason, "infinite or NaN elements"))
     }
 }
 
@@ -359,11 +378,20 @@ impl<R: Rule<N>, const N: usize> Solver for RuleSolver<R, N> {
             entry.state.allocate(entry.parameter.var())?;
         }
         let rates = steps.iter().map(|step| self.rates(step)).collect::<Result<Vec<_>>>()?;
+        let mixed = steps.iter().map(|step| self.mixed(step)).collect::<Result<Vec<_>>>()?;
         // From the last on: it has been looked at just now, and what is nearest in memory is fastest.
-        for (Prepared { index, pending, .. }, rates) in steps.into_iter().zip(rates).rev() {
+        let all = steps.into_iter().zip(rates).zip(mixed).rev();
+        for ((Prepared { index, pending, .. }, rates), mixed) in all {
             let entry = &mut self.entries[index];
             let var = entry.parameter.var();
-            entry.state.step(&self.rule, rates, pending.changed, var, &pending.gradient)?;
+            let (gradient, changed) = match mixed {
+                None => (pending.gradient, pending.changed),
+                Some(Mixed { direction, states }) => {
+                    entry.state.replace(&states, var)?;
+                    (direction, Changed::NONE)
+                }
+            };
+            entry.state.step(&self.rule, rates, changed, var, &gradient)?;
         }
         self.n_updates = self.n_updates.saturating_add(1);
         if self.settings.is_none() {
@@ -386,9 +414,8 @@ impl<R: Rule<N>, const N: usize> Solver for RuleSolver<R, N> {
         for (entry, settings) in self.entries.values().zip(self.settings()?) {
             let var = entry.parameter.var();
             let Some(gradient) = gradients.get(var).filter(|_| !settings.frozen) else { continue };
-            check::float("gradient", gradient)?;
-            let gradient = gradient.to_dtype(computed_in(gradient.dtype()))?.contiguous()?;
-            if !state::largest(&gradient)?.is_finite() {
+            let (_, largest) = fitting(entry.path(), &entry.parameter, gradient)?;
+            if !largest.is_finite() {
                 return Ok(Some(entry.path().to_owned()));
             }
         }
@@ -397,6 +424,10 @@ impl<R: Rule<N>, const N: usize> Solver for RuleSolver<R, N> {
 
     fn learning_rate(&self) -> f64 {
         self.learning_rate * self.schedule.as_ref().map_or(1.0, |schedule| schedule.at(self.n_updates))
+    }
+
+    fn base_learning_rate(&self) -> f64 {
+        self.learning_rate
     }
 
     fn set_learning_rate(&mut self, learning_rate: f64) {
@@ -471,8 +502,18 @@ fn alike(a: &Tensor, b: &Tensor) -> bool {
     a.dims() == b.dims() && a.dtype() == b.dtype() && a.device().same_device(b.device())
 }
 
-/// The gradient as a step needs it: checked, contiguous, in the type of the computation; and its largest element.
+/// The gradient as a step needs it: contiguous, in the type of the computation; and its largest element, which is finite.
 fn usable(path: &str, parameter: &Parameter, gradient: &Tensor) -> Result<(Tensor, f64)> {
+    let (gradient, largest) = fitting(path, parameter, gradient)?;
+    if !largest.is_finite() {
+        let reason = format!("of `{path}` must be finite; nothing was updated");
+        return Err(Error::invalid("gradient", reason, "infinite or NaN elements"));
+    }
+    Ok((gradient, largest))
+}
+
+/// [`usable`] without a look at the largest element.
+fn fitting(path: &str, parameter: &Parameter, gradient: &Tensor) -> Result<(Tensor, f64)> {
     let (var, dims) = (parameter.var(), parameter.var().dims());
     check::float("parameters", var)?;
     check::float("gradient", gradient)?;
@@ -487,10 +528,6 @@ fn usable(path: &str, parameter: &Parameter, gradient: &Tensor) -> Result<(Tenso
     check::tensor("gradient", dims, computed_in(var.dtype()))?;
     let gradient = gradient.to_dtype(computed_in(var.dtype()))?.contiguous()?;
     let largest = state::largest(&gradient)?;
-    if !largest.is_finite() {
-        let reason = format!("of `{path}` must be finite; nothing was updated");
-        return Err(Error::invalid("gradient", reason, "infinite or NaN elements"));
-    }
     Ok((gradient, largest))
 }
 

@@ -67,6 +67,7 @@
 //! | [`AMSBound`] | AMSGrad's with rates between bounds, the upper one `f·(1 + t/γ)` | the paper and NNabla's page: `f·(1 + 1/(γ·t))`, [`bound_like_paper`](AMSBound::bound_like_paper) |
 //! | [`AdaBelief`] | Adam's with the average of `(g − m)²`, in which ε piles up, in place of `v` | RAdam's first steps: [`rectify_like_paper`](AdaBelief::rectify_like_paper) |
 //! | [`Lamb`] | `q = m / (√v + ε) + d·w`, `w ← w − η·‖w‖ / ‖q‖·q` | the paper corrects `m` and `v`: [`bias_correction`](Lamb::bias_correction) |
+//! | [`Muon`] | `m ← μ·m + g`, `w ← w − η·O(g + μ·m)`, where `O` makes a matrix orthogonal | not in NNabla |
 //!
 //! # A solver of one's own
 //! A [`Rule`] says what happens to one element; everything else is shared.
@@ -111,7 +112,7 @@ use candle_core::{DType, Device, Tensor};
 pub use crate::number::Number;
 pub use change::Change;
 pub use engine::RuleSolver;
-pub use rule::{At, Rule, WeightDecay};
+pub use rule::{At, Mixed, Rule, WeightDecay};
 pub use rules::*;
 pub use schedule::Schedule;
 
@@ -156,11 +157,14 @@ pub trait Solver: Send {
     /// The path of a parameter whose gradient is infinite or NaN, if there is one.
     ///
     /// # Errors
-    /// If a gradient holds no floating-point numbers.
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if a gradient does not fit its parameter.
     fn bad_gradient(&self, gradients: &GradStore) -> Result<Option<String>>;
 
     /// The learning rate of the next step: the one that was set, times the schedule.
     fn learning_rate(&self) -> f64;
+
+    /// The learning rate that was set, without the schedule.
+    fn base_learning_rate(&self) -> f64;
 
     /// Changes the learning rate that a schedule multiplies, for the steps to come.
     fn set_learning_rate(&mut self, learning_rate: f64);

@@ -1,5 +1,7 @@
 //! What a solver does to one element.
 
+use candle_core::Tensor;
+
 use super::Number;
 use crate::Result;
 
@@ -13,6 +15,9 @@ pub trait Rule<const N: usize>: Send + Sync {
 
     /// Whether [`rates`](Self::rates) needs the lengths that [`measure`](Self::measure) asks for.
     const MEASURES: bool = false;
+
+    /// Whether [`mix`](Self::mix) takes the place of the gradient.
+    const MIXES: bool = false;
 
     /// What is the same for all elements of a parameter in one step.
     type Rates: Copy + Send + Sync;
@@ -44,12 +49,32 @@ pub trait Rule<const N: usize>: Send + Sync {
         let _ = (rates, states);
         [w, g]
     }
+
+    /// For rules in which the elements of a parameter depend on each other: makes the direction of the step, and the states, of the
+    /// whole gradient after the [changes](super::Change), in the type that the solver computes in.
+    ///
+    /// # Errors
+    /// Those of candle.
+    fn mix(&self, gradient: &Tensor, states: &[Tensor]) -> Result<Mixed> {
+        Ok(Mixed { direction: gradient.clone(), states: states.to_vec() })
+    }
+}
+
+/// What [`Rule::mix`] gives.
+#[derive(Clone, Debug)]
+pub struct Mixed {
+    /// What [`Rule::step`] gets for the gradient, of its shape and type.
+    pub direction: Tensor,
+    /// The states that it gets.
+    pub states: Vec<Tensor>,
 }
 
 /// Where a parameter stands in the training.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct At<'a> {
+    /// Path of the parameter.
+    pub path: &'a str,
     /// Sizes of the parameter.
     pub dims: &'a [usize],
     /// Its learning rate in this step.

@@ -80,6 +80,26 @@ impl State {
         Ok(())
     }
 
+    /// Copies of the states.
+    pub(super) fn tensors(&self, var: &Var) -> Result<Vec<Tensor>> {
+        Ok(match &self.values {
+            Values::Zeros(n) => {
+                let zeros = || Tensor::zeros(var.dims(), computed_in(var.dtype()), var.device());
+                (0..*n).map(|_| zeros()).collect::<candle_core::Result<_>>()?
+            }
+            Values::F32(values) => to_tensors(values, var)?,
+            Values::F64(values) => to_tensors(values, var)?,
+            Values::Tensors(tensors) => {
+                tensors.iter().map(Tensor::copy).collect::<candle_core::Result<_>>()?
+            }
+        })
+    }
+
+    /// Takes over states, of the shape of the parameter and the type of the computation.
+    pub(super) fn replace(&mut self, states: &[Tensor], var: &Var) -> Result<()> {
+        self.values.fill(states, var)
+    }
+
     /// Copies, with their names; none before the first step.
     pub(super) fn vars<const N: usize>(
         &self,
@@ -89,14 +109,7 @@ impl State {
         if self.t == 0 {
             return Ok(Vec::new());
         }
-        let tensors = match &self.values {
-            Values::Zeros(_) => Vec::new(),
-            Values::F32(values) => to_tensors(values, var)?,
-            Values::F64(values) => to_tensors(values, var)?,
-            Values::Tensors(tensors) => {
-                tensors.iter().map(Tensor::copy).collect::<candle_core::Result<_>>()?
-            }
-        };
+        let tensors = self.tensors(var)?;
         // As NNabla has it in its files.
         let t = Tensor::new(i64::from(self.t), &Device::Cpu)?;
         let named = names.iter().copied().zip(tensors).chain([("t", t)]);
@@ -129,17 +142,7 @@ impl State {
         let tensors = names.iter().map(|name| find(name, computed_in(var.dtype()), var.dims()));
         let tensors = tensors.collect::<Result<Vec<_>>>()?;
         let mut values = Values::Zeros(N);
-        values.allocate(var)?;
-        match &mut values {
-            Values::Zeros(_) => {}
-            Values::F32(values) => from_tensors(&tensors, values)?,
-            Values::F64(values) => from_tensors(&tensors, values)?,
-            Values::Tensors(values) => {
-                for (value, tensor) in values.iter_mut().zip(tensors) {
-                    *value = tensor.to_device(var.device())?.copy()?;
-                }
-            }
-        }
+        values.fill(&tensors, var)?;
         Ok(Self { t, values })
     }
 }
@@ -156,6 +159,21 @@ fn number_of_steps(path: &str, t: &Tensor) -> Result<u32> {
 }
 
 impl Values {
+    fn fill(&mut self, tensors: &[Tensor], var: &Var) -> Result<()> {
+        self.allocate(var)?;
+        match self {
+            Self::Zeros(_) => {}
+            Self::F32(values) => from_tensors(tensors, values)?,
+            Self::F64(values) => from_tensors(tensors, values)?,
+            Self::Tensors(values) => {
+                for (value, tensor) in values.iter_mut().zip(tensors) {
+                    *value = tensor.to_device(var.device())?.copy()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn allocate(&mut self, var: &Var) -> Result<()> {
         if let Self::Zeros(n) = *self {
             let len = var.elem_count();

@@ -6,6 +6,7 @@ mod belief;
 mod bounded;
 mod descent;
 mod layerwise;
+mod muon;
 
 pub use adam::{AMSGRAD, AMSGRADRule, Adam, AdamRule, AdamW, AdamWRule, Adamax, AdamaxRule};
 pub use adaptive::{
@@ -17,6 +18,7 @@ pub use descent::{
     Lion, LionRule, Momentum, MomentumRule, Nesterov, NesterovRule, Sgd, SgdRule, SgdW, SgdWRule,
 };
 pub use layerwise::{Lamb, LambRule, Lars, LarsRule};
+pub use muon::{Muon, MuonRule};
 
 use super::{At, Number};
 use crate::{Result, check};
