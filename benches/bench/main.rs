@@ -62,7 +62,8 @@ fn run(options: &Options) -> Result<()> {
 #[derive(Clone, Parser)]
 struct Options {
     /// w1, w1b1, w1b8, w1b512: LeNet at batch 64, 1, 8, 512; w2: ResNet-20; w3: a perceptron; w4: an LSTM;
-    /// w5: depthwise-separable convolutions; w6: ResNet-18, infer only; deep: 101 small affine layers
+    /// w5: depthwise-separable convolutions; w6: ResNet-18, infer only; w7, w7b1: a Transformer's encoder at batch 8, 1;
+    /// deep: 101 small affine layers
     #[arg(long, value_name = "NAME", default_value = "w1")]
     workload: String,
     /// What to time

@@ -47,6 +47,16 @@ network! {
 
     /// An LSTM whose last output is classified.
     fn lstm_classifier() < encoder: last_output(256) -> out: affine(10) >
+
+    /// A Transformer's encoder, whose mean output is classified.
+    fn transformer_classifier()
+    < for i in 0..4 { encoder[i]: transformer_encode(256, 8, dim_feedforward = 1024, dropout = 0.0) }
+   -> mean_of_steps -> out: affine(10) >
+}
+
+/// The mean over the first axis.
+fn mean_of_steps(x: &Tensor) -> layerfn::Result<Tensor> {
+    Ok(x.mean(0)?)
 }
 
 network! {
@@ -126,7 +136,7 @@ type Forward = dyn Fn(&Tensor) -> layerfn::Result<Tensor>;
 type MakeSolver = fn(f64) -> Update;
 
 /// The workloads, and whether they train too.
-pub(crate) const NAMES: [(&str, bool); 10] = [
+pub(crate) const NAMES: [(&str, bool); 12] = [
     ("w1", true),
     ("w1b1", true),
     ("w1b8", true),
@@ -136,6 +146,8 @@ pub(crate) const NAMES: [(&str, bool); 10] = [
     ("w4", true),
     ("w5", true),
     ("w6", false),
+    ("w7", true),
+    ("w7b1", true),
     ("deep", true),
 ];
 
@@ -162,6 +174,8 @@ impl Workload {
                 Self::new(5000, images(16, 32, 56), 16, separable, Some((sgd, 1e-2)), first)
             }
             "w6" => Self::new(6000, images(1, 3, 224), 1, resnet18, None, 0),
+            "w7" => Self::transformer(8),
+            "w7b1" => Self::transformer(1),
             "deep" => Self::deep(100),
             _ => return None,
         })
@@ -171,6 +185,13 @@ impl Workload {
     pub(crate) fn lenet(batch: usize) -> Self {
         let first = (batch * 16 * 24 * 24 * 25) as u64;
         Self::new(1000, vec![batch, 1, 28, 28], batch, lenet, Some((adam, 1e-3)), first)
+    }
+
+    /// The Transformer at a batch size.
+    fn transformer(batch: usize) -> Self {
+        let first = (128 * batch * 256 * 3 * 256) as u64;
+        let input = vec![128, batch, 256];
+        Self::new(8000, input, batch, transformer_classifier, Some((adam, 1e-4)), first)
     }
 
     /// So many small layers.
@@ -233,7 +254,9 @@ impl Workload {
             let elements = parameter.var().elem_count();
             let weights = match path.rsplit('/').collect::<Vec<_>>()[..] {
                 ["W", "affine", "lstm", ..] => lstm_weights(&parameter, &mut next)?,
-                ["W", "affine", ..] => next(elements, (6.0 / dims[0] as f64).sqrt()),
+                ["W", "affine", ..] | ["q_weight" | "k_weight" | "v_weight" | "out_weight", ..] => {
+                    next(elements, (6.0 / dims[0] as f64).sqrt())
+                }
                 ["W", ..] => next(elements, (6.0 / dims[1..].iter().product::<usize>() as f64).sqrt()),
                 _ => continue,
             };

@@ -120,6 +120,20 @@ pub(crate) fn like(
     Err(Error::invalid(argument, reason, format_args!("{}", kind(tensor))))
 }
 
+/// [`float`], or bytes that say yes or no.
+pub(crate) fn float_or_bytes(argument: &'static str, tensor: &Tensor) -> Result<()> {
+    match tensor.dtype() {
+        DType::U8 => Ok(()),
+        _ => float(argument, tensor).map_err(|_| {
+            Error::invalid(
+                argument,
+                "must hold floating-point numbers, or bytes that are 0 or 1",
+                tensor.dtype(),
+            )
+        }),
+    }
+}
+
 /// [`float`], and whether there is memory for a contiguous copy in the type that it is computed in.
 pub(crate) fn input(argument: &'static str, input: &Tensor) -> Result<()> {
     float(argument, input)?;

@@ -95,6 +95,8 @@ pub(crate) struct Flags {
     pub(crate) training: bool,
     /// Parameters are taken detached: inside `no_grad` or a call with `fix_parameters`.
     pub(crate) detached: bool,
+    /// [`detached`](Self::detached) around the layer that runs now.
+    pub(crate) detached_around: bool,
     /// What layers keep from call to call, such as running statistics, stays as it is.
     pub(crate) fixed: bool,
     /// Type and device of parameters made now: those of the layer's input.
@@ -119,6 +121,7 @@ thread_local! {
             flags: Flags {
                 training: true,
                 detached: false,
+                detached_around: false,
                 fixed: false,
                 dtype: DType::F32,
                 device: Device::Cpu,
@@ -230,6 +233,7 @@ impl Flags {
     /// Nothing below is trained or moves.
     pub(crate) fn freeze(&mut self) {
         (self.training, self.detached, self.fixed) = (false, true, true);
+        self.detached_around = true;
     }
 }
 

@@ -103,6 +103,8 @@
 //! | [`lstm`](fn@lstm), [`lstm_n_step`](fn@lstm_n_step) | `lstm` is one step | as the page; NNabla today calls one step `lstm_cell`, an alias here, and a sequence `lstm`, which is `lstm_n_step` here |
 //! | [`rnn`](fn@rnn), [`gru`](fn@gru), [`lstm_n_step`](fn@lstm_n_step) | – | `num_layers` that `h` contradicts is an error, and `dropout` drops; NNabla's CPU ignores both |
 //! | [`deformable_convolution`](fn@deformable_convolution) | – | `channel_last` and `fix_parameters` work, a mask without a gradient weights the gradients of the rest, and a `pad` that makes outputs without offsets is an error; NNabla refuses, crashes, forgets the mask, and reads foreign memory |
+//! | [`multi_head_attention`](fn@multi_head_attention) | returns the weights, too | the weights go to `output_weights`, and are not computed without it; a query whose keys are all hidden gets 0, in NNabla NaN |
+//! | [`transformer`](fn@transformer), [`transformer_encode`](fn@transformer_encode), [`transformer_decode`](fn@transformer_decode) | `fix_parameters` keeps the parameters from being updated, `rng` draws them | `fix_parameters` is not handed down to the layers inside; `rng` is, in NNabla it does nothing |
 //! | [`depthwise_convolution`](fn@depthwise_convolution), [`depthwise_deconvolution`](fn@depthwise_deconvolution), [`svd_convolution`](fn@svd_convolution) | N-D | three spatial axes work; NNabla has one and two |
 //! | convolutions, pooling and interpolation with `channel_last` | – | work; NNabla's CPU refuses them |
 //! | [`functions::global_average_pooling`] | four axes | three and more; of a fifth NNabla averages the wrong elements |
@@ -179,22 +181,25 @@ pub use parameter::{
 /// NNabla's name today.
 pub use parametric_functions::lstm as lstm_cell;
 pub use parametric_functions::{
-    Affine, AveragePooling, BatchNormalization, BatchStat, BinaryConnectAffine, BinaryConnectConvolution,
-    BinaryWeightAffine, BinaryWeightConvolution, Convolution, Cpd3Convolution, Deconvolution,
-    DeformableConvolution, DepthwiseConvolution, DepthwiseDeconvolution, Dropout, Embed,
+    Activation, Affine, AttentionWeights, AveragePooling, BatchNormalization, BatchStat, BinaryConnectAffine,
+    BinaryConnectConvolution, BinaryWeightAffine, BinaryWeightConvolution, Convolution, Cpd3Convolution,
+    Deconvolution, DeformableConvolution, DepthwiseConvolution, DepthwiseDeconvolution, Dropout, Embed,
     FixedPointQuantizedAffine, FixedPointQuantizedConvolution, Flatten, FusedBatchNormalization,
     GroupNormalization, Gru, GruCell, InqAffine, InqConvolution, InstanceNormalization, Interpolate, LAYERS,
-    LSTMCell, LayerNormalization, Lstm, LstmNStep, MaxPooling, MeanSubtraction, Pad, Pow2QuantizedAffine,
-    Pow2QuantizedConvolution, Prelu, PrunedAffine, PrunedConvolution, RmsNormalization, Rnn,
-    SelectionAlgorithm, SumPooling, SvdAffine, SvdConvolution, SyncBatchNormalization, Unpooling, affine,
-    average_pooling, batch_normalization, binary_connect_affine, binary_connect_convolution,
-    binary_weight_affine, binary_weight_convolution, convolution, cpd3_convolution, deconvolution,
-    deformable_convolution, depthwise_convolution, depthwise_deconvolution, dropout, embed,
-    fixed_point_quantized_affine, fixed_point_quantized_convolution, flatten, fused_batch_normalization,
-    group_normalization, gru, gru_cell, inq_affine, inq_convolution, instance_normalization, interpolate,
-    layer_normalization, lstm, lstm_n_step, max_pooling, mean_subtraction, pad, pow2_quantized_affine,
+    LSTMCell, LayerNormalization, LearnedPositionEmbedding, Lstm, LstmNStep, MaxPooling, MeanSubtraction,
+    MultiHeadAttention, Pad, Pow2QuantizedAffine, Pow2QuantizedConvolution, Prelu, PrunedAffine,
+    PrunedConvolution, RmsNormalization, Rnn, RotaryPositionEmbedding, ScaledDotProductAttention,
+    SelectionAlgorithm, SumPooling, SvdAffine, SvdConvolution, SyncBatchNormalization, Transformer,
+    TransformerDecode, TransformerEncode, Unpooling, affine, average_pooling, batch_normalization,
+    binary_connect_affine, binary_connect_convolution, binary_weight_affine, binary_weight_convolution,
+    convolution, cpd3_convolution, deconvolution, deformable_convolution, depthwise_convolution,
+    depthwise_deconvolution, dropout, embed, fixed_point_quantized_affine, fixed_point_quantized_convolution,
+    flatten, fused_batch_normalization, group_normalization, gru, gru_cell, inq_affine, inq_convolution,
+    instance_normalization, interpolate, layer_normalization, learned_position_embedding, lstm, lstm_n_step,
+    max_pooling, mean_subtraction, multi_head_attention, pad, pow2_quantized_affine,
     pow2_quantized_convolution, prelu, pruned_affine, pruned_convolution, rms_normalization, rnn,
-    sum_pooling, svd_affine, svd_convolution, sync_batch_normalization, unpooling,
+    rotary_position_embedding, scaled_dot_product_attention, sum_pooling, svd_affine, svd_convolution,
+    sync_batch_normalization, transformer, transformer_decode, transformer_encode, unpooling,
 };
 /// Short names for chains.
 pub use parametric_functions::{

@@ -14,9 +14,11 @@ pub use crate::parametric_functions::{
     deformable_convolution, depthwise_convolution, depthwise_deconvolution, dropout, embed,
     fixed_point_quantized_affine, fixed_point_quantized_convolution, flatten, fused_batch_normalization,
     group_normalization, gru, gru_cell, inq_affine, inq_convolution, instance_normalization, interpolate,
-    layer_normalization, lstm, lstm_n_step, max_pooling, mean_subtraction, pad, pow2_quantized_affine,
-    pow2_quantized_convolution, prelu, pruned_affine, pruned_convolution, rms_normalization, rnn,
-    sum_pooling, svd_affine, svd_convolution, sync_batch_normalization, unpooling,
+    layer_normalization, learned_position_embedding, lstm, lstm_n_step, max_pooling, mean_subtraction,
+    multi_head_attention, pad, pow2_quantized_affine, pow2_quantized_convolution, prelu, pruned_affine,
+    pruned_convolution, rms_normalization, rnn, rotary_position_embedding, scaled_dot_product_attention,
+    sum_pooling, svd_affine, svd_convolution, sync_batch_normalization, transformer, transformer_decode,
+    transformer_encode, unpooling,
 };
 pub use crate::solver::Solver;
 pub use crate::{

@@ -1,5 +1,6 @@
 //! Parameters, scopes and initial values: what every layer stands on.
 
+mod attention;
 mod compare;
 mod context;
 mod initial_values;

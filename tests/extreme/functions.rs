@@ -38,6 +38,11 @@ calls! {
         let y = dropout(&x, p, &mut || 7)?;
         [layerfn::dropout(&x).p(p).rng(Rng::new(1)).call()?, y]
     };
+    scaled_dot_product_attention(x: tensor, k: same, v: same, mask: tensor, hidden: tensor, causal: flag, scale: number, masks: flag) => {
+        let masks = [masks.then_some(&mask), masks.then_some(&hidden)];
+        let scaled = f::scaled_dot_product_attention(&x, &k, &v, masks[0], masks[1], causal, Some(scale))?;
+        [f::scaled_dot_product_attention(&x, &k, &v, masks[1], masks[0], causal, None)?, scaled]
+    };
     affine(x: tensor, w: matrix, b: tensor, axis: size, bias: flag) => [f::affine(&x, &w, bias.then_some(&b), axis)?];
     convolution(x: image, kernel: window, pad: window, stride: window, dilation: window, group: window, axis: size) => {
         let (group, axis) = (group.resolve("group", 1)?[0], axis.min(8));
@@ -86,6 +91,8 @@ calls! {
         let _ = f::channels_first(&dims, last, axis);
         []
     };
+    add_position_embedding(x: tensor, w: matrix, axis: size) => [f::add_position_embedding(&x, &w, axis)?];
+    rotary_position_embedding(x: tensor, axis: size, base: number) => [f::rotary_position_embedding(&x, axis, base)?];
     embed(x: tensor, w: matrix) => [f::embed(&x, &w)?];
     check_rank(r: size, limit: size) => {
         f::check_rank(r, limit)?;

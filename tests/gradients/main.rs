@@ -2,12 +2,14 @@
 
 mod activation;
 mod affine;
+mod attention;
 mod convolution;
 mod deformable;
 mod graph;
 mod loss;
 mod normalization;
 mod pooling;
+mod position;
 mod quantization;
 mod recurrent;
 mod row_normalization;

@@ -1,5 +1,6 @@
 //! Properties on random sizes.
 
+mod attention;
 mod convolution;
 mod deformable;
 mod recurrent;

@@ -25,6 +25,11 @@ const VOLUMES: &[(&str, &[usize])] = &[("inp", &[1, 2, 4, 3, 4])];
 const STACKS: &[(&str, &[usize])] = &[("inp", &[2, 3, 4, 5])];
 const SUMS: &[(&str, &[usize])] = &[("inp", &[2, 4, 5, 6]), ("z", &[2, 4, 5, 6])];
 const INDICES: &[(&str, &[usize])] = &[("inp", &[2, 3])];
+const SOURCES: &[(&str, &[usize])] = &[("src", &[4, 2, 6])];
+const MASKED_SOURCES: &[(&str, &[usize])] = &[("src", &[4, 2, 6]), ("src_additive_mask", &[4, 4])];
+const TARGETS: &[(&str, &[usize])] = &[("tgt", &[3, 2, 6]), ("memory", &[4, 2, 6])];
+const PAIRS: &[(&str, &[usize])] = &[("src", &[4, 2, 6]), ("tgt", &[3, 2, 6])];
+const QUERIES: &[(&str, &[usize])] = &[("query", &[3, 2, 6]), ("key", &[4, 2, 5]), ("value", &[4, 2, 3])];
 const STATES: &[(&str, &[usize])] = &[("x", &[2, 3]), ("h", &[2, 4]), ("c", &[2, 4])];
 
 const SEQUENCES: &[(&str, &[usize])] = &[("x", &[4, 2, 3]), ("h", &[1, 1, 2, 5])];
@@ -133,6 +138,39 @@ pub(crate) const CASES: &[Case] = &[
     case("pruned_affine", ROWS, r#"{"n_outmaps": 5, "prune_w": false, "with_bias": false}"#),
     case("pruned_convolution", CHANNELS_LAST, r#"{"outmaps": 2, "kernel": [3, 2], "channel_last": true}"#),
     case("pruned_convolution", IMAGES, r#"{"outmaps": 6, "kernel": [3, 2], "group": 2, "rate_w": 0.5}"#),
+    case("multi_head_attention", QUERIES, r#"{"num_heads": 2, "v_embed_dim": 4, "output_weights": false}"#),
+    case(
+        "multi_head_attention",
+        QUERIES,
+        r#"{"num_heads": 3, "k_embed_dim": 9, "out_dim": 5, "with_bias": false, "add_attn_bias": true}"#,
+    ),
+    case(
+        "multi_head_attention",
+        &[("query", &[3, 2, 6]), ("key", &[4, 2, 6]), ("value", &[4, 2, 6]), ("additive_mask", &[3, 4])],
+        r#"{"num_heads": 2, "dropout": 0.5}"#,
+    ),
+    case(
+        "transformer",
+        PAIRS,
+        r#"{"embed_dim": 6, "num_heads": 2, "num_encoder_layers": 2, "num_decoder_layers": 1, "dim_feedforward": 5, "dropout": 0.0, "activation": {"function": "gelu"}}"#,
+    ),
+    case(
+        "transformer_encode",
+        SOURCES,
+        r#"{"embed_dim": 6, "num_heads": 2, "dim_feedforward": 5, "activation": {"function": "gelu"}}"#,
+    ),
+    case(
+        "transformer_encode",
+        MASKED_SOURCES,
+        r#"{"embed_dim": 6, "num_heads": 1, "dim_feedforward": 5, "dropout": 0.0, "activation": {"function": "tanh"}}"#,
+    ),
+    case(
+        "transformer_decode",
+        TARGETS,
+        r#"{"embed_dim": 6, "num_heads": 3, "dim_feedforward": 5, "dropout": 0.0, "add_attn_bias": true, "activation": {"function": "tanh"}}"#,
+    ),
+    case("learned_position_embedding", LINES, r#"{"max_positions": 3}"#),
+    case("learned_position_embedding", IMAGES, r#"{"max_positions": 9, "axis": -2}"#),
     case("lstm", STATES, r#"{"state_size": 4}"#),
     case("rnn", SEQUENCES, r#"{}"#),
     case("rnn", BOTH_WAYS, r#"{"bidirectional": true, "nonlinearity": "relu", "num_layers": 3}"#),

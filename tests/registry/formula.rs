@@ -70,6 +70,17 @@ impl Variables {
         for name in ["n_outmaps", "n_inputs", "n_features", "state_size", "r"] {
             sizes.extend(list(name).map(|size| (name, size)));
         }
+        if case.layer == "multi_head_attention" {
+            let [q, k, v] = [0, 1, 2].map(|index: usize| case.inputs[index].1[2]);
+            let (k_embed, v_embed) = (one("k_embed_dim", q), one("v_embed_dim", v));
+            sizes.extend([("q_dim", vec![q]), ("k_dim", vec![k]), ("v_dim", vec![v])]);
+            sizes.extend([("k_embed_dim", vec![k_embed]), ("v_embed_dim", vec![v_embed])]);
+            sizes.insert("out_dim", vec![one("out_dim", v_embed)]);
+        }
+        if case.layer == "learned_position_embedding" {
+            sizes.extend(input.last().map(|&last| ("n_features", vec![last])));
+            sizes.extend(list("max_positions").map(|size| ("max_positions", size)));
+        }
         for (name, default) in [("group", 1), ("divisor", 1)] {
             sizes.insert(name, vec![one(name, default)]);
         }

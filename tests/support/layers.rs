@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use candle_core::{DType, Device, Tensor};
 use layerfn::functions::Nonlinearity;
 use layerfn::{
-    Axes, Axis, BatchStat, Dims, Initializer, LSTMCell, PerAxis, SelectionAlgorithm, parameter_scope,
+    Activation, AttentionWeights, Axes, Axis, BatchStat, Dims, Initializer, LSTMCell, PerAxis,
+    SelectionAlgorithm, functions, parameter_scope,
 };
 use serde_json::{Map, Value};
 
@@ -216,6 +217,18 @@ impl Argument for Nonlinearity {
     fn read(value: &Value, _: &Tensors) -> Result<Self, String> {
         let name = value.as_str().ok_or("must be a name")?;
         name.parse().map_err(|error: layerfn::Error| error.to_string())
+    }
+}
+
+impl Argument for Activation {
+    fn read(value: &Value, _: &Tensors) -> Result<Self, String> {
+        match value.get("function").and_then(Value::as_str) {
+            Some("gelu") => Ok(functions::gelu.into()),
+            Some("elu") => Ok((|x: &Tensor| functions::elu(x, 1.0)).into()),
+            Some("tanh") => Ok(functions::tanh.into()),
+            Some("relu") => Ok(functions::relu.into()),
+            other => Err(format!("the function {other:?} is not known here")),
+        }
     }
 }
 
@@ -622,6 +635,35 @@ layers! {
         prune_b: bool,
         rate_b: f64,
     }
+    transformer_encode(src; embed_dim: usize, num_heads: usize) [src_additive_mask, src_key_padding_mask] {
+        dim_feedforward: usize,
+        dropout: f64,
+        activation: Activation,
+        add_attn_bias: bool,
+    }
+    transformer_decode(tgt, memory; embed_dim: usize, num_heads: usize)
+        [tgt_additive_mask, memory_additive_mask, tgt_key_padding_mask, memory_key_padding_mask] {
+        dim_feedforward: usize,
+        dropout: f64,
+        activation: Activation,
+        add_attn_bias: bool,
+    }
+    transformer(src, tgt)
+        [src_additive_mask, tgt_additive_mask, memory_additive_mask, src_key_padding_mask,
+         tgt_key_padding_mask, memory_key_padding_mask] {
+        embed_dim: usize,
+        num_heads: usize,
+        num_encoder_layers: usize,
+        num_decoder_layers: usize,
+        dim_feedforward: usize,
+        dropout: f64,
+        activation: Activation,
+        add_attn_bias: bool,
+    }
+    learned_position_embedding(inp; max_positions: usize) {
+        axis: Axis,
+        w_init: Initializer,
+    }
     lstm(x, h, c; state_size: usize) {
         w_init: Initializer,
         b_init: Initializer,
@@ -684,6 +726,46 @@ fn deformable_convolution(arguments: &mut Arguments<'_>) -> Result<Vec<Tensor>, 
     Ok(vec![layer.call()?])
 }
 
+/// The output, and the weights unless they are not asked for.
+fn multi_head_attention(arguments: &mut Arguments<'_>) -> Result<Vec<Tensor>, Failure> {
+    let [query, key, value] = ["query", "key", "value"].map(|name| arguments.input(name));
+    let mut layer = layerfn::multi_head_attention(&query?, &key?, &value?);
+    options!(
+        arguments,
+        layer {
+            num_heads: usize,
+            dropout: f64,
+            k_embed_dim: usize,
+            v_embed_dim: usize,
+            out_dim: usize,
+            with_bias: bool,
+            add_attn_bias: bool,
+            q_weight_init: Initializer,
+            k_weight_init: Initializer,
+            v_weight_init: Initializer,
+            out_weight_init: Initializer,
+            q_bias_init: Initializer,
+            k_bias_init: Initializer,
+            v_bias_init: Initializer,
+            out_bias_init: Initializer,
+            attn_bias_k_init: Initializer,
+            attn_bias_v_init: Initializer,
+            name: String,
+            fix_parameters: bool,
+        }
+    );
+    layer = layer.maybe_additive_mask(arguments.optional_input("additive_mask").as_ref());
+    layer = layer.maybe_key_padding_mask(arguments.optional_input("key_padding_mask").as_ref());
+    let weights = AttentionWeights::default();
+    let are_asked_for = arguments.optional::<bool>("output_weights")?.unwrap_or(true);
+    if are_asked_for {
+        layer = layer.output_weights(&weights);
+    }
+    arguments.finish()?;
+    let output = layer.call()?;
+    Ok(if are_asked_for { vec![output, weights.weights()?] } else { vec![output] })
+}
+
 /// All steps of one sequence: inputs `x0`, `x1`, ..; the outputs of the steps, then the last cell state.
 fn lstm_cell_class(arguments: &mut Arguments<'_>) -> Result<Vec<Tensor>, Failure> {
     let shape = (arguments.required::<usize>("batch_size")?, arguments.required::<usize>("state_size")?);
@@ -716,6 +798,7 @@ pub fn find(function: &str, arguments: &Map<String, Value>) -> Option<Call> {
         "lstm_cell" => plain("lstm"),
         "lstm" if !arguments.contains_key("state_size") => plain("lstm_n_step"),
         "deformable_convolution" => Some(deformable_convolution),
+        "multi_head_attention" => Some(multi_head_attention),
         "LSTMCell" => Some(lstm_cell_class),
         other => plain(other),
     }

@@ -8,6 +8,7 @@
 pub(crate) mod activation;
 mod affine;
 pub(crate) mod arrange;
+pub(crate) mod attention;
 mod cell;
 mod composed;
 mod convolution;
@@ -31,6 +32,7 @@ mod operation;
 mod places;
 mod pointwise;
 pub(crate) mod pooling;
+pub(crate) mod position;
 mod quantization;
 mod recurrent;
 mod reduce;
@@ -49,6 +51,7 @@ pub(crate) use affine::affine_then;
 pub use arrange::{
     BorderMode, PadMode, broadcast, flip, pad, shift, slice, swapaxes, tile, transpose, unpooling,
 };
+pub use attention::scaled_dot_product_attention;
 pub use convolution::{convolution, deconvolution};
 pub(crate) use convolution::{convolution_then, deconvolution_then};
 pub use create::{arange, constant};
@@ -72,6 +75,7 @@ pub use metrics::top_n_error;
 pub use normalization::{batch_normalization, batch_normalization_by, subtract_mean};
 pub(crate) use normalization::{batch_normalization_by_then, batch_normalization_then, sample_mean};
 pub use pooling::{average_pooling, global_average_pooling, max_pooling, sum_pooling};
+pub use position::{add_position_embedding, rotary_position_embedding};
 pub use quantization::{
     BinaryWeight, FixedPoint, Pow2, Prune, Transform, binary_connect, binary_weight, straight_through,
 };

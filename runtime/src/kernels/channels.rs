@@ -4,7 +4,7 @@ use super::Float;
 use super::elementwise::zip_serial;
 use super::parallel;
 use super::simd::{Has, Job, Level, Simd};
-use super::sum::lane_sums;
+use super::sum::{LongSums, lane_sums};
 
 /// A tensor seen as `(outer, channels, inner)`.
 #[derive(Clone, Copy, Debug)]
@@ -139,10 +139,67 @@ impl Channels {
 
 /// `sums[c]` = sum of `x` over channel `c`; as many channels as `sums` is long, `inner` elements apart.
 pub(crate) fn channel_sums<T: Float>(x: &[T], inner: usize, sums: &mut [T]) {
+    if inner == 1 {
+        return column_sums(x, sums);
+    }
     let row = sums.len() * inner;
     let channels = Channels { outer: x.len().checked_div(row).unwrap_or(0), channels: sums.len(), inner };
     for (sum, [total]) in sums.iter_mut().zip(channels.sums(x, x, |_| |x, _| [x])) {
         *sum = T::of(total);
+    }
+}
+
+/// The sums of the columns of rows as long as `sums`.
+fn column_sums<T: Float>(x: &[T], sums: &mut [T]) {
+    let n_rows = x.len().checked_div(sums.len()).unwrap_or(0);
+    let part = n_rows.div_ceil(MAX_PARTS).max(64) * sums.len();
+    let sums_of = |i: usize| {
+        let mut totals = vec![T::ZERO; sums.len()];
+        let mut long = LongSums::new(&mut totals);
+        for rows in x[i * part..x.len().min((i + 1) * part)].chunks(ROWS * sums.len()) {
+            let sums = long.next(rows.len() / sums.len());
+            T::run(Level::detect(), AddRows { rows, sums });
+        }
+        long.finish();
+        totals
+    };
+    let parts = parallel::collect(x.len().div_ceil(part.max(1)), x.len(), Vec::new(), sums_of);
+    for (c, sum) in sums.iter_mut().enumerate() {
+        *sum = T::of(parts.iter().map(|part| part[c].wide()).sum());
+    }
+}
+
+/// Rows that are added up before the sums are read.
+const ROWS: usize = 8;
+
+/// Adds rows to sums.
+struct AddRows<'a, T> {
+    rows: &'a [T],
+    sums: &'a mut [T],
+}
+
+impl<T: Float> Job<T> for AddRows<'_, T> {
+    #[inline(always)]
+    fn run<V: Simd<T>>(self, _: Has<V>) {
+        let Self { rows, sums } = self;
+        let n = sums.len();
+        if rows.len() < ROWS * n {
+            for row in rows.chunks_exact(n) {
+                for (sum, x) in sums.iter_mut().zip(row) {
+                    *sum += *x;
+                }
+            }
+            return;
+        }
+        let mut row = [&rows[..0]; ROWS];
+        for i in 0..ROWS {
+            row[i] = &rows[i * n..][..n];
+        }
+        for (c, sum) in sums.iter_mut().enumerate() {
+            let (a, b) = (row[0][c] + row[1][c], row[2][c] + row[3][c]);
+            let (d, e) = (row[4][c] + row[5][c], row[6][c] + row[7][c]);
+            *sum += (a + b) + (d + e);
+        }
     }
 }
 

@@ -46,6 +46,12 @@ pub(crate) trait Float:
         self.tanh()
     }
 
+    /// [`exp`](Self::exp) in such a loop, for arguments up to 88; results below 2^-125 are 0.
+    #[inline(always)]
+    fn exp_in<const FUSED: bool>(self) -> Self {
+        self.exp()
+    }
+
     /// [`sigmoid`](Self::sigmoid) in such a loop; results below 2^-125 are not exact.
     #[inline(always)]
     fn sigmoid_in<const FUSED: bool>(self) -> Self {
@@ -144,6 +150,10 @@ float!(
     #[inline(always)]
     fn tanh_in<const FUSED: bool>(self) -> Self {
         math::tanh::<FUSED>(self)
+    },
+    #[inline(always)]
+    fn exp_in<const FUSED: bool>(self) -> Self {
+        math::exp_or_zero::<FUSED>(self)
     },
     #[inline(always)]
     fn sigmoid_in<const FUSED: bool>(self) -> Self {

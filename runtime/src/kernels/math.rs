@@ -49,6 +49,13 @@ fn exp_inside<const FUSED: bool>(x: f32) -> f32 {
     y * power(n)
 }
 
+/// `e^x` for `x` up to 88, and 0 from where it is no longer a normal number: a weight of softmax.
+#[inline(always)]
+pub(super) fn exp_or_zero<const FUSED: bool>(x: f32) -> f32 {
+    let y = exp_inside::<FUSED>(x.clamp(-87.0, 88.0));
+    if x < -87.0 { 0.0 } else { y }
+}
+
 /// `1 / (1 + e^-x)` within three units in the last place; at least 2^-126.
 #[inline(always)]
 pub(super) fn sigmoid<const FUSED: bool>(x: f32) -> f32 {
@@ -95,6 +102,17 @@ mod tests {
         assert!(worst < 2.0, "{worst}");
         assert!(super::exp(f32::NAN).is_nan());
         assert_eq!(super::exp(0.0), 1.0);
+    }
+
+    #[test]
+    fn weights_are_nearly_exact_and_vanish_at_last() {
+        for exp in [super::exp_or_zero::<false>, super::exp_or_zero::<true>] {
+            let inside = arguments().filter(|x| (-87.0..=88.0).contains(x));
+            let worst = inside.map(|x| ulps(exp(x), f64::from(x).exp())).fold(0.0, f64::max);
+            assert!(worst < 2.0, "{worst}");
+            assert!(exp(f32::NAN).is_nan());
+            assert_eq!([exp(f32::NEG_INFINITY), exp(-88.0), exp(0.0)], [0.0, 0.0, 1.0]);
+        }
     }
 
     #[test]

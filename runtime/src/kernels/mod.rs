@@ -4,6 +4,7 @@
 //! sizes alone, and every sum is taken in a fixed order. Long sums of `f32` go into `f64` by and by, so that their last
 //! digits do not drown.
 
+mod attention;
 pub(crate) mod blend;
 pub(crate) mod cell;
 mod channels;
@@ -21,6 +22,7 @@ mod parallel;
 pub(crate) mod places;
 mod pool;
 mod pooling;
+mod position;
 mod products;
 pub(crate) mod reduce;
 mod rows;
@@ -30,6 +32,7 @@ mod sum;
 mod update;
 mod window;
 
+pub(crate) use attention::{Attention, Mask, Masks, Order};
 pub(crate) use channels::{Channels, channel_sums, sum};
 pub(crate) use convolution::Convolution;
 pub(crate) use deformable::Sampling;
@@ -42,6 +45,7 @@ pub(crate) use memory::unfilled;
 pub use memory::with_memory_of;
 pub use pool::with_threads;
 pub(crate) use pooling::{Divisor, max_pool, max_pool_gradient, sum_pool, sum_pool_gradient};
+pub(crate) use position::{Positions, add_positions, angle, rotate, sum_positions};
 pub(crate) use products::{Matrices, products};
 pub(crate) use rows::{Moments, Rows};
 pub(crate) use softmax::{

@@ -40,6 +40,7 @@ pub fn call_layer<T>(call: LayerCall<'_>, body: impl FnOnce() -> Result<T>) -> R
     let _restore = with(|state| {
         (ends.outermost, ends.n_created) = (state.flags.called_at.is_none(), state.created.len());
         let mut flags = state.flags.clone();
+        flags.detached_around = flags.detached;
         flags.detached |= call.fix_parameters;
         flags.called_at.get_or_insert(called_at);
         if let Some(like) = call.like {

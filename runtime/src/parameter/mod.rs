@@ -16,6 +16,7 @@ pub use access::{
 pub use create::{GetParameterOrCreate, get_parameter_or_create, initial_value};
 pub use info::{ArgumentInfo, Family, LayerInfo, ParameterInfo, ParametricFunction};
 pub use layer::update_state;
+pub(crate) use scope::unfixed;
 pub use scope::{current_parameter_scope, full_precision, no_grad, parameter_scope};
 pub use store::ParameterStore;
 pub use values::{Parameter, Parameters};

@@ -35,6 +35,12 @@ pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
+/// Runs `f`, a part of a layer's body, as if the layer had been called without `fix_parameters`.
+pub(crate) fn unfixed<R>(f: impl FnOnce() -> R) -> R {
+    let _restore = change(|flags| flags.detached = flags.detached_around);
+    f()
+}
+
 /// Runs `f` with the parameters of layers of half precision made and taken in `f32`: for statistics that add up many small
 /// numbers.
 ///

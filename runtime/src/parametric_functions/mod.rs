@@ -1,6 +1,7 @@
 //! The parametric functions: thin annotated functions, one family a file.
 
 mod affine;
+mod attention;
 mod binary;
 mod convolution;
 mod deformable;
@@ -8,14 +9,18 @@ mod embed;
 mod factorized;
 mod inq;
 mod lstm;
+mod multi_head_attention;
 mod normalization;
+mod position;
 mod prelu;
 mod quantized;
 mod recurrent;
 mod row_normalization;
 mod stages;
+mod transformer;
 
 pub use affine::*;
+pub use attention::*;
 pub use binary::*;
 pub use convolution::*;
 pub use deformable::*;
@@ -23,12 +28,15 @@ pub use embed::*;
 pub use factorized::*;
 pub use inq::*;
 pub use lstm::*;
+pub use multi_head_attention::*;
 pub use normalization::*;
+pub use position::*;
 pub use prelu::*;
 pub use quantized::*;
 pub use recurrent::*;
 pub use row_normalization::*;
 pub use stages::*;
+pub use transformer::*;
 
 use candle_core::Tensor;
 
@@ -72,6 +80,11 @@ pub const LAYERS: &[&LayerInfo] = &[
     InstanceNormalization::INFO,
     RmsNormalization::INFO,
     DeformableConvolution::INFO,
+    MultiHeadAttention::INFO,
+    Transformer::INFO,
+    TransformerEncode::INFO,
+    TransformerDecode::INFO,
+    LearnedPositionEmbedding::INFO,
 ];
 
 /// The inputs of a recurrent cell, whose states must be `(batch_size, state_size)`, checked before it makes a parameter.

@@ -6,6 +6,7 @@
 //! has been tested.
 
 pub(super) mod activation;
+pub(super) mod attention;
 pub(super) mod blend;
 mod convolution;
 pub(super) mod deformable;
@@ -14,6 +15,7 @@ pub(super) mod loss;
 pub(super) mod normalization;
 pub(super) mod places;
 pub(super) mod pooling;
+pub(super) mod position;
 pub(super) mod quantization;
 pub(super) mod recurrent;
 pub(super) mod reduce;

@@ -36,6 +36,16 @@ impl<'a, T> Mat<'a, T> {
         Self { data, rows, cols, stride, transposed: false }
     }
 
+    pub(super) fn n_rows(&self) -> usize {
+        self.rows
+    }
+
+    /// A row of a matrix that is not transposed.
+    pub(super) fn row(&self, index: usize) -> &'a [T] {
+        debug_assert!(!self.transposed, "the elements of the row do not stand behind each other");
+        &self.data[index * self.stride..][..self.cols]
+    }
+
     /// The transposed matrix over the same elements.
     pub(crate) fn t(self) -> Self {
         Self { rows: self.cols, cols: self.rows, transposed: !self.transposed, ..self }

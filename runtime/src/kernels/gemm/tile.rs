@@ -50,24 +50,32 @@ pub(super) struct Tile<T> {
 }
 
 impl<T: Float> Tile<T> {
-    /// Computes `n_rows` rows. `pack` copies the panel; `is_packed` says that the left matrix has been packed.
+    /// Computes `n_rows` rows. `pack` copies the panel, which then is as wide as panels are; `is_packed` says that the left
+    /// matrix has been packed.
     ///
     /// # Safety
     /// All that the pointers reach with these sizes is valid, and what is written belongs to this tile. `b` is not
     /// `packed` if that is written.
     pub(super) unsafe fn run(self, level: Level, n_rows: usize, pack: bool, is_packed: bool) {
         macro_rules! run {
-            ($vectors:literal: $($rows:literal)+) => {
-                match (n_rows, pack, is_packed) {
-                    $(($rows, false, false) => T::run(level, Fixed::<T, $rows, $vectors, false, false>(self)),)+
-                    $(($rows, false, true) => T::run(level, Fixed::<T, $rows, $vectors, false, true>(self)),)+
-                    $(($rows, true, false) => T::run(level, Fixed::<T, $rows, $vectors, true, false>(self)),)+
-                    $(($rows, true, true) => T::run(level, Fixed::<T, $rows, $vectors, true, true>(self)),)+
+            ($vectors:literal, $pack:literal: $($rows:literal)+) => {
+                match (n_rows, is_packed) {
+                    $(($rows, false) => T::run(level, Fixed::<T, $rows, $vectors, $pack, false>(self)),)+
+                    $(($rows, true) => T::run(level, Fixed::<T, $rows, $vectors, $pack, true>(self)),)+
                     _ => unreachable!("a tile has no such height"),
                 }
             };
         }
-        if is_wide::<T>(level) { run!(3: 1 2 3 4 5 6 7 8) } else { run!(2: 1 2 3 4 5 6) }
+        // No more vectors than the columns want: a product of few columns, and the last ones of any.
+        match (is_wide::<T>(level), pack, self.width.div_ceil(T::lanes(level))) {
+            (true, true, _) => run!(3, true: 1 2 3 4 5 6 7 8),
+            (true, false, 1) => run!(1, false: 1 2 3 4 5 6 7 8),
+            (true, false, 2) => run!(2, false: 1 2 3 4 5 6 7 8),
+            (true, false, _) => run!(3, false: 1 2 3 4 5 6 7 8),
+            (false, true, _) => run!(2, true: 1 2 3 4 5 6),
+            (false, false, 1) => run!(1, false: 1 2 3 4 5 6),
+            (false, false, _) => run!(2, false: 1 2 3 4 5 6),
+        }
     }
 }
 
@@ -81,7 +89,7 @@ impl<T: Float, const R: usize, const C: usize, const PACK: bool, const PACKED: b
     fn run<V: Simd<T>>(self, _: Has<V>) {
         const { assert!(R <= PACKED_ROWS && C * V::LANES <= MAX_PANEL) };
         let Tile { k, a, a_row, a_depth, b, b_stride, packed, c, c_stride, width, start } = self.0;
-        if (V::REGISTERS >= WIDE_FROM) != (C == 3) {
+        if V::REGISTERS < WIDE_FROM && (C == 3 || R > 6) {
             unreachable!("tiles of this size are for other processors");
         }
         let [a_row, a_depth] = if PACKED { [1, PACKED_ROWS] } else { [a_row, a_depth] };
