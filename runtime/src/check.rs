@@ -43,13 +43,25 @@ pub(crate) fn positive(argument: &'static str, value: f64) -> Result<()> {
 
 /// Product of `sizes`: the number of elements of a tensor of this shape.
 pub(crate) fn count(argument: &'static str, sizes: &[usize]) -> Result<usize> {
-    // A size of 0 does not excuse the others: candle multiplies them one by one.
-    let product = sizes.iter().filter(|&&size| size > 0).try_fold(1usize, |n, &size| n.checked_mul(size));
-    match product.filter(|&n| n <= isize::MAX as usize) {
-        Some(_) if sizes.contains(&0) => Ok(0),
-        Some(n) => Ok(n),
-        None => Err(Error::invalid(argument, "must not give more elements than can be counted", sizes)),
+    count_of(argument, &[sizes])
+}
+
+/// [`count`] of a shape in parts.
+fn count_of(argument: &'static str, parts: &[&[usize]]) -> Result<usize> {
+    let (mut n, mut is_empty, mut fits) = (1_usize, false, true);
+    for part in parts {
+        for &size in *part {
+            // A size of 0 does not excuse the others: candle multiplies them one by one.
+            is_empty |= size == 0;
+            let (product, overflows) = n.overflowing_mul(size.max(1));
+            n = product;
+            fits &= !overflows;
+        }
     }
+    if fits && n <= isize::MAX as usize {
+        return Ok(if is_empty { 0 } else { n });
+    }
+    Err(Error::invalid(argument, "must not give more elements than can be counted", parts.concat()))
 }
 
 /// Whether the system gives memory for `len` elements of type `T`.
@@ -59,7 +71,12 @@ pub(crate) fn memory<T>(argument: &'static str, len: usize) -> Result<()> {
 
 /// [`memory`] for a tensor of these sizes and this type; returns the number of elements.
 pub(crate) fn tensor(argument: &'static str, sizes: &[usize], dtype: DType) -> Result<usize> {
-    let len = count(argument, sizes)?;
+    tensor_of(argument, &[sizes], dtype)
+}
+
+/// [`tensor`] of a shape in parts.
+pub(crate) fn tensor_of(argument: &'static str, parts: &[&[usize]], dtype: DType) -> Result<usize> {
+    let len = count_of(argument, parts)?;
     memory_of(argument, len, dtype.size_in_bytes().max(1))?;
     Ok(len)
 }

@@ -32,7 +32,8 @@ use crate::run::{Observer, Owners, Position, Run};
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 ///
-/// The same works in a task of rayon's and in `tokio::task::spawn_blocking`. A clone is another handle to the same context; what
+/// The same works in a task of rayon's and in `tokio::task::spawn_blocking`: `examples/serve.rs` is a server with both this and a
+/// [`Model`](crate::Model), which needs no context. A clone is another handle to the same context; what
 /// is entered afterwards does not change it.
 #[derive(Clone)]
 pub struct Context(Arc<State>);

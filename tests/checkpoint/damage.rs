@@ -420,3 +420,29 @@ fn values_in_other_files_are_never_read() {
         }
     }
 }
+
+#[test]
+fn an_archive_that_points_behind_every_file_is_refused_in_words() {
+    let bytes =
+        zip_of(&[("w.npy", &npy("{'descr': '<f4', 'fortran_order': False, 'shape': (), }", &[0; 4]))], false);
+    let directory = bytes.windows(4).position(|window| window == b"PK\x01\x02").unwrap();
+    let (members, mut listed, mut end) = (
+        &bytes[..directory],
+        bytes[directory..bytes.len() - 22].to_vec(),
+        bytes[bytes.len() - 22..].to_vec(),
+    );
+    // The long form of where the member begins: behind the last byte that a file can have.
+    let name = usize::from(listed[28]);
+    let extra = [&[1, 0, 8, 0][..], &(1_u64 << 63).to_le_bytes()].concat();
+    (listed[30], listed[31]) = (extra.len() as u8, 0);
+    listed[42..46].fill(0xff);
+    listed.splice(46 + name.., extra);
+    end[12..16].copy_from_slice(&(listed.len() as u32).to_le_bytes());
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["model.npz", "model.nnp"] {
+        let file = folder.path().join(name);
+        std::fs::write(&file, [members, &listed, &end].concat()).unwrap();
+        let error = Checkpoint::open(&file).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("an address in it is none of a file"), "{error}");
+    }
+}

@@ -203,7 +203,40 @@ fn compare(whole: &[Bits], damaged: &[u8], is_packed: bool, tally: &mut Tally) -
     Ok(())
 }
 
-/// Every third byte with four values; with `LAYERFN_FLIPS` every byte with every value.
+/// Which bytes are read. Where nothing lies, the others are filled, so that what is read there by mistake shows.
+fn find_read(bytes: &mut [u8], whole: &[Bits]) -> Vec<bool> {
+    /// As many bytes that are not read are more than a gap in a structure.
+    const SPACE: usize = 64;
+    let is_whole = |bytes: &[u8]| {
+        let read = Checkpoint::from_bytes(Format::Hdf5, bytes);
+        read.is_ok_and(|read| bits_of(&read) == whole && read.unusable().is_empty())
+    };
+    let mut found = Vec::with_capacity(bytes.len());
+    for at in 0..bytes.len() {
+        let byte = bytes[at];
+        found.push([byte ^ 1, !byte].into_iter().any(|other| {
+            bytes[at] = other;
+            !is_whole(bytes)
+        }));
+        bytes[at] = byte;
+    }
+    let mut start = 0;
+    for run in found.chunk_by(|a, b| a == b) {
+        let space = start..start + run.len();
+        start = space.end;
+        if !run[0] && run.len() >= SPACE {
+            let before = bytes[space.clone()].to_vec();
+            bytes[space.clone()].fill(0xa5);
+            // What each of them may be, all of them may not.
+            if !is_whole(bytes) {
+                bytes[space].copy_from_slice(&before);
+            }
+        }
+    }
+    found
+}
+
+/// Every third byte with four values; with `LAYERFN_FLIPS` every byte that is read with every value.
 #[test]
 fn a_damaged_byte_is_noticed_where_the_format_can() {
     let all = std::env::var_os("LAYERFN_FLIPS").is_some();
@@ -214,11 +247,12 @@ fn a_damaged_byte_is_noticed_where_the_format_can() {
         ("latest.h5", false),
         ("latest_gzip.h5", true),
     ] {
-        let bytes = std::fs::read(folder(name)).unwrap();
+        let mut bytes = std::fs::read(folder(name)).unwrap();
         let whole = bits_of(&Checkpoint::from_bytes(Format::Hdf5, &bytes).unwrap());
         assert_eq!(whole.len(), 5);
+        let is_read = if all { find_read(&mut bytes, &whole) } else { vec![true; bytes.len()] };
         let (mut tally, mut faults) = (Tally::default(), Vec::new());
-        for at in (0..bytes.len()).step_by(if all { 1 } else { 3 }) {
+        for at in (0..bytes.len()).step_by(if all { 1 } else { 3 }).filter(|&at| is_read[at]) {
             let four = [0, 0xff, bytes[at] ^ 1, bytes[at] ^ 0x80];
             let every: Vec<u8> = (0..=255).collect();
             for &value in if all { &every[..] } else { &four } {
@@ -240,7 +274,7 @@ fn a_damaged_byte_is_noticed_where_the_format_can() {
             // Checksums cover all but values that are not in chunks.
             assert_eq!((tally.name, tally.attribute, tally.order), (0, 0, 0));
         }
-        assert!(tally.refused > 0 && tally.same > 0);
+        assert!(tally.refused > 0);
     }
 }
 

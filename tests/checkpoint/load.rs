@@ -402,3 +402,31 @@ fn one_path_of_a_tied_variable_is_enough() {
     let error = text(Load::new(file_of(&without, Format::Safetensors)).apply_to(&store, "").unwrap_err());
     assert!(error.contains("`encoder/W` is not in the file"), "{error}");
 }
+
+#[test]
+fn what_is_guessed_is_told() {
+    // As NumPy writes it: nothing says whether it is trained.
+    let npy = crate::damage::npy("{'descr': '<f4', 'fortran_order': False, 'shape': (), }", &[0; 4]);
+    let bytes = crate::damage::zip_of(&[("w.npy", &npy)], false);
+    let read = || Checkpoint::from_bytes(Format::Npz, &bytes).unwrap();
+    for format in FORMATS {
+        let guessed: &[&str] = if matches!(format, Format::Npz | Format::Safetensors) { &[] } else { &["w"] };
+        assert_eq!(read().guessed(format), guessed, "{format:?}");
+    }
+    let store = ParameterStore::new();
+    let made = Load::like_nnabla(read()).apply_to(&store, "").unwrap();
+    assert_eq!(made.guessed(), ["w"]);
+    assert_eq!(made.to_string(), "a stream: 1 created (1 trained, as the file does not say), 0 updated");
+    // What is there keeps its own.
+    let kept = Load::like_nnabla(read()).apply_to(&store, "").unwrap();
+    assert_eq!((kept.guessed(), kept.updated()), (&[][..], &["w".to_owned()][..]));
+    let known = ParameterStore::new();
+    put(&known, "w", var(vec![1_f32], &[]), false);
+    assert!(
+        Load::like_nnabla(file_of(&known, Format::Npz))
+            .apply_to(&ParameterStore::new(), "")
+            .unwrap()
+            .guessed()
+            .is_empty()
+    );
+}

@@ -82,6 +82,13 @@ fn the_network_of_an_archive_is_not_lost_unasked() {
     let output = layerfn(&["convert", &archive, &path("m.nnp")]);
     assert_eq!((code(&output), text(&output.stderr)), (0, String::new()));
     assert_eq!(code(&layerfn(&["convert", &path("m.nnp"), &path("again.h5")])), 2);
+    // It does not learn new names.
+    let arguments = ["rename", &archive, &path("renamed.nnp"), "--rule", "net/**=n/**"];
+    let refused = layerfn(&arguments);
+    assert_eq!(code(&refused), 2);
+    let reason = "`network.nntxt` of the archive goes on naming parameters as before";
+    assert!(text(&refused.stderr).contains(reason), "{}", text(&refused.stderr));
+    assert_eq!(code(&layerfn(&[&arguments[..], &["--allow-loss"]].concat())), 0);
 }
 
 #[test]

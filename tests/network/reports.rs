@@ -305,3 +305,48 @@ fn a_profile_times_each_stage() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn a_variable_of_two_paths_counts_once() -> Result<()> {
+    ParameterStore::new().enter(|| {
+        let net = network! { a: dense(3) -> b: dense(3) };
+        net.forward(&input(3)?)?;
+        layerfn::set_parameter("b/dense/W", layerfn::get_parameter("a/dense/W").unwrap())?;
+        let summary = net.summary([(2, 3)])?;
+        assert_eq!((summary.parameter_count(), summary.parameter_bytes()), (9 + 3 + 3, 4 * 15));
+        let shared: Vec<_> = summary.rows()[1].parameters.iter().map(|parameter| parameter.shared).collect();
+        assert_eq!(shared, [true, false]);
+        Ok(())
+    })
+}
+
+#[test]
+fn stages_on_several_threads_keep_apart() -> Result<()> {
+    let both_run = std::sync::Barrier::new(2);
+    let meet = |x: &Tensor| {
+        both_run.wait();
+        Ok::<_, layerfn::Error>(x.clone())
+    };
+    let a = network! { a: { dense(2) -> (|x: &Tensor| meet(x)) } };
+    let b = network! { b: { dense(3) -> (|x: &Tensor| meet(x)) } };
+    let net = network! {
+        first: dense(4)
+            -> (|x: &Tensor| {
+                let context = layerfn::Context::current();
+                std::thread::scope(|threads| {
+                    let other = threads.spawn(|| context.enter(|| b.forward(x)));
+                    context.enter(|| a.forward(x))?;
+                    other.join().unwrap()
+                })
+            })
+            -> last: dense(1)
+    };
+    let summary = ParameterStore::new().enter(|| net.summary([(2, 3)]))?;
+    let mut rows: Vec<_> =
+        summary.rows().iter().map(|row| (row.path.as_str(), row.parameter_count(false))).collect();
+    rows.sort_unstable();
+    let expected =
+        [("a/dense", 4 * 2 + 2), ("b/dense", 4 * 3 + 3), ("first/dense", 3 * 4 + 4), ("last/dense", 3 + 1)];
+    assert_eq!(rows.into_iter().filter(|(_, n)| *n > 0).collect::<Vec<_>>(), expected);
+    Ok(())
+}

@@ -62,13 +62,14 @@ fn check_chain(chain: &Chain, labels: &mut Labels, errors: &mut Errors) {
             check_stage(&step.stage, labels, errors);
         }
         check_name(step, errors);
-        if let Step { label: Some(label), stage: Stage::Identity | Stage::Use { .. }, .. } = step
-            && label.frozen
-        {
-            errors.at_span(
-                label.name.span(),
-                "there is nothing to freeze here: no stage runs under this label",
-            );
+        if let Step { label: Some(label), stage: Stage::Identity | Stage::Use { .. }, .. } = step {
+            let text = match label.frozen {
+                true => "there is nothing to freeze here: no stage runs under this label",
+                false => {
+                    "no stage runs under this label; remove it, or name the tensor behind it: `_ as name`"
+                }
+            };
+            errors.at_span(label.name.span(), text);
         }
     }
 }

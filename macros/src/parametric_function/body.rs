@@ -263,7 +263,7 @@ fn shape(layerfn: &syn::Path, sizes: &[Size], span: Span) -> TokenStream {
         }
     });
     quote_spanned!(span=> {
-        let mut __pf_shape = ::std::vec::Vec::<usize>::new();
+        let mut __pf_shape = ::std::vec::Vec::<usize>::with_capacity(8);
         #(#pushes)*
         __pf_shape
     })

@@ -6,7 +6,7 @@ use std::fmt;
 use candle_core::{Tensor, Var};
 
 use super::values::Stored;
-use super::{Fault, Outcome};
+use super::{Fault, Format, Outcome};
 use crate::limits::{self, brief};
 use crate::pattern::Renames;
 
@@ -167,6 +167,16 @@ pub(super) enum Other {
     Field(String),
     /// Of `.safetensors`: key and value.
     Metadata(String, String),
+}
+
+impl Other {
+    /// Whether it may be a network, which names parameters.
+    pub(super) fn is_network(&self) -> bool {
+        match self {
+            Self::Member(name) => matches!(Format::from_path(name), Ok(Format::Text)),
+            Self::Field(_) | Self::Metadata(..) => false,
+        }
+    }
 }
 
 impl fmt::Display for Other {

@@ -290,6 +290,9 @@ impl<'a> Comparison<'a> {
             None if self.load.create_unknown => {
                 let parameter = Parameter::new(self.fresh(entry)?, entry.need_grad_or_default());
                 self.report.created.push(path.to_owned());
+                if entry.need_grad().is_none() {
+                    self.report.guessed.push(path.to_owned());
+                }
                 self.updates.push(Update { path: path.to_owned(), parameter, value: None });
                 Ok(())
             }
@@ -583,6 +586,7 @@ impl fmt::Display for Difference {
 pub struct LoadReport {
     file: String,
     created: Vec<String>,
+    guessed: Vec<String>,
     updated: Vec<String>,
     missing: Vec<String>,
     skipped: Vec<String>,
@@ -601,6 +605,12 @@ impl LoadReport {
     #[must_use]
     pub fn created(&self) -> &[String] {
         &self.created
+    }
+
+    /// Paths of those among them that are trained because the file does not say whether they are.
+    #[must_use]
+    pub fn guessed(&self) -> &[String] {
+        &self.guessed
     }
 
     /// Paths of the parameters that existed and have the file's values now.
@@ -636,7 +646,11 @@ impl LoadReport {
 
 impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} created, {} updated", self.file, self.created.len(), self.updated.len())?;
+        write!(f, "{}: {} created", self.file, self.created.len())?;
+        if !self.guessed.is_empty() {
+            write!(f, " ({} trained, as the file does not say)", self.guessed.len())?;
+        }
+        write!(f, ", {} updated", self.updated.len())?;
         if !self.converted.is_empty() {
             write!(f, " ({} converted)", self.converted.len())?;
         }

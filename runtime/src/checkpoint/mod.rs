@@ -84,6 +84,10 @@ impl Fault {
     fn while_reading(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Self::format("ends early"),
+            // Of all that is asked of a file, the system refuses only a position that no file has.
+            io::ErrorKind::InvalidInput if error.raw_os_error().is_some() => {
+                Self::format("an address in it is none of a file")
+            }
             io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => Self::format(error.to_string()),
             io::ErrorKind::Other if error.raw_os_error().is_none() => Self::format(error.to_string()),
             _ => Self::Io(error),
@@ -213,6 +217,8 @@ pub struct Checkpoint {
     others: Vec<Other>,
     /// That archive, if it is a file.
     archive: Option<PathBuf>,
+    /// Whether a parameter has another path than in the file.
+    is_renamed: bool,
 }
 
 impl Checkpoint {
@@ -235,7 +241,8 @@ impl Checkpoint {
 
     fn new(origin: String, contents: Contents, owned: bool) -> Self {
         let Contents { entries, unusable, others } = contents;
-        Self { origin, entries, owned, options: SaveOptions::default(), unusable, others, archive: None }
+        let options = SaveOptions::default();
+        Self { origin, entries, owned, options, unusable, others, archive: None, is_renamed: false }
     }
 
     /// Reads a file that is in memory.
@@ -303,7 +310,8 @@ impl Checkpoint {
     }
 
     /// What saving in `format` would lose, a line each: types that the format does not have, what could not be read, and
-    /// what the file that was read holds besides parameters. [`save`](Self::save) keeps the numbers all the same, and fails where it cannot.
+    /// what the file that was read holds besides parameters, or that this no longer fits them: a network in an `.nnp` names
+    /// parameters as before a [renaming](Self::rename). [`save`](Self::save) keeps the numbers all the same, and fails where it cannot.
     #[must_use]
     pub fn losses(&self, format: Format) -> Vec<String> {
         let kept = |other: &Other| match other {
@@ -313,6 +321,10 @@ impl Checkpoint {
         };
         let mut losses: Vec<_> = self.unusable.iter().map(Unusable::to_string).collect();
         losses.extend(self.others.iter().filter(|other| !kept(other)).map(Other::to_string));
+        if self.is_renamed {
+            let networks = self.others.iter().filter(|other| kept(other) && other.is_network());
+            losses.extend(networks.map(|other| format!("{other} goes on naming parameters as before")));
+        }
         if matches!(format, Format::Protobuf | Format::Text) {
             let others = self.entries().iter().filter(|entry| entry.tensor().dtype() != DType::F32);
             losses.extend(others.filter_map(|entry| {
@@ -323,8 +335,17 @@ impl Checkpoint {
         losses
     }
 
+    /// Paths of the parameters that saving in `format` makes trained because nothing says whether they are: NNabla's formats
+    /// have to say something. A [load](LoadReport::guessed) does the same.
+    #[must_use]
+    pub fn guessed(&self, format: Format) -> Vec<&str> {
+        let keeps_open = matches!(format, Format::Npz | Format::Safetensors);
+        let unknown = self.entries().iter().filter(|entry| !keeps_open && entry.need_grad().is_none());
+        unknown.map(Entry::path).collect()
+    }
+
     /// The same parameters under other paths; rules are those of [`Load::rename`]. A network in an `.nnp` goes on naming
-    /// them as before.
+    /// them as before, which [`losses`](Self::losses) says.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if two parameters get the same path, or one gets a path that files cannot carry.
@@ -333,9 +354,10 @@ impl Checkpoint {
         rules.iter().for_each(|(from, to)| renames.push(from.as_ref(), to.as_ref()));
         let mut renamed = Entries::new();
         for entry in self.entries.into_vec() {
-            renamed
-                .push(entry.renamed(&renames))
-                .map_err(|fault| fault.into_error("rename", &self.origin))?;
+            let before = entry.path().to_owned();
+            let entry = entry.renamed(&renames);
+            self.is_renamed |= entry.path() != before;
+            renamed.push(entry).map_err(|fault| fault.into_error("rename", &self.origin))?;
         }
         self.entries = renamed;
         Ok(self)

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::composed;
 use super::graph::{Gradients, tracked};
 use super::node::{
-    Element, compute, element_count, for_float, in_type, nothing_like, widened, without_kernels,
+    Element, bias_or_nothing, compute, element_count, for_float, in_type, widened, without_kernels,
 };
 use super::relu::{attach_after, relu_if, relu_in_place};
 use crate::kernels::{Float, Mat, MatMut, Start, Threads, channel_sums, gemm};
@@ -56,8 +56,8 @@ pub(crate) fn affine_then(
         return relu_if(then_relu, y);
     }
     let dtype = inp.dtype();
-    let none = nothing_like(inp)?;
-    let [inp, w, bias] = widened("affine", [inp, w, b.unwrap_or(&none)])?;
+    let bias = bias_or_nothing(b, inp)?;
+    let [inp, w, bias] = widened("affine", [inp, w, &bias])?;
     let has_bias = b.is_some();
     let y = for_float!(inp.dtype(), T => {
         let y = compute::<T, 3>(output_dims, [&inp, &w, &bias], |[x, w, b], y| {

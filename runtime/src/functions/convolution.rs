@@ -6,7 +6,7 @@ use super::arrange::moved;
 use super::composed;
 use super::geometry::{ConvGeometry, DeconvGeometry, Direction};
 use super::graph::{Gradients, tracked};
-use super::node::{Element, compute, for_float, in_type, nothing_like, widened, without_kernels};
+use super::node::{Element, bias_or_nothing, compute, for_float, in_type, widened, without_kernels};
 use super::relu::{attach_after, relu_if, relu_in_place};
 use crate::kernels::{Convolution, channel_sums};
 use crate::{Error, Result};
@@ -165,8 +165,8 @@ fn apply(
         return relu_if(then_relu, y);
     }
     let dtype = inp.dtype();
-    let none = nothing_like(inp)?;
-    let [inp, w, bias] = widened(name, [inp, w, b.unwrap_or(&none)])?;
+    let bias = bias_or_nothing(b, inp)?;
+    let [inp, w, bias] = widened(name, [inp, w, &bias])?;
     let has_bias = b.is_some();
     let y = for_float!(inp.dtype(), T => {
         let y = compute::<T, 3>(output_dims, [&inp, &w, &bias], |[inp, w, b], y| {

@@ -96,6 +96,14 @@ pub(crate) fn nothing_like(inp: &Tensor) -> candle_core::Result<Tensor> {
     Tensor::zeros(0, inp.dtype(), inp.device())
 }
 
+/// The bias, or [`nothing_like`] the input: a layer of few numbers feels what making that takes.
+pub(crate) fn bias_or_nothing<'a>(b: Option<&'a Tensor>, inp: &Tensor) -> Result<Cow<'a, Tensor>> {
+    Ok(match b {
+        Some(b) => Cow::Borrowed(b),
+        None => Cow::Owned(nothing_like(inp)?),
+    })
+}
+
 /// The tensor in type `dtype`, that of a function's inputs.
 pub(crate) fn in_type(tensor: Tensor, dtype: DType) -> Result<Tensor> {
     Ok(if tensor.dtype() == dtype { tensor } else { tensor.to_dtype(dtype)? })

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use candle_core::backend::BackendStorage;
@@ -130,6 +131,8 @@ pub(super) enum Watch {
 
 pub(super) struct Recorder {
     state: Mutex<State>,
+    /// The thread that began the run: what other threads run lies in the stage that is open there.
+    home: ThreadId,
     watch: Watch,
     passed: Arc<Mutex<Vec<Passed>>>,
 }
@@ -137,9 +140,15 @@ pub(super) struct Recorder {
 #[derive(Default)]
 struct State {
     nodes: Vec<Node>,
-    open: Vec<(usize, Instant)>,
-    layers: Vec<OpenLayer>,
+    threads: HashMap<ThreadId, Open>,
     n_returned: usize,
+}
+
+/// What runs on a thread.
+#[derive(Default)]
+struct Open {
+    nodes: Vec<(usize, Instant)>,
+    layers: Vec<OpenLayer>,
 }
 
 /// A layer that runs.
@@ -152,6 +161,23 @@ struct OpenLayer {
 }
 
 impl State {
+    fn here(&mut self) -> &mut Open {
+        self.threads.entry(thread::current().id()).or_default()
+    }
+
+    /// The nodes that are open around what runs here, the innermost first.
+    fn around(&self, home: ThreadId) -> impl Iterator<Item = usize> {
+        let here = thread::current().id();
+        let threads = [Some(here), Some(home).filter(|home| *home != here)].into_iter().flatten();
+        threads
+            .filter_map(|thread| self.threads.get(&thread))
+            .flat_map(|open| open.nodes.iter().rev().map(|&(index, _)| index))
+    }
+
+    fn innermost(&self, home: ThreadId) -> Option<usize> {
+        self.around(home).next()
+    }
+
     fn returned(&mut self, index: usize) {
         if self.nodes[index].returned == usize::MAX {
             self.nodes[index].returned = self.n_returned;
@@ -162,7 +188,12 @@ impl State {
 
 impl Recorder {
     pub(super) fn new(watch: Watch) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), watch, passed: Arc::default() })
+        Arc::new(Self {
+            state: Mutex::default(),
+            home: thread::current().id(),
+            watch,
+            passed: Arc::default(),
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -192,6 +223,9 @@ impl Recorder {
             if let Some(parameter) = store.get(&taken.path) {
                 taken.trained &= parameter.need_grad();
                 taken.frozen |= parameter.is_frozen();
+                if parameter.var().dims() == taken.parameter.var().dims() {
+                    taken.parameter = parameter;
+                }
             }
         }
         nodes
@@ -211,7 +245,7 @@ impl Recorder {
     ) -> usize {
         let mut state = self.state();
         let index = state.nodes.len();
-        let parent = state.open.last().map(|&(parent, _)| parent);
+        let parent = state.innermost(self.home);
         if let Some(parent) = parent {
             state.nodes[parent].children.push(index);
         }
@@ -234,7 +268,7 @@ impl Recorder {
             own: Duration::ZERO,
             total: Duration::ZERO,
         });
-        state.open.push((index, Instant::now()));
+        state.here().nodes.push((index, Instant::now()));
         index
     }
 
@@ -246,7 +280,7 @@ impl Recorder {
     /// Ends the node and all that is open inside it, as after an error.
     pub(super) fn end(&self, index: usize) {
         let mut state = self.state();
-        while let Some((open, since)) = state.open.pop() {
+        while let Some((open, since)) = state.here().nodes.pop() {
             let total = since.elapsed();
             state.nodes[open].total = total;
             if state.nodes[open].own.is_zero() {
@@ -263,7 +297,8 @@ impl Recorder {
     pub(super) fn returns<V: Value>(&self, index: usize, value: V) -> Result<V> {
         {
             let mut state = self.state();
-            let since = state.open.iter().find(|(open, _)| *open == index).map(|&(_, since)| since);
+            let open = &state.here().nodes;
+            let since = open.iter().find(|(open, _)| *open == index).map(|&(_, since)| since);
             state.nodes[index].own = since.map(|since| since.elapsed()).unwrap_or_default();
             state.returned(index);
         }
@@ -290,11 +325,12 @@ impl Recorder {
 impl Observer for Recorder {
     fn layer_begins(&self, path: &str, info: &'static LayerInfo, outermost: bool) {
         let mut state = self.state();
-        if let Some(outer) = state.layers.last_mut() {
+        let layers = &mut state.here().layers;
+        if let Some(outer) = layers.last_mut() {
             outer.has_inner = true;
         }
-        state.layers.push(OpenLayer { info, multiply_adds: None, takes_parameters: false, has_inner: false });
-        if let (true, Some(&(index, _))) = (outermost, state.open.last()) {
+        layers.push(OpenLayer { info, multiply_adds: None, takes_parameters: false, has_inner: false });
+        if let (true, Some(index)) = (outermost, state.innermost(self.home)) {
             let node = &mut state.nodes[index];
             if node.layer.is_none() && node.kind == Kind::Call {
                 node.layer = Some(info);
@@ -307,8 +343,8 @@ impl Observer for Recorder {
 
     fn layer_has_arguments(&self, arguments: Vec<(&'static str, String)>) {
         let mut state = self.state();
-        let info = state.layers.last().map(|layer| layer.info);
-        if let Some(&(index, _)) = state.open.last() {
+        let info = state.here().layers.last().map(|layer| layer.info);
+        if let Some(index) = state.innermost(self.home) {
             let node = &mut state.nodes[index];
             let is_of_node = node.layer.zip(info).is_some_and(|(of_node, info)| std::ptr::eq(of_node, info));
             if is_of_node && node.arguments.is_empty() {
@@ -318,14 +354,14 @@ impl Observer for Recorder {
     }
 
     fn layer_multiplies(&self, multiply_adds: u64) {
-        if let Some(layer) = self.state().layers.last_mut() {
+        if let Some(layer) = self.state().here().layers.last_mut() {
             layer.multiply_adds = Some(multiply_adds);
         }
     }
 
     fn layer_ends(&self) {
         let mut state = self.state();
-        if let (Some(layer), Some(&(index, _))) = (state.layers.pop(), state.open.last()) {
+        if let (Some(layer), Some(index)) = (state.here().layers.pop(), state.innermost(self.home)) {
             let node = &mut state.nodes[index];
             match layer.multiply_adds {
                 Some(n) => node.multiply_adds = node.multiply_adds.saturating_add(n),
@@ -337,9 +373,9 @@ impl Observer for Recorder {
 
     fn takes_parameter(&self, path: &str, parameter: &Parameter, trained: bool) {
         let mut state = self.state();
-        let in_layer = state.layers.last_mut().map(|layer| layer.takes_parameters = true).is_some();
-        let frozen = parameter.is_frozen() || state.open.iter().any(|&(open, _)| state.nodes[open].frozen);
-        if let Some(&(index, _)) = state.open.last() {
+        let in_layer = state.here().layers.last_mut().map(|layer| layer.takes_parameters = true).is_some();
+        let frozen = parameter.is_frozen() || state.around(self.home).any(|open| state.nodes[open].frozen);
+        if let Some(index) = state.innermost(self.home) {
             let node = &mut state.nodes[index];
             node.more_multiply_adds |= !in_layer;
             match node.taken.iter_mut().find(|other| other.path == path) {

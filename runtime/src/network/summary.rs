@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 
+use candle_core::TensorId;
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::draw;
@@ -60,7 +61,7 @@ pub struct SummaryParameter {
     pub need_grad: bool,
     /// Whether it is frozen: no gradient flows to it, and nothing moves it.
     pub frozen: bool,
-    /// Whether an earlier stage has taken it, so that it is counted there.
+    /// Whether an earlier stage has taken it, or its variable under another path, so that it is counted there.
     pub shared: bool,
     /// Bytes.
     pub bytes: u64,
@@ -158,7 +159,7 @@ impl Summary {
     }
 }
 
-fn row(node: &Node, seen: &mut HashSet<String>) -> SummaryRow {
+fn row(node: &Node, seen: &mut HashSet<TensorId>) -> SummaryRow {
     let parameters: Vec<SummaryParameter> = node
         .taken
         .iter()
@@ -169,7 +170,7 @@ fn row(node: &Node, seen: &mut HashSet<String>) -> SummaryRow {
                 shape: var.dims().to_vec(),
                 need_grad: taken.trained,
                 frozen: taken.frozen,
-                shared: !seen.insert(taken.path.clone()),
+                shared: !seen.insert(var.id()),
                 bytes: (var.elem_count() * var.dtype().size_in_bytes()) as u64,
             }
         })

@@ -23,8 +23,9 @@ use crate::{Error, Result, Rng};
 /// # Threads
 /// The main thread begins in the default store of the program. Every other thread begins in none: a layer that asks for a
 /// parameter there gets [`Error::NoStore`], so that no thread answers with parameters that nobody trained or loaded.
-/// [`Context`](crate::Context) brings store, scope and mode along to another thread; a test or a library isolates itself
-/// with `ParameterStore::new().enter(..)`.
+/// [`Context`](crate::Context) brings store, scope and mode along to another thread; a [`Model`](crate::Model) has its
+/// parameters with it on any; a test or a library isolates itself with `ParameterStore::new().enter(..)`. A server of
+/// both kinds is `examples/serve.rs`.
 ///
 /// ```
 /// use layerfn::prelude::*;

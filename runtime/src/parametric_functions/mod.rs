@@ -123,6 +123,6 @@ fn affine_sizes(inp: &Tensor, base_axis: Axis, n_outmaps: &[usize]) -> Result<[u
     let (samples, sample) = inp.dims().split_at(base_axis.split("base_axis", inp.dims())?);
     let (inmaps, outmaps) = (check::count("inp", sample)?, check::count("n_outmaps", n_outmaps)?);
     check::tensor("n_outmaps", &[inmaps, outmaps], inp.dtype())?;
-    check::tensor("n_outmaps", &[samples, &[outmaps]].concat(), inp.dtype())?;
+    check::tensor_of("n_outmaps", &[samples, &[outmaps]], inp.dtype())?;
     Ok([inmaps, outmaps])
 }

@@ -25,6 +25,8 @@ fn main() {
     let _ = network! { frozen shared frozen a: dense(3) };
     let _ = network! { frozen 1: dense(3) };
     let _ = network! { relu as h -> frozen a: _ -> frozen b: use(h) };
+    let _ = network! { relu as h -> a: _ -> b[0]: use(h) };
+    let _ = network! { tuple { main: dense(3), shared rest: _ } };
     let _ = network! { shared shared a: dense(3) -> shared a: dense(3) };
     let _ = network! { relu -> shared dense(3) };
     let _ = network! { shared 1: dense(3) };

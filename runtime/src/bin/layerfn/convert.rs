@@ -40,15 +40,14 @@ fn write(checkpoint: Checkpoint, output: &Path, allow_loss: bool) -> Outcome {
         )
         .into());
     }
-    let unknown = checkpoint.entries().iter().filter(|entry| entry.need_grad().is_none()).count();
+    let guessed = checkpoint.guessed(format).len();
     checkpoint.allow_rounding(allow_loss).save(output)?;
     for loss in losses {
         eprintln!("layerfn: lost: {}", plain(&loss));
     }
-    // Those of NNabla have no third value.
-    if unknown > 0 && !matches!(format, Format::Npz | Format::Safetensors) {
+    if guessed > 0 {
         eprintln!(
-            "layerfn: guessed: need_grad is true for {unknown} parameters of which the file does not say it"
+            "layerfn: guessed: need_grad is true for {guessed} parameters of which the file does not say it"
         );
     }
     Ok(ExitCode::SUCCESS)

@@ -9,7 +9,7 @@ use super::chunks::{self, Chunk};
 use super::dataspace::Space;
 use super::datatype::Datatype;
 use super::filters::Filter;
-use super::header::{self, DATASPACE, DATATYPE, EXTERNAL, FILL, FILTERS, Header, LAYOUT, OLD_FILL};
+use super::header::{self, DATASPACE, DATATYPE, EXTERNAL, FILL, FILTERS, Header, LAYOUT, Message, OLD_FILL};
 use super::image::{Block, Image};
 use super::{dataspace, filters};
 use crate::limits;
@@ -77,6 +77,9 @@ pub(super) fn read(
         Ok(stored) => stored,
         Err(kind) => return Ok(Err(format!("holds {kind}, which tensors here cannot have"))),
     };
+    if let Some(message) = header.get(EXTERNAL) {
+        check_external(message, &layout)?;
+    }
     if header.has(EXTERNAL) || matches!(layout, Layout::Virtual) {
         return Ok(Err("has its values in another file".to_owned()));
     }
@@ -220,4 +223,21 @@ fn fill(header: &Header, stored: Stored) -> Outcome<Vec<u8>> {
 fn sized(block: &mut Block) -> Outcome<Vec<u8>> {
     let size = block.u32()? as usize;
     Ok(block.bytes(size)?.to_vec())
+}
+
+/// The list of the files that hold a dataset's values is not followed, but looked at: damage may have made it of another
+/// message.
+fn check_external(message: &Message, layout: &Layout) -> Outcome<()> {
+    let mut list = message.block()?;
+    list.version(1, "a list of other files")?;
+    let (reserved, n_places, n_files) = (list.uint(3)?, list.u16()?, list.u16()?);
+    list.somewhere("the names of other files")?;
+    // A name, an offset and a size each.
+    list.skip(24 * usize::from(n_files))?;
+    list.finish(message.padded, "a list of other files")?;
+    let is_elsewhere = matches!(layout, Layout::Contiguous(None, _));
+    match reserved == 0 && (1..=n_places).contains(&n_files) && is_elsewhere {
+        true => Ok(()),
+        false => Err(list.fault("a list of other files contradicts the dataset")),
+    }
 }

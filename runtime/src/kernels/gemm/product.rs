@@ -9,9 +9,8 @@ use super::super::pool::Team;
 use super::super::simd::{Level, Transpose};
 use super::cut::{Cut, part, tile_size};
 use super::pack::{PACKED_ROWS, Workspace, pack_columns, pack_rows};
-use super::row::{AddDots, AddRows, RowProduct};
 use super::tile::{First, Tile};
-use super::{Mat, MatMut, Start, Threads};
+use super::{Mat, MatMut, Start, Threads, row};
 
 /// A pointer that several threads write through, each to elements of its own.
 #[derive(Clone, Copy)]
@@ -47,15 +46,18 @@ pub(super) fn run<T: Float>(
     /// Elements that a task has at least on each side, where there are as many.
     const MIN_SIDE: usize = 48;
 
+    if out.rows == 1 {
+        // It waits for memory, not for a processor.
+        return row::product(level, &mut out.data[..out.cols], lhs, rhs, start);
+    }
     let MatMut { data: out, rows: m, cols: n, row_stride } = out;
     // Columns of the right matrix go into vectors. Where they would have to be transposed for that and the rows of the left
     // one are fewer, these do instead: the transposed product is computed.
     let swapped = rhs.transposed && n > m && m >= 12;
     let (left, right) = if swapped { (rhs.t(), lhs.t()) } else { (lhs, rhs) };
     let is_large = m.saturating_mul(n).saturating_mul(lhs.cols) >= MIN_PRODUCTS;
-    // A row alone waits for memory, not for a processor, and where its vectors end must not depend on the tasks.
     let team = match threads {
-        Threads::All if is_large && left.rows > 1 => Team::gather(),
+        Threads::All if is_large => Team::gather(),
         _ => Team::alone(),
     };
     let n_tasks = if team.len() == 1 { 1 } else { 2 * team.len() };
@@ -80,10 +82,6 @@ impl<T: Float> Product<'_, T> {
     /// the result.
     unsafe fn compute(&self, rows: Range<usize>, cols: Range<usize>) {
         let &Self { level, out, row_stride, left, right, swapped, .. } = self;
-        if left.rows == 1 {
-            // SAFETY: as the caller vouches.
-            return unsafe { self.compute_row(cols) };
-        }
         let cut = Cut::new(level, left, right, rows.clone(), cols.clone());
         let sums_len = if swapped { rows.len() * cols.len() } else { 0 };
         let mut workspace = Workspace::take();
@@ -107,29 +105,6 @@ impl<T: Float> Product<'_, T> {
         if swapped {
             // SAFETY: as the caller vouches.
             unsafe { self.merge(sums, rows, cols) }
-        }
-    }
-
-    /// [`compute`](Self::compute) where the left matrix is a row.
-    ///
-    /// # Safety
-    /// As for [`compute`](Self::compute).
-    unsafe fn compute_row(&self, cols: Range<usize>) {
-        let &Self { level, out, left, right, start, .. } = self;
-        // SAFETY: inside the result, and of this task alone.
-        let out = unsafe { slice::from_raw_parts_mut(out.0.add(cols.start), cols.len()) };
-        match start {
-            Start::Zero => out.fill(T::ZERO),
-            Start::Kept => {}
-            Start::Columns(values) => out.copy_from_slice(&values[cols.clone()]),
-            Start::Rows(values) => out.fill(values[0]),
-        }
-        let (a_stride, b) = (left.strides()[1], &right.data[right.offset(0, cols.start)..]);
-        let product = RowProduct { out, a: left.data, a_stride, b, b_stride: right.stride, depth: left.cols };
-        if right.transposed {
-            T::run(level, AddDots(product));
-        } else {
-            T::run(level, AddRows(product));
         }
     }
 

@@ -5,20 +5,49 @@ use std::array;
 
 use super::super::Float;
 use super::super::simd::{Has, Job, Level, Simd};
-use super::{Mat, MatMut};
+use super::{Mat, MatMut, Start};
+
+/// `out = start + lhs * rhs` for one row `lhs`.
+pub(super) fn product<T: Float>(
+    level: Level,
+    out: &mut [T],
+    lhs: Mat<'_, T>,
+    rhs: Mat<'_, T>,
+    start: Start<'_, T>,
+) {
+    match start {
+        Start::Zero => out.fill(T::ZERO),
+        Start::Kept => {}
+        Start::Columns(values) => out.copy_from_slice(values),
+        Start::Rows(values) => out.fill(values[0]),
+    }
+    let product = RowProduct {
+        out,
+        a: lhs.data,
+        a_stride: lhs.strides()[1],
+        b: rhs.data,
+        b_stride: rhs.stride,
+        depth: lhs.cols,
+    };
+    if rhs.transposed {
+        T::run(level, AddDots(product));
+    } else {
+        T::run(level, AddRows(product));
+    }
+}
 
 /// `out += a * b` for a row `a`.
-pub(super) struct RowProduct<'a, T> {
-    pub(super) out: &'a mut [T],
-    pub(super) a: &'a [T],
-    pub(super) a_stride: usize,
-    pub(super) b: &'a [T],
-    pub(super) b_stride: usize,
-    pub(super) depth: usize,
+struct RowProduct<'a, T> {
+    out: &'a mut [T],
+    a: &'a [T],
+    a_stride: usize,
+    b: &'a [T],
+    b_stride: usize,
+    depth: usize,
 }
 
 /// With a row-major `b`.
-pub(super) struct AddRows<'a, T>(pub(super) RowProduct<'a, T>);
+struct AddRows<'a, T>(RowProduct<'a, T>);
 
 impl<T: Float> Job<T> for AddRows<'_, T> {
     #[inline(always)]
@@ -54,6 +83,9 @@ impl<T: Float> Job<T> for AddRows<'_, T> {
                     }
                 }
             }
+            if whole == n {
+                continue;
+            }
             let mut sums = [T::ZERO; MAX_REST];
             for d in first..first + rows {
                 let (factor, b) = (a[d * a_stride], &b[d * b_stride..][..n]);
@@ -67,7 +99,7 @@ impl<T: Float> Job<T> for AddRows<'_, T> {
 }
 
 /// With a `b` that stands column by column.
-pub(super) struct AddDots<'a, T>(pub(super) RowProduct<'a, T>);
+struct AddDots<'a, T>(RowProduct<'a, T>);
 
 impl<T: Float> Job<T> for AddDots<'_, T> {
     #[inline(always)]
