@@ -139,3 +139,23 @@ fn what_does_not_fit_is_refused() {
         deformable_convolution(&values([1, 2, 9], 1), &values([1, 2, 1], 1), None, &x, None, &line, 1);
     assert_eq!(text(result), "`inp` must have two spatial axes after the channels, got [1, 2, 9]");
 }
+
+/// With the channels last it is the transposed computation.
+#[test]
+fn channels_may_come_last() {
+    let last = |x: &Tensor| x.permute((0, 2, 3, 1)).unwrap().contiguous().unwrap();
+    let first = |x: &Tensor| x.permute((0, 3, 1, 2));
+    for case in &CASES[..3] {
+        let (geometry, [x, w, b, offset, mask]) = (geometry(case), inputs(case));
+        let want = deformable_convolution(&x, &w, Some(&b), &offset, Some(&mask), &geometry, case.7).unwrap();
+        let geometry = geometry.with_channel_last(true);
+        let inputs = [last(&x), last(&w), b, last(&offset), last(&mask)];
+        let run = |t: &[Tensor]| {
+            deformable_convolution(&t[0], &t[1], Some(&t[2]), &t[3], Some(&t[4]), &geometry, case.7)
+        };
+        assert_close(&first(&run(&inputs).unwrap()).unwrap(), &want, 0.0, "channels last");
+        gate(run, &inputs);
+        let text = run(&[inputs[0].clone(), inputs[1].clone(), inputs[2].clone(), offset, mask]).unwrap_err();
+        assert!(text.to_string().starts_with("`offset` must have shape ["), "{text}");
+    }
+}

@@ -94,16 +94,6 @@ impl Variables {
             sizes.extend([("inmaps", vec![input[2]]), ("outputs", vec![directions * state])]);
             stacked = layers > 1;
         }
-        if case.layer == "deformable_convolution" {
-            let mut filter = vec![inmaps / one("group", 1)];
-            if arguments.get("channel_last") == Some(&Value::Bool(true)) {
-                filter = vec![input[3] / one("group", 1)];
-                filter.splice(0..0, sizes["kernel"].clone());
-            } else {
-                filter.extend(&sizes["kernel"]);
-            }
-            sizes.insert("filter", filter);
-        }
         // Flags default to what the declaration says.
         let info = LAYERS.iter().find(|info| info.name == case.layer).unwrap();
         let defaults = info

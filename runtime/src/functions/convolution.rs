@@ -125,7 +125,7 @@ pub(crate) fn deconvolution_then(
 }
 
 /// `run` of the input and the weights with their channels before the spatial axes; in its result they are last again.
-fn with_channels_first(
+pub(super) fn with_channels_first(
     inp: &Tensor,
     w: &Tensor,
     base_axis: usize,

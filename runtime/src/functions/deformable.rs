@@ -2,7 +2,9 @@
 
 use candle_core::Tensor;
 
+use super::arrange::moved;
 use super::composed;
+use super::convolution::with_channels_first;
 use super::geometry::ConvGeometry;
 use super::graph::{Gradients, attach, tracked};
 use super::node::{
@@ -26,6 +28,9 @@ use crate::{Error, Result, check};
 ///   horizontal offset. The output at `p` reads them at `s p`.
 /// - `mask`: `(N.., deformable_group kh kw, H, W)`
 /// - output: `(N.., outmaps, H', W')`, see [`ConvGeometry`]
+///
+/// With a geometry [`with_channel_last`](ConvGeometry::with_channel_last) the second of these axes (behind `N..`) comes last in
+/// all of them.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if there are not two spatial axes, `deformable_group` does not divide the channels, a tensor has
@@ -61,6 +66,14 @@ pub fn deformable_convolution(
     let outmaps = w.dims().first().copied().unwrap_or_default();
     let plan = Deformable::new(geometry, outmaps, deformable_group)?;
     plan.check_offsets(inp, offset, mask)?;
+    if geometry.is_channel_last() {
+        let (first, base_axis) = (geometry.clone().with_channel_last(false), geometry.batch_dims().len());
+        let front = |x: &Tensor| moved(x, base_axis + 2, base_axis);
+        let (offset, mask) = (front(offset)?, mask.map(front).transpose()?);
+        return with_channels_first(inp, w, base_axis, |inp, w| {
+            deformable_convolution(inp, w, b, &offset, mask.as_ref(), &first, deformable_group)
+        });
+    }
     check_dims("W", w, &geometry.weight_dims(outmaps)?)?;
     b.map_or(Ok(()), |b| check_dims("b", b, &[outmaps]))?;
     let dims = geometry.output_dims(outmaps);
@@ -106,7 +119,7 @@ pub(crate) struct Deformable {
     pub(super) outmaps: usize,
     pub(super) group: usize,
     batch_dims: Vec<usize>,
-    inp_dims: Vec<usize>,
+    channel_last: bool,
 }
 
 impl Deformable {
@@ -148,7 +161,7 @@ impl Deformable {
             outmaps,
             group: geometry.group(),
             batch_dims: geometry.batch_dims().to_vec(),
-            inp_dims: inp_dims.to_vec(),
+            channel_last: geometry.is_channel_last(),
         };
         plan.check_memory()?;
         Ok(plan)
@@ -165,16 +178,20 @@ impl Deformable {
 
     /// Checks `inp` and what has its height and width.
     pub(crate) fn check_offsets(&self, inp: &Tensor, offset: &Tensor, mask: Option<&Tensor>) -> Result<()> {
-        check_dims("inp", inp, &self.inp_dims)?;
-        check_dims("offset", offset, &self.plane_dims(2)?)?;
-        mask.map_or(Ok(()), |mask| check_dims("mask", mask, &self.plane_dims(1)?))
+        let Sampling { channels, groups, kernel: [kh, kw], .. } = self.sampling;
+        let planes = |n: usize| check::count("kernel", &[n, groups, kh, kw]).map(|planes| self.dims(planes));
+        check_dims("inp", inp, &self.dims(channels))?;
+        check_dims("offset", offset, &planes(2)?)?;
+        mask.map_or(Ok(()), |mask| check_dims("mask", mask, &planes(1)?))
     }
 
-    /// The shape of so many planes for each sample of a kernel.
-    fn plane_dims(&self, n: usize) -> Result<Vec<usize>> {
-        let Sampling { groups, kernel: [kh, kw], input, .. } = self.sampling;
-        let planes = check::count("kernel", &[n, groups, kh, kw])?;
-        Ok([&self.batch_dims[..], &[planes], &input].concat())
+    /// The sizes of images with so many planes of the input's height and width.
+    fn dims(&self, planes: usize) -> Vec<usize> {
+        let mut dims = [&self.batch_dims[..], &[planes], &self.sampling.input].concat();
+        if self.channel_last {
+            dims[self.batch_dims.len()..].rotate_left(1);
+        }
+        dims
     }
 
     /// Inputs and outputs of a group, and what a tap of an image sees.
@@ -304,12 +321,4 @@ fn check_dims(argument: &'static str, tensor: &Tensor, wanted: &[usize]) -> Resu
         return Ok(());
     }
     Err(Error::invalid(argument, format!("must have shape {wanted:?} here"), tensor.dims()))
-}
-
-/// The tensor with one axis in another place.
-pub(crate) fn moved_axis(x: &Tensor, from: usize, to: usize) -> Result<Tensor> {
-    let mut order: Vec<usize> = (0..x.rank()).collect();
-    let axis = order.remove(from);
-    order.insert(to, axis);
-    Ok(x.permute(order)?)
 }

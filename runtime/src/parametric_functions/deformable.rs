@@ -2,8 +2,8 @@
 
 use candle_core::Tensor;
 
-use crate::functions::{ConvGeometry, Deformable, moved_axis};
-use crate::options::{bias, grouped, weights, window};
+use crate::functions::{ConvGeometry, Deformable, channels_first};
+use crate::options::{bias, grouped, layout, weights, window};
 use crate::{Axis, Error, Initializer, PerAxis, Result, Rng, check, functions, parametric_function};
 
 /// Two-dimensional deformable convolution with an optional mask and bias.
@@ -44,7 +44,7 @@ use crate::{Axis, Error, Initializer, PerAxis, Result, Rng, check, functions, pa
 /// ```
 #[parametric_function(
     scope = "deformable_conv",
-    options(window, grouped, weights, bias),
+    options(window, grouped, layout, weights, bias),
     family = Convolution,
     multiply_adds = [..conv.output_dims(outmaps), inmaps / group, ..conv.kernel()],
     params(
@@ -72,50 +72,22 @@ pub fn deformable_convolution(
     /// Groups of input maps with offsets and masks of their own.
     #[opt(default = 1)]
     deformable_group: usize,
-    /// Whether the channels are the last axis.
-    #[opt(default = false)]
-    channel_last: bool,
 ) -> Result<Tensor> {
-    let base_axis = base_axis.position_from_front("base_axis", inp.dims())?;
-    let last = base_axis.saturating_add(2);
-    if inp.rank().checked_sub(1) != Some(last) {
-        let reason = "must have two spatial axes and one of channels after `base_axis` leading ones";
-        return Err(Error::invalid("inp", reason, inp.dims()));
-    }
-    let channels_first =
-        |x: &Tensor| if channel_last { moved_axis(x, last, base_axis) } else { Ok(x.clone()) };
     for (argument, tensor) in [("offset", Some(offset)), ("mask", mask)] {
         let Some(tensor) = tensor else { continue };
         check::input(argument, tensor)?;
-        if (tensor.rank(), tensor.dtype()) != (inp.rank(), inp.dtype()) {
-            let reason = format!(
-                "must have the rank and the element type of the input, {} and {:?}",
-                inp.rank(),
-                inp.dtype()
-            );
-            return Err(Error::invalid(argument, reason, (tensor.rank(), tensor.dtype())));
+        if tensor.dtype() != inp.dtype() {
+            let reason = format!("must have the element type of the input, {:?}", inp.dtype());
+            return Err(Error::invalid(argument, reason, tensor.dtype()));
         }
     }
-    let (x, offset) = (channels_first(inp)?, channels_first(offset)?);
-    let mask = mask.map(channels_first).transpose()?;
-    let conv = ConvGeometry::new(x.dims(), &kernel, &pad, &stride, &dilation, group, base_axis)?;
-    conv.check(&x, outmaps)?;
-    Deformable::new(&conv, outmaps, deformable_group)?.check_offsets(&x, &offset, mask.as_ref())?;
+    let dims = channels_first(inp.dims(), channel_last, base_axis);
+    let conv = ConvGeometry::new(&dims, &kernel, &pad, &stride, &dilation, group, base_axis)?
+        .with_channel_last(channel_last);
+    conv.check(inp, outmaps)?;
+    Deformable::new(&conv, outmaps, deformable_group)?.check_offsets(inp, offset, mask)?;
     let inmaps = conv.inmaps();
-    let mut filter = [&[inmaps / group], conv.kernel()].concat();
-    if channel_last {
-        filter.rotate_left(1);
-    }
+    let filter = conv.filter(inmaps / group);
     let (w, b) = (param!(W)?, param!(b)?);
-    let w = if channel_last { moved_axis(&w, 3, 1)? } else { w };
-    let y = functions::deformable_convolution(
-        &x,
-        &w,
-        b.as_ref(),
-        &offset,
-        mask.as_ref(),
-        &conv,
-        deformable_group,
-    )?;
-    if channel_last { moved_axis(&y, base_axis, last) } else { Ok(y) }
+    functions::deformable_convolution(inp, &w, b.as_ref(), offset, mask, &conv, deformable_group)
 }
