@@ -252,8 +252,8 @@ fn transforms() -> Vec<Case> {
         case("fixed point", move |t| fixed.apply(&t[0]), sizes),
         case("pow2", move |t| power.apply(&t[0]), sizes),
         case("prune", |t| Prune { rate: 0.4 }.apply(&t[0]), sizes),
-        case("binary_connect", |t| binary_connect(&t[0]), sizes),
-        case("binary_weight", |t| Ok(binary_weight(&t[0], 0..1)?.output), sizes),
+        case("binary_connect", |t| binary_connect(&t[0], 1.0), sizes),
+        case("binary_weight", |t| Ok(binary_weight(&t[0], 0..1, 1.0)?.output), sizes),
         case("straight_through", |t| straight_through(&t[0], &t[0].detach().neg()?), sizes),
     ]
 }

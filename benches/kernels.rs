@@ -1,4 +1,5 @@
-//! How much of the machine's speed convolutions reach: a table in percent of a large matrix product, on one thread.
+//! How much of the machine's speed convolutions reach: a table in percent of a large matrix product, on one thread. And how
+//! long layer normalization takes beside copies of its tensors.
 //!
 //! Run with `cargo run --release --bin kernels`. The shapes are those of the networks that `bench` runs. The product is
 //! measured beside each row, since the clock of a processor is not constant; each figure is the best of many calls.
@@ -8,7 +9,7 @@
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor, Var};
-use layerfn::functions::{ConvGeometry, DeconvGeometry, convolution, deconvolution};
+use layerfn::functions::{ConvGeometry, DeconvGeometry, convolution, deconvolution, layer_normalization};
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
@@ -57,7 +58,24 @@ fn main() -> Result<()> {
         }
         println!();
     }
+    let [copy, forward, backward] = normalization(budget)?.map(|time| time / 1e6);
+    println!(
+        "\nlayer normalization (8192, 256): forward {forward:.2} ms, backward {backward:.2} ms, a copy {copy:.2} ms"
+    );
     Ok(())
+}
+
+/// Nanoseconds of a copy, and of layer normalization forward and backward. Backward reads two tensors and writes one, a copy
+/// one each; the gradient that candle begins with, a tensor of ones, counts too.
+fn normalization(budget: Duration) -> Result<[f64; 3]> {
+    let x = Var::from_tensor(&random(&[8192, 256])?)?;
+    let (beta, gamma) = (Var::from_tensor(&random(&[1, 256])?)?, Var::from_tensor(&random(&[1, 256])?)?);
+    let copy = nanoseconds(budget, || Ok(x.as_tensor().copy()?))?;
+    let normalized = || layer_normalization(&x, Some(&beta), Some(&gamma), &[0], 1e-5);
+    let forward = nanoseconds(budget, || Ok(normalized()?))?;
+    let (y, ..) = normalized()?;
+    let backward = nanoseconds(budget, || Ok(y.backward()?))?;
+    Ok([copy, forward, backward])
 }
 
 /// GFLOP/s of a product of two matrices of 1024 rows and columns.

@@ -113,6 +113,14 @@
 //! | [`functions::scatter_nd`] | – | what is overwritten gets no gradient; in NNabla that of what stands in its place |
 //! | [`functions::slice`] | – | ends at the first element where a negative step leads over it; NNabla goes on with zeros |
 //! | [`functions::sort`] | – | each element gets its own gradient; NNabla hands it to another one |
+//! | negative axes | – | `base_axis`, `axes`, `batch_axis`, `channel_axis` and `dim` count from the back everywhere. NNabla wants `pad`, `stride` and `dilation` beside a negative `base_axis`, refuses it in [`svd_convolution`](fn@svd_convolution), [`cpd3_convolution`](fn@cpd3_convolution) and [`fused_batch_normalization`](fn@fused_batch_normalization), and crashes in [`weight_normalization`](fn@weight_normalization) |
+//! | [`layer_normalization`](fn@layer_normalization), [`group_normalization`](fn@group_normalization), [`instance_normalization`](fn@instance_normalization) | – | `output_stat` gives the mean and the biased *variance*, where NNabla's documentation says standard deviation |
+//! | [`fused_batch_normalization`](fn@fused_batch_normalization) | – | no `nonlinearity`: NNabla has none but ReLU |
+//! | [`sync_batch_normalization`](fn@sync_batch_normalization) | – | no communicator: one process |
+//! | [`rms_normalization`](fn@rms_normalization) | – | not in NNabla |
+//! | `apply_w`, `apply_b` | – | depthwise layers have them, too; `fix_parameters` of a layer holds for the layers in its functions, in NNabla it does not |
+//! | [`spectral_norm`](fn@spectral_norm) | – | has its gradient in test mode, where NNabla's is unusable, and leaves a weight of zeros as it is, which NNabla makes NaN |
+//! | [`min_max_quantize`](fn@min_max_quantize) | – | the range of an input without finite elements cannot be measured: an error |
 
 // Generated code names the crate as its users do.
 extern crate self as layerfn;
@@ -149,6 +157,7 @@ mod rng;
 mod run;
 pub mod solver;
 pub mod training;
+mod weight_fn;
 
 /// The crate whose tensors the layers compute with, in the version that they need.
 pub use candle_core;
@@ -178,34 +187,21 @@ pub use parameter::{
     get_all_parameters, get_parameter, get_parameter_or_create, get_parameters, initial_value, no_grad,
     parameter_scope, pop_parameter, set_parameter, update_state,
 };
+pub use parametric_functions::layers::*;
 /// NNabla's name today.
 pub use parametric_functions::lstm as lstm_cell;
 pub use parametric_functions::{
-    Activation, Affine, AttentionWeights, AveragePooling, BatchNormalization, BatchStat, BinaryConnectAffine,
-    BinaryConnectConvolution, BinaryWeightAffine, BinaryWeightConvolution, Convolution, Cpd3Convolution,
-    Deconvolution, DeformableConvolution, DepthwiseConvolution, DepthwiseDeconvolution, Dropout, Embed,
-    FixedPointQuantizedAffine, FixedPointQuantizedConvolution, Flatten, FusedBatchNormalization,
-    GroupNormalization, Gru, GruCell, InqAffine, InqConvolution, InstanceNormalization, Interpolate, LAYERS,
-    LSTMCell, LayerNormalization, LearnedPositionEmbedding, Lstm, LstmNStep, MaxPooling, MeanSubtraction,
-    MultiHeadAttention, Pad, Pow2QuantizedAffine, Pow2QuantizedConvolution, Prelu, PrunedAffine,
-    PrunedConvolution, RmsNormalization, Rnn, RotaryPositionEmbedding, ScaledDotProductAttention,
-    SelectionAlgorithm, SumPooling, SvdAffine, SvdConvolution, SyncBatchNormalization, Transformer,
-    TransformerDecode, TransformerEncode, Unpooling, affine, average_pooling, batch_normalization,
-    binary_connect_affine, binary_connect_convolution, binary_weight_affine, binary_weight_convolution,
-    convolution, cpd3_convolution, deconvolution, deformable_convolution, depthwise_convolution,
-    depthwise_deconvolution, dropout, embed, fixed_point_quantized_affine, fixed_point_quantized_convolution,
-    flatten, fused_batch_normalization, group_normalization, gru, gru_cell, inq_affine, inq_convolution,
-    instance_normalization, interpolate, layer_normalization, learned_position_embedding, lstm, lstm_n_step,
-    max_pooling, mean_subtraction, multi_head_attention, pad, pow2_quantized_affine,
-    pow2_quantized_convolution, prelu, pruned_affine, pruned_convolution, rms_normalization, rnn,
-    rotary_position_embedding, scaled_dot_product_attention, sum_pooling, svd_affine, svd_convolution,
-    sync_batch_normalization, transformer, transformer_decode, transformer_encode, unpooling,
+    Activation, AttentionWeights, AveragePooling, BatchStat, Dropout, Flatten, Interpolate, LAYERS, LSTMCell,
+    MaxPooling, Pad, RotaryPositionEmbedding, ScaledDotProductAttention, SelectionAlgorithm, SumPooling,
+    Unpooling, average_pooling, dropout, flatten, interpolate, max_pooling, pad, rotary_position_embedding,
+    scaled_dot_product_attention, sum_pooling, unpooling,
 };
 /// Short names for chains.
 pub use parametric_functions::{
     average_pooling as avg_pool, batch_normalization as bn, convolution as conv, max_pooling as max_pool,
 };
 pub use rng::Rng;
+pub use weight_fn::WeightFn;
 
 #[doc = include_str!("macro_docs/network.md")]
 #[macro_export]

@@ -109,6 +109,17 @@ option_group! {
         no_bias: bool,
     }
 
+    /// Functions of the weights and of the bias.
+    pub reparameterized {
+        /// Function that gives the weights to compute with from `W`, such as
+        /// [`weight_normalization`](fn@crate::weight_normalization); its parameters are in scopes below the layer's.
+        #[opt(into)]
+        apply_w: Option<WeightFn>,
+        /// Function that gives the bias to compute with from `b`.
+        #[opt(into)]
+        apply_b: Option<WeightFn>,
+    }
+
     /// What layers with samples and a bias take.
     pub bias {
         /// Initializer of `b`.

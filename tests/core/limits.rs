@@ -247,7 +247,7 @@ fn twice(
 #[test]
 fn empty_tensors_with_a_long_axis_are_refused_or_empty() {
     for dims in [[0, 1 << 40, 3], [0, 2, 1 << 40]] {
-        let error = f::binary_weight(&zeros(&dims, DType::F32), 0..1).unwrap_err().to_string();
+        let error = f::binary_weight(&zeros(&dims, DType::F32), 0..1, 1.0).unwrap_err().to_string();
         assert!(error.contains("must not ask for more memory"), "{error}");
         let error = f::svd_factors_by_map(&zeros(&dims, DType::F32), 3).unwrap_err().to_string();
         assert!(error.contains("must be between 1 and the rank 0"), "{error}");

@@ -14,6 +14,7 @@ mod refused_calls;
 mod store;
 mod sums;
 mod texts;
+mod weight_fn;
 
 use candle_core::{DType, Device, Tensor};
 

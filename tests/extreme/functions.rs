@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use layerfn::__private::dropout;
 use layerfn::functions::{self as f, Transform};
-use layerfn::{ParameterStore, Result, Rng};
+use layerfn::{Axis, ParameterStore, Result, Rng};
 
 use crate::Call;
 
@@ -266,13 +266,38 @@ calls! {
     constant(value: number, shape: dims) => [f::constant(value, shape, &Device::Cpu)?];
     arange(start: number, stop: number, step: number) => [f::arange(start, stop, step, &Device::Cpu)?];
     global_average_pooling(x: image) => [f::global_average_pooling(&x)?];
-    binary_connect(w: tensor) => [f::binary_connect(&w)?];
-    binary_weight(w: tensor, start: size, end: size) => {
-        let binary = f::binary_weight(&w, start..end)?;
+    binary_connect(w: tensor, zero: number) => [f::binary_connect(&w, zero)?];
+    binary_weight(w: tensor, start: size, end: size, zero: number) => {
+        let binary = f::binary_weight(&w, start..end, zero)?;
         [binary.output, binary.wb, binary.alpha]
     };
-    BinaryWeight(w: matrix) => [f::binary_weight(&w, 0..1)?.alpha];
+    BinaryWeight(w: matrix) => [f::binary_weight(&w, 0..1, 1.0)?.alpha];
     straight_through(w: tensor, value: same) => [f::straight_through(&w, &value)?];
+    weight_normalization(w: tensor, g: matrix, axis: int, eps: rate) => {
+        let n = if let Ok(axis) = Axis::from(axis).resolve("axis", w.dims()) { w.dims()[axis] } else { 1 };
+        let ones = weights(&[n])?.to_dtype(w.dtype())?;
+        [f::weight_normalization(&w, &ones, axis, eps)?, f::weight_normalization(&w, &g, axis, eps)?]
+    };
+    spectral_norm(w: tensor, axis: int, itr: size, eps: rate) => {
+        let n = if let Ok(axis) = Axis::from(axis).resolve("axis", w.dims()) { w.dims()[axis] } else { 1 };
+        let ones = weights(&[n])?.to_dtype(w.dtype())?;
+        <[Tensor; 2]>::from(f::spectral_norm(&w, &ones, axis, itr, eps)?)
+    };
+    MinMax(x: tensor, decay: rate, measured: flag, ema: flag, fine: flag, eps: rate, low: number, high: number) => {
+        let quantizer = f::MinMax { decay, x_min_max: measured, ema, ste_fine_grained: fine, eps };
+        let number = |x: f64| Tensor::new(&[x], &Device::Cpu);
+        let (low, high) = (number(low)?, number(high)?);
+        let (one, two) = (number(1.0)?, number(2.0)?);
+        [
+            quantizer.apply(&x, [&low, &high], [&one, &two])?.output,
+            quantizer.checked()?.apply(&x, [&one, &two], [&low, &high])?.output,
+        ]
+    };
+    MinMaxQuantized(x: matrix, range: matrix, levels: tensor) => {
+        let quantizer = f::MinMax { decay: 0.5, x_min_max: true, ema: true, ste_fine_grained: true, eps: 0.1 };
+        let quantized = quantizer.apply(&x, [&range, &range], [&levels, &levels])?;
+        [quantized.output, quantized.range.map_or_else(|| x.clone(), |[low, _]| low)]
+    };
     FixedPoint(w: tensor, sign: flag, n: size, delta: rate, fine: flag) => {
         let transform = f::FixedPoint { sign, n, delta, ste_fine_grained: fine };
         [transform.apply(&w)?, transform.checked()?.apply(&w)?]

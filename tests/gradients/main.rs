@@ -12,5 +12,6 @@ mod pooling;
 mod position;
 mod quantization;
 mod recurrent;
+mod reparameterization;
 mod row_normalization;
 mod shapes;

@@ -4,7 +4,8 @@ use candle_core::{DType, Device, Tensor};
 use layerfn::functions::*;
 use layerfn::{Result, Rng};
 use layerfn_tests::{
-    assert_close, assert_precisions_agree, assert_threads_agree, both_paths, flat, gradients, values,
+    assert_close, assert_composed_agrees, assert_precisions_agree, assert_threads_agree, both_paths, flat,
+    gradients, values,
 };
 
 fn tensor(values: &[f64]) -> Tensor {
@@ -43,7 +44,11 @@ fn check(f: impl Fn(&Tensor) -> Result<Tensor>, x: &[f64], y: &[f64], slope: &[f
 
 #[test]
 fn binary_connect_passes_every_gradient() {
-    check(binary_connect, &[-3., -0.5, -0., 0., 2.], &[-1., -1., 1., 1., 1.], &[1.; 5]);
+    for zero in [1.0, -1.0, 0.0] {
+        let signs = [-1., -1., zero, zero, 1.];
+        check(|w| binary_connect(w, zero), &[-3., -0.5, -0., 0., 2.], &signs, &[1.; 5]);
+    }
+    assert!(binary_connect(&tensor(&[1.]), f64::NAN).is_err());
 }
 
 #[test]
@@ -55,17 +60,17 @@ fn binary_weight_takes_the_mean_modulus_of_each_output() {
         for (inputs, alpha, kept) in
             [(0..1, abs.mean(0).unwrap(), vec![1, 3, 4]), (1..3, abs.mean((1, 2)).unwrap(), vec![2, 1, 1])]
         {
-            let got = binary_weight(&w, inputs.clone()).unwrap();
+            let got = binary_weight(&w, inputs.clone(), 1.0).unwrap();
             assert_close(&got.alpha, &alpha, 1e-14, "alpha");
             assert_eq!(flat(&got.wb), flat(&sign));
             let want = sign.broadcast_mul(&alpha.reshape(kept).unwrap()).unwrap();
             assert_close(&got.output, &want, 1e-14, "alpha wb");
-            assert_eq!(slopes(|w| Ok(binary_weight(w, inputs.clone())?.output), &w), [1.0; 24]);
+            assert_eq!(slopes(|w| Ok(binary_weight(w, inputs.clone(), 1.0)?.output), &w), [1.0; 24]);
             let var = candle_core::Var::from_tensor(&w).unwrap();
-            let got = binary_weight(var.as_tensor(), inputs).unwrap();
+            let got = binary_weight(var.as_tensor(), inputs, 1.0).unwrap();
             assert!(got.output.track_op() && !got.wb.track_op() && !got.alpha.track_op());
         }
-        assert!(binary_weight(&w, 3..4).is_err());
+        assert!(binary_weight(&w, 3..4, 1.0).is_err());
     });
 }
 
@@ -153,7 +158,7 @@ fn quantizers_agree_on_threads_and_strides() {
         |x| fixed_point(x, true, 4, 0.125, true),
         |x| pow2(x, true, true, 4, -1, true),
         |x| prune(x, 0.4),
-        |x| Ok(binary_weight(x, 0..1)?.output),
+        |x| Ok(binary_weight(x, 0..1, 1.0)?.output),
     ];
     for f in functions {
         assert_threads_agree(|t| f(&t[0]), std::slice::from_ref(&x));
@@ -161,7 +166,7 @@ fn quantizers_agree_on_threads_and_strides() {
         let want = f(&transposed.contiguous().unwrap()).unwrap();
         assert_eq!(flat(&f(&transposed).unwrap()), flat(&want));
     }
-    assert_precisions_agree(|t| binary_connect(&t[0]), &[x]);
+    assert_precisions_agree(|t| binary_connect(&t[0], 1.0), &[x]);
 }
 
 #[test]
@@ -252,11 +257,11 @@ fn what_is_not_finite_or_empty_does_no_harm() {
                 let x = x.to_dtype(dtype).unwrap();
                 assert_eq!(fixed_point(&x, true, 4, 0.5, true).unwrap().dims(), x.dims());
                 assert_eq!(pow2(&x, true, true, 4, 1, true).unwrap().dims(), x.dims());
-                assert_eq!(binary_connect(&x).unwrap().dims(), x.dims());
+                assert_eq!(binary_connect(&x, 1.0).unwrap().dims(), x.dims());
                 for rate in [0., 0.5, 1.] {
                     assert_eq!(prune(&x, rate).unwrap().dims(), x.dims());
                 }
-                let _ = binary_weight(&x, 0..1); // the mean of nothing may be an error, but no panic
+                let _ = binary_weight(&x, 0..1, 1.0); // the mean of nothing may be an error, but no panic
                 for algorithm in [SelectionAlgorithm::LargestAbs, SelectionAlgorithm::Random] {
                     let inq = schedule(4, &[0, 1], algorithm);
                     let i = x.zeros_like().unwrap();
@@ -264,6 +269,80 @@ fn what_is_not_finite_or_empty_does_no_harm() {
                     assert!(step.is_err() || step.unwrap().w.dims() == x.dims());
                 }
             }
+        }
+    });
+}
+
+/// A quantizer whose range is learned, with 0 to `levels` as levels.
+fn learned(levels: f64, fine: bool) -> impl Fn(&[Tensor]) -> Result<Tensor> {
+    move |t| {
+        let settings = MinMax { decay: 0.5, x_min_max: false, ema: false, ste_fine_grained: fine, eps: 0.01 }
+            .checked()?;
+        let level = |x: f64| Tensor::new(&[x], &Device::Cpu);
+        Ok(settings.apply(&t[0], [&t[1], &t[2]], [&level(0.0)?, &level(levels)?])?.output)
+    }
+}
+
+#[test]
+fn min_max_hands_on_what_it_does_not_cut_off() {
+    both_paths(|| {
+        let inputs = [tensor(&[-9., -1., -0.5, -0.2, 0.4, 0.5, 2., 2.5, 4.]), tensor(&[-1.]), tensor(&[2.])];
+        let ones = inputs[0].ones_like().unwrap();
+        for dtype in [DType::F64, DType::F32, DType::F16, DType::BF16] {
+            let inputs = inputs.each_ref().map(|t| t.to_dtype(dtype).unwrap());
+            for (fine, dx) in [(true, [0., 1., 1., 1., 1., 1., 1., 0., 0.]), (false, [1.; 9])] {
+                let f = learned(3.0, fine);
+                // Halves go up: -0.5 is between -1 and 0, 0.5 between 0 and 1.
+                assert_eq!(flat(&f(&inputs).unwrap()), [-1., -1., 0., 0., 0., 1., 2., 2., 2.]);
+                let got = gradients(&f, &inputs, &ones.to_dtype(dtype).unwrap(), |_| true);
+                let got: Vec<_> = got.iter().map(|gradient| flat(gradient.as_ref().unwrap())).collect();
+                assert_eq!(got, [dx.to_vec(), vec![1.], vec![2.]], "{dtype:?}");
+            }
+        }
+        let x = values([50, 40], 1);
+        let range = [values([1, 1], 2).abs().unwrap().neg().unwrap(), values([1, 1], 3).abs().unwrap()];
+        let inputs = [x, range[0].clone(), range[1].clone()];
+        assert_threads_agree(learned(15.0, true), &inputs);
+        assert_composed_agrees(learned(15.0, true), &inputs);
+        let transposed = [inputs[0].t().unwrap(), range[0].clone(), range[1].clone()];
+        let f = learned(15.0, true);
+        assert_eq!(flat(&f(&transposed).unwrap()), flat(&f(&inputs).unwrap().t().unwrap()));
+    });
+}
+
+#[test]
+fn min_max_measures_its_range() {
+    both_paths(|| {
+        let level = |x: f64| Tensor::new(&[x], &Device::Cpu).unwrap();
+        let settings = MinMax { decay: 0.75, x_min_max: true, ema: false, ste_fine_grained: true, eps: 0.5 };
+        let apply = |settings: MinMax, x: &Tensor| {
+            settings.apply(x, [&level(-2.0), &level(2.0)], [&level(-8.0), &level(7.0)])
+        };
+        let range = |settings, x: &Tensor| -> [f64; 2] {
+            apply(settings, x).unwrap().range.unwrap().map(|end| flat(&end)[0])
+        };
+        let x = tensor(&[0.5, -4., 8.]);
+        assert_eq!(range(settings, &x), [-4., 8.]);
+        assert_eq!(range(MinMax { ema: true, ..settings }, &x), [-2.5, 3.5]);
+        assert_eq!(range(settings, &tensor(&[1., 1.])), [1., 1.5], "not closer than eps");
+        assert!(apply(MinMax { x_min_max: false, ..settings }, &x).unwrap().range.is_none());
+        // The ends that are measured have no gradient but zeros.
+        for settings in [settings, MinMax { x_min_max: false, ema: true, ..settings }] {
+            let f =
+                |t: &[Tensor]| Ok(settings.apply(&t[0], [&t[1], &t[2]], [&level(0.0), &level(3.0)])?.output);
+            let inputs = [x.clone(), level(-2.0), level(2.0)];
+            let got = gradients(f, &inputs, &x.ones_like().unwrap(), |_| true);
+            assert_eq!(flat(got[1].as_ref().unwrap()), [0.0]);
+            assert_eq!(flat(got[2].as_ref().unwrap()), [0.0]);
+        }
+        let text = |x: &Tensor| apply(settings, x).unwrap_err().to_string();
+        assert!(text(&values([0, 3], 1)).contains("`x` must have elements"));
+        assert!(text(&tensor(&[1., f64::NAN])).contains("`x` must be finite"));
+        let levels = settings.apply(&x, [&level(-2.0), &level(2.0)], [&level(3.0), &level(3.0)]);
+        assert_eq!(levels.unwrap_err().to_string(), "`ql_max` must be above `ql_min`, 3, got 3.0");
+        assert!(settings.apply(&x, [&x, &level(2.0)], [&level(0.0), &level(3.0)]).is_err());
+        for wrong in [MinMax { eps: 0.0, ..settings }, MinMax { decay: 1.5, ..settings }] {
+            assert!(wrong.checked().is_err());
         }
     });
 }

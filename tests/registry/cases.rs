@@ -24,6 +24,8 @@ const CHANNELS_LAST: &[(&str, &[usize])] = &[("inp", &[2, 5, 6, 4])];
 const VOLUMES: &[(&str, &[usize])] = &[("inp", &[1, 2, 4, 3, 4])];
 const STACKS: &[(&str, &[usize])] = &[("inp", &[2, 3, 4, 5])];
 const SUMS: &[(&str, &[usize])] = &[("inp", &[2, 4, 5, 6]), ("z", &[2, 4, 5, 6])];
+const WEIGHTS: &[(&str, &[usize])] = &[("w", &[3, 4, 2])];
+const NUMBERS: &[(&str, &[usize])] = &[("x", &[2, 4, 5])];
 const INDICES: &[(&str, &[usize])] = &[("inp", &[2, 3])];
 const SOURCES: &[(&str, &[usize])] = &[("src", &[4, 2, 6])];
 const MASKED_SOURCES: &[(&str, &[usize])] = &[("src", &[4, 2, 6]), ("src_additive_mask", &[4, 4])];
@@ -171,6 +173,19 @@ pub(crate) const CASES: &[Case] = &[
     ),
     case("learned_position_embedding", LINES, r#"{"max_positions": 3}"#),
     case("learned_position_embedding", IMAGES, r#"{"max_positions": 9, "axis": -2}"#),
+    case("weight_normalization", WEIGHTS, r#"{}"#),
+    case("weight_normalization", WEIGHTS, r#"{"dim": 1, "eps": 0.1}"#),
+    case("spectral_norm", WEIGHTS, r#"{"itr": 300}"#),
+    case("spectral_norm", WEIGHTS, r#"{"dim": 2, "itr": 300}"#),
+    case("min_max_quantize", NUMBERS, r#"{}"#),
+    case("min_max_quantize", NUMBERS, r#"{"x_min_max": true, "ql_max": 15}"#),
+    case("min_max_quantized_affine", ROWS, r#"{"n_outmaps": 5}"#),
+    case(
+        "min_max_quantized_affine",
+        ROWS,
+        r#"{"n_outmaps": 5, "quantize_b": false, "w_min_max": true, "ql_max_w": 15}"#,
+    ),
+    case("min_max_quantized_convolution", IMAGES, r#"{"outmaps": 6, "kernel": [3, 2], "group": 2}"#),
     case("lstm", STATES, r#"{"state_size": 4}"#),
     case("rnn", SEQUENCES, r#"{}"#),
     case("rnn", BOTH_WAYS, r#"{"bidirectional": true, "nonlinearity": "relu", "num_layers": 3}"#),

@@ -40,7 +40,10 @@ impl Variables {
             (false, true) => input[input.len() - 1],
             (false, false) => input.get(base_axis).copied().unwrap_or(1),
         };
-        let outmaps = one("outmaps", inmaps * one("multiplier", 1));
+        let outmaps = match case.layer {
+            "weight_normalization" | "spectral_norm" => input[one("dim", 0)],
+            _ => one("outmaps", inmaps * one("multiplier", 1)),
+        };
         let shape = match case.layer {
             "batch_normalization" | "fused_batch_normalization" | "sync_batch_normalization" => {
                 sizes_at(&list("axes").unwrap_or(vec![1]), input)
@@ -61,7 +64,7 @@ impl Variables {
         let mut sizes = BTreeMap::from([
             ("inmaps", vec![inmaps]),
             ("outmaps", vec![outmaps]),
-            ("ones", vec![1; kernel.len()]),
+            ("ones", vec![1; if case.layer == "min_max_quantize" { input.len() } else { kernel.len() }]),
             ("kernel", kernel),
             ("filter", filter),
             ("shape", shape),

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use layerfn::functions::Nonlinearity;
 use layerfn::{
     Activation, AttentionWeights, Axes, Axis, BatchStat, Dims, Initializer, LSTMCell, PerAxis,
-    SelectionAlgorithm, functions, parameter_scope,
+    SelectionAlgorithm, WeightFn, functions, parameter_scope,
 };
 use serde_json::{Map, Value};
 
@@ -66,6 +66,9 @@ impl<'a> Arguments<'a> {
     pub fn new(inputs: Vec<(String, Tensor)>, mut values: Map<String, Value>, tensors: &'a Tensors) -> Self {
         if let Some(Value::Object(initializers)) = values.remove("param_init") {
             values.extend(initializers.into_iter().map(|(name, value)| (format!("{name}_init"), value)));
+        }
+        if values.get("nonlinearity").is_some_and(|name| name == "relu") {
+            values.remove("nonlinearity"); // the only one there is
         }
         Self { inputs, values, tensors, used: BTreeSet::new(), statistics: Vec::new() }
     }
@@ -239,6 +242,26 @@ impl Argument for SelectionAlgorithm {
     }
 }
 
+/// `{"apply": layer, ..}` with the layer's arguments.
+impl Argument for WeightFn {
+    fn read(value: &Value, _: &Tensors) -> Result<Self, String> {
+        let mut values = value.as_object().ok_or("must be a layer with its arguments")?.clone();
+        let name = values.remove("apply").ok_or("must say which layer to `apply`")?;
+        let call = name.as_str().and_then(|name| find(name, &values)).ok_or("is no layer known here")?;
+        Ok(Self::from(move |w: &Tensor| {
+            let tensors = Tensors::default();
+            let mut arguments = Arguments::new(vec![("w".to_owned(), w.clone())], values.clone(), &tensors);
+            match call(&mut arguments) {
+                Ok(mut outputs) => Ok(outputs.swap_remove(0)),
+                Err(Failure::Layer(error)) => Err(error),
+                Err(Failure::Description(text)) => {
+                    Err(layerfn::Error::invalid("apply", "must be a layer with these arguments", text))
+                }
+            }
+        }))
+    }
+}
+
 /// What layers and functions return: one tensor or several.
 pub(super) trait Outputs {
     fn outputs(self) -> Vec<Tensor>;
@@ -312,12 +335,16 @@ macro_rules! layers {
 
 layers! {
     affine(inp; n_outmaps: Dims) {
+        apply_w: WeightFn,
+        apply_b: WeightFn,
         base_axis: Axis,
         w_init: Initializer,
         b_init: Initializer,
         with_bias: bool,
     }
     convolution(inp; outmaps: usize, kernel: PerAxis) {
+        apply_w: WeightFn,
+        apply_b: WeightFn,
         pad: PerAxis,
         stride: PerAxis,
         dilation: PerAxis,
@@ -329,6 +356,8 @@ layers! {
         with_bias: bool,
     }
     depthwise_convolution(inp; kernel: PerAxis) {
+        apply_w: WeightFn,
+        apply_b: WeightFn,
         pad: PerAxis,
         stride: PerAxis,
         dilation: PerAxis,
@@ -339,6 +368,8 @@ layers! {
         with_bias: bool,
     }
     deconvolution(inp; outmaps: usize, kernel: PerAxis) {
+        apply_w: WeightFn,
+        apply_b: WeightFn,
         pad: PerAxis,
         stride: PerAxis,
         dilation: PerAxis,
@@ -351,6 +382,8 @@ layers! {
         with_bias: bool,
     }
     depthwise_deconvolution(inp; kernel: PerAxis) {
+        apply_w: WeightFn,
+        apply_b: WeightFn,
         pad: PerAxis,
         stride: PerAxis,
         dilation: PerAxis,
@@ -438,7 +471,10 @@ layers! {
         base_axis: Axis,
         update_running_mean: bool,
     }
-    embed(inp; n_inputs: usize, n_features: usize) {}
+    embed(inp; n_inputs: usize, n_features: usize) {
+        initializer: Initializer,
+        apply_w: WeightFn,
+    }
     prelu(inp) {
         base_axis: Axis,
         shared: bool,
@@ -472,6 +508,7 @@ layers! {
         lambda_reg: f64,
     }
     binary_connect_affine(inp; n_outmaps: Dims) {
+        quantize_zero_to: f64,
         base_axis: Axis,
         w_init: Initializer,
         wb_init: Initializer,
@@ -479,6 +516,7 @@ layers! {
         with_bias: bool,
     }
     binary_connect_convolution(inp; outmaps: usize, kernel: PerAxis) {
+        quantize_zero_to: f64,
         pad: PerAxis,
         stride: PerAxis,
         dilation: PerAxis,
@@ -490,6 +528,7 @@ layers! {
         with_bias: bool,
     }
     binary_weight_affine(inp; n_outmaps: Dims) {
+        quantize_zero_to: f64,
         base_axis: Axis,
         w_init: Initializer,
         wb_init: Initializer,
@@ -497,6 +536,7 @@ layers! {
         with_bias: bool,
     }
     binary_weight_convolution(inp; outmaps: usize, kernel: PerAxis) {
+        quantize_zero_to: f64,
         pad: PerAxis,
         stride: PerAxis,
         dilation: PerAxis,
@@ -663,6 +703,76 @@ layers! {
     learned_position_embedding(inp; max_positions: usize) {
         axis: Axis,
         w_init: Initializer,
+    }
+    weight_normalization(w) {
+        dim: Axis,
+        eps: f64,
+        g_init: Initializer,
+    }
+    spectral_norm(w) {
+        dim: Axis,
+        itr: usize,
+        eps: f64,
+        test: bool,
+        u_init: Initializer,
+    }
+    min_max_quantize(x) {
+        ql_min: f64,
+        ql_max: f64,
+        decay: f64,
+        x_min_max: bool,
+        ema: bool,
+        ste_fine_grained: bool,
+        eps: f64,
+        qr_min_init: Initializer,
+        qr_max_init: Initializer,
+    }
+    min_max_quantized_affine(inp; n_outmaps: Dims) {
+        base_axis: Axis,
+        w_init: Initializer,
+        b_init: Initializer,
+        with_bias: bool,
+        quantize_w: bool,
+        ql_min_w: f64,
+        ql_max_w: f64,
+        w_min_max: bool,
+        qr_min_w_init: Initializer,
+        qr_max_w_init: Initializer,
+        ste_fine_grained_w: bool,
+        quantize_b: bool,
+        ql_min_b: f64,
+        ql_max_b: f64,
+        b_min_max: bool,
+        qr_min_b_init: Initializer,
+        qr_max_b_init: Initializer,
+        ste_fine_grained_b: bool,
+        eps: f64,
+    }
+    min_max_quantized_convolution(inp; outmaps: usize, kernel: PerAxis) {
+        pad: PerAxis,
+        stride: PerAxis,
+        dilation: PerAxis,
+        group: usize,
+        channel_last: bool,
+        w_init: Initializer,
+        b_init: Initializer,
+        base_axis: Axis,
+        with_bias: bool,
+        quantize_w: bool,
+        ql_min_w: f64,
+        ql_max_w: f64,
+        w_min_max: bool,
+        qr_min_w_init: Initializer,
+        qr_max_w_init: Initializer,
+        ste_fine_grained_w: bool,
+        quantize_b: bool,
+        ql_min_b: f64,
+        ql_max_b: f64,
+        b_min_max: bool,
+        qr_min_b_init: Initializer,
+        qr_max_b_init: Initializer,
+        ste_fine_grained_b: bool,
+        eps: f64,
     }
     lstm(x, h, c; state_size: usize) {
         w_init: Initializer,

@@ -26,6 +26,7 @@ mod loss;
 mod lstm;
 mod matrices;
 mod metrics;
+mod min_max;
 mod node;
 mod normalization;
 mod operation;
@@ -37,6 +38,7 @@ mod quantization;
 mod recurrent;
 mod reduce;
 mod relu;
+mod reparameterization;
 mod row_normalization;
 mod shape;
 mod sort;
@@ -72,6 +74,7 @@ pub use loss::{
 pub use lstm::lstm_cell;
 pub use matrices::{batch_matmul, matrix_diag, matrix_diag_part};
 pub use metrics::top_n_error;
+pub use min_max::{MinMax, MinMaxQuantized};
 pub use normalization::{batch_normalization, batch_normalization_by, subtract_mean};
 pub(crate) use normalization::{batch_normalization_by_then, batch_normalization_then, sample_mean};
 pub use pooling::{average_pooling, global_average_pooling, max_pooling, sum_pooling};
@@ -87,6 +90,8 @@ pub use reduce::{
 };
 pub(crate) use relu::add;
 pub use relu::relu;
+pub(crate) use reparameterization::{check_itr, weight_norms};
+pub use reparameterization::{spectral_norm, weight_normalization};
 pub(crate) use row_normalization::RowNormalization;
 pub use row_normalization::{
     group_normalization, instance_normalization, layer_normalization, rms_normalization,

@@ -104,30 +104,34 @@ fn apply_elementwise(transform: &impl Elementwise, w: &Tensor) -> Result<Tensor>
     Ok(y.to_dtype(w.dtype())?)
 }
 
-/// Signs of the weights: 1 where `w >= 0`, −1 elsewhere; the gradient passes everywhere.
+/// Signs of the weights: 1 where `w > 0`, `quantize_zero_to` where it is 0, −1 elsewhere; the gradient passes everywhere.
 ///
 /// # Errors
-/// If `w` holds no floating-point numbers.
+/// If `w` holds no floating-point numbers or `quantize_zero_to` is not finite.
 ///
 /// # Example
 /// ```
 /// use candle_core::{Device, Tensor};
 /// let w = Tensor::new(&[-0.3f32, 0.0, 1.7], &Device::Cpu)?;
-/// assert_eq!(layerfn::functions::binary_connect(&w)?.to_vec1::<f32>()?, [-1.0, 1.0, 1.0]);
+/// assert_eq!(layerfn::functions::binary_connect(&w, 1.0)?.to_vec1::<f32>()?, [-1.0, 1.0, 1.0]);
 /// # Ok::<(), layerfn::Error>(())
 /// ```
-pub fn binary_connect(w: &Tensor) -> Result<Tensor> {
-    struct Sign;
+pub fn binary_connect(w: &Tensor, quantize_zero_to: f64) -> Result<Tensor> {
+    struct Sign {
+        of_zero: f64,
+    }
     impl Elementwise for Sign {
         fn element<T: Float>(&self, x: T) -> (T, bool) {
-            (if x >= T::ZERO { T::ONE } else { -T::ONE }, true)
+            let sign = if x > T::ZERO { T::ONE } else { -T::ONE };
+            (if x == T::ZERO { T::of(self.of_zero) } else { sign }, true)
         }
 
         fn composed(&self, x: &Tensor) -> candle_core::Result<(Tensor, Option<Tensor>)> {
-            Ok((composed::quantization::sign(x)?, None))
+            Ok((composed::quantization::sign(x, self.of_zero)?, None))
         }
     }
-    apply_elementwise(&Sign, w)
+    check::within("quantize_zero_to", quantize_zero_to, ..)?;
+    apply_elementwise(&Sign { of_zero: quantize_zero_to }, w)
 }
 
 /// What [`binary_weight`] computes.
@@ -141,7 +145,7 @@ pub struct BinaryWeight {
     pub alpha: Tensor,
 }
 
-/// Signs of the weights and a scale for each output; `inputs` are the axes that the weights of one output run over.
+/// Signs of the weights, as [`binary_connect`] gives them, and a scale for each output; `inputs` are the axes that the weights of one output run over.
 ///
 /// # Errors
 /// If `w` holds no floating-point numbers or has no such axes.
@@ -150,19 +154,19 @@ pub struct BinaryWeight {
 /// ```
 /// use candle_core::{Device, Tensor};
 /// let w = Tensor::new(&[[-1f32, 2.0], [3.0, 4.0]], &Device::Cpu)?;
-/// let binary = layerfn::functions::binary_weight(&w, 0..1)?;
+/// let binary = layerfn::functions::binary_weight(&w, 0..1, 1.0)?;
 /// assert_eq!(binary.alpha.to_vec1::<f32>()?, [2.0, 3.0]);
 /// assert_eq!(binary.output.to_vec2::<f32>()?, [[-2.0, 3.0], [2.0, 3.0]]);
 /// # Ok::<(), layerfn::Error>(())
 /// ```
-pub fn binary_weight(w: &Tensor, inputs: Range<usize>) -> Result<BinaryWeight> {
+pub fn binary_weight(w: &Tensor, inputs: Range<usize>, quantize_zero_to: f64) -> Result<BinaryWeight> {
     if inputs.start > inputs.end || inputs.end > w.rank() {
         return Err(Error::invalid("inputs", format!("must be axes of the weights {:?}", w.dims()), inputs));
     }
     let outputs: Vec<usize> =
         (0..w.rank()).filter(|axis| !inputs.contains(axis)).map(|axis| w.dims()[axis]).collect();
     check::tensor("w", &outputs, DType::F64)?;
-    let wb = binary_connect(&w.detach())?;
+    let wb = binary_connect(&w.detach(), quantize_zero_to)?;
     // In f64, as many weights may go into a mean.
     let sizes = w.detach().abs()?.to_dtype(DType::F64)?;
     let alpha = sizes.mean_keepdim(inputs.clone().collect::<Vec<_>>())?.to_dtype(w.dtype())?;

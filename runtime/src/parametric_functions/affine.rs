@@ -3,8 +3,8 @@
 use candle_core::Tensor;
 
 use super::affine_sizes;
-use crate::options::{bias, weights};
-use crate::{Axis, Dims, Initializer, Result, Rng, functions, parametric_function};
+use crate::options::{bias, reparameterized, weights};
+use crate::{Axis, Dims, Initializer, Result, Rng, WeightFn, functions, parametric_function};
 
 /// Affine layer, also known as the fully connected layer.
 ///
@@ -34,7 +34,7 @@ use crate::{Axis, Dims, Initializer, Result, Rng, functions, parametric_function
 /// ```
 #[parametric_function(
     scope = "affine",
-    options(weights, bias),
+    options(weights, bias, reparameterized),
     fuses(functions::relu),
     family = Affine,
     multiply_adds = [inp.elem_count(), outmaps],
@@ -55,5 +55,6 @@ pub fn affine(
     n_outmaps: Dims,
 ) -> Result<Tensor> {
     let [inmaps, outmaps] = affine_sizes(inp, base_axis, &n_outmaps)?;
-    functions::affine_then(inp, &param!(W)?, param!(b)?.as_ref(), base_axis, relu_fused)
+    let (w, b) = super::reparameterized(param!(W), || param!(b), &[apply_w, apply_b])?;
+    functions::affine_then(inp, &w, b.as_ref(), base_axis, relu_fused)
 }

@@ -5,11 +5,16 @@ use candle_core::Tensor;
 use super::affine_sizes;
 use crate::functions::ConvGeometry;
 use crate::options::{bias, grouped, weights, window};
-use crate::{Axis, Dims, Initializer, PerAxis, Result, Rng, functions, option_group, parametric_function};
+use crate::{
+    Axis, Dims, Initializer, PerAxis, Result, Rng, check, functions, option_group, parametric_function,
+};
 
 option_group! {
-    /// The first value of the binary weights.
+    /// What layers with binary weights take.
     binary_weights {
+        /// Value of a weight of 0, −1 or 1 mostly.
+        #[opt(default = 1.0)]
+        quantize_zero_to: f64,
         /// Initializer of `Wb`; Glorot uniform if absent.
         #[opt(into)]
         wb_init: Option<Initializer>,
@@ -18,7 +23,7 @@ option_group! {
 
 /// Binary Connect affine: [`affine`](fn@crate::affine) with the signs of the weights, which needs no multiplication.
 ///
-/// `Wb = 1` where `W >= 0` and `−1` elsewhere; the layer computes with `Wb`. The gradient of `Wb` is handed to `W`
+/// `Wb = 1` where `W > 0`, `quantize_zero_to` where it is 0, and `−1` elsewhere; the layer computes with `Wb`. The gradient of `Wb` is handed to `W`
 /// unchanged (straight-through estimator). Meant to be used together with
 /// [`batch_normalization`](fn@crate::batch_normalization).
 ///
@@ -71,15 +76,16 @@ pub fn binary_connect_affine(
     n_outmaps: Dims,
 ) -> Result<Tensor> {
     let [inmaps, outmaps] = affine_sizes(inp, base_axis, &n_outmaps)?;
+    check::within("quantize_zero_to", quantize_zero_to, ..)?;
     let (w, _) = (param!(W)?, param!(Wb)?);
-    let wb = functions::binary_connect(&w)?;
+    let wb = functions::binary_connect(&w, quantize_zero_to)?;
     param!(Wb = &wb)?;
     functions::affine(inp, &wb, param!(b)?.as_ref(), base_axis)
 }
 
 /// Binary Connect convolution: [`convolution`](fn@crate::convolution) with the signs of the weights, which needs no multiplication.
 ///
-/// `Wb = 1` where `W >= 0` and `−1` elsewhere; the layer computes with `Wb`. The gradient of `Wb` is handed to `W`
+/// `Wb = 1` where `W > 0`, `quantize_zero_to` where it is 0, and `−1` elsewhere; the layer computes with `Wb`. The gradient of `Wb` is handed to `W`
 /// unchanged (straight-through estimator). Meant to be used together with
 /// [`batch_normalization`](fn@crate::batch_normalization).
 ///
@@ -136,15 +142,16 @@ pub fn binary_connect_convolution(
     let conv = ConvGeometry::new(inp.dims(), &kernel, &pad, &stride, &dilation, group, base_axis)?;
     conv.check(inp, outmaps)?;
     let (inmaps, kernel) = (conv.inmaps(), conv.kernel());
+    check::within("quantize_zero_to", quantize_zero_to, ..)?;
     let (w, _) = (param!(W)?, param!(Wb)?);
-    let wb = functions::binary_connect(&w)?;
+    let wb = functions::binary_connect(&w, quantize_zero_to)?;
     param!(Wb = &wb)?;
     functions::convolution(inp, &wb, param!(b)?.as_ref(), &conv)
 }
 
 /// Binary Weight affine: [`affine`](fn@crate::affine) with the signs of the weights and one scale for each output.
 ///
-/// `Wb = 1` where `W >= 0` and `−1` elsewhere, `alpha = mean |W|` over the weights of an output; the layer computes
+/// `Wb = 1` where `W > 0`, `quantize_zero_to` where it is 0, and `−1` elsewhere, `alpha = mean |W|` over the weights of an output; the layer computes
 /// with `alpha · Wb`. The gradient of `alpha · Wb` is handed to `W` unchanged (straight-through estimator).
 ///
 /// The float weights `W` are trained; `Wb` and `alpha` agree with them after each forward pass, until an optimizer changes `W`.
@@ -199,8 +206,9 @@ pub fn binary_weight_affine(
     n_outmaps: Dims,
 ) -> Result<Tensor> {
     let [inmaps, outmaps] = affine_sizes(inp, base_axis, &n_outmaps)?;
+    check::within("quantize_zero_to", quantize_zero_to, ..)?;
     let (w, _, _) = (param!(W)?, param!(Wb)?, param!(alpha)?);
-    let binary = functions::binary_weight(&w, 0..1)?;
+    let binary = functions::binary_weight(&w, 0..1, quantize_zero_to)?;
     param!(Wb = &binary.wb)?;
     param!(alpha = &binary.alpha)?;
     functions::affine(inp, &binary.output, param!(b)?.as_ref(), base_axis)
@@ -208,7 +216,7 @@ pub fn binary_weight_affine(
 
 /// Binary Weight convolution: [`convolution`](fn@crate::convolution) with the signs of the weights and one scale for each output.
 ///
-/// `Wb = 1` where `W >= 0` and `−1` elsewhere, `alpha = mean |W|` over the weights of an output; the layer computes
+/// `Wb = 1` where `W > 0`, `quantize_zero_to` where it is 0, and `−1` elsewhere, `alpha = mean |W|` over the weights of an output; the layer computes
 /// with `alpha · Wb`. The gradient of `alpha · Wb` is handed to `W` unchanged (straight-through estimator).
 ///
 /// The float weights `W` are trained; `Wb` and `alpha` agree with them after each forward pass, until an optimizer changes `W`.
@@ -267,8 +275,9 @@ pub fn binary_weight_convolution(
     let conv = ConvGeometry::new(inp.dims(), &kernel, &pad, &stride, &dilation, group, base_axis)?;
     conv.check(inp, outmaps)?;
     let (inmaps, kernel) = (conv.inmaps(), conv.kernel());
+    check::within("quantize_zero_to", quantize_zero_to, ..)?;
     let (w, _, _) = (param!(W)?, param!(Wb)?, param!(alpha)?);
-    let binary = functions::binary_weight(&w, 1..w.rank())?;
+    let binary = functions::binary_weight(&w, 1..w.rank(), quantize_zero_to)?;
     param!(Wb = &binary.wb)?;
     param!(alpha = &binary.alpha)?;
     functions::convolution(inp, &binary.output, param!(b)?.as_ref(), &conv)

@@ -3,8 +3,8 @@
 use candle_core::Tensor;
 
 use crate::functions::{ConvGeometry, DeconvGeometry, channels_first};
-use crate::options::{bias, grouped, layout, transposed_window, weights, window};
-use crate::{Axis, Initializer, PerAxis, Result, Rng, check, functions, parametric_function};
+use crate::options::{bias, grouped, layout, reparameterized, transposed_window, weights, window};
+use crate::{Axis, Initializer, PerAxis, Result, Rng, WeightFn, check, functions, parametric_function};
 
 /// N-D convolution with an optional bias, in one, two or three dimensions.
 ///
@@ -41,7 +41,7 @@ use crate::{Axis, Initializer, PerAxis, Result, Rng, check, functions, parametri
 /// ```
 #[parametric_function(
     scope = "conv",
-    options(window, grouped, layout, weights, bias),
+    options(window, grouped, layout, weights, bias, reparameterized),
     fuses(functions::relu),
     family = Convolution,
     multiply_adds = [..conv.output_dims(outmaps), inmaps / group, ..kernel],
@@ -69,7 +69,8 @@ pub fn convolution(
     conv.check(inp, outmaps)?;
     let (inmaps, kernel) = (conv.inmaps(), conv.kernel());
     let filter = conv.filter(inmaps / group);
-    functions::convolution_then(inp, &param!(W)?, param!(b)?.as_ref(), &conv, relu_fused)
+    let (w, b) = super::reparameterized(param!(W), || param!(b), &[apply_w, apply_b])?;
+    functions::convolution_then(inp, &w, b.as_ref(), &conv, relu_fused)
 }
 
 /// N-D depthwise convolution: every input map is convolved with `multiplier` filters of its own.
@@ -99,7 +100,7 @@ pub fn convolution(
 /// ```
 #[parametric_function(
     scope = "depthwise_conv",
-    options(window, weights, bias),
+    options(window, weights, bias, reparameterized),
     fuses(functions::relu),
     family = Convolution,
     multiply_adds = [..conv.output_dims(outmaps), ..kernel],
@@ -126,8 +127,8 @@ pub fn depthwise_convolution(
     let (inmaps, kernel) = (conv.inmaps(), conv.kernel());
     let outmaps = check::count("multiplier", &[inmaps, multiplier])?;
     conv.check(inp, outmaps)?;
-    let w = param!(W)?.unsqueeze(1)?;
-    functions::convolution_then(inp, &w, param!(b)?.as_ref(), &conv, relu_fused)
+    let (w, b) = super::reparameterized(param!(W), || param!(b), &[apply_w, apply_b])?;
+    functions::convolution_then(inp, &w.unsqueeze(1)?, b.as_ref(), &conv, relu_fused)
 }
 
 /// N-D deconvolution, also known as transposed convolution: the gradient of [`convolution`](fn@convolution) with
@@ -162,7 +163,7 @@ pub fn depthwise_convolution(
 /// ```
 #[parametric_function(
     scope = "deconv",
-    options(transposed_window, grouped, layout, weights, bias),
+    options(transposed_window, grouped, layout, weights, bias, reparameterized),
     fuses(functions::relu),
     family = Convolution,
     multiply_adds = [inp.elem_count(), outmaps / group, ..kernel],
@@ -194,7 +195,8 @@ pub fn deconvolution(
     deconv.check(inp, outmaps)?;
     let (inmaps, kernel) = (deconv.inmaps(), deconv.kernel());
     let filter = deconv.filter(outmaps / group);
-    functions::deconvolution_then(inp, &param!(W)?, param!(b)?.as_ref(), &deconv, relu_fused)
+    let (w, b) = super::reparameterized(param!(W), || param!(b), &[apply_w, apply_b])?;
+    functions::deconvolution_then(inp, &w, b.as_ref(), &deconv, relu_fused)
 }
 
 /// N-D depthwise deconvolution: the transpose of [`depthwise_convolution`](fn@depthwise_convolution); each output
@@ -222,7 +224,7 @@ pub fn deconvolution(
 /// ```
 #[parametric_function(
     scope = "depthwise_deconv",
-    options(transposed_window, weights, bias),
+    options(transposed_window, weights, bias, reparameterized),
     fuses(functions::relu),
     family = Convolution,
     multiply_adds = [inp.elem_count(), ..kernel],
@@ -249,6 +251,6 @@ pub fn depthwise_deconvolution(
         DeconvGeometry::depthwise(inp.dims(), divisor, &kernel, &pad, &stride, &dilation, base_axis)?;
     deconv.check(inp, deconv.group())?;
     let (inmaps, kernel) = (deconv.inmaps(), deconv.kernel());
-    let w = param!(W)?.unsqueeze(1)?;
-    functions::deconvolution_then(inp, &w, param!(b)?.as_ref(), &deconv, relu_fused)
+    let (w, b) = super::reparameterized(param!(W), || param!(b), &[apply_w, apply_b])?;
+    functions::deconvolution_then(inp, &w.unsqueeze(1)?, b.as_ref(), &deconv, relu_fused)
 }

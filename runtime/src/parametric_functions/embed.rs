@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use crate::{Initializer, Result, check, functions, get_parameter, parametric_function};
+use crate::{Initializer, Result, WeightFn, check, functions, get_parameter, parametric_function};
 
 /// Embedding: replaces each index by a trainable vector.
 ///
@@ -34,7 +34,8 @@ use crate::{Initializer, Result, check, functions, get_parameter, parametric_fun
     multiply_adds = [0],
     params(
         /// Embedding matrix.
-        W: [n_inputs, n_features] = Initializer::uniform(-f64::sqrt(3.0), f64::sqrt(3.0)),
+        W: [n_inputs, n_features] =
+            initializer.unwrap_or_else(|| Initializer::uniform(-f64::sqrt(3.0), f64::sqrt(3.0))),
     )
 )]
 pub fn embed(
@@ -44,10 +45,16 @@ pub fn embed(
     n_inputs: usize,
     /// Size of the vector of an index.
     n_features: usize,
+    /// Initializer of `W`; uniform between −√3 and √3 if absent.
+    #[opt(into)]
+    initializer: Option<Initializer>,
+    /// Function that gives the matrix to look up in from `W`; its parameters are in scopes below the layer's.
+    #[opt(into)]
+    apply_w: Option<WeightFn>,
 ) -> Result<Tensor> {
     if get_parameter("W").is_none() {
         functions::check_indices(inp, n_inputs)?;
         check::count("n_features", &[inp.elem_count(), n_features])?;
     }
-    functions::embed(inp, &param!(W)?)
+    functions::embed(inp, &WeightFn::apply("apply_w", apply_w.as_ref(), param!(W)?)?)
 }

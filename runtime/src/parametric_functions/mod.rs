@@ -9,12 +9,14 @@ mod embed;
 mod factorized;
 mod inq;
 mod lstm;
+mod min_max;
 mod multi_head_attention;
 mod normalization;
 mod position;
 mod prelu;
 mod quantized;
 mod recurrent;
+mod reparameterization;
 mod row_normalization;
 mod stages;
 mod transformer;
@@ -28,64 +30,99 @@ pub use embed::*;
 pub use factorized::*;
 pub use inq::*;
 pub use lstm::*;
+pub use min_max::*;
 pub use multi_head_attention::*;
 pub use normalization::*;
 pub use position::*;
 pub use prelu::*;
 pub use quantized::*;
 pub use recurrent::*;
+pub use reparameterization::*;
 pub use row_normalization::*;
 pub use stages::*;
 pub use transformer::*;
 
 use candle_core::Tensor;
 
-use crate::{Axis, Error, LayerInfo, Result, check};
+use crate::{Axis, Error, LayerInfo, Result, WeightFn, check};
 
-/// Every parametric function of the crate, in the order of NNabla's documentation, newer ones behind.
-pub const LAYERS: &[&LayerInfo] = &[
-    Affine::INFO,
-    Convolution::INFO,
-    DepthwiseConvolution::INFO,
-    Deconvolution::INFO,
-    DepthwiseDeconvolution::INFO,
-    BatchNormalization::INFO,
-    MeanSubtraction::INFO,
-    Embed::INFO,
-    Prelu::INFO,
-    SvdAffine::INFO,
-    SvdConvolution::INFO,
-    Cpd3Convolution::INFO,
-    BinaryConnectAffine::INFO,
-    BinaryConnectConvolution::INFO,
-    BinaryWeightAffine::INFO,
-    BinaryWeightConvolution::INFO,
-    InqAffine::INFO,
-    InqConvolution::INFO,
-    FixedPointQuantizedAffine::INFO,
-    FixedPointQuantizedConvolution::INFO,
-    Pow2QuantizedAffine::INFO,
-    Pow2QuantizedConvolution::INFO,
-    PrunedAffine::INFO,
-    PrunedConvolution::INFO,
-    Lstm::INFO,
-    Rnn::INFO,
-    Gru::INFO,
-    LstmNStep::INFO,
-    GruCell::INFO,
-    FusedBatchNormalization::INFO,
-    SyncBatchNormalization::INFO,
-    LayerNormalization::INFO,
-    GroupNormalization::INFO,
-    InstanceNormalization::INFO,
-    RmsNormalization::INFO,
-    DeformableConvolution::INFO,
-    MultiHeadAttention::INFO,
-    Transformer::INFO,
-    TransformerEncode::INFO,
-    TransformerDecode::INFO,
-    LearnedPositionEmbedding::INFO,
-];
+/// The list of the layers, from which the rest follows.
+macro_rules! layers {
+    ($($Layer:ident $function:ident,)+) => {
+        /// Every parametric function of the crate, in the order of NNabla's documentation, newer ones behind.
+        pub const LAYERS: &[&LayerInfo] = &[$($Layer::INFO),+];
+
+        /// The layers and the structures that hold their calls: for the crate's root.
+        pub(crate) mod layers {
+            pub use super::{$($Layer, $function),+};
+        }
+
+        /// The layers alone: for the prelude.
+        pub(crate) mod calls {
+            pub use super::{$($function),+};
+        }
+    };
+}
+
+layers! {
+    Affine affine,
+    Convolution convolution,
+    DepthwiseConvolution depthwise_convolution,
+    Deconvolution deconvolution,
+    DepthwiseDeconvolution depthwise_deconvolution,
+    BatchNormalization batch_normalization,
+    MeanSubtraction mean_subtraction,
+    Embed embed,
+    Prelu prelu,
+    SvdAffine svd_affine,
+    SvdConvolution svd_convolution,
+    Cpd3Convolution cpd3_convolution,
+    BinaryConnectAffine binary_connect_affine,
+    BinaryConnectConvolution binary_connect_convolution,
+    BinaryWeightAffine binary_weight_affine,
+    BinaryWeightConvolution binary_weight_convolution,
+    InqAffine inq_affine,
+    InqConvolution inq_convolution,
+    FixedPointQuantizedAffine fixed_point_quantized_affine,
+    FixedPointQuantizedConvolution fixed_point_quantized_convolution,
+    Pow2QuantizedAffine pow2_quantized_affine,
+    Pow2QuantizedConvolution pow2_quantized_convolution,
+    PrunedAffine pruned_affine,
+    PrunedConvolution pruned_convolution,
+    Lstm lstm,
+    Rnn rnn,
+    Gru gru,
+    LstmNStep lstm_n_step,
+    GruCell gru_cell,
+    FusedBatchNormalization fused_batch_normalization,
+    SyncBatchNormalization sync_batch_normalization,
+    LayerNormalization layer_normalization,
+    GroupNormalization group_normalization,
+    InstanceNormalization instance_normalization,
+    RmsNormalization rms_normalization,
+    DeformableConvolution deformable_convolution,
+    MultiHeadAttention multi_head_attention,
+    Transformer transformer,
+    TransformerEncode transformer_encode,
+    TransformerDecode transformer_decode,
+    LearnedPositionEmbedding learned_position_embedding,
+    WeightNormalization weight_normalization,
+    SpectralNorm spectral_norm,
+    MinMaxQuantize min_max_quantize,
+    MinMaxQuantizedAffine min_max_quantized_affine,
+    MinMaxQuantizedConvolution min_max_quantized_convolution,
+}
+
+/// What a layer computes with: its weight and its bias, or what the functions `apply_w` and `apply_b` make of them.
+fn reparameterized(
+    w: Result<Tensor>,
+    b: impl FnOnce() -> Result<Option<Tensor>>,
+    [apply_w, apply_b]: &[Option<WeightFn>; 2],
+) -> Result<(Tensor, Option<Tensor>)> {
+    let w = WeightFn::apply("apply_w", apply_w.as_ref(), w?)?;
+    let b = b()?.map(|b| WeightFn::apply("apply_b", apply_b.as_ref(), b)).transpose()?;
+    Ok((w, b))
+}
 
 /// The inputs of a recurrent cell, whose states must be `(batch_size, state_size)`, checked before it makes a parameter.
 fn cell_sizes(x: &Tensor, states: &[(&'static str, &Tensor)], state_size: usize) -> Result<usize> {

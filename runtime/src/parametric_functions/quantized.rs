@@ -165,9 +165,9 @@ pub fn fixed_point_quantized_affine(
     let b_transform =
         FixedPoint { sign: sign_b, n: n_b, delta: delta_b, ste_fine_grained: ste_fine_grained_b }
             .checked()?;
-    let w = through(&w_transform, param!(W)?, param!(W_q)?.is_some(), |q| param!(W_q = q))?;
+    let w = through(|w| w_transform.apply(w), param!(W)?, param!(W_q)?.is_some(), |q| param!(W_q = q))?;
     let b = match param!(b)? {
-        Some(b) => Some(through(&b_transform, b, param!(b_q)?.is_some(), |q| param!(b_q = q))?),
+        Some(b) => Some(through(|b| b_transform.apply(b), b, param!(b_q)?.is_some(), |q| param!(b_q = q))?),
         None => None,
     };
     functions::affine(inp, &w, b.as_ref(), base_axis)
@@ -246,9 +246,9 @@ pub fn fixed_point_quantized_convolution(
     let b_transform =
         FixedPoint { sign: sign_b, n: n_b, delta: delta_b, ste_fine_grained: ste_fine_grained_b }
             .checked()?;
-    let w = through(&w_transform, param!(W)?, param!(W_q)?.is_some(), |q| param!(W_q = q))?;
+    let w = through(|w| w_transform.apply(w), param!(W)?, param!(W_q)?.is_some(), |q| param!(W_q = q))?;
     let b = match param!(b)? {
-        Some(b) => Some(through(&b_transform, b, param!(b_q)?.is_some(), |q| param!(b_q = q))?),
+        Some(b) => Some(through(|b| b_transform.apply(b), b, param!(b_q)?.is_some(), |q| param!(b_q = q))?),
         None => None,
     };
     functions::convolution(inp, &w, b.as_ref(), &conv)
@@ -321,9 +321,9 @@ pub fn pow2_quantized_affine(
     let b_transform =
         Pow2 { sign: sign_b, with_zero: with_zero_b, n: n_b, m: m_b, ste_fine_grained: ste_fine_grained_b }
             .checked()?;
-    let w = through(&w_transform, param!(W)?, param!(W_q)?.is_some(), |q| param!(W_q = q))?;
+    let w = through(|w| w_transform.apply(w), param!(W)?, param!(W_q)?.is_some(), |q| param!(W_q = q))?;
     let b = match param!(b)? {
-        Some(b) => Some(through(&b_transform, b, param!(b_q)?.is_some(), |q| param!(b_q = q))?),
+        Some(b) => Some(through(|b| b_transform.apply(b), b, param!(b_q)?.is_some(), |q| param!(b_q = q))?),
         None => None,
     };
     functions::affine(inp, &w, b.as_ref(), base_axis)
@@ -400,9 +400,9 @@ pub fn pow2_quantized_convolution(
     let b_transform =
         Pow2 { sign: sign_b, with_zero: with_zero_b, n: n_b, m: m_b, ste_fine_grained: ste_fine_grained_b }
             .checked()?;
-    let w = through(&w_transform, param!(W)?, param!(W_q)?.is_some(), |q| param!(W_q = q))?;
+    let w = through(|w| w_transform.apply(w), param!(W)?, param!(W_q)?.is_some(), |q| param!(W_q = q))?;
     let b = match param!(b)? {
-        Some(b) => Some(through(&b_transform, b, param!(b_q)?.is_some(), |q| param!(b_q = q))?),
+        Some(b) => Some(through(|b| b_transform.apply(b), b, param!(b_q)?.is_some(), |q| param!(b_q = q))?),
         None => None,
     };
     functions::convolution(inp, &w, b.as_ref(), &conv)
@@ -470,9 +470,9 @@ pub fn pruned_affine(
     let [inmaps, outmaps] = affine_sizes(inp, base_axis, &n_outmaps)?;
     let w_transform = Prune { rate: rate_w }.checked()?;
     let b_transform = Prune { rate: rate_b }.checked()?;
-    let w = through(&w_transform, param!(W)?, param!(W_q)?.is_some(), |q| param!(W_q = q))?;
+    let w = through(|w| w_transform.apply(w), param!(W)?, param!(W_q)?.is_some(), |q| param!(W_q = q))?;
     let b = match param!(b)? {
-        Some(b) => Some(through(&b_transform, b, param!(b_q)?.is_some(), |q| param!(b_q = q))?),
+        Some(b) => Some(through(|b| b_transform.apply(b), b, param!(b_q)?.is_some(), |q| param!(b_q = q))?),
         None => None,
     };
     functions::affine(inp, &w, b.as_ref(), base_axis)
@@ -547,9 +547,9 @@ pub fn pruned_convolution(
     let filter = conv.filter(inmaps / group);
     let w_transform = Prune { rate: rate_w }.checked()?;
     let b_transform = Prune { rate: rate_b }.checked()?;
-    let w = through(&w_transform, param!(W)?, param!(W_q)?.is_some(), |q| param!(W_q = q))?;
+    let w = through(|w| w_transform.apply(w), param!(W)?, param!(W_q)?.is_some(), |q| param!(W_q = q))?;
     let b = match param!(b)? {
-        Some(b) => Some(through(&b_transform, b, param!(b_q)?.is_some(), |q| param!(b_q = q))?),
+        Some(b) => Some(through(|b| b_transform.apply(b), b, param!(b_q)?.is_some(), |q| param!(b_q = q))?),
         None => None,
     };
     functions::convolution(inp, &w, b.as_ref(), &conv)
@@ -557,8 +557,8 @@ pub fn pruned_convolution(
 
 /// What the layer computes with: `float` through the transform, which `keep` registers; `float` itself if the transformed
 /// values are no parameter of this call.
-fn through(
-    transform: &impl Transform,
+pub(super) fn through(
+    transform: impl FnOnce(&Tensor) -> Result<Tensor>,
     float: Tensor,
     registered: bool,
     keep: impl FnOnce(&Tensor) -> Result<()>,
@@ -566,7 +566,7 @@ fn through(
     if !registered {
         return Ok(float);
     }
-    let quantized = transform.apply(&float)?;
+    let quantized = transform(&float)?;
     keep(&quantized)?;
     Ok(quantized)
 }

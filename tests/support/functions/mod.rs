@@ -49,11 +49,12 @@ use functions;
 
 mod elementwise;
 mod shapes;
+mod weights;
 
 /// The call of `function`, NNabla's name for it; `None` if there is no such function.
 #[must_use]
 pub fn find(function: &str) -> Option<Call> {
-    elementwise::find(function).or_else(|| shapes::find(function))
+    elementwise::find(function).or_else(|| shapes::find(function)).or_else(|| weights::find(function))
 }
 
 /// An axis, which may count from the end.

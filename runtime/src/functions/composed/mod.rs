@@ -19,6 +19,7 @@ pub(super) mod position;
 pub(super) mod quantization;
 pub(super) mod recurrent;
 pub(super) mod reduce;
+pub(super) mod reparameterization;
 mod rule;
 mod window;
 

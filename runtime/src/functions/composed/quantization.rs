@@ -4,6 +4,7 @@ use candle_core::{DType, Result, Tensor};
 
 use super::rule::attach;
 use crate::device::{Arguments, fused};
+use crate::functions::min_max::Steps;
 use crate::kernels::cuda::Kernel;
 
 /// `value` in place of `x`, with the gradient of `value` handed to `x` where `passes`; everywhere, if `None`.
@@ -17,9 +18,37 @@ pub(crate) fn replace(x: &Tensor, value: &Tensor, passes: Option<Tensor>) -> Res
     })
 }
 
-pub(crate) fn sign(x: &Tensor) -> Result<Tensor> {
+pub(crate) fn sign(x: &Tensor, of_zero: f64) -> Result<Tensor> {
     let ones = x.ones_like()?;
-    x.ge(0.0)?.where_cond(&ones, &ones.neg()?)
+    let signs = x.gt(0.0)?.where_cond(&ones, &ones.neg()?)?;
+    x.eq(0.0)?.where_cond(&(ones * of_zero)?, &signs)
+}
+
+/// The nearest steps; the ends of the range get gradients where they are `learned`, and zeros elsewhere.
+pub(in crate::functions) fn min_max(
+    x: &Tensor,
+    ends: [&Tensor; 2],
+    steps: Steps,
+    fine_grained: bool,
+    learned: bool,
+) -> Result<Tensor> {
+    let arg = x.detach();
+    let full = |value: f32| Tensor::full(f64::from(value), x.dims(), x.device())?.to_dtype(x.dtype());
+    let [min, max, scale] = [full(steps.min)?, full(steps.max)?, full(steps.scale)?];
+    let (below, above) = (arg.lt(&min)?, arg.gt(&max)?);
+    let cut = above.where_cond(&max, &below.where_cond(&min, &arg)?)?;
+    let y = (((cut - &min)? / &scale)?.round()? * &scale)?;
+    let inside = (arg.ge(&min)? * arg.le(&max)?)?;
+    let shape = ends[0].shape().clone();
+    attach("min_max_quantize", &[x, ends[0], ends[1]], &(y + &min)?, move |dy, _| {
+        let none = dy.zeros_like()?;
+        let dx = if fine_grained { inside.where_cond(dy, &none)? } else { dy.clone() };
+        let end = |outside: &Tensor| match learned {
+            true => outside.where_cond(dy, &none)?.sum_all()?.reshape(&shape),
+            false => Tensor::zeros(&shape, dy.dtype(), dy.device()),
+        };
+        Ok(vec![Some(dx), Some(end(&below)?), Some(end(&above)?)])
+    })
 }
 
 /// Values, and where the gradient passes.
