@@ -48,7 +48,8 @@ pub(crate) fn sum_middle<T: Float>([outer, n, inner]: [usize; 3], scale: f64, x:
                 let mut sums = LongSums::new(out);
                 for row in 0..n {
                     let x = &x[start + row * inner..][..width];
-                    sums.next(1).iter_mut().zip(x).for_each(|(sum, x)| *sum += *x);
+                    // Counted as four: equal terms are all rounded in one direction.
+                    sums.next(4).iter_mut().zip(x).for_each(|(sum, x)| *sum += *x);
                 }
                 sums.finish();
                 out.iter_mut().for_each(|out| *out = T::of(out.wide() * scale));

@@ -175,12 +175,19 @@ impl Line {
         }
     }
 
-    fn offsets(&self) -> Vec<usize> {
+    /// How far its places lie behind the least of them, and how far that lies before the first.
+    fn offsets(&self) -> (Vec<usize>, usize) {
         match self {
             Self::Steps { step, len } => {
-                (0..*len).map(|i| 0usize.wrapping_add_signed(step * i as isize)).collect()
+                let distance = |i: usize| step.unsigned_abs() * i;
+                let before = if *step < 0 { distance(len - 1) } else { 0 };
+                // Not below 0, where one might be taken for a hole.
+                (
+                    (0..*len).map(|i| if *step < 0 { distance(len - 1 - i) } else { distance(i) }).collect(),
+                    before,
+                )
             }
-            Self::Table(offsets) => offsets.clone(),
+            Self::Table(offsets) => (offsets.clone(), 0),
         }
     }
 }
@@ -246,7 +253,8 @@ struct Rows {
 
 impl Rows {
     fn new(start: usize, lines: &[Line]) -> Self {
-        Self { start, tables: lines.iter().map(Line::offsets).collect() }
+        let (tables, before): (Vec<_>, Vec<_>) = lines.iter().map(Line::offsets).unzip();
+        Self { start: start - before.iter().sum::<usize>(), tables }
     }
 
     fn has_holes(&self) -> bool {
