@@ -18,7 +18,7 @@ use crate::{Initializer, Result, check, functions, is_training, parametric_funct
 ///
 /// # Source
 /// NNabla `PF.lstm` of version 1.0, `PF.lstm_cell` today (`lstm_cell` is an alias here, too); its `PF.lstm` of today is
-/// [`lstm_n_step`](fn@lstm_n_step). Hochreiter & Schmidhuber, Long Short-Term Memory, Neural
+/// [`lstm_n_step`](fn@crate::lstm_n_step). Hochreiter & Schmidhuber, Long Short-Term Memory, Neural
 /// Computation 1997.
 ///
 /// # Example

@@ -171,7 +171,7 @@ pub fn gru(
 ///
 /// With the pre-activations `[i, f, g, o] = W x + U h + b` of the input gate, the forget gate, the candidate and the output gate:
 /// `c' = σ(f)·c + σ(i)·tanh(g)` and `h' = σ(o)·tanh(c')`. Layers, directions and dropout are those of [`rnn`](fn@rnn).
-/// Returns the outputs of the last layer, and the last `h` and the last `c` of every layer. One step is [`lstm`](fn@lstm), whose
+/// Returns the outputs of the last layer, and the last `h` and the last `c` of every layer. One step is [`lstm`](fn@crate::lstm), whose
 /// gates are in another order.
 ///
 /// # Shapes
