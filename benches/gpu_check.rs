@@ -13,6 +13,7 @@ use layerfn::__private::dropout;
 use layerfn::functions::*;
 use layerfn::{PerAxis, Result, Rng};
 use layerfn_tests::golden::run_all;
+use layerfn_tests::support::elementwise::{Elementwise, FUNCTIONS, OF_ONE_SHAPE};
 use layerfn_tests::{assert_device_agrees, values};
 
 fn main() -> ExitCode {
@@ -55,10 +56,19 @@ type Function = Box<dyn Fn(&[Tensor]) -> Result<Tensor>>;
 type Case = (String, Function, Vec<Tensor>);
 
 fn cases() -> Vec<Case> {
-    [activations(), products(), sequences(), windows(), normalizations(), losses(), transforms()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        activations(),
+        elementwise(),
+        products(),
+        sequences(),
+        windows(),
+        normalizations(),
+        losses(),
+        transforms(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// A case whose inputs have these sizes.
@@ -68,29 +78,25 @@ fn case(name: &str, f: impl Fn(&[Tensor]) -> Result<Tensor> + 'static, sizes: &[
 }
 
 fn activations() -> Vec<Case> {
-    type Pointwise = fn(&Tensor) -> Result<Tensor>;
-    let pointwise: [(&str, Pointwise); 10] = [
-        ("relu", relu),
-        ("leaky_relu", |x| leaky_relu(x, 0.1)),
-        ("elu", |x| elu(x, 0.7)),
-        ("selu", selu),
-        ("gelu", gelu),
-        ("silu", silu),
-        ("sigmoid", sigmoid),
-        ("tanh", tanh),
-        ("softplus", softplus),
-        ("hard_sigmoid", hard_sigmoid),
-    ];
-    let pointwise =
-        pointwise.into_iter().map(|(name, f)| case(name, move |t| f(&(&t[0] * 4.0)?), &[&[5, 40, 17]]));
-    pointwise
-        .chain([
-            case("softmax", |t| softmax(&t[0], 1), &[&[3, 50, 4]]),
-            case("log_softmax", |t| log_softmax(&t[0], D::Minus1), &[&[30, 51]]),
-            case("prelu", |t| prelu(&t[0], &t[1], 1), &[&[4, 3, 40], &[3]]),
-            case("dropout", |t| dropout(&t[0], 0.3, &mut draws()), &[&[40, 50]]),
-        ])
-        .collect()
+    vec![
+        case("softmax", |t| softmax(&t[0], 1), &[&[3, 50, 4]]),
+        case("log_softmax", |t| log_softmax(&t[0], D::Minus1), &[&[30, 51]]),
+        case("prelu", |t| prelu(&t[0], &t[1], 1), &[&[4, 3, 40], &[3]]),
+        case("dropout", |t| dropout(&t[0], 0.3, &mut draws()), &[&[40, 50]]),
+    ]
+}
+
+/// Functions of single elements, of tensors of one shape and of two.
+fn elementwise() -> Vec<Case> {
+    let case = |function: &Elementwise, shapes: [&[usize]; 3]| -> Case {
+        let inputs = function.domains.iter().zip(shapes).zip(1..);
+        let inputs = inputs.map(|((domain, dims), seed)| domain.tensor(dims, seed)).collect();
+        (function.name.to_owned(), Box::new(function.call), inputs)
+    };
+    let of_one_shape = FUNCTIONS.iter().chain(OF_ONE_SHAPE).map(|function| case(function, [&[5, 40, 17]; 3]));
+    let spread = FUNCTIONS.iter().filter(|function| function.domains.len() > 1);
+    let spread = spread.map(|function| case(function, [&[5, 40, 17], &[5, 1, 17], &[1, 40, 1]]));
+    of_one_shape.chain(spread).collect()
 }
 
 /// A small generator that starts anew for each call.

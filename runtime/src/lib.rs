@@ -105,6 +105,9 @@
 //! | [`deformable_convolution`](fn@deformable_convolution) | – | `channel_last` and `fix_parameters` work, a mask without a gradient weights the gradients of the rest, and a `pad` that makes outputs without offsets is an error; NNabla refuses, crashes, forgets the mask, and reads foreign memory |
 //! | [`multi_head_attention`](fn@multi_head_attention) | returns the weights, too | the weights go to `output_weights`, and are not computed without it; a query whose keys are all hidden gets 0, in NNabla NaN |
 //! | [`transformer`](fn@transformer), [`transformer_encode`](fn@transformer_encode), [`transformer_decode`](fn@transformer_decode) | `fix_parameters` keeps the parameters from being updated, `rng` draws them | `fix_parameters` is not handed down to the layers inside; `rng` is, in NNabla it does nothing |
+//! | [`mish`](functions::mish) | – | the gradient is right everywhere; NNabla's is NaN from 22 on |
+//! | [`sigmoid_cross_entropy`](functions::sigmoid_cross_entropy) | – | the target is a probability; NNabla cuts it to an integer |
+//! | [`pow2`](functions::pow2), [`pow_scalar`](functions::pow_scalar), [`r_pow_scalar`](functions::r_pow_scalar) | – | a power that is constant 0 or 1 has the gradient 0; NNabla's is NaN there |
 //! | [`depthwise_convolution`](fn@depthwise_convolution), [`depthwise_deconvolution`](fn@depthwise_deconvolution), [`svd_convolution`](fn@svd_convolution) | N-D | three spatial axes work; NNabla has one and two |
 //! | convolutions, pooling and interpolation with `channel_last` | – | work; NNabla's CPU refuses them |
 //! | [`functions::global_average_pooling`] | four axes | three and more; of a fifth NNabla averages the wrong elements |

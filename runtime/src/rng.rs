@@ -1,8 +1,11 @@
-//! The random generator of initializers.
+//! The random generator of initializers, and tensors from it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use candle_core::{DType, Device, Tensor};
 use rand_mt::Mt;
+
+use crate::{Dims, Result, check};
 
 /// As many consecutive numbers say all of a generator.
 const WORDS: usize = 624;
@@ -61,6 +64,91 @@ impl Rng {
         self.with(State::normal)
     }
 
+    /// Numbers drawn uniformly from [0, 1): those of `RandomState.rand`, rounded to `f32`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if there is no memory for so many.
+    ///
+    /// # Example
+    /// ```
+    /// let rng = layerfn::Rng::new(313);
+    /// assert_eq!(rng.rand(2)?.to_vec1::<f32>()?, [0.16553963, 0.55010438]);
+    /// # Ok::<(), layerfn::Error>(())
+    /// ```
+    pub fn rand(&self, dims: impl Into<Dims>) -> Result<Tensor> {
+        self.tensor(&dims.into(), |state| state.uniform() as f32)
+    }
+
+    /// Numbers drawn from the standard normal distribution: those of `RandomState.randn`, rounded to `f32`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if there is no memory for so many.
+    ///
+    /// # Example
+    /// ```
+    /// let rng = layerfn::Rng::new(313);
+    /// assert_eq!(rng.randn((64, 8))?.dims(), [64, 8]);
+    /// # Ok::<(), layerfn::Error>(())
+    /// ```
+    pub fn randn(&self, dims: impl Into<Dims>) -> Result<Tensor> {
+        self.tensor(&dims.into(), |state| state.normal() as f32)
+    }
+
+    /// Ones with probability `p`, else zeros, in `f32`: the numbers of `RandomState.binomial(1, p)`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if `p` is not in [0, 1] or there is no memory for so many.
+    ///
+    /// # Example
+    /// ```
+    /// let rng = layerfn::Rng::new(313);
+    /// assert_eq!(rng.bernoulli(0.4, 5)?.to_vec1::<f32>()?, [0., 0., 1., 1., 1.]);
+    /// # Ok::<(), layerfn::Error>(())
+    /// ```
+    pub fn bernoulli(&self, p: f64, dims: impl Into<Dims>) -> Result<Tensor> {
+        check::within("p", p, 0.0..=1.0)?;
+        // NumPy draws the rarer of the two, goes by way of the logarithm, and draws nothing where ones are impossible.
+        let (rare, value) = if p <= 0.5 { (p, 1.0) } else { (1.0 - p, 0.0) };
+        let limit = (1.0 - rare).ln().exp();
+        self.tensor(
+            &dims.into(),
+            |state| if p > 0.0 && state.uniform() > limit { value } else { 1.0 - value },
+        )
+    }
+
+    /// The numbers from 0 to `n − 1` in a random order, as `i64`: those of `RandomState.permutation`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if there is no memory for so many.
+    ///
+    /// # Example
+    /// Rows in another order:
+    /// ```
+    /// use candle_core::{Device, Tensor};
+    /// let rng = layerfn::Rng::new(313);
+    /// let x = Tensor::new(&[[1f32], [2.], [3.]], &Device::Cpu)?;
+    /// let shuffled = x.index_select(&rng.permutation(3)?, 0)?;
+    /// assert_eq!(shuffled.to_vec2::<f32>()?, [[2.], [3.], [1.]]);
+    /// # Ok::<(), layerfn::Error>(())
+    /// ```
+    pub fn permutation(&self, n: usize) -> Result<Tensor> {
+        check::tensor("n", &[n], DType::I64)?;
+        let mut numbers: Vec<i64> = (0..n as i64).collect();
+        self.with(|state| {
+            for last in (1..n).rev() {
+                numbers.swap(last, state.up_to(last as u64) as usize);
+            }
+        });
+        Ok(Tensor::from_vec(numbers, n, &Device::Cpu)?)
+    }
+
+    /// A tensor of draws under one lock.
+    fn tensor(&self, dims: &Dims, draw: impl Fn(&mut State) -> f32) -> Result<Tensor> {
+        let n = check::tensor("dims", dims, DType::F32)?;
+        let values = self.with(|state| (0..n).map(|_| draw(state)).collect());
+        Ok(Tensor::from_vec::<_, f32>(values, &**dims, &Device::Cpu)?)
+    }
+
     /// `n` draws of [`uniform`](Self::uniform) or [`normal`](Self::normal) under one lock, so that they are
     /// consecutive even when threads share the generator.
     pub(crate) fn draw(&self, n: usize, normal: bool, map: impl Fn(f64) -> f64) -> Vec<f64> {
@@ -117,6 +205,20 @@ impl State {
     fn uniform(&mut self) -> f64 {
         let (a, b) = (self.next() >> 5, self.next() >> 6);
         (f64::from(a) * 67_108_864.0 + f64::from(b)) / 9_007_199_254_740_992.0
+    }
+
+    /// An integer from 0 to `limit`: draws are cut to as many bits as it has, and left out where they are larger.
+    fn up_to(&mut self, limit: u64) -> u64 {
+        let mask = u64::MAX.checked_shr(limit.leading_zeros()).unwrap_or(0);
+        loop {
+            let bits = match u32::try_from(limit) {
+                Ok(_) => u64::from(self.mt.next_u32()),
+                Err(_) => u64::from(self.mt.next_u32()) << 32 | u64::from(self.mt.next_u32()),
+            };
+            if bits & mask <= limit {
+                return bits & mask;
+            }
+        }
     }
 
     fn normal(&mut self) -> f64 {

@@ -10,6 +10,7 @@ mod layers;
 mod limits;
 mod lists;
 mod parameter_api;
+mod random;
 mod refused_calls;
 mod store;
 mod sums;

@@ -4,35 +4,6 @@ use layerfn::Result;
 use layerfn::functions::*;
 use layerfn_tests::{assert_close, both_paths, flat, gate, gradients, values};
 
-/// Small, with a size-1 axis, and large enough for threads.
-fn inputs() -> Vec<Tensor> {
-    [vec![], vec![7], vec![3, 1, 4], vec![0, 3], vec![5, 40, 171]]
-        .into_iter()
-        .map(|dims| (values(dims, 5) * 4.0).unwrap())
-        .collect()
-}
-
-#[test]
-fn pointwise_activations() {
-    let functions: [fn(&Tensor) -> Result<Tensor>; 10] = [
-        relu,
-        |x| leaky_relu(x, 0.1),
-        |x| elu(x, 0.7),
-        selu,
-        gelu,
-        silu,
-        sigmoid,
-        tanh,
-        softplus,
-        hard_sigmoid,
-    ];
-    for f in functions {
-        for x in inputs() {
-            gate(|t| f(&t[0]), &[x]);
-        }
-    }
-}
-
 #[test]
 fn values_and_slopes_at_the_kinks_are_those_of_nnabla() {
     both_paths(|| {

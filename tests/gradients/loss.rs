@@ -102,16 +102,13 @@ fn bad_labels_are_errors() {
 }
 
 #[test]
-fn elementwise_losses() {
-    for dims in [vec![], vec![3, 2], vec![0, 3], vec![60, 700]] {
+fn means_of_losses() {
+    for dims in [vec![], vec![3, 2], vec![60, 700]] {
         let inputs = [(values(dims.clone(), 1) * 3.0).unwrap(), values(dims.clone(), 2)];
-        gate(|t| squared_error(&t[0], &t[1]), &inputs);
-        gate(|t| sigmoid_cross_entropy(&t[0], &t[1]), &inputs);
-        if !dims.contains(&0) {
-            gate(|t| mean_squared_error(&t[0], &t[1]), &inputs);
-        }
+        gate(|t| mean_squared_error(&t[0], &t[1]), &inputs);
     }
     let x = values([2, 3], 1);
     assert!(squared_error(&x, &values([3], 1)).is_err());
+    assert!(mean_squared_error(&x, &values([2, 1], 1)).is_err());
     assert!(mean_squared_error(&values([0], 1), &values([0], 1)).is_err());
 }

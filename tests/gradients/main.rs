@@ -5,6 +5,7 @@ mod affine;
 mod attention;
 mod convolution;
 mod deformable;
+mod elementwise;
 mod graph;
 mod loss;
 mod normalization;

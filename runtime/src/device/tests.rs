@@ -59,7 +59,15 @@ fn batch_normalization_by_channel() {
 
 #[test]
 fn activations() {
-    let functions: [fn(&Tensor) -> Result<Tensor>; 10] = [
+    let functions: [fn(&Tensor) -> Result<Tensor>; 18] = [
+        mish,
+        gelu_exact,
+        sinc,
+        atan,
+        |x| log(&abs(x)?),
+        |x| pow_scalar(x, 3.0),
+        |x| r_pow_scalar(x, 1.5),
+        |x| mul2(&floor(x)?, &add2(&ceil(x)?, &round(x)?)?),
         relu,
         |x| leaky_relu(x, 0.1),
         |x| elu(x, 0.7),
@@ -80,6 +88,9 @@ fn activations() {
 fn functions_of_two_elements() {
     check(|t| squared_error(&t[0], &t[1]), &[&[5, 7], &[5, 7]]);
     check(|t| sigmoid_cross_entropy(&t[0], &t[1]), &[&[5, 7], &[5, 7]]);
+    check(|t| pow2(&abs(&t[0])?, &t[1]), &[&[5, 7], &[5, 7]]);
+    check(|t| maximum2(&t[0], &t[1]), &[&[5, 1], &[1, 7]]);
+    check(|t| where_cond(&greater(&t[0], &t[1])?, &t[0], &t[1]), &[&[5, 7], &[5, 7]]);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Activations but ReLU, softmax, PReLU and dropout.
 
+use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
+
 use candle_core::Tensor;
 use candle_core::shape::Dim;
 
@@ -7,48 +9,10 @@ use super::composed;
 use super::composed::activation::{Prelu, PreluSlope};
 use super::graph::{attach, attach_with_result, tracked};
 use super::node::{compute, element_count, for_float, in_type, widened, without_kernels};
-use super::pointwise::{Pointwise, apply};
+use super::pointwise::{Pointwise, Slope, apply, unary};
 use crate::kernels::{self, Channels, Float, Lanes, zip};
 use crate::number::{Formula, Number};
 use crate::{Axis, Error, Result, check};
-
-macro_rules! activations {
-    (@gradient_from_value) => { true };
-    (@gradient_from_element) => { false };
-    ($(
-        $(#[$doc:meta])*
-        fn $name:ident($($argument:ident),*) = $f:ident {
-            value($x:ident) = $value:expr;
-            $gradient_from:ident($kept:ident, $dy:ident) = $gradient:expr;
-        }
-    )*) => {$(
-        #[derive(Clone, Copy)]
-        struct $f { $($argument: f64),* }
-
-        impl Pointwise<1> for $f {
-            const NAME: &'static str = stringify!($name);
-            const SLOPE_FROM_VALUE: bool = activations!(@$gradient_from);
-
-            #[inline(always)]
-            fn value<V: Number>(self, [$x]: [V; 1]) -> V {
-                $(let $argument = self.$argument;)*
-                $value
-            }
-
-            #[inline(always)]
-            fn gradient<V: Number>(self, _: usize, $dy: V, [$kept]: [V; 1]) -> V {
-                $(let $argument = self.$argument;)*
-                $gradient
-            }
-        }
-
-        $(#[$doc])*
-        pub fn $name(inp: &Tensor $(, $argument: f64)*) -> Result<Tensor> {
-            $(check::within(stringify!($argument), $argument, ..)?;)*
-            apply($f { $($argument),* }, [inp])
-        }
-    )*};
-}
 
 /// `sqrt(2 / pi)` and the cubic coefficient of the tanh form of GELU.
 const GELU: (f64, f64) = (0.797_884_560_802_865_4, 0.044_715);
@@ -56,20 +20,10 @@ const GELU: (f64, f64) = (0.797_884_560_802_865_4, 0.044_715);
 /// Scale and alpha of SELU.
 const SELU: (f64, f64) = (1.050_700_987_355_480_5, 1.673_263_242_354_377_2);
 
-activations! {
+unary! {
     /// `x` where positive, else `alpha x` (NNabla's default for `alpha` is 0.1); the slope at 0 is `alpha`.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] if the input holds no floating-point numbers.
-    ///
-    /// # Example
-    /// ```
-    /// use candle_core::{Device, Tensor};
-    /// let x = Tensor::new(&[-2f32, 2.], &Device::Cpu)?;
-    /// assert_eq!(layerfn::functions::leaky_relu(&x, 0.5)?.to_vec1::<f32>()?, [-1., 2.]);
-    /// # Ok::<(), layerfn::Error>(())
-    /// ```
     fn leaky_relu(alpha) = LeakyRelu {
+        example([-2.0, 2.0], 0.5) = [-1.0, 2.0];
         value(x) = {
             let below = x.clone().scale(alpha); // outside of the branch: a loop over it is to have none
             V::select(x.above(0.0), || x.clone(), || below)
@@ -80,57 +34,38 @@ activations! {
         };
     }
 
+    /// `x` between 0 and 6, cut off there; the slope at both ends is 0.
+    fn relu6() = Relu6 {
+        example([-2.0, 2.0, 7.0]) = [0.0, 2.0, 6.0];
+        value(x) = x.between(0.0, 6.0);
+        gradient_from_element(x, dy) = {
+            let zero = dy.constant(0.0);
+            let below_6 = V::select(x.below(6.0), || dy.clone(), || zero.clone());
+            V::select(x.above(0.0), || below_6, || zero.clone())
+        };
+    }
+
     /// `x` where it is at least 0, else `alpha (exp(x) - 1)` (NNabla's default for `alpha` is 1).
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] if the input holds no floating-point numbers.
-    ///
-    /// # Example
-    /// ```
-    /// use candle_core::{Device, Tensor};
-    /// let x = Tensor::new(&[f32::NEG_INFINITY, 0., 2.], &Device::Cpu)?;
-    /// assert_eq!(layerfn::functions::elu(&x, 1.5)?.to_vec1::<f32>()?, [-1.5, 0., 2.]);
-    /// # Ok::<(), layerfn::Error>(())
-    /// ```
     fn elu(alpha) = Elu {
+        example([f64::NEG_INFINITY, 0.0, 2.0], 1.5) = [-1.5, 0.0, 2.0];
         value(x) = V::select(x.at_least(0.0), || x.clone(), || x.clone().exp_m1().scale(alpha));
         gradient_from_element(x, dy) =
             V::select(x.at_least(0.0), || dy.clone(), || dy.clone().scale(alpha) * x.clone().exp());
     }
 
-    /// `scale x` where positive, else `scale alpha (exp(x) - 1)`, with the two constants of Klambauer et al. 2017.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] if the input holds no floating-point numbers.
-    ///
-    /// # Example
-    /// ```
-    /// use candle_core::{Device, Tensor};
-    /// let x = Tensor::new(&[0f64, 1.], &Device::Cpu)?;
-    /// assert_eq!(layerfn::functions::selu(&x)?.to_vec1::<f64>()?, [0., 1.0507009873554805]);
-    /// # Ok::<(), layerfn::Error>(())
-    /// ```
-    fn selu() = Selu {
-        value(x) = V::select(x.above(0.0), || x.clone(), || x.clone().exp_m1().scale(SELU.1)).scale(SELU.0);
+    /// `scale x` where positive, else `scale alpha (exp(x) - 1)`; the slope at 0 is `scale alpha`.
+    fn selu_with(scale, alpha) = Selu {
+        example([f64::NEG_INFINITY, 0.0, 1.0], 2.0, 1.5) = [-3.0, 0.0, 2.0];
+        value(x) = V::select(x.above(0.0), || x.clone(), || x.clone().exp_m1().scale(alpha)).scale(scale);
         gradient_from_element(x, dy) = {
-            let slope = V::select(x.above(0.0), || x.constant(1.0), || x.clone().exp().scale(SELU.1));
-            dy.scale(SELU.0) * slope
+            let slope = V::select(x.above(0.0), || x.constant(1.0), || x.clone().exp().scale(alpha));
+            dy.scale(scale) * slope
         };
     }
 
-    /// `x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`: GELU in its tanh form, as in NNabla.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] if the input holds no floating-point numbers.
-    ///
-    /// # Example
-    /// ```
-    /// use candle_core::{Device, Tensor};
-    /// let x = Tensor::new(&[-20f32, 0., 20.], &Device::Cpu)?;
-    /// assert_eq!(layerfn::functions::gelu(&x)?.to_vec1::<f32>()?, [0., 0., 20.]);
-    /// # Ok::<(), layerfn::Error>(())
-    /// ```
+    /// `x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`: GELU in its tanh form, as in NNabla; [`gelu_exact`] is the other one.
     fn gelu() = Gelu {
+        example([-20.0, 0.0, 20.0]) = [0.0, 0.0, 20.0];
         value(x) = x.clone().scale(0.5) * gelu_inner(x).tanh().offset(1.0);
         gradient_from_element(x, dy) = {
             let t = gelu_inner(x.clone()).tanh();
@@ -139,19 +74,37 @@ activations! {
         };
     }
 
-    /// `x sigmoid(x)`, also called swish.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] if the input holds no floating-point numbers.
-    ///
-    /// # Example
-    /// ```
-    /// use candle_core::{Device, Tensor};
-    /// let x = Tensor::new(&[0f32, 100.], &Device::Cpu)?;
-    /// assert_eq!(layerfn::functions::silu(&x)?.to_vec1::<f32>()?, [0., 100.]);
-    /// # Ok::<(), layerfn::Error>(())
-    /// ```
+    /// `x / 2 (1 + erf(x / sqrt(2)))`: `x` times the share of the normal distribution below it.
+    fn gelu_exact() = GeluExact {
+        example([-20.0, 0.0, 20.0]) = [0.0, 0.0, 20.0];
+        value(x) = x.clone().scale(0.5) * x.scale(FRAC_1_SQRT_2).erf().offset(1.0);
+        gradient_from_element(x, dy) = {
+            let share = x.clone().scale(FRAC_1_SQRT_2).erf().offset(1.0).scale(0.5);
+            let density = (x.clone() * x.clone()).scale(-0.5).exp().scale(FRAC_2_SQRT_PI * FRAC_1_SQRT_2 / 2.0);
+            dy * (share + x * density)
+        };
+    }
+
+    /// `x tanh(log(1 + exp(x)))`.
+    fn mish() = Mish {
+        example([-1000.0, 0.0, 1000.0]) = [0.0, 0.0, 1000.0];
+        value(x) = {
+            let (n, _) = mish_terms(&x);
+            x * (n.clone() / n.offset(2.0))
+        };
+        gradient_from_element(x, dy) = {
+            let (n, sigmoid) = mish_terms(&x);
+            let below = n.clone().offset(2.0);
+            let slope = n.clone().offset(1.0).scale(4.0) / (below.clone() * below.clone());
+            let zero = x.constant(0.0);
+            let more = V::select(x.above(20.0), || zero, || x.clone() * slope * sigmoid);
+            dy * (n / below + more)
+        };
+    }
+
+    /// `x sigmoid(x)`, which NNabla calls `swish`.
     fn silu() = Silu {
+        example([0.0, 100.0]) = [0.0, 100.0];
         value(x) = x.clone() * x.sigmoid();
         gradient_from_element(x, dy) = {
             let s = x.clone().sigmoid();
@@ -160,79 +113,136 @@ activations! {
     }
 
     /// `1 / (1 + exp(-x))`.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] if the input holds no floating-point numbers.
-    ///
-    /// # Example
-    /// ```
-    /// use candle_core::{Device, Tensor};
-    /// let x = Tensor::new(&[-1000f32, 0., 1000.], &Device::Cpu)?;
-    /// assert_eq!(layerfn::functions::sigmoid(&x)?.to_vec1::<f32>()?, [0., 0.5, 1.]);
-    /// # Ok::<(), layerfn::Error>(())
-    /// ```
     fn sigmoid() = Sigmoid {
+        example([-1000.0, 0.0, 1000.0]) = [0.0, 0.5, 1.0];
         value(x) = x.sigmoid();
         gradient_from_value(y, dy) = dy * y.clone() * y.complement();
     }
 
+    /// `log(1 / (1 + exp(-x)))`, without underflow.
+    fn log_sigmoid() = LogSigmoid {
+        example([-1000.0, 1000.0]) = [-1000.0, 0.0];
+        value(x) = {
+            let small = x.clone().abs().negative().exp().ln_1p();
+            (positive_part(&x.negative()) + small).negative()
+        };
+        gradient_from_element(x, dy) = dy * x.negative().sigmoid();
+    }
+
     /// Hyperbolic tangent.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] if the input holds no floating-point numbers.
-    ///
-    /// # Example
-    /// ```
-    /// use candle_core::{Device, Tensor};
-    /// let x = Tensor::new(&[-1000f32, 0.], &Device::Cpu)?;
-    /// assert_eq!(layerfn::functions::tanh(&x)?.to_vec1::<f32>()?, [-1., 0.]);
-    /// # Ok::<(), layerfn::Error>(())
-    /// ```
     fn tanh() = Tanh {
+        example([-1000.0, 0.0]) = [-1.0, 0.0];
         value(x) = x.tanh();
         gradient_from_value(y, dy) = dy * (y.clone() * y).complement();
     }
 
-    /// `log(1 + exp(x))`.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] if the input holds no floating-point numbers.
-    ///
-    /// # Example
-    /// ```
-    /// use candle_core::{Device, Tensor};
-    /// let x = Tensor::new(&[-1000f32, 1000.], &Device::Cpu)?;
-    /// assert_eq!(layerfn::functions::softplus(&x)?.to_vec1::<f32>()?, [0., 1000.]);
-    /// # Ok::<(), layerfn::Error>(())
-    /// ```
-    fn softplus() = Softplus {
-        value(x) = positive_part(&x) + x.abs().negative().exp().ln_1p();
-        gradient_from_element(x, dy) = dy * x.sigmoid();
+    /// `x - tanh(x)`.
+    fn tanh_shrink() = TanhShrink {
+        example([-1000.0, 0.0]) = [-999.0, 0.0];
+        value(x) = x.clone() - x.tanh();
+        gradient_from_element(x, dy) = {
+            let t = x.tanh();
+            dy * t.clone() * t
+        };
     }
 
-    /// `0.2 x + 0.5`, cut off at 0 and 1.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] if the input holds no floating-point numbers.
-    ///
-    /// # Example
-    /// ```
-    /// use candle_core::{Device, Tensor};
-    /// let x = Tensor::new(&[-3f32, 0., 3.], &Device::Cpu)?;
-    /// assert_eq!(layerfn::functions::hard_sigmoid(&x)?.to_vec1::<f32>()?, [0., 0.5, 1.]);
-    /// # Ok::<(), layerfn::Error>(())
-    /// ```
-    fn hard_sigmoid() = HardSigmoid {
-        value(x) = {
-            let y = x.scale(0.2).offset(0.5);
-            let (zero, one) = (y.constant(0.0), y.constant(1.0));
-            V::select(y.above(1.0), || one, || V::select(y.below(0.0), || zero, || y.clone()))
+    /// `log(1 + exp(beta x)) / beta`.
+    fn softplus_with(beta: positive) = Softplus {
+        example([-1000.0, 1000.0], 2.0) = [0.0, 1000.0];
+        value(x) = positive_part(&x) + x.abs().scale(-beta).exp().ln_1p().scale(1.0 / beta);
+        gradient_from_element(x, dy) = dy * x.scale(beta).sigmoid();
+    }
+
+    /// `x / (1 + |x|)`.
+    fn softsign() = Softsign {
+        example([-1.0, 0.0, 3.0]) = [-0.5, 0.0, 0.75];
+        value(x) = x.clone() / x.abs().offset(1.0);
+        gradient_from_element(x, dy) = {
+            let below = x.abs().offset(1.0);
+            dy / (below.clone() * below)
         };
+    }
+
+    /// `0.2 x + 0.5`, cut off at 0 and 1; the slope at both ends is 0.2.
+    fn hard_sigmoid() = HardSigmoid {
+        example([-3.0, 0.0, 3.0]) = [0.0, 0.5, 1.0];
+        value(x) = x.scale(0.2).offset(0.5).between(0.0, 1.0);
         gradient_from_element(x, dy) = {
             let zero = dy.constant(0.0);
             V::select(x.abs().at_most(2.5), || dy.scale(0.2), || zero)
         };
     }
+
+    /// `x` between −1 and 1, cut off there; the slope at both ends is 1.
+    fn hard_tanh() = HardTanh {
+        example([-3.0, 0.5, 3.0]) = [-1.0, 0.5, 1.0];
+        value(x) = x.between(-1.0, 1.0);
+        gradient_from_element(x, dy) = {
+            let zero = dy.constant(0.0);
+            V::select(x.abs().at_most(1.0), || dy, || zero)
+        };
+    }
+
+    /// 1 where `x` is positive, else 0. Between −1 and 1 half of the gradient passes.
+    fn binary_sigmoid() = BinarySigmoid {
+        example([-3.0, 0.0, 0.5]) = [0.0, 0.0, 1.0];
+        value(x) = x.indicator(x.above(0.0));
+        gradient_from_element(x, dy) = {
+            let zero = dy.constant(0.0);
+            V::select(x.abs().below(1.0), || dy.scale(0.5), || zero)
+        };
+    }
+
+    /// 1 where `x` is positive, else −1. Between −1 and 1 the gradient passes.
+    fn binary_tanh() = BinaryTanh {
+        example([-3.0, 0.0, 0.5]) = [-1.0, -1.0, 1.0];
+        value(x) = x.indicator(x.above(0.0)).scale(2.0).offset(-1.0);
+        gradient_from_element(x, dy) = {
+            let zero = dy.constant(0.0);
+            V::select(x.abs().below(1.0), || dy, || zero)
+        };
+    }
+}
+
+/// [`selu_with`] the two constants of Klambauer et al. 2017, Self-Normalizing Neural Networks.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if the input holds no floating-point numbers.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// let x = Tensor::new(&[0f64, 1.], &Device::Cpu)?;
+/// assert_eq!(layerfn::functions::selu(&x)?.to_vec1::<f64>()?, [0., 1.0507009873554805]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn selu(inp: &Tensor) -> Result<Tensor> {
+    selu_with(inp, SELU.0, SELU.1)
+}
+
+/// `log(1 + exp(x))`: [`softplus_with`] a `beta` of 1.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if the input holds no floating-point numbers.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// let x = Tensor::new(&[-1000f32, 1000.], &Device::Cpu)?;
+/// assert_eq!(layerfn::functions::softplus(&x)?.to_vec1::<f32>()?, [0., 1000.]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn softplus(inp: &Tensor) -> Result<Tensor> {
+    softplus_with(inp, 1.0)
+}
+
+/// `n` with `tanh(log(1 + exp(x))) = n / (n + 2)`, which is `exp(x) (exp(x) + 2)`, and the sigmoid of `x`. From 20 on the
+/// quotient is 1.
+#[inline(always)]
+fn mish_terms<V: Number>(x: &V) -> (V, V) {
+    let limit = x.constant(20.0);
+    let power = V::select(x.above(20.0), || limit, || x.clone()).exp();
+    (power.clone() * power.offset(2.0), x.clone().sigmoid())
 }
 
 #[inline(always)]
@@ -317,7 +327,7 @@ pub(crate) fn lanes(inp: &Tensor, axis: impl Dim + Copy, function: &'static str)
 /// PReLU: `x` where it is at least 0, else `slope x`.
 ///
 /// # Shapes
-/// - `slope`: `()` for one slope, or `(C)` for one of each channel, where `C` is the size of axis `base_axis`
+/// - `slope`: `()` or `(1)` for one slope, or `(C)` for one of each channel, where `C` is the size of axis `base_axis`
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if `slope` has another shape.
@@ -336,7 +346,7 @@ pub fn prelu(inp: &Tensor, slope: &Tensor, base_axis: impl Into<Axis>) -> Result
     let base_axis = base_axis.into().position_from_front("base_axis", dims)?;
     element_count(dims)?;
     let channels = match (slope.dims(), dims.get(base_axis)) {
-        ([], _) => Channels { outer: 1, channels: 1, inner: inp.elem_count() },
+        ([] | [1], _) => Channels { outer: 1, channels: 1, inner: inp.elem_count() },
         ([n], Some(size)) if n == size => Channels {
             outer: element_count(&dims[..base_axis])?,
             channels: *n,

@@ -1,14 +1,14 @@
 //! Losses.
 
-use candle_core::Tensor;
 use candle_core::shape::Dim;
+use candle_core::{DType, Tensor};
 
 use super::activation::{lanes, positive_part};
 use super::composed;
 use super::embed::{index, integers};
 use super::graph::attach;
 use super::node::{Value, compute, for_float, in_type, widened, without_kernels, zeros};
-use super::pointwise::{Pointwise, apply};
+use super::pointwise::{Pointwise, Slope, apply, binary, unary};
 use crate::kernels::{Float, cross_entropy, cross_entropy_gradient, sum};
 use crate::number::Number;
 use crate::{Error, Result, check};
@@ -90,22 +90,53 @@ pub fn mean_softmax_cross_entropy(inp: &Tensor, labels: &Tensor, axis: impl Dim 
     mean(&softmax_cross_entropy(inp, labels, axis)?)
 }
 
-/// `(a - b)^2` for each element.
-///
-/// # Errors
-/// [`Error::InvalidArgument`] if the shapes differ.
-///
-/// # Example
-/// ```
-/// use candle_core::{Device, Tensor};
-/// let a = Tensor::new(&[1f32, 2.], &Device::Cpu)?;
-/// let b = Tensor::new(&[3f32, 2.], &Device::Cpu)?;
-/// assert_eq!(layerfn::functions::squared_error(&a, &b)?.to_vec1::<f32>()?, [4., 0.]);
-/// # Ok::<(), layerfn::Error>(())
-/// ```
-pub fn squared_error(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
-    check_same_shape(inp, target)?;
-    apply(SquaredError, [inp, target])
+binary! {
+    /// `(x0 - x1)^2` for each element.
+    fn squared_error() = SquaredError {
+        example([1.0, 2.0], [3.0, 2.0]) = [4.0, 0.0];
+        value(a, b) = {
+            let difference = a - b;
+            difference.clone() * difference
+        };
+        gradients(a, b, dy) = [dy.scale(2.0) * (a - b), dy.scale(2.0) * (b - a)];
+    }
+
+    /// `|x0 - x1|` for each element; where the two are equal, the slope is −1 for `x0` and 1 for `x1`.
+    fn absolute_error() = AbsoluteError {
+        example([1.0, 2.0], [3.0, 2.0]) = [2.0, 0.0];
+        value(a, b) = (a - b).abs();
+        gradients(a, b, dy) = [
+            V::select(a.exceeds(&b), || dy.clone(), || dy.clone().negative()),
+            V::select(a.exceeds(&b), || dy.clone().negative(), || dy.clone())
+        ];
+    }
+
+    /// `d^2` for a difference `d` of size below `delta`, else `delta (2 |d| - delta)`: twice what is usually called so, as in
+    /// NNabla.
+    fn huber_loss(delta: not_negative) = HuberLoss {
+        example([1.0, 5.0], [0.0, 0.0], 2.0) = [1.0, 16.0];
+        value(a, b) = {
+            let size = (a - b).abs();
+            let far = size.clone().scale(2.0).offset(-delta).scale(delta);
+            V::select(size.below(delta), || size.clone() * size.clone(), || far)
+        };
+        gradients(a, b, dy) = [dy.scale(2.0) * (a - b).limit(delta), dy.scale(2.0) * (b - a).limit(delta)];
+    }
+
+    /// By how much `|x0 - x1|` exceeds `epsilon`, else 0.
+    fn epsilon_insensitive_loss(epsilon: not_negative) = EpsilonInsensitiveLoss {
+        example([1.0, 5.0], [0.0, 0.0], 2.0) = [0.0, 3.0];
+        value(a, b) = positive_part(&(a - b).abs().offset(-epsilon));
+        gradients(a, b, dy) = [beyond(&(a - b), epsilon, dy), beyond(&(b - a), epsilon, dy)];
+    }
+}
+
+/// `dy` with the sign of a difference of size above `epsilon`, else 0.
+#[inline(always)]
+fn beyond<V: Number>(difference: &V, epsilon: f64, dy: V) -> V {
+    let zero = dy.constant(0.0);
+    let below = V::select(difference.below(-epsilon), || dy.clone().negative(), || zero);
+    V::select(difference.above(epsilon), || dy, || below)
 }
 
 /// The mean of [`squared_error`] over all elements: a scalar.
@@ -122,15 +153,20 @@ pub fn squared_error(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn mean_squared_error(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
+    check_same_shape(inp, target)?;
     mean(&squared_error(inp, target)?)
 }
 
 /// Cross entropy between `sigmoid(inp)` and the probabilities `target`, for each element.
 ///
-/// `y = -target log(sigmoid(inp)) - (1 - target) log(1 - sigmoid(inp))`, without overflow.
+/// `y = -target log(sigmoid(inp)) - (1 - target) log(1 - sigmoid(inp))`, without overflow. NNabla's function of this name cuts its
+/// target to an integer.
+///
+/// # Shapes
+/// - `target`: the shape of `inp`; of its type, or of a type of integers
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if the shapes differ.
+/// [`Error::InvalidArgument`] if the shapes or the types do not fit.
 ///
 /// # Example
 /// ```
@@ -142,25 +178,63 @@ pub fn mean_squared_error(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn sigmoid_cross_entropy(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
-    check_same_shape(inp, target)?;
-    apply(SigmoidCrossEntropy, [inp, target])
+    apply(SigmoidCrossEntropy, [inp, &like(inp, target)?])
 }
 
-#[derive(Clone, Copy)]
-struct SquaredError;
+/// Cross entropy between the probabilities `inp` and the probabilities `target`, for each element.
+///
+/// `y = -target log(inp) - (1 - target) log(1 - inp)`, with the logarithm of 2^−126, the smallest normal `f32`, for that of
+/// anything smaller. [`sigmoid_cross_entropy`] takes what a layer gives and does not lose digits.
+///
+/// # Shapes
+/// - `target`: the shape of `inp`; of its type, or of a type of integers
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if the shapes or the types do not fit.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// let p = Tensor::new(&[0.5f64, 0.5, 1.0], &Device::Cpu)?;
+/// let t = Tensor::new(&[1u8, 0, 1], &Device::Cpu)?;
+/// let y = layerfn::functions::binary_cross_entropy(&p, &t)?;
+/// assert_eq!(y.to_vec1::<f64>()?, [2f64.ln(), 2f64.ln(), 0.]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn binary_cross_entropy(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
+    apply(BinaryCrossEntropy, [inp, &like(inp, target)?])
+}
 
-impl Pointwise<2> for SquaredError {
-    const NAME: &'static str = "squared_error";
+/// Whether `inp` and `target` lie on two sides of 1/2: 1 where they do, else 0; without a gradient.
+///
+/// # Shapes
+/// - `target`: the shape of `inp`; of its type, or of a type of integers
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if the shapes or the types do not fit.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// let p = Tensor::new(&[0.5f64, 0.7, 0.1], &Device::Cpu)?;
+/// let t = Tensor::new(&[1u8, 0, 1], &Device::Cpu)?;
+/// assert_eq!(layerfn::functions::binary_error(&p, &t)?.to_vec1::<f64>()?, [0., 1., 1.]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn binary_error(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
+    apply(BinaryError, [inp, &like(inp, target)?])
+}
 
-    #[inline(always)]
-    fn value<V: Number>(self, [a, b]: [V; 2]) -> V {
-        let difference = a - b;
-        difference.clone() * difference
-    }
-
-    #[inline(always)]
-    fn gradient<V: Number>(self, index: usize, dy: V, [a, b]: [V; 2]) -> V {
-        dy.scale(2.0) * if index == 0 { a - b } else { b - a }
+/// A target of the shape of `inp` in its type; integers are exact there or larger than any that matters.
+fn like(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
+    check_same_shape(inp, target)?;
+    check::input("inp", inp)?;
+    match target.dtype() {
+        DType::U8 | DType::U32 | DType::I16 | DType::I32 | DType::I64 => {
+            check::tensor("target", target.dims(), inp.dtype())?;
+            Ok(target.to_dtype(inp.dtype())?)
+        }
+        _ => Ok(target.clone()),
     }
 }
 
@@ -178,6 +252,61 @@ impl Pointwise<2> for SigmoidCrossEntropy {
     #[inline(always)]
     fn gradient<V: Number>(self, index: usize, dy: V, [x, target]: [V; 2]) -> V {
         if index == 0 { dy * (x.sigmoid() - target) } else { (dy * x).negative() }
+    }
+}
+
+/// The smallest normal `f32`: less is not put into a logarithm.
+const LEAST: f64 = f32::MIN_POSITIVE as f64;
+
+/// `log(max(p, LEAST))`, NaN staying NaN.
+#[inline(always)]
+fn bounded_log<V: Number>(p: &V) -> V {
+    bounded(p).ln()
+}
+
+#[inline(always)]
+fn bounded<V: Number>(p: &V) -> V {
+    let least = p.constant(LEAST);
+    V::select(p.below(LEAST), || least, || p.clone())
+}
+
+#[derive(Clone, Copy)]
+struct BinaryCrossEntropy;
+
+impl Pointwise<2> for BinaryCrossEntropy {
+    const NAME: &'static str = "binary_cross_entropy";
+
+    #[inline(always)]
+    fn value<V: Number>(self, [p, target]: [V; 2]) -> V {
+        let of_one = target.clone() * bounded_log(&p);
+        (of_one + target.complement() * bounded_log(&p.complement())).negative()
+    }
+
+    #[inline(always)]
+    fn gradient<V: Number>(self, index: usize, dy: V, [p, target]: [V; 2]) -> V {
+        if index == 0 {
+            dy * (p.clone() - target) / bounded(&(p.clone() * p.complement()))
+        } else {
+            dy * (bounded_log(&p.clone().complement()) - bounded_log(&p))
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct BinaryError;
+
+impl Pointwise<2> for BinaryError {
+    const NAME: &'static str = "binary_error";
+    const SLOPE: Slope = Slope::None;
+
+    #[inline(always)]
+    fn value<V: Number>(self, [p, target]: [V; 2]) -> V {
+        (p.indicator(p.at_least(0.5)) - target.indicator(target.at_least(0.5))).abs()
+    }
+
+    #[inline(always)]
+    fn gradient<V: Number>(self, _: usize, dy: V, _: [V; 2]) -> V {
+        dy
     }
 }
 

@@ -7,13 +7,17 @@
 
 pub(crate) mod activation;
 mod affine;
+mod arithmetic;
 pub(crate) mod arrange;
 pub(crate) mod attention;
 mod cell;
+mod clip;
+mod comparison;
 mod composed;
 mod convolution;
 mod create;
 mod deformable;
+mod elementary;
 mod embed;
 mod factorization;
 mod geometry;
@@ -46,19 +50,35 @@ mod standardize;
 mod sum;
 
 pub use activation::{
-    elu, gelu, hard_sigmoid, leaky_relu, log_softmax, prelu, selu, sigmoid, silu, softmax, softplus, tanh,
+    binary_sigmoid, binary_tanh, elu, gelu, gelu_exact, hard_sigmoid, hard_tanh, leaky_relu, log_sigmoid,
+    log_softmax, mish, prelu, relu6, selu, selu_with, sigmoid, silu, softmax, softplus, softplus_with,
+    softsign, tanh, tanh_shrink,
 };
 pub use affine::affine;
 pub(crate) use affine::affine_then;
+pub use arithmetic::{
+    add_scalar, add2, atan2, div2, maximum_scalar, maximum2, minimum_scalar, minimum2, mul_scalar, mul2,
+    pow_scalar, pow2, r_div_scalar, r_pow_scalar, r_sub_scalar, sub2,
+};
 pub use arrange::{
     BorderMode, PadMode, broadcast, flip, pad, shift, slice, swapaxes, tile, transpose, unpooling,
 };
 pub use attention::scaled_dot_product_attention;
+pub use clip::{Limit, clip_by_value, clip_grad_by_value};
+pub use comparison::{
+    equal, equal_scalar, greater, greater_equal, greater_equal_scalar, greater_scalar, isinf, isnan, less,
+    less_equal, less_equal_scalar, less_scalar, logical_and, logical_not, logical_or, logical_xor, not_equal,
+    not_equal_scalar, reset_inf, reset_nan, where_cond,
+};
 pub use convolution::{convolution, deconvolution};
 pub(crate) use convolution::{convolution_then, deconvolution_then};
 pub use create::{arange, constant};
 pub(crate) use deformable::Deformable;
 pub use deformable::deformable_convolution;
+pub use elementary::{
+    abs, acos, acosh, asin, asinh, atan, atanh, ceil, cos, cosh, erf, exp, floor, identity, log, round, sign,
+    sin, sinc, sinh, tan,
+};
 pub(crate) use embed::check_indices;
 pub use embed::embed;
 pub use factorization::{Cpd3Options, check_rank, cpd3_factors, svd_factors, svd_factors_by_map};
@@ -68,6 +88,7 @@ pub use interpolate::{Interpolation, InterpolationMode, interpolate};
 pub use join::{concatenate, split, stack};
 pub use lookup::{gather, gather_nd, one_hot, scatter_nd};
 pub use loss::{
+    absolute_error, binary_cross_entropy, binary_error, epsilon_insensitive_loss, huber_loss,
     mean_softmax_cross_entropy, mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy,
     squared_error,
 };

@@ -4,25 +4,179 @@ use std::array;
 
 use candle_core::Tensor;
 
-use super::composed::attach as attach_composed;
+use super::composed::{attach as attach_composed, sum_to};
 use super::graph::{attach, attach_with_result, tracked};
 use super::node::{Element, compute, for_float, in_type, read, widened, without_kernels};
-use crate::Result;
-use crate::kernels::{combine, combine_with};
+use crate::kernels::{Spread, combine, combine_with};
 use crate::number::{Formula, Number, evaluate};
+use crate::{Error, Result, check};
+
+/// Functions of one tensor, each with an example in `f64`. What the gradient follows from is said by the words before it:
+/// `gradient_from_element(x, dy)`, `gradient_from_value(y, dy)`, `constant_gradient(dy)`; `gradient_passes` as it is, and
+/// there is `no_gradient`.
+macro_rules! unary {
+    (@slope gradient_from_value) => { Slope::FromValue };
+    (@slope gradient_from_element) => { Slope::FromElements };
+    (@slope constant_gradient) => { Slope::Constant };
+    (@slope gradient_passes) => { Slope::One };
+    (@slope no_gradient) => { Slope::None };
+    (@gradient $dy:ident $kept:ident) => {{
+        let _ = $kept;
+        $dy
+    }};
+    (@gradient $dy:ident $kept:ident, ($own_dy:ident) = $gradient:expr) => {{
+        let ($own_dy, _) = ($dy, $kept);
+        $gradient
+    }};
+    (@gradient $dy:ident $kept:ident, ($own_kept:ident, $own_dy:ident) = $gradient:expr) => {{
+        let ($own_dy, [$own_kept]) = ($dy, $kept);
+        $gradient
+    }};
+    (@check $argument:ident) => { check::within(stringify!($argument), $argument, ..)? };
+    (@check $argument:ident positive) => { check::positive(stringify!($argument), $argument)? };
+    (@check $argument:ident not_negative) => { check::within(stringify!($argument), $argument, 0.0..)? };
+    ($(
+        $(#[$doc:meta])*
+        fn $name:ident($($argument:ident $(: $check:ident)?),*) = $f:ident {
+            example($x:expr $(, $given:expr)*) = $y:expr;
+            value($own_x:ident) = $value:expr;
+            $slope:ident $(($($bound:ident),+) = $gradient:expr)?;
+        }
+    )*) => {$(
+        #[derive(Clone, Copy)]
+        struct $f { $($argument: f64),* }
+
+        impl Pointwise<1> for $f {
+            const NAME: &'static str = stringify!($name);
+            const SLOPE: Slope = unary!(@slope $slope);
+
+            #[inline(always)]
+            fn value<V: Number>(self, [$own_x]: [V; 1]) -> V {
+                $(let $argument = self.$argument;)*
+                $value
+            }
+
+            #[inline(always)]
+            fn gradient<V: Number>(self, _: usize, dy: V, kept: [V; 1]) -> V {
+                $(#[allow(unused_variables)] let $argument = self.$argument;)*
+                unary!(@gradient dy kept $(, ($($bound),+) = $gradient)?)
+            }
+        }
+
+        $(#[$doc])*
+        ///
+        /// # Errors
+        /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if the input holds no floating-point numbers or a
+        /// number given is out of its range.
+        ///
+        /// # Example
+        #[doc = concat!(
+            "```\nuse candle_core::{Device, Tensor};\nlet x = Tensor::new(&", stringify!($x), ", &Device::Cpu)?;\n\
+             let y = layerfn::functions::", stringify!($name), "(&x", $(", ", stringify!($given),)* ")?;\n\
+             assert_eq!(y.to_vec1::<f64>()?, ", stringify!($y), ");\n# Ok::<(), layerfn::Error>(())\n```"
+        )]
+        pub fn $name(inp: &Tensor $(, $argument: f64)*) -> Result<Tensor> {
+            $(unary!(@check $argument $($check)?);)*
+            apply($f { $($argument),* }, [inp])
+        }
+    )*};
+}
+pub(super) use unary;
+
+/// Functions of two tensors that are brought to one shape, each with an example in `f64`; otherwise as [`unary`].
+macro_rules! binary {
+    (@slope gradients) => { Slope::FromElements };
+    (@slope constant_gradients) => { Slope::Constant };
+    (@slope gradients_pass) => { Slope::One };
+    (@slope no_gradients) => { Slope::None };
+    (@gradient $index:ident $dy:ident $kept:ident) => {{
+        let _ = ($index, $kept);
+        $dy
+    }};
+    (@gradient $index:ident $dy:ident $kept:ident, ($own_dy:ident) = [$first:expr, $second:expr]) => {{
+        let ($own_dy, _) = ($dy, $kept);
+        if $index == 0 { $first } else { $second }
+    }};
+    (@gradient $index:ident $dy:ident $kept:ident, ($a:ident, $b:ident, $own_dy:ident) = [$first:expr, $second:expr]) => {{
+        let ($own_dy, [$a, $b]) = ($dy, $kept);
+        if $index == 0 { $first } else { $second }
+    }};
+    ($(
+        $(#[$doc:meta])*
+        fn $name:ident($($argument:ident $(: $check:ident)?),*) = $f:ident {
+            example($x0:expr, $x1:expr $(, $given:expr)*) = $y:expr;
+            value($own_x0:ident, $own_x1:ident) = $value:expr;
+            $slope:ident $(($($bound:ident),+) = [$first:expr, $second:expr])?;
+        }
+    )*) => {$(
+        #[derive(Clone, Copy)]
+        struct $f { $($argument: f64),* }
+
+        impl Pointwise<2> for $f {
+            const NAME: &'static str = stringify!($name);
+            const SLOPE: Slope = binary!(@slope $slope);
+
+            #[inline(always)]
+            fn value<V: Number>(self, [$own_x0, $own_x1]: [V; 2]) -> V {
+                $(let $argument = self.$argument;)*
+                $value
+            }
+
+            #[inline(always)]
+            fn gradient<V: Number>(self, index: usize, dy: V, kept: [V; 2]) -> V {
+                $(#[allow(unused_variables)] let $argument = self.$argument;)*
+                binary!(@gradient index dy kept $(, ($($bound),+) = [$first, $second])?)
+            }
+        }
+
+        $(#[$doc])*
+        ///
+        /// # Shapes
+        /// Both inputs have one shape, or one of them has size 1 on an axis: its elements then stand for all along this axis.
+        ///
+        /// # Errors
+        /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if the inputs have other shapes, hold no floating-point
+        /// numbers or numbers of two types, or a number given is out of its range.
+        ///
+        /// # Example
+        #[doc = concat!(
+            "```\nuse candle_core::{Device, Tensor};\nlet x0 = Tensor::new(&", stringify!($x0), ", &Device::Cpu)?;\n\
+             let x1 = Tensor::new(&", stringify!($x1), ", &Device::Cpu)?;\n\
+             let y = layerfn::functions::", stringify!($name), "(&x0, &x1", $(", ", stringify!($given),)* ")?;\n\
+             assert_eq!(y.to_vec1::<f64>()?, ", stringify!($y), ");\n# Ok::<(), layerfn::Error>(())\n```"
+        )]
+        pub fn $name(x0: &Tensor, x1: &Tensor $(, $argument: f64)*) -> Result<Tensor> {
+            $(unary!(@check $argument $($check)?);)*
+            apply($f { $($argument),* }, [x0, x1])
+        }
+    )*};
+}
+pub(super) use binary;
 
 /// A function of the elements at one place of `N` tensors, and its slopes.
 pub(super) trait Pointwise<const N: usize>: Copy + Send + Sync + 'static {
     const NAME: &'static str;
 
-    /// Whether the slope of a function of one element follows from the value; otherwise it is computed from the elements.
-    /// What it follows from is kept for the backward pass.
-    const SLOPE_FROM_VALUE: bool = false;
+    const SLOPE: Slope = Slope::FromElements;
 
     fn value<V: Number>(self, x: [V; N]) -> V;
 
-    /// The gradient of the tensor `index` from the gradient `dy` and what is kept.
+    /// The gradient of the tensor `index` from the gradient `dy` and what [`SLOPE`](Self::SLOPE) says.
     fn gradient<V: Number>(self, index: usize, dy: V, kept: [V; N]) -> V;
+}
+
+/// What the gradient of a function follows from, besides that of its result. This is kept for the backward pass.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Slope {
+    FromElements,
+    /// Each of `kept` is the result.
+    FromValue,
+    /// Nothing: each of `kept` is the gradient itself.
+    Constant,
+    /// Every input gets the gradient of the result as it is.
+    One,
+    /// No input gets a gradient.
+    None,
 }
 
 struct Value<F>(F);
@@ -41,35 +195,111 @@ impl<F: Pointwise<N>, const N: usize> Formula<1, N> for Gradient<F> {
     }
 }
 
-/// The result for tensors of one shape.
+/// The result for tensors of one shape, or of shapes that [`common_dims`] brings to one.
 pub(super) fn apply<F: Pointwise<N>, const N: usize>(f: F, inputs: [&Tensor; N]) -> Result<Tensor> {
-    let compose = |t: &[Tensor]| Ok([composed(f, array::from_fn(|i| &t[i]))?]);
+    if F::SLOPE == Slope::None && inputs.iter().any(|input| input.track_op()) {
+        let inputs = inputs.map(Tensor::detach);
+        return apply(f, inputs.each_ref());
+    }
+    let dims = common_dims(inputs)?;
+    let compose = |t: &[Tensor]| Ok([composed(f, &dims, array::from_fn(|i| &t[i]))?]);
     if let Some([y]) = without_kernels(F::NAME, &inputs, compose)? {
         return Ok(y);
     }
     let widened = widened(F::NAME, inputs)?;
     let x = widened.each_ref().map(|x| &**x);
+    let shapes = Shapes::new(&dims, x);
     let y = for_float!(x[0].dtype(), T => {
-        let y = compute::<T, N>(x[0].dims(), x, |x, y| combine(x, y, |x| f.value(x)))?;
+        let y = compute::<T, N>(&*dims, x, |x, y| match &shapes.spread {
+            None => combine(x, y, |x| f.value(x)),
+            Some(spread) => spread.combine(x, y, |x| f.value(x)),
+        })?;
         let needed = tracked(x);
         let gradients = move |dy: &Tensor, kept: [&Tensor; N]| {
             let mut gradients = array::from_fn(|_| None);
             for (i, gradient) in gradients.iter_mut().enumerate().filter(|(i, _)| needed[*i]) {
-                *gradient = Some(gradient_of::<T, F, N>(f, i, dy, kept)?);
+                *gradient = Some(shapes.gradient_of::<T, F>(f, i, dy, kept)?);
             }
             Ok(gradients)
         };
-        if F::SLOPE_FROM_VALUE {
-            attach_with_result(F::NAME, x, y, move |y, dy| gradients(dy, [y; N]))
-        } else {
-            let kept = x.map(Tensor::clone);
-            attach(F::NAME, x, y, move |dy| gradients(dy, kept.each_ref()))
+        match F::SLOPE {
+            Slope::FromValue => attach_with_result(F::NAME, x, y, move |y, dy| gradients(dy, [y; N])),
+            Slope::FromElements | Slope::None => {
+                let kept = x.map(Tensor::clone);
+                attach(F::NAME, x, y, move |dy| gradients(dy, kept.each_ref()))
+            }
+            Slope::Constant | Slope::One => attach(F::NAME, x, y, move |dy| gradients(dy, [dy; N])),
         }
     })?;
     in_type(y, inputs[0].dtype())
 }
 
-/// The gradient of the tensor `index`.
+/// The sizes of a result: on each axis those of the inputs, of which some may be 1.
+///
+/// # Errors
+/// If the inputs have another number of axes or other sizes, or there is no memory for the result.
+fn common_dims<const N: usize>(inputs: [&Tensor; N]) -> Result<Vec<usize>> {
+    let mut dims = inputs[0].dims().to_vec();
+    for input in &inputs[1..] {
+        let alike = |(a, b): (&usize, &usize)| a == b || *a == 1 || *b == 1;
+        if input.rank() != dims.len() || !dims.iter().zip(input.dims()).all(alike) {
+            let reason = format!("must have the shape {dims:?} of the other, or size 1 where the two differ");
+            return Err(Error::invalid("inp", reason, input.dims()));
+        }
+        for (size, &other) in dims.iter_mut().zip(input.dims()) {
+            *size = if *size == 1 { other } else { *size };
+        }
+    }
+    check::tensor("inp", &dims, inputs[0].dtype())?;
+    Ok(dims)
+}
+
+/// The shapes of the inputs of one call.
+struct Shapes<const N: usize> {
+    inputs: [Vec<usize>; N],
+    /// If they are not all that of the result.
+    spread: Option<Spread<N>>,
+}
+
+impl<const N: usize> Shapes<N> {
+    fn new(dims: &[usize], inputs: [&Tensor; N]) -> Self {
+        let inputs = inputs.map(Tensor::dims);
+        let spread = inputs.iter().any(|input| *input != dims).then(|| Spread::new(dims, inputs));
+        Self { inputs: inputs.map(<[usize]>::to_vec), spread }
+    }
+
+    /// The gradient of the tensor `index`.
+    fn gradient_of<T: Element, F: Pointwise<N>>(
+        &self,
+        f: F,
+        index: usize,
+        dy: &Tensor,
+        kept: [&Tensor; N],
+    ) -> candle_core::Result<Tensor> {
+        let whole = match &self.spread {
+            _ if F::SLOPE == Slope::One => dy.clone(),
+            Some(spread) if F::SLOPE == Slope::FromElements => {
+                let gradient = |kept: [T; N], dy| f.gradient(index, dy, kept);
+                let dims = dy.dims();
+                let kernel = |dy: &[T]| {
+                    compute::<T, N>(dims, kept, |kept, dx| spread.combine_with(kept, dy, dx, gradient))
+                };
+                read([dy], |[dy]| kernel(dy))??.into_tensor()?
+            }
+            _ => gradient_of::<T, F, N>(f, index, dy, kept)?,
+        };
+        let dims = &self.inputs[index];
+        match &self.spread {
+            Some(spread) if whole.dims() != &**dims => {
+                let sum = |[whole]: [&[T]; 1], sums: &mut [T]| spread.sum(index, whole, sums);
+                compute::<T, 1>(&**dims, [&whole], sum)?.into_tensor()
+            }
+            _ => Ok(whole),
+        }
+    }
+}
+
+/// The gradient of the tensor `index`, for tensors of one shape.
 pub(super) fn gradient_of<T: Element, F: Pointwise<N>, const N: usize>(
     f: F,
     index: usize,
@@ -86,12 +316,31 @@ pub(super) fn gradient_of<T: Element, F: Pointwise<N>, const N: usize>(
     dx.into_tensor()
 }
 
-fn composed<F: Pointwise<N>, const N: usize>(f: F, inputs: [&Tensor; N]) -> candle_core::Result<Tensor> {
-    let kept = inputs.map(Tensor::detach);
-    let y = evaluate(&Value(f), [], kept.each_ref())?;
-    let kept = if F::SLOPE_FROM_VALUE { [(); N].map(|()| y.clone()) } else { kept };
+fn composed<F: Pointwise<N>, const N: usize>(
+    f: F,
+    dims: &[usize],
+    inputs: [&Tensor; N],
+) -> candle_core::Result<Tensor> {
+    let whole = |input: &Tensor| match input.dims() == dims {
+        true => Ok(input.detach()),
+        false => input.detach().broadcast_as(dims)?.contiguous(),
+    };
+    let whole = inputs.iter().map(|input| whole(input)).collect::<candle_core::Result<Vec<_>>>()?;
+    let y = evaluate(&Value(f), [], array::from_fn(|i| &whole[i]))?;
+    let kept = match F::SLOPE {
+        Slope::FromValue => vec![y.clone(); N],
+        Slope::FromElements | Slope::None => whole,
+        Slope::Constant | Slope::One => Vec::new(),
+    };
+    let of_inputs = inputs.map(|input| input.dims().to_vec());
     attach_composed(F::NAME, &inputs, &y, move |dy, needed| {
-        let gradient = |i| evaluate(&Gradient(f, i), [dy], kept.each_ref());
+        let gradient = |i: usize| {
+            let whole = match F::SLOPE {
+                Slope::One => dy.clone(),
+                _ => evaluate(&Gradient(f, i), [dy], array::from_fn(|j| kept.get(j).unwrap_or(dy)))?,
+            };
+            sum_to(&whole, &of_inputs[i])
+        };
         (0..N).map(|i| needed[i].then(|| gradient(i)).transpose()).collect()
     })
 }

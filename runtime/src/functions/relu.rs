@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::graph::{Gradients, attach, attach_with_result};
 use super::node::{Element, Value, compute, for_float, in_type, widened};
-use super::pointwise::{Pointwise, apply, gradient_of};
+use super::pointwise::{Pointwise, Slope, apply, gradient_of};
 use crate::Result;
 use crate::device::has_kernels;
 use crate::kernels::{Float, map_in_place, zip};
@@ -15,7 +15,7 @@ struct Relu;
 
 impl Pointwise<1> for Relu {
     const NAME: &'static str = "relu";
-    const SLOPE_FROM_VALUE: bool = true;
+    const SLOPE: Slope = Slope::FromValue;
 
     #[inline(always)]
     fn value<V: Number>(self, [x]: [V; 1]) -> V {

@@ -5,13 +5,13 @@ use super::parallel::for_each_chunk;
 use super::simd::{Has, Job, Level, Simd};
 
 /// Elements per piece of work.
-const CHUNK: usize = 1 << 13;
+pub(super) const CHUNK: usize = 1 << 13;
 
 /// A loop over elements of slices that are all as long as the first.
-struct Loop<'a, T, F, const N: usize> {
-    out: &'a mut [T],
-    inputs: [&'a [T]; N],
-    f: F,
+pub(super) struct Loop<'a, T, F, const N: usize> {
+    pub(super) out: &'a mut [T],
+    pub(super) inputs: [&'a [T]; N],
+    pub(super) f: F,
 }
 
 impl<T: Float, F: Fn(&mut T, [T; N]), const N: usize> Job<T> for Loop<'_, T, F, N> {
@@ -31,11 +31,11 @@ impl<T: Float, F: Fn(&mut T, [T; N]), const N: usize> Job<T> for Loop<'_, T, F, 
 }
 
 /// A [`Loop`] with one slice more.
-struct LoopWith<'a, T, F, const N: usize> {
-    out: &'a mut [T],
-    inputs: [&'a [T]; N],
-    last: &'a [T],
-    f: F,
+pub(super) struct LoopWith<'a, T, F, const N: usize> {
+    pub(super) out: &'a mut [T],
+    pub(super) inputs: [&'a [T]; N],
+    pub(super) last: &'a [T],
+    pub(super) f: F,
 }
 
 impl<T: Float, F: Fn([T; N], T) -> T, const N: usize> Job<T> for LoopWith<'_, T, F, N> {

@@ -33,6 +33,12 @@ pub(crate) trait Float:
     fn exp_m1(self) -> Self;
     fn is_nan(self) -> bool;
     fn ln(self) -> Self;
+    fn sin(self) -> Self;
+    fn cos(self) -> Self;
+    fn erf(self) -> Self;
+    fn powf(self, exponent: Self) -> Self;
+    fn floor(self) -> Self;
+    fn ceil(self) -> Self;
     fn log2(self) -> Self;
     /// To the nearest integer, halves away from zero.
     fn round(self) -> Self;
@@ -73,7 +79,7 @@ pub(crate) trait Float:
 }
 
 macro_rules! float {
-    ($T:ty, $exp:path, $tanh:path $(, $more:item)*) => {
+    ($T:ty, $exp:path, $tanh:path, $erf:path $(, $more:item)*) => {
         impl Float for $T {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -109,6 +115,30 @@ macro_rules! float {
             #[inline(always)]
             fn round(self) -> Self {
                 self.round()
+            }
+            #[inline(always)]
+            fn erf(self) -> Self {
+                $erf(self)
+            }
+            #[inline(always)]
+            fn powf(self, exponent: Self) -> Self {
+                self.powf(exponent)
+            }
+            #[inline(always)]
+            fn sin(self) -> Self {
+                self.sin()
+            }
+            #[inline(always)]
+            fn cos(self) -> Self {
+                self.cos()
+            }
+            #[inline(always)]
+            fn floor(self) -> Self {
+                self.floor()
+            }
+            #[inline(always)]
+            fn ceil(self) -> Self {
+                self.ceil()
             }
             #[inline(always)]
             fn ln(self) -> Self {
@@ -147,6 +177,7 @@ float!(
     f32,
     math::exp,
     math::tanh::<false>,
+    math::erf,
     #[inline(always)]
     fn tanh_in<const FUSED: bool>(self) -> Self {
         math::tanh::<FUSED>(self)
@@ -160,4 +191,4 @@ float!(
         math::sigmoid::<FUSED>(self)
     }
 );
-float!(f64, f64::exp, f64::tanh);
+float!(f64, f64::exp, f64::tanh, libm::erf);

@@ -28,6 +28,7 @@ pub(crate) mod reduce;
 mod rows;
 mod simd;
 mod softmax;
+mod spread;
 mod sum;
 mod update;
 mod window;
@@ -52,5 +53,6 @@ pub(crate) use softmax::{
     Lanes, cross_entropy, cross_entropy_gradient, log_softmax, log_softmax_gradient, softmax,
     softmax_gradient,
 };
+pub(crate) use spread::Spread;
 pub(crate) use update::{largest, norm, norms, update};
 pub(crate) use window::Window;

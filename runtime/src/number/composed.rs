@@ -17,6 +17,10 @@ impl Composed {
     fn compare(&self, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Self {
         self.clone().map(|x| f(&x))
     }
+
+    fn compare_with(&self, other: &Self, f: impl FnOnce(&Tensor, &Tensor) -> Result<Tensor>) -> Self {
+        self.compare(|x| f(x, &other.clone().0?))
+    }
 }
 
 impl From<&Tensor> for Composed {
@@ -98,14 +102,60 @@ impl Number for Composed {
         self.clone().scale(0.5).tanh() * self.exp().offset(1.0)
     }
 
-    /// The second term is what rounding has taken from `1 + x`.
+    /// The second term is what rounding has taken from `1 + x`; nothing from 0 and infinity.
     fn ln_1p(self) -> Self {
         let sum = self.clone().offset(1.0);
-        sum.clone().map(|sum| sum.log()) + (self - sum.clone().offset(-1.0)) / sum
+        let lost = (self - sum.clone().offset(-1.0)) / sum.clone();
+        let zero = lost.constant(0.0);
+        sum.ln() + Self::select(lost.equals(&lost), || lost.clone(), || zero)
+    }
+
+    fn ln(self) -> Self {
+        self.map(|x| x.log())
     }
 
     fn tanh(self) -> Self {
         self.map(|x| x.tanh())
+    }
+
+    fn sin(self) -> Self {
+        self.map(|x| x.sin())
+    }
+
+    fn cos(self) -> Self {
+        self.map(|x| x.cos())
+    }
+
+    fn erf(self) -> Self {
+        self.map(|x| x.erf())
+    }
+
+    fn powf(self, exponent: f64) -> Self {
+        self.map(|x| x.powf(exponent))
+    }
+
+    /// `e^(exponent log |x|)`, with the sign of `x` where the exponent is an odd integer.
+    fn pow(self, exponent: Self) -> Self {
+        let size = (exponent.clone() * self.clone().abs().ln()).exp();
+        let one = exponent.constant(1.0);
+        let size = Self::select(exponent.equals(&exponent.constant(0.0)), || one, || size);
+        let is_whole = |x: Self| x.clone().floor().equals(&x);
+        let (even, whole) = (is_whole(exponent.clone().scale(0.5)), is_whole(exponent));
+        let signed = Self::select(even, || size.clone(), || size.clone().negative());
+        let of_negative = Self::select(whole, || signed, || size.constant(f64::NAN));
+        Self::select(self.below(0.0), || of_negative, || size.clone())
+    }
+
+    fn floor(self) -> Self {
+        self.map(|x| x.floor())
+    }
+
+    fn ceil(self) -> Self {
+        self.map(|x| x.ceil())
+    }
+
+    fn round(self) -> Self {
+        self.map(|x| x.round())
     }
 
     fn above(&self, limit: f64) -> Self {
@@ -122,6 +172,18 @@ impl Number for Composed {
 
     fn at_most(&self, limit: f64) -> Self {
         self.compare(|x| x.le(limit))
+    }
+
+    fn exceeds(&self, other: &Self) -> Self {
+        self.compare_with(other, |x, other| x.gt(other))
+    }
+
+    fn reaches(&self, other: &Self) -> Self {
+        self.compare_with(other, |x, other| x.ge(other))
+    }
+
+    fn equals(&self, other: &Self) -> Self {
+        self.compare_with(other, |x, other| x.eq(other))
     }
 
     fn select(mask: Self, yes: impl FnOnce() -> Self, no: impl FnOnce() -> Self) -> Self {

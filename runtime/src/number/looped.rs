@@ -58,6 +58,14 @@ macro_rules! as_the_element {
             }
         )+
     };
+    (&&$(fn $method:ident());+ $(;)?) => {
+        $(
+            #[inline(always)]
+            fn $method(&self, other: &Self) -> bool {
+                Number::$method(&self.0, &other.0)
+            }
+        )+
+    };
     (&$(fn $method:ident());+ $(;)?) => {
         $(
             #[inline(always)]
@@ -85,6 +93,14 @@ impl<T: Float, const FUSED: bool> Number for Looped<T, FUSED> {
         fn exp();
         fn exp_m1();
         fn ln_1p();
+        fn ln();
+        fn sin();
+        fn cos();
+        fn erf();
+        fn powf(exponent);
+        fn floor();
+        fn ceil();
+        fn round();
         fn negative();
     }
 
@@ -93,6 +109,17 @@ impl<T: Float, const FUSED: bool> Number for Looped<T, FUSED> {
         fn at_least();
         fn below();
         fn at_most();
+    }
+
+    as_the_element! {
+        &&fn exceeds();
+        fn reaches();
+        fn equals();
+    }
+
+    #[inline(always)]
+    fn pow(self, exponent: Self) -> Self {
+        Self(self.0.pow(exponent.0))
     }
 
     #[inline(always)]

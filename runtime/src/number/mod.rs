@@ -77,9 +77,45 @@ pub trait Number:
     #[must_use]
     fn ln_1p(self) -> Self;
 
+    /// The natural logarithm.
+    #[must_use]
+    fn ln(self) -> Self;
+
     /// The hyperbolic tangent.
     #[must_use]
     fn tanh(self) -> Self;
+
+    /// The sine.
+    #[must_use]
+    fn sin(self) -> Self;
+
+    /// The cosine.
+    #[must_use]
+    fn cos(self) -> Self;
+
+    /// The error function, `2 / √π` times the integral of `e^(−t²)` from 0 to `self`.
+    #[must_use]
+    fn erf(self) -> Self;
+
+    /// `self^exponent`.
+    #[must_use]
+    fn powf(self, exponent: f64) -> Self;
+
+    /// `self^exponent`.
+    #[must_use]
+    fn pow(self, exponent: Self) -> Self;
+
+    /// The largest integer that is not larger.
+    #[must_use]
+    fn floor(self) -> Self;
+
+    /// The smallest integer that is not smaller.
+    #[must_use]
+    fn ceil(self) -> Self;
+
+    /// The nearest integer, halves away from zero.
+    #[must_use]
+    fn round(self) -> Self;
 
     /// Whether `self > limit`.
     fn above(&self, limit: f64) -> Self::Mask;
@@ -92,6 +128,15 @@ pub trait Number:
 
     /// Whether `self ≤ limit`.
     fn at_most(&self, limit: f64) -> Self::Mask;
+
+    /// Whether `self > other`.
+    fn exceeds(&self, other: &Self) -> Self::Mask;
+
+    /// Whether `self ≥ other`.
+    fn reaches(&self, other: &Self) -> Self::Mask;
+
+    /// Whether `self = other`.
+    fn equals(&self, other: &Self) -> Self::Mask;
 
     /// `yes` where `mask` holds, `no` elsewhere; the value that is not taken may be infinite or NaN, or not be computed.
     #[must_use]
@@ -138,6 +183,58 @@ pub trait Number:
         let small = self.clone().abs().negative().exp();
         let (one, numerator) = (self.constant(1.0), small.clone());
         Self::select(self.at_least(0.0), || one, || numerator) / small.offset(1.0)
+    }
+
+    /// 1 where `mask` holds, 0 elsewhere.
+    #[must_use]
+    fn indicator(&self, mask: Self::Mask) -> Self {
+        let (one, zero) = (self.constant(1.0), self.constant(0.0));
+        Self::select(mask, || one, || zero)
+    }
+
+    /// The sum of `coefficients[i] · self^i`.
+    #[must_use]
+    fn polynomial(&self, coefficients: &[f64]) -> Self {
+        let Some((&highest, lower)) = coefficients.split_last() else { return self.constant(0.0) };
+        let start = self.constant(highest);
+        lower.iter().rev().fold(start, |sum, &coefficient| (sum * self.clone()).offset(coefficient))
+    }
+
+    /// The arc tangent, by the rational function of the Cephes library.
+    #[must_use]
+    fn atan(self) -> Self {
+        use std::f64::consts::{FRAC_PI_2, FRAC_PI_4};
+        const ABOVE: [f64; 5] = [
+            -6.485_021_904_942_025e1,
+            -1.228_866_684_490_136_2e2,
+            -7.500_855_792_314_705e1,
+            -1.615_753_718_733_365e1,
+            -8.750_608_600_031_904e-1,
+        ];
+        const BELOW: [f64; 6] = [
+            1.945_506_571_482_614e2,
+            4.853_903_996_359_137e2,
+            4.328_810_604_912_903e2,
+            1.650_270_098_316_988_5e2,
+            2.485_846_490_142_306_3e1,
+            1.0,
+        ];
+        /// `tan(3π/8)`.
+        const FAR: f64 = 2.414_213_562_373_095;
+        const NEAR: f64 = 0.66;
+        let size = self.clone().abs();
+        let (zero, one) = (size.constant(0.0), size.constant(1.0));
+        let (flat, turned) = ((one.clone() / size.clone()).negative(), size.clone().offset(-1.0));
+        let middle = turned / size.clone().offset(1.0);
+        let (far, near) = (size.above(FAR), size.at_most(NEAR));
+        let t = Self::select(near.clone(), || size.clone(), || middle);
+        let t = Self::select(far.clone(), || flat, || t);
+        let angle = Self::select(near, || zero.clone(), || zero.constant(FRAC_PI_4));
+        let angle = Self::select(far, || zero.constant(FRAC_PI_2), || angle);
+        let square = t.clone() * t.clone();
+        let quotient = square.polynomial(&ABOVE) / square.polynomial(&BELOW);
+        let angle = angle + (t.clone() * square * quotient + t);
+        Self::select(self.below(0.0), || angle.clone().negative(), || angle.clone())
     }
 }
 
@@ -202,6 +299,51 @@ impl<T: Float> Number for T {
     }
 
     #[inline(always)]
+    fn ln(self) -> Self {
+        Float::ln(self)
+    }
+
+    #[inline(always)]
+    fn sin(self) -> Self {
+        Float::sin(self)
+    }
+
+    #[inline(always)]
+    fn cos(self) -> Self {
+        Float::cos(self)
+    }
+
+    #[inline(always)]
+    fn erf(self) -> Self {
+        Float::erf(self)
+    }
+
+    #[inline(always)]
+    fn floor(self) -> Self {
+        Float::floor(self)
+    }
+
+    #[inline(always)]
+    fn ceil(self) -> Self {
+        Float::ceil(self)
+    }
+
+    #[inline(always)]
+    fn round(self) -> Self {
+        Float::round(self)
+    }
+
+    #[inline(always)]
+    fn powf(self, exponent: f64) -> Self {
+        Float::powf(self, T::of(exponent))
+    }
+
+    #[inline(always)]
+    fn pow(self, exponent: Self) -> Self {
+        Float::powf(self, exponent)
+    }
+
+    #[inline(always)]
     fn above(&self, limit: f64) -> bool {
         *self > T::of(limit)
     }
@@ -219,6 +361,21 @@ impl<T: Float> Number for T {
     #[inline(always)]
     fn at_most(&self, limit: f64) -> bool {
         *self <= T::of(limit)
+    }
+
+    #[inline(always)]
+    fn exceeds(&self, other: &Self) -> bool {
+        self > other
+    }
+
+    #[inline(always)]
+    fn reaches(&self, other: &Self) -> bool {
+        self >= other
+    }
+
+    #[inline(always)]
+    fn equals(&self, other: &Self) -> bool {
+        self == other
     }
 
     #[inline(always)]

@@ -122,8 +122,45 @@ impl Number for Traced {
         self.call("log1p")
     }
 
+    fn ln(self) -> Self {
+        self.call("log")
+    }
+
     fn tanh(self) -> Self {
         self.call("tanh")
+    }
+
+    fn sin(self) -> Self {
+        self.call("sin")
+    }
+
+    fn cos(self) -> Self {
+        self.call("cos")
+    }
+
+    fn erf(self) -> Self {
+        self.call("erf")
+    }
+
+    fn powf(self, exponent: f64) -> Self {
+        let exponent = self.argument(exponent);
+        self.and(format_args!("pow(v{}, {exponent})", self.value))
+    }
+
+    fn pow(self, exponent: Self) -> Self {
+        self.and(format_args!("pow(v{}, v{})", self.value, exponent.value))
+    }
+
+    fn floor(self) -> Self {
+        self.call("floor")
+    }
+
+    fn ceil(self) -> Self {
+        self.call("ceil")
+    }
+
+    fn round(self) -> Self {
+        self.call("round")
     }
 
     fn negative(self) -> Self {
@@ -144,6 +181,18 @@ impl Number for Traced {
 
     fn at_most(&self, limit: f64) -> Self {
         self.clone().with_constant("<=", limit)
+    }
+
+    fn exceeds(&self, other: &Self) -> Self {
+        self.and(format_args!("v{} > v{}", self.value, other.value))
+    }
+
+    fn reaches(&self, other: &Self) -> Self {
+        self.and(format_args!("v{} >= v{}", self.value, other.value))
+    }
+
+    fn equals(&self, other: &Self) -> Self {
+        self.and(format_args!("v{} == v{}", self.value, other.value))
     }
 
     fn select(mask: Self, yes: impl FnOnce() -> Self, no: impl FnOnce() -> Self) -> Self {

@@ -8,13 +8,19 @@ use super::fixtures::Tensors;
 use super::layers::{Argument, Call};
 
 /// A line a function, by NNabla's name for it: `name(inputs; arguments: types = defaults) => call`. An input in brackets
-/// may be missing, `{inputs}` are all of them in order; an argument without a default must be given.
+/// may be missing, one in parentheses is a tensor or a number, `{inputs}` are all of them in order; an argument without a default must be given.
 macro_rules! functions {
     (@input $arguments:ident, [$input:ident]) => {
         let $input = $arguments.optional_input(stringify!($input));
     };
     (@input $arguments:ident, {$inputs:ident}) => {
         let $inputs = $arguments.all_inputs();
+    };
+    (@input $arguments:ident, ($input:ident)) => {
+        let $input = match $arguments.optional_input(stringify!($input)) {
+            Some(tensor) => layerfn::functions::Limit::Tensor(tensor),
+            None => layerfn::functions::Limit::Number($arguments.required(stringify!($input))?),
+        };
     };
     (@input $arguments:ident, $input:ident) => {
         let $input = $arguments.input(stringify!($input))?;

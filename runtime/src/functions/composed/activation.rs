@@ -47,7 +47,7 @@ impl Formula<2, 0> for PreluSlope {
 
 pub(crate) fn prelu(x: &Tensor, slope: &Tensor, base_axis: usize) -> Result<Tensor> {
     let mut dims = vec![1; x.rank()];
-    if slope.rank() > 0 {
+    if slope.elem_count() != 1 {
         dims[base_axis] = slope.elem_count();
     }
     let (arg, w) = (x.detach(), slope.detach().reshape(dims)?);

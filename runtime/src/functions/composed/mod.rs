@@ -66,6 +66,15 @@ fn row_numbers(like: &Tensor, indices: &[usize]) -> Result<Tensor> {
 
 /// The sum over the axes on which `like` has size 1.
 fn sum_like(x: &Tensor, like: &Tensor) -> Result<Tensor> {
-    let axes: Vec<usize> = (0..x.rank()).filter(|&axis| like.dims()[axis] != x.dims()[axis]).collect();
-    if axes.is_empty() { Ok(x.clone()) } else { x.sum_keepdim(axes) }
+    sum_to(x, like.dims())
+}
+
+/// The sum over the axes on which `dims` has size 1.
+pub(super) fn sum_to(x: &Tensor, dims: &[usize]) -> Result<Tensor> {
+    let axes: Vec<usize> = (0..x.rank()).filter(|&axis| dims[axis] != x.dims()[axis]).collect();
+    match () {
+        () if axes.is_empty() => Ok(x.clone()),
+        () if x.elem_count() == 0 => Tensor::zeros(dims, x.dtype(), x.device()),
+        () => x.sum_keepdim(axes),
+    }
 }
