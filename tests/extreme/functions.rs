@@ -105,6 +105,15 @@ calls! {
     clip_by_value(x: tensor, min: number, max: same) => [f::clip_by_value(&x, min, &max)?];
     clip_grad_by_value(x: tensor, min: same, max: number) => [f::clip_grad_by_value(&x, &min, max)?];
     Limit(x: matrix, min: tensor) => [f::clip_by_value(&x, f::Limit::Tensor(min), f::Limit::Number(1.0))?];
+    clip_by_norm(x: tensor, norm: number, axes: axes) => [f::clip_by_norm(&x, norm, &axes[..])?];
+    clip_grad_by_norm(x: tensor, norm: number, axes: axes) => [f::clip_grad_by_norm(&x, norm, &axes[..])?];
+    crelu(x: tensor, axis: size) => [f::crelu(&x, axis)?];
+    celu(x: tensor, alpha: number, axis: size) => [f::celu(&x, alpha, axis)?];
+    add_n(x: tensor, y: same, z: same) => [f::add_n(&[&x, &y, &z])?];
+    categorical_cross_entropy(x: tensor, labels: same, axis: size) => {
+        [f::categorical_cross_entropy(&x, &labels, axis)?]
+    };
+    kl_multinomial(p: tensor, q: same, axis: size) => [f::kl_multinomial(&p, &q, axis)?];
     where_cond(condition: tensor, x: same, y: same) => [f::where_cond(&condition, &x, &y)?];
     binary_cross_entropy(x: tensor, target: same) => [f::binary_cross_entropy(&x, &target)?];
     binary_error(x: tensor, target: same) => [f::binary_error(&x, &target)?];

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use layerfn::functions::*;
-use layerfn_tests::support::elementwise::{Elementwise, FUNCTIONS, OF_ONE_SHAPE};
+use layerfn_tests::support::elementwise::{Domain, Elementwise, FUNCTIONS, OF_ONE_SHAPE};
 use layerfn_tests::{
     assert_close, assert_composed_agrees, assert_memory_does_not_matter, assert_precisions_agree,
     assert_threads_agree, both_paths, flat, gate, gradients,
@@ -52,6 +52,52 @@ fn tensors_that_stand_for_all_along_an_axis() {
             check(function, &shapes);
         }
     }
+}
+
+#[test]
+fn both_signs_side_by_side_and_sums_of_many() {
+    for (dims, axis) in [(&[2, 3, 2][..], 1), (&[2, 3, 2], -1), (&[7], 0), (&[0, 3], 1), (&[30, 3, 100], 1)] {
+        let x = Domain::Wide.tensor(dims, 1);
+        gate(|t| crelu(&t[0], axis), std::slice::from_ref(&x));
+        gate(|t| celu(&t[0], 0.7, axis), std::slice::from_ref(&x));
+        let inputs = [x, Domain::Wide.tensor(dims, 2), Domain::Wide.tensor(dims, 3)];
+        gate(|t| add_n(&t.iter().collect::<Vec<_>>()), &inputs);
+        gate(|t| add_n(&[&t[0], &t[0]]), &inputs[..1]);
+    }
+    assert!(add_n(&[]).is_err());
+    assert!(add_n(&[&Domain::Wide.tensor(&[2], 1), &Domain::Wide.tensor(&[3], 1)]).is_err());
+    assert!(crelu(&Domain::Wide.tensor(&[2], 1), 1).is_err());
+}
+
+#[test]
+fn norms_are_limits() {
+    for dims in [&[3, 4][..], &[0, 3], &[2, 3, 40], &[5]] {
+        let x = Domain::Wide.tensor(dims, 1);
+        for norm in [0.5, 5.0, 1e3] {
+            gate(|t| clip_by_norm(&t[0], norm, ..), std::slice::from_ref(&x));
+            gate(|t| clip_by_norm(&t[0], norm, -1), std::slice::from_ref(&x));
+            assert_composed_agrees(|t| clip_grad_by_norm(&t[0], norm, -1), std::slice::from_ref(&x));
+            assert_precisions_agree(|t| clip_grad_by_norm(&t[0], norm, ..), std::slice::from_ref(&x));
+        }
+    }
+    both_paths(|| {
+        let x = Tensor::new(&[[3f64, 4.], [0., 0.]], &Device::Cpu).unwrap();
+        let got = gradients(|t| clip_by_norm(&t[0], 1.0, 1), std::slice::from_ref(&x), &x, |_| true);
+        // Along itself a vector at its limit does not grow.
+        let slope = flat(got[0].as_ref().unwrap());
+        assert!(slope.iter().all(|slope| slope.abs() < 1e-15), "{slope:?}");
+        let upstream = Tensor::new(&[[3f64, 4.], [0., 0.]], &Device::Cpu).unwrap();
+        let got =
+            gradients(|t| clip_grad_by_norm(&t[0], 10.0, 1), std::slice::from_ref(&x), &upstream, |_| true);
+        assert_close(got[0].as_ref().unwrap(), &(&upstream * 2.0).unwrap(), 1e-14, "gradient");
+    });
+    let x = Domain::Wide.tensor(&[2], 1);
+    for norm in [0.0, -1.0, f64::NAN, 1e-30, 1e30] {
+        assert!(clip_by_norm(&x, norm, ..).is_err(), "{norm}");
+    }
+    assert!(clip_by_norm(&x, 1.0, 1).is_err());
+    assert!(clip_grad_by_norm(&x, 0.0, ..).is_err());
+    assert!(clip_grad_by_norm(&x, 1.0, 2).is_err());
 }
 
 /// The value and the gradients for one element of each input, with an upstream gradient of 1.

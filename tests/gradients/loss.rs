@@ -1,5 +1,6 @@
 use candle_core::{D, DType, Device, Tensor};
 use layerfn::functions::*;
+use layerfn_tests::support::elementwise::Domain;
 use layerfn_tests::{assert_close, both_paths, flat, gate, gradients, values};
 
 fn labels(dims: &[usize], n_classes: usize) -> Tensor {
@@ -99,6 +100,43 @@ fn bad_labels_are_errors() {
     assert!(softmax_cross_entropy(&x, &new(&[0, 0]), 2).is_err());
     assert!(mean_softmax_cross_entropy(&values([0, 3], 1), &new(&[]), 1).is_err());
     assert!(softmax_cross_entropy(&values([2, 0], 1), &new(&[0, 0]), 1).is_err());
+}
+
+#[test]
+fn categorical_cross_entropy_of_probabilities() {
+    for (dims, axis) in [(vec![4, 3], 1), (vec![3, 4], 0), (vec![2, 3, 2], 1), (vec![0, 3], 1)] {
+        let p = Domain::Share.tensor(&dims, 1);
+        let mut kept = dims.clone();
+        kept[axis] = 1;
+        let n: usize = kept.iter().product();
+        let labels = (0..n as i64).map(|i| if i % 3 == 2 { -1 } else { i % 3 }).collect();
+        let labels = Tensor::from_vec::<_, i64>(labels, kept, &Device::Cpu).unwrap();
+        gate(|t| categorical_cross_entropy(&t[0], &labels, axis), &[p]);
+    }
+    both_paths(|| {
+        let p = Tensor::new(&[[0f64, 1.], [f64::NAN, 0.5]], &Device::Cpu).unwrap();
+        let labels = Tensor::new(&[0i64, -3], &Device::Cpu).unwrap();
+        let loss = flat(&categorical_cross_entropy(&p, &labels, 1).unwrap());
+        assert!((loss[0] - 87.336_544_750_553_1).abs() < 1e-9 && loss[1] == 0.0, "{loss:?}");
+    });
+    let p = Domain::Share.tensor(&[2, 3], 1);
+    let labels = Tensor::new(&[0i64, 3], &Device::Cpu).unwrap();
+    assert!(categorical_cross_entropy(&p, &labels, 1).is_err());
+}
+
+#[test]
+fn divergence_of_distributions() {
+    for (dims, base_axis) in
+        [(vec![3, 4], 1), (vec![2, 2, 3], 2), (vec![2, 2, 3], 1), (vec![4], 0), (vec![0, 3], 1)]
+    {
+        let inputs = [Domain::Share.tensor(&dims, 1), Domain::Share.tensor(&dims, 2)];
+        gate(|t| kl_multinomial(&t[0], &t[1], base_axis), &inputs);
+        let y = kl_multinomial(&inputs[0], &inputs[1], base_axis).unwrap();
+        assert_eq!(y.dims(), [&dims[..base_axis], &[1]].concat());
+    }
+    let p = Domain::Share.tensor(&[2, 3], 1);
+    assert!(kl_multinomial(&p, &Domain::Share.tensor(&[2, 1], 1), 1).is_err());
+    assert!(kl_multinomial(&p, &p, 3).is_err());
 }
 
 #[test]

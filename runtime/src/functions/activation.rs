@@ -5,11 +5,14 @@ use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 use candle_core::Tensor;
 use candle_core::shape::Dim;
 
+use super::arithmetic::mul_scalar;
 use super::composed;
 use super::composed::activation::{Prelu, PreluSlope};
 use super::graph::{attach, attach_with_result, tracked};
+use super::join::concatenate;
 use super::node::{compute, element_count, for_float, in_type, widened, without_kernels};
 use super::pointwise::{Pointwise, Slope, apply, unary};
+use super::relu::relu;
 use crate::kernels::{self, Channels, Float, Lanes, zip};
 use crate::number::{Formula, Number};
 use crate::{Axis, Error, Result, check};
@@ -234,6 +237,51 @@ pub fn selu(inp: &Tensor) -> Result<Tensor> {
 /// ```
 pub fn softplus(inp: &Tensor) -> Result<Tensor> {
     softplus_with(inp, 1.0)
+}
+
+/// [`relu`] of `x` and of `−x`, side by side along an axis (NNabla's default is 1).
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if there is no such axis or the input holds no floating-point numbers.
+///
+/// # Source
+/// NNabla `F.crelu`; Shang et al. 2016, Concatenated Rectified Linear Units.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// let x = Tensor::new(&[[-1f32, 2.]], &Device::Cpu)?;
+/// assert_eq!(layerfn::functions::crelu(&x, 1)?.to_vec2::<f32>()?, [[0., 2., 1., 0.]]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn crelu(inp: &Tensor, axis: impl Into<Axis>) -> Result<Tensor> {
+    of_both_signs(inp, axis.into(), relu)
+}
+
+/// [`elu`] of `x` and of `−x`, side by side along an axis (NNabla's defaults are 1 for `alpha` and for `axis`). This is not the
+/// function that is called CELU elsewhere.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if there is no such axis, `alpha` is not finite or the input holds no floating-point numbers.
+///
+/// # Source
+/// NNabla `F.celu`.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// let x = Tensor::new(&[[f32::NEG_INFINITY, 2.]], &Device::Cpu)?;
+/// let y = layerfn::functions::celu(&x, 1.5, 1)?;
+/// assert_eq!(y.narrow(1, 0, 3)?.to_vec2::<f32>()?, [[-1.5, 2., f32::INFINITY]]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn celu(inp: &Tensor, alpha: f64, axis: impl Into<Axis>) -> Result<Tensor> {
+    of_both_signs(inp, axis.into(), |x| elu(x, alpha))
+}
+
+fn of_both_signs(inp: &Tensor, axis: Axis, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    let axis = axis.resolve("axis", inp.dims())?;
+    concatenate(&[&f(inp)?, &f(&mul_scalar(inp, -1.0)?)?], axis)
 }
 
 /// `n` with `tanh(log(1 + exp(x))) = n / (n + 2)`, which is `exp(x) (exp(x) + 2)`, and the sigmoid of `x`. From 20 on the

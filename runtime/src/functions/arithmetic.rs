@@ -2,9 +2,10 @@
 
 use candle_core::Tensor;
 
+use super::node::{in_type, widened_list};
 use super::pointwise::{Pointwise, Slope, apply, binary, unary};
 use crate::number::Number;
-use crate::{Result, check};
+use crate::{Error, Result, check};
 
 binary! {
     /// `x0 + x1`.
@@ -165,4 +166,34 @@ unary! {
         };
         gradient_from_element(x, dy) = V::select(x.at_least(val), || dy.constant(0.0), || dy.clone());
     }
+}
+
+/// The sum of any number of tensors of one shape.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if there is no tensor, or the shapes or types differ.
+///
+/// # Source
+/// NNabla `F.add_n`.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// let x = Tensor::new(&[1f32, 2.], &Device::Cpu)?;
+/// assert_eq!(layerfn::functions::add_n(&[&x, &x, &x])?.to_vec1::<f32>()?, [3., 6.]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn add_n(inputs: &[&Tensor]) -> Result<Tensor> {
+    let Some(first) = inputs.first() else {
+        return Err(Error::invalid("inputs", "must be at least one tensor", 0));
+    };
+    if let Some(other) = inputs.iter().find(|other| other.dims() != first.dims()) {
+        let reason = format!("must have the shape {:?} of the first", first.dims());
+        return Err(Error::invalid("inputs", reason, other.dims()));
+    }
+    inputs.iter().try_for_each(|inp| check::input("inputs", inp))?;
+    // The half precisions are rounded once, at the end.
+    let wide = widened_list("add_n", inputs)?;
+    let sum = wide[1..].iter().try_fold(Tensor::clone(&wide[0]), |sum, x| add2(&sum, x))?;
+    in_type(sum, first.dtype())
 }

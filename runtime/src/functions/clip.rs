@@ -2,9 +2,14 @@
 
 use candle_core::Tensor;
 
+use super::arithmetic::{maximum_scalar, mul_scalar, mul2, pow_scalar};
+use super::composed;
+use super::graph::attach;
+use super::node::{compute, for_float, in_type, widened, without_kernels};
 use super::pointwise::{Pointwise, apply};
+use super::reduce::sum;
 use crate::number::Number;
-use crate::{Error, Result, check};
+use crate::{Axes, Error, Result, check};
 
 /// A limit for elements: a number, or a tensor with one for each of them.
 #[derive(Clone, Debug)]
@@ -47,14 +52,19 @@ impl Limit {
 fn limits(inp: &Tensor, min: Limit, max: Limit) -> Result<[Tensor; 2]> {
     check::float("inp", inp)?;
     let limits = [min.of("min", inp)?, max.of("max", inp)?];
-    for (argument, limit) in ["min", "max"].into_iter().zip(&limits) {
-        let fits = |(&size, &own): (&usize, &usize)| size == own || size == 1;
-        if limit.rank() != inp.rank() || !limit.dims().iter().zip(inp.dims()).all(fits) {
-            let reason = format!("must have the input's shape {:?}, or size 1 on some axes", inp.dims());
-            return Err(Error::invalid(argument, reason, limit.dims()));
-        }
-    }
+    check_spreads("min", &limits[0], inp)?;
+    check_spreads("max", &limits[1], inp)?;
     Ok(limits)
+}
+
+/// Whether a tensor has the shape of the input, or size 1 on some axes.
+pub(super) fn check_spreads(argument: &'static str, tensor: &Tensor, inp: &Tensor) -> Result<()> {
+    let fits = |(&size, &own): (&usize, &usize)| size == own || size == 1;
+    if tensor.rank() == inp.rank() && tensor.dims().iter().zip(inp.dims()).all(fits) {
+        return Ok(());
+    }
+    let reason = format!("must have the input's shape {:?}, or size 1 on some axes", inp.dims());
+    Err(Error::invalid(argument, reason, tensor.dims()))
 }
 
 /// `x`, but at least `min` and at most `max`, and `max` where the two contradict each other.
@@ -155,4 +165,81 @@ impl Pointwise<3> for ClipGradByValue {
 pub fn clip_grad_by_value(inp: &Tensor, min: impl Into<Limit>, max: impl Into<Limit>) -> Result<Tensor> {
     let [min, max] = limits(inp, min.into(), max.into())?;
     apply(ClipGradByValue, [inp, &min.detach(), &max.detach()])
+}
+
+/// `x`, made shorter where its Euclidean norm over some axes exceeds `clip_norm`: `x · clip_norm / max(|x|, clip_norm)`,
+/// differentiated through the norm.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if `clip_norm` is not positive or there is no such axis.
+///
+/// # Source
+/// NNabla `F.clip_by_norm`.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use layerfn::functions::clip_by_norm;
+/// let x = Tensor::new(&[[3f64, 4.], [0.3, 0.4]], &Device::Cpu)?;
+/// let y = clip_by_norm(&x, 1.0, 1)?.to_vec2::<f64>()?;
+/// assert!((y[0][0] - 0.6).abs() < 1e-15 && (y[0][1] - 0.8).abs() < 1e-15);
+/// assert_eq!(y[1], [0.3, 0.4]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn clip_by_norm(inp: &Tensor, clip_norm: f64, axis: impl Into<Axes>) -> Result<Tensor> {
+    check::positive("clip_norm", clip_norm)?;
+    check::positive("clip_norm", clip_norm * clip_norm)?;
+    let axes = axis.into();
+    axes.resolve("axis", inp.dims())?;
+    check::input("inp", inp)?;
+    let [wide] = widened("clip_by_norm", [inp])?;
+    let factor = norm_factor(&wide, clip_norm, clip_norm * clip_norm, &axes)?;
+    in_type(mul2(&wide, &factor)?, inp.dtype())
+}
+
+/// `clip_norm` through the norm over some axes; squares of norms count as at least `least`.
+fn norm_factor(x: &Tensor, clip_norm: f64, least: f64, axes: &Axes) -> Result<Tensor> {
+    let squares = maximum_scalar(&sum(&mul2(x, x)?, axes, true)?, least)?;
+    mul_scalar(&pow_scalar(&squares, -0.5)?, clip_norm)
+}
+
+/// The input itself; its gradient is scaled to the Euclidean norm `clip_norm` over some axes, also where it is shorter, as in
+/// NNabla. A gradient of 0 stays 0.
+///
+/// # Errors
+/// As for [`clip_by_norm`].
+///
+/// # Source
+/// NNabla `F.clip_grad_by_norm`.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor, Var};
+/// let x = Var::new(&[1f64, 2.], &Device::Cpu)?;
+/// let y = layerfn::functions::clip_grad_by_norm(&x, 10.0, ..)?;
+/// let loss = (y * Tensor::new(&[3f64, 4.], &Device::Cpu)?)?.sum_all()?;
+/// assert_eq!(layerfn::backward(&loss)?.get(&x).unwrap().to_vec1::<f64>()?, [6., 8.]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn clip_grad_by_norm(inp: &Tensor, clip_norm: f64, axes: impl Into<Axes>) -> Result<Tensor> {
+    const NAME: &str = "clip_grad_by_norm";
+    check::positive("clip_norm", clip_norm)?;
+    let axes = axes.into();
+    axes.resolve("axes", inp.dims())?;
+    let scaled = move |dy: &Tensor| -> candle_core::Result<Tensor> {
+        Ok(mul2(dy, &norm_factor(dy, clip_norm, f64::from(f32::MIN_POSITIVE), &axes)?)?)
+    };
+    let compose = |t: &[Tensor]| {
+        let scaled = scaled.clone();
+        Ok([composed::attach(NAME, &[&t[0]], &t[0].detach(), move |dy, _| Ok(vec![Some(scaled(dy)?)]))?])
+    };
+    if let Some([y]) = without_kernels(NAME, &[inp], compose)? {
+        return Ok(y);
+    }
+    let [x] = widened(NAME, [inp])?;
+    let y = for_float!(x.dtype(), T => {
+        let y = compute::<T, 1>(x.dims(), [&x], |[x], y| y.copy_from_slice(x))?;
+        attach(NAME, [&x], y, move |dy| Ok([Some(scaled(dy)?)]))
+    })?;
+    in_type(y, inp.dtype())
 }

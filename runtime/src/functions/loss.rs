@@ -7,11 +7,13 @@ use super::activation::{lanes, positive_part};
 use super::composed;
 use super::embed::{index, integers};
 use super::graph::attach;
-use super::node::{Value, compute, for_float, in_type, widened, without_kernels, zeros};
+use super::node::{Value, accumulate, compute, for_float, in_type, widened, without_kernels, zeros};
 use super::pointwise::{Pointwise, Slope, apply, binary, unary};
-use crate::kernels::{Float, cross_entropy, cross_entropy_gradient, sum};
+use super::reduce::sum;
+use super::shape::reshape;
+use crate::kernels::{self, Float, Lanes, cross_entropy, cross_entropy_gradient, pick, put_back};
 use crate::number::Number;
-use crate::{Error, Result, check};
+use crate::{Axis, Error, Result, check};
 
 /// Cross entropy between the softmax of `inp` along `axis` and labels, for each sample.
 ///
@@ -37,21 +39,7 @@ use crate::{Error, Result, check};
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn softmax_cross_entropy(inp: &Tensor, labels: &Tensor, axis: impl Dim + Copy) -> Result<Tensor> {
-    let axis = axis.to_index(inp.shape(), "softmax_cross_entropy")?;
-    let lanes = lanes(inp, axis, "softmax_cross_entropy")?;
-    let mut kept = inp.dims().to_vec();
-    kept[axis] = 1;
-    let mut dropped = kept.clone();
-    dropped.remove(axis);
-    if labels.dims() != kept && labels.dims() != dropped {
-        let reason = format!("must have shape {kept:?} or {dropped:?} for input {:?}", inp.dims());
-        return Err(Error::invalid("labels", reason, labels.dims()));
-    }
-    let labels = integers("labels", labels)?.into_iter().map(|label| match label {
-        ..0 => Ok(None),
-        label => index("labels", label, lanes.len, "number of classes").map(Some),
-    });
-    let labels = labels.collect::<Result<Vec<_>>>()?;
+    let Labelled { axis, lanes, labels, dims: kept } = labelled("softmax_cross_entropy", inp, labels, axis)?;
     let compose = |t: &[Tensor]| Ok([composed::loss::softmax_cross_entropy(&t[0], &labels, &kept, axis)?]);
     if let Some([y]) = without_kernels("softmax_cross_entropy", &[inp], compose)? {
         return Ok(y);
@@ -69,6 +57,113 @@ pub fn softmax_cross_entropy(inp: &Tensor, labels: &Tensor, axis: impl Dim + Cop
         })
     })?;
     in_type(y, inp.dtype())
+}
+
+/// Labels of the lanes of a tensor.
+struct Labelled {
+    axis: usize,
+    lanes: Lanes,
+    /// None where a lane is not counted.
+    labels: Vec<Option<usize>>,
+    /// Sizes of a result with one number for each lane.
+    dims: Vec<usize>,
+}
+
+fn labelled(name: &'static str, inp: &Tensor, labels: &Tensor, axis: impl Dim + Copy) -> Result<Labelled> {
+    let axis = axis.to_index(inp.shape(), name)?;
+    let lanes = lanes(inp, axis, name)?;
+    let mut kept = inp.dims().to_vec();
+    kept[axis] = 1;
+    let mut dropped = kept.clone();
+    dropped.remove(axis);
+    if labels.dims() != kept && labels.dims() != dropped {
+        let reason = format!("must have shape {kept:?} or {dropped:?} for input {:?}", inp.dims());
+        return Err(Error::invalid("labels", reason, labels.dims()));
+    }
+    let labels = integers("labels", labels)?.into_iter().map(|label| match label {
+        ..0 => Ok(None),
+        label => index("labels", label, lanes.len, "number of classes").map(Some),
+    });
+    let labels = labels.collect::<Result<Vec<_>>>()?;
+    Ok(Labelled { axis, lanes, labels, dims: kept })
+}
+
+/// Cross entropy between the probabilities `inp` along `axis` and labels, for each sample.
+///
+/// `y = -log(inp[label])`, with the logarithm of 2^−126, the smallest normal `f32`, for that of anything smaller. A sample whose
+/// label is below 0 is not counted: its loss and its gradient are 0. [`softmax_cross_entropy`] takes what a layer gives and does
+/// not lose digits.
+///
+/// # Shapes
+/// As for [`softmax_cross_entropy`].
+///
+/// # Errors
+/// As for [`softmax_cross_entropy`].
+///
+/// # Source
+/// NNabla `F.categorical_cross_entropy`.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// let p = Tensor::new(&[[0.5f64, 0.5], [1., 0.], [0.2, 0.8]], &Device::Cpu)?;
+/// let labels = Tensor::new(&[1i64, 0, -1], &Device::Cpu)?;
+/// let y = layerfn::functions::categorical_cross_entropy(&p, &labels, 1)?;
+/// assert_eq!(y.to_vec2::<f64>()?, [[2f64.ln()], [0.], [0.]]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn categorical_cross_entropy(inp: &Tensor, labels: &Tensor, axis: impl Dim + Copy) -> Result<Tensor> {
+    const NAME: &str = "categorical_cross_entropy";
+    let Labelled { axis, lanes, labels, dims } = labelled(NAME, inp, labels, axis)?;
+    let compose = |t: &[Tensor]| Ok([composed::loss::picked(&t[0], &labels, &dims, axis)?]);
+    if let Some([p]) = without_kernels(NAME, &[inp], compose)? {
+        return apply(NegativeLog, [&p]);
+    }
+    let [x] = widened(NAME, [inp])?;
+    let p = for_float!(x.dtype(), T => {
+        let p = compute::<T, 1>(dims, [&x], |[x], p| pick(lanes, x, &labels, T::ONE, p))?;
+        let input_dims = x.dims().to_vec();
+        attach(NAME, [&x], p, move |dp| {
+            let dx = accumulate::<T, 1>(&*input_dims, [dp], |[dp], dx| put_back(lanes, &labels, dp, dx))?;
+            Ok([Some(dx.into_tensor()?)])
+        })
+    })?;
+    in_type(apply(NegativeLog, [&p])?, inp.dtype())
+}
+
+/// The divergence between multinomial distributions, for each sample: the sum of `p (log(p + 1e-8) - log(q + 1e-8))` over all axes
+/// from `base_axis` on (NNabla's default is 1).
+///
+/// # Shapes
+/// - `p`, `q`: `(N.., M..)`, where `base_axis` is the first of `M..`
+/// - output: `(N.., 1)`
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if the shapes differ or there is no such axis.
+///
+/// # Source
+/// NNabla `F.kl_multinomial`.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Tensor};
+/// let p = Tensor::new(&[[0.5f64, 0.5], [1., 0.]], &Device::Cpu)?;
+/// let q = Tensor::new(&[[0.5f64, 0.5], [0.5, 0.5]], &Device::Cpu)?;
+/// let y = layerfn::functions::kl_multinomial(&p, &q, 1)?.to_vec2::<f64>()?;
+/// assert_eq!(y[0], [0.0]);
+/// assert!((y[1][0] - 2f64.ln()).abs() < 1e-7);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub fn kl_multinomial(p: &Tensor, q: &Tensor, base_axis: impl Into<Axis>) -> Result<Tensor> {
+    check_same_shape(p, q)?;
+    let base_axis = base_axis.into().split("base_axis", p.dims())?;
+    check::input("p", p)?;
+    let wide = widened("kl_multinomial", [p, q])?;
+    let each = apply(KlMultinomial, [&wide[0], &wide[1]])?;
+    let total = sum(&each, (base_axis..p.rank()).collect::<Vec<_>>(), false)?;
+    let mut dims: Vec<isize> = total.dims().iter().map(|&size| size as isize).collect();
+    dims.push(1);
+    in_type(reshape(&total, &dims)?, p.dtype())
 }
 
 /// The mean of [`softmax_cross_entropy`] over all samples: a scalar. As in NNabla, those that are not counted are among the
@@ -293,6 +388,50 @@ impl Pointwise<2> for BinaryCrossEntropy {
 }
 
 #[derive(Clone, Copy)]
+struct NegativeLog;
+
+impl Pointwise<1> for NegativeLog {
+    const NAME: &'static str = "categorical_cross_entropy";
+
+    #[inline(always)]
+    fn value<V: Number>(self, [p]: [V; 1]) -> V {
+        bounded_log(&p).negative()
+    }
+
+    #[inline(always)]
+    fn gradient<V: Number>(self, _: usize, dy: V, [p]: [V; 1]) -> V {
+        dy.negative() / bounded(&p)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct KlMultinomial;
+
+impl KlMultinomial {
+    /// What keeps the logarithms finite.
+    const OFFSET: f64 = 1e-8;
+}
+
+impl Pointwise<2> for KlMultinomial {
+    const NAME: &'static str = "kl_multinomial";
+
+    #[inline(always)]
+    fn value<V: Number>(self, [p, q]: [V; 2]) -> V {
+        p.clone() * (p.offset(Self::OFFSET).ln() - q.offset(Self::OFFSET).ln())
+    }
+
+    #[inline(always)]
+    fn gradient<V: Number>(self, index: usize, dy: V, [p, q]: [V; 2]) -> V {
+        let (above, below) = (p.clone().offset(Self::OFFSET), q.offset(Self::OFFSET));
+        if index == 0 {
+            dy * (above.clone().ln() - below.ln() + p / above)
+        } else {
+            (dy * p / below).negative()
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
 struct BinaryError;
 
 impl Pointwise<2> for BinaryError {
@@ -330,7 +469,7 @@ fn mean(x: &Tensor) -> Result<Tensor> {
     let n = x.elem_count();
     let total = for_float!(wide.dtype(), T => {
         let value = compute::<T, 1>([], [&wide], |[x], total| {
-            total[0] = T::of(sum(x) / n as f64);
+            total[0] = T::of(kernels::sum(x) / n as f64);
         })?;
         let dims = wide.dims().to_vec();
         attach("mean", [&wide], value, move |dy| {

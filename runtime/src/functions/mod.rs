@@ -50,21 +50,21 @@ mod standardize;
 mod sum;
 
 pub use activation::{
-    binary_sigmoid, binary_tanh, elu, gelu, gelu_exact, hard_sigmoid, hard_tanh, leaky_relu, log_sigmoid,
-    log_softmax, mish, prelu, relu6, selu, selu_with, sigmoid, silu, softmax, softplus, softplus_with,
-    softsign, tanh, tanh_shrink,
+    binary_sigmoid, binary_tanh, celu, crelu, elu, gelu, gelu_exact, hard_sigmoid, hard_tanh, leaky_relu,
+    log_sigmoid, log_softmax, mish, prelu, relu6, selu, selu_with, sigmoid, silu, softmax, softplus,
+    softplus_with, softsign, tanh, tanh_shrink,
 };
 pub use affine::affine;
 pub(crate) use affine::affine_then;
 pub use arithmetic::{
-    add_scalar, add2, atan2, div2, maximum_scalar, maximum2, minimum_scalar, minimum2, mul_scalar, mul2,
-    pow_scalar, pow2, r_div_scalar, r_pow_scalar, r_sub_scalar, sub2,
+    add_n, add_scalar, add2, atan2, div2, maximum_scalar, maximum2, minimum_scalar, minimum2, mul_scalar,
+    mul2, pow_scalar, pow2, r_div_scalar, r_pow_scalar, r_sub_scalar, sub2,
 };
 pub use arrange::{
     BorderMode, PadMode, broadcast, flip, pad, shift, slice, swapaxes, tile, transpose, unpooling,
 };
 pub use attention::scaled_dot_product_attention;
-pub use clip::{Limit, clip_by_value, clip_grad_by_value};
+pub use clip::{Limit, clip_by_norm, clip_by_value, clip_grad_by_norm, clip_grad_by_value};
 pub use comparison::{
     equal, equal_scalar, greater, greater_equal, greater_equal_scalar, greater_scalar, isinf, isnan, less,
     less_equal, less_equal_scalar, less_scalar, logical_and, logical_not, logical_or, logical_xor, not_equal,
@@ -88,9 +88,9 @@ pub use interpolate::{Interpolation, InterpolationMode, interpolate};
 pub use join::{concatenate, split, stack};
 pub use lookup::{gather, gather_nd, one_hot, scatter_nd};
 pub use loss::{
-    absolute_error, binary_cross_entropy, binary_error, epsilon_insensitive_loss, huber_loss,
-    mean_softmax_cross_entropy, mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy,
-    squared_error,
+    absolute_error, binary_cross_entropy, binary_error, categorical_cross_entropy, epsilon_insensitive_loss,
+    huber_loss, kl_multinomial, mean_softmax_cross_entropy, mean_squared_error, sigmoid_cross_entropy,
+    softmax_cross_entropy, squared_error,
 };
 pub use lstm::lstm_cell;
 pub use matrices::{batch_matmul, matrix_diag, matrix_diag_part};

@@ -16,6 +16,11 @@ impl Lanes {
         self.len * self.inner
     }
 
+    /// Where element `k` of lane `i` stands.
+    fn place(&self, i: usize, k: usize) -> usize {
+        i / self.inner * self.block() + i % self.inner + k * self.inner
+    }
+
     /// Calls `f(i, lane, block)` for each lane: element `k` of the lane stands at `lane + k * inner` of its block of
     /// `out` and of the inputs, where blocks start at `i * len * inner`.
     fn for_each<T: Float>(&self, out: &mut [T], f: impl Fn(usize, usize, &mut [T]) + Send + Sync) {
@@ -132,6 +137,22 @@ pub(crate) fn cross_entropy_gradient<T: Float>(
         let dx = &mut dx[lane + label * lanes.inner];
         *dx = *dx - dloss;
     });
+}
+
+/// The element of each lane at its label, `other` where there is none.
+pub(crate) fn pick<T: Float>(lanes: Lanes, x: &[T], labels: &[Option<usize>], other: T, y: &mut [T]) {
+    for (i, (y, label)) in y.iter_mut().zip(labels).enumerate() {
+        *y = label.map_or(other, |label| x[lanes.place(i, label)]);
+    }
+}
+
+/// The transpose of [`pick`], into zeros.
+pub(crate) fn put_back<T: Float>(lanes: Lanes, labels: &[Option<usize>], dy: &[T], dx: &mut [T]) {
+    for (i, (dy, label)) in dy.iter().zip(labels).enumerate() {
+        if let Some(label) = label {
+            dx[lanes.place(i, *label)] = *dy;
+        }
+    }
 }
 
 /// The largest element of the lane that starts at `x[0]`.

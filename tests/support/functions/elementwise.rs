@@ -4,6 +4,7 @@ use candle_core::{DType, Tensor};
 use layerfn::functions::{self as f, FixedPoint, Pow2, Prune, Transform};
 
 use super::Axis;
+use super::shapes::AxisList;
 
 functions! {
     relu(x) => f::relu(&x);
@@ -13,6 +14,8 @@ functions! {
     selu(x; scale: f64 = 1.05070098735548, alpha: f64 = 1.673263242354377) => f::selu_with(&x, scale, alpha);
     prelu(x0, x1; base_axis: usize = 1) => f::prelu(&x0, &x1, base_axis);
     gelu(x) => f::gelu(&x);
+    crelu(x; axis: i64 = 1) => f::crelu(&x, axis);
+    celu(x; alpha: f64 = 1.0, axis: i64 = 1) => f::celu(&x, alpha, axis);
     mish(x) => f::mish(&x);
     swish(x) => f::silu(&x);
     softplus(x; beta: f64 = 1.0) => f::softplus_with(&x, beta);
@@ -52,6 +55,7 @@ functions! {
     sign(x; alpha: f64 = 1.0) => f::sign(&x, alpha);
 
     add2(x0, x1) => f::add2(&x0, &x1);
+    add_n({inputs}) => f::add_n(&inputs.iter().collect::<Vec<_>>());
     sub2(x0, x1) => f::sub2(&x0, &x1);
     mul2(x0, x1) => f::mul2(&x0, &x1);
     div2(x0, x1) => f::div2(&x0, &x1);
@@ -93,6 +97,10 @@ functions! {
     clip_by_value(x, (min), (max)) => f::clip_by_value(&x, min, max);
     clip_grad_by_value(x, (min), (max)) => f::clip_grad_by_value(&x, min, max);
 
+    clip_by_norm(x; clip_norm: f64, axis: AxisList = AxisList::all()) => f::clip_by_norm(&x, clip_norm, axis.0);
+    clip_grad_by_norm(x; clip_norm: f64, axes: AxisList = AxisList::all()) =>
+        f::clip_grad_by_norm(&x, clip_norm, axes.0);
+
     fixed_point_quantize(x; sign: bool = true, n: usize = 8, delta: f64 = 0.0625, ste_fine_grained: bool = true) =>
         FixedPoint { sign, n, delta, ste_fine_grained }.checked().and_then(|quantizer| quantizer.apply(&x));
     pow2_quantize(
@@ -101,6 +109,9 @@ functions! {
     prune(x; rate: f64 = 0.9) => Prune { rate }.checked().and_then(|prune| prune.apply(&x));
 
     softmax_cross_entropy(x, target; axis: Axis = Axis(-1)) => f::softmax_cross_entropy(&x, &target, axis);
+    categorical_cross_entropy(x, target; axis: Axis = Axis(-1)) =>
+        f::categorical_cross_entropy(&x, &target, axis);
+    kl_multinomial(p, q; base_axis: i64 = 1) => f::kl_multinomial(&p, &q, base_axis);
     sigmoid_cross_entropy(x, target) => labels(&target).and_then(|target| f::sigmoid_cross_entropy(&x, &target));
     binary_cross_entropy(x, target) => f::binary_cross_entropy(&x, &target);
     binary_error(x, target) => f::binary_error(&x, &target);

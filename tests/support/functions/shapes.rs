@@ -110,10 +110,11 @@ fn layout(x: &Tensor, weight: &Tensor, channel_last: bool, base_axis: i64) -> (V
 }
 
 /// An axis or several.
-struct AxisList(Axes);
+pub(super) struct AxisList(pub(super) Axes);
 
 impl AxisList {
-    fn all() -> Self {
+    /// Every axis.
+    pub(super) fn all() -> Self {
         Self(Axes::from(..))
     }
 }

@@ -12,10 +12,7 @@ pub(crate) fn softmax_cross_entropy(
     dims: &[usize],
     axis: impl Dim + Copy,
 ) -> Result<Tensor> {
-    let classes: Vec<u32> = labels.iter().map(|label| label.map_or(0, |label| label as u32)).collect();
-    let classes = Tensor::from_vec(classes, dims, x.device())?;
-    let counted = labels.iter().map(|label| u8::from(label.is_some())).collect();
-    let counted = Tensor::from_vec(counted, dims, x.device())?;
+    let [classes, counted] = tables(x, labels, dims)?;
     if labels.iter().all(Option::is_some) {
         return log_softmax(x, axis)?.gather(&classes, axis)?.neg();
     }
@@ -23,6 +20,23 @@ pub(crate) fn softmax_cross_entropy(
     let x = counted.broadcast_as(x.shape())?.where_cond(x, &x.zeros_like()?)?;
     let loss = log_softmax(&x, axis)?.gather(&classes, axis)?.neg()?;
     counted.where_cond(&loss, &loss.zeros_like()?)
+}
+
+/// The element at each label, 1 where there is none.
+pub(crate) fn picked(x: &Tensor, labels: &[Option<usize>], dims: &[usize], axis: usize) -> Result<Tensor> {
+    let [classes, counted] = tables(x, labels, dims)?;
+    let picked = x.gather(&classes, axis)?;
+    counted.where_cond(&picked, &picked.ones_like()?)
+}
+
+/// The label of each lane, and whether there is one.
+fn tables(x: &Tensor, labels: &[Option<usize>], dims: &[usize]) -> Result<[Tensor; 2]> {
+    let classes = labels.iter().map(|label| label.map_or(0, |label| label as u32)).collect();
+    let counted = labels.iter().map(|label| u8::from(label.is_some())).collect();
+    Ok([
+        Tensor::from_vec::<_, u32>(classes, dims, x.device())?,
+        Tensor::from_vec::<_, u8>(counted, dims, x.device())?,
+    ])
 }
 
 pub(crate) fn mean(x: &Tensor) -> Result<Tensor> {
