@@ -8,6 +8,7 @@ use std::error::Error;
 use std::fs;
 use std::path::Path;
 
+use layerfn::functions::mean;
 use layerfn::prelude::*;
 use layerfn::solver::AdamW;
 use layerfn_examples::digits::{Batches, Digits, Mnist, SIDE};
@@ -27,16 +28,12 @@ network! {
     fn reader(layers: usize)
     < rows -> embedding: affine(WIDTH, base_axis = 2) -> learned_position_embedding(SIDE)
    -> for i in 0..layers { encoder[i]: transformer_encode(WIDTH, 4, dim_feedforward = 128, activation = gelu) }
-   -> mean_of_tokens -> out: affine(10) >
+   -> mean(0, false) -> out: affine(10) >
 }
 
 /// Images `(batch, 1, 28, 28)` as sequences `(28, batch, 28)`.
 fn rows(images: &Tensor) -> Result<Tensor> {
     Ok(images.squeeze(1)?.transpose(0, 1)?.contiguous()?)
-}
-
-fn mean_of_tokens(tokens: &Tensor) -> Result<Tensor> {
-    Ok(tokens.mean(0)?)
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -1,6 +1,7 @@
 //! The networks, their solvers and their numbers.
 
 use candle_core::backprop::GradStore;
+use layerfn::functions::mean;
 use layerfn::prelude::*;
 use layerfn::solver::{Adam, Momentum, Sgd};
 use layerfn::{LSTMCell, Network, Parameter, get_all_parameters};
@@ -51,12 +52,7 @@ network! {
     /// A Transformer's encoder, whose mean output is classified.
     fn transformer_classifier()
     < for i in 0..4 { encoder[i]: transformer_encode(256, 8, dim_feedforward = 1024, dropout = 0.0) }
-   -> mean_of_steps -> out: affine(10) >
-}
-
-/// The mean over the first axis.
-fn mean_of_steps(x: &Tensor) -> layerfn::Result<Tensor> {
-    Ok(x.mean(0)?)
+   -> mean(0, false) -> out: affine(10) >
 }
 
 network! {

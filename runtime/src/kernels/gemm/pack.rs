@@ -22,10 +22,10 @@ pub(super) fn pack_rows<T: Float>(
 ) {
     let from = &left.data[left.offset(row, depths.start)..];
     if left.transposed {
-        for (d, to) in to.chunks_exact_mut(PACKED_ROWS).enumerate() {
+        for (d, to) in to.as_chunks_mut::<PACKED_ROWS>().0.iter_mut().enumerate() {
             let from = &from[d * left.stride..];
             match from.first_chunk::<PACKED_ROWS>() {
-                Some(from) => to.copy_from_slice(from), // more than needed, but of a fixed length
+                Some(from) => *to = *from, // more than needed, but of a fixed length, so without a call
                 None => to[..n_rows].copy_from_slice(&from[..n_rows]),
             }
         }
