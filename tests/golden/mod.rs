@@ -24,7 +24,7 @@ pub fn run_all(how: &str, device: &Device, filters: &[String]) -> bool {
     let dir = folder();
     let manifests = [
         ("golden", "", Of::Layers),
-        ("beyond", "beyond", Of::NewerLayers),
+        ("beyond", "beyond", Of::Layers),
         ("functions", "functions", Of::Functions),
     ];
     let run = |&(name, part, of): &(&str, &str, Of)| {

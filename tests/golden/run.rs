@@ -18,7 +18,7 @@ use super::{factors, inq};
 pub(crate) enum Outcome {
     Passed,
     Failed(Vec<String>),
-    /// The layer does not exist here; why.
+    /// The function does not exist here; why.
     Skipped(String),
 }
 
@@ -26,15 +26,14 @@ pub(crate) enum Outcome {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Of {
     Layers,
-    /// An argument that the layer does not have skips the case.
-    NewerLayers,
+    /// One that does not exist here skips the case.
     Functions,
 }
 
 impl Of {
     fn find(self, case: &Case) -> std::result::Result<Call, String> {
         let (kind, call) = match self {
-            Self::Layers | Self::NewerLayers => ("layer", layers::find(&case.function, &case.args)),
+            Self::Layers => ("layer", layers::find(&case.function, &case.args)),
             Self::Functions => ("function", functions::find(&case.function)),
         };
         call.ok_or_else(|| format!("there is no {kind} `{}`", case.function))
@@ -45,7 +44,8 @@ impl Of {
 pub(crate) fn run(dir: &Path, case: &Case, of: Of, device: &Device) -> Outcome {
     let call = match of.find(case) {
         Ok(call) => call,
-        Err(text) => return Outcome::Skipped(text),
+        Err(text) if of == Of::Functions => return Outcome::Skipped(text),
+        Err(text) => return Outcome::Failed(vec![text]),
     };
     let tensors = match Tensors::load(&dir.join(&case.file)).and_then(|tensors| tensors.to_device(device)) {
         Ok(tensors) => tensors,
@@ -53,10 +53,8 @@ pub(crate) fn run(dir: &Path, case: &Case, of: Of, device: &Device) -> Outcome {
     };
     let mut run = Run { case, call, tensors: &tensors, failures: Vec::new() };
     let result = run.registration().and_then(|()| run.passes());
-    match result {
-        Err(Failure::Description(text)) if of == Of::NewerLayers => return Outcome::Skipped(text),
-        Err(failure) => run.failures.push(failure.to_string()),
-        Ok(()) => {}
+    if let Err(failure) = result {
+        run.failures.push(failure.to_string());
     }
     if run.failures.is_empty() { Outcome::Passed } else { Outcome::Failed(run.failures) }
 }
