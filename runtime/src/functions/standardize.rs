@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use super::normalization::batch_normalization;
-use crate::{Axes, Axis, Result};
+use crate::{Axes, Axis, Result, check};
 
 /// Normalized by the mean and the variance over all axes but the ones named; returns the output, the mean and the biased
 /// variance.
@@ -40,6 +40,8 @@ pub fn tensor_normalization(
     let axes = axes.into().resolve("axes", inp.dims())?;
     let size = |(axis, n): (usize, &usize)| if axes.contains(&axis) { *n } else { 1 };
     let dims: Vec<_> = inp.dims().iter().enumerate().map(size).collect();
+    check::input("inp", inp)?;
+    check::tensor("inp", &dims, inp.dtype())?;
     let zeros = Tensor::zeros(&*dims, inp.dtype(), inp.device())?;
     let ones = zeros.ones_like()?;
     // Those of another shape come afterwards.
