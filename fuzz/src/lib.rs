@@ -3,6 +3,29 @@
 pub use layerfn::checkpoint::Format;
 
 use layerfn::checkpoint::Checkpoint;
+use layerfn::nnp::Nnp;
+
+/// Opens `bytes` as a file of networks and makes a model of each: refused or done, within the limits of the run. What is opened
+/// is the same after it is written and read again.
+///
+/// # Panics
+/// If not.
+pub fn networks(format: Format, bytes: &[u8]) {
+    let Ok(first) = Nnp::from_bytes(format, bytes) else { return };
+    for name in first.networks() {
+        let _ = first.network(name).and_then(|network| network.model());
+    }
+    for name in first.executors() {
+        let _ = first.executor(name);
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let (once, twice) = (folder.path().join("once.nntxt"), folder.path().join("twice.nntxt"));
+    // What the text form cannot hold is refused.
+    if first.save(&once).is_ok() {
+        Nnp::open(&once).and_then(|second| second.save(&twice)).expect("what was written is read");
+        assert!(std::fs::read(once).unwrap() == std::fs::read(twice).unwrap(), "writing and reading changed the file");
+    }
+}
 
 /// Reads `bytes`: they are refused, or hold parameters in proportion to their length that stay what they are when
 /// they are written and read again.

@@ -41,6 +41,7 @@
 //! | around the step; stopping and going on | [`training`] |
 //! | GPUs and half precisions | [`ParameterStore::to_device`], [`full_precision`] |
 //! | files | [`save_parameters`], [`load_parameters`] |
+//! | NNabla's networks | [`nnp`] |
 //!
 //! # Whose parameters a network uses
 //!
@@ -148,6 +149,7 @@ mod model;
 pub mod monitor;
 mod nearest;
 mod network;
+pub mod nnp;
 mod number;
 pub mod options;
 mod parameter;
@@ -181,8 +183,8 @@ pub use initializer::{
 pub use mode::{is_training, test_mode, train_mode};
 pub use model::{Example, Model, ModelT};
 pub use network::{
-    BoxedForward, CellOutput, GradientAudit, GradientFault, GradientFinding, IntoValue, Network, NetworkT,
-    Profile, ProfileRow, Stage, Summary, SummaryParameter, SummaryRow, Value, recur, recur_from,
+    BoxedForward, BoxedMany, CellOutput, GradientAudit, GradientFault, GradientFinding, IntoValue, Network,
+    NetworkT, Profile, ProfileRow, Stage, Summary, SummaryParameter, SummaryRow, Value, recur, recur_from,
 };
 pub use parameter::{
     ArgumentInfo, Family, GetParameterOrCreate, LayerInfo, Parameter, ParameterInfo, ParameterStore,

@@ -9,7 +9,7 @@ use crate::check;
 use crate::checkpoint::{Checkpoint, Load, LoadReport, NeedGrad};
 use crate::context::change;
 use crate::mode::with_mode;
-use crate::{BoxedForward, Dims, Network, ParameterStore, Parameters, Result, Summary, Value};
+use crate::{BoxedForward, Dims, Error, Network, ParameterStore, Parameters, Result, Summary, Value};
 
 /// A [`Network`] with parameters of its own: made by [`Network::init`].
 ///
@@ -44,7 +44,7 @@ use crate::{BoxedForward, Dims, Network, ParameterStore, Parameters, Result, Sum
 pub struct Model<F: ?Sized = BoxedForward, const INPUTS: usize = 1> {
     network: Network<F, INPUTS>,
     store: ParameterStore,
-    inputs: [Example; INPUTS],
+    inputs: Vec<Example>,
 }
 
 impl<F: ?Sized, const INPUTS: usize> Clone for Model<F, INPUTS> {
@@ -102,6 +102,19 @@ impl<D: Into<Dims>> From<D> for Example {
 impl<F: ?Sized, const INPUTS: usize> Model<F, INPUTS> {
     fn with_store(&self, store: ParameterStore) -> Self {
         Self { network: self.network.clone(), store, inputs: self.inputs.clone() }
+    }
+
+    /// Of a network whose parameters `store` has, all of them.
+    pub(crate) fn of_network(
+        network: Network<F, INPUTS>,
+        store: ParameterStore,
+        inputs: Vec<Example>,
+    ) -> Self {
+        Self { network, store: store.of_model(), inputs }
+    }
+
+    fn examples(&self) -> Result<Vec<Tensor>> {
+        self.inputs.iter().map(Example::tensor).collect()
     }
 
     /// The network.
@@ -196,6 +209,7 @@ macro_rules! model_of {
                 let inputs: [Example; $inputs] = [$($x.into()),+];
                 let [$($x),+] = inputs.each_ref().map(Example::tensor);
                 $(let $x = $x?;)+
+                let inputs = inputs.into_iter().map(Example::without_values).collect();
                 let store = ParameterStore::with_seed(ParameterStore::current().seed());
                 store.enter(|| {
                     [true, false].into_iter().try_for_each(|training| {
@@ -205,7 +219,7 @@ macro_rules! model_of {
                         self.forward($(&$x),+).map(drop)
                     })
                 })?;
-                Ok(Model { network: self.clone(), store: store.of_model(), inputs: inputs.map(Example::without_values) })
+                Ok(Model::of_network(self.clone(), store, inputs))
             }
         }
 
@@ -239,9 +253,11 @@ macro_rules! model_of {
             where
                 O: Value,
             {
-                let [$($x),+] = self.inputs.each_ref().map(Example::tensor);
-                $(let $x = $x?;)+
-                self.store.enter(|| self.network.summary_of($(&$x),+))
+                let inputs = self.examples()?;
+                let [$($x),+] = &inputs[..] else {
+                    return Err(Error::invalid("inputs", "must be as many as the network takes", inputs.len()));
+                };
+                self.store.enter(|| self.network.summary_of($($x),+))
             }
         }
     };
@@ -274,6 +290,39 @@ model_of!(
     (x7, Tensor),
     (x8, Tensor)
 );
+
+impl<F, O> Model<F, 0>
+where
+    F: ?Sized + Fn(&[Tensor]) -> Result<O>,
+{
+    /// Runs the network in the current mode; see [`test_mode`](crate::test_mode).
+    ///
+    /// # Errors
+    /// As [`Network::forward`].
+    pub fn forward(&self, xs: &[Tensor]) -> Result<O> {
+        self.store.enter(|| self.network.forward(xs))
+    }
+
+    /// Runs the network as in training or as in testing, whatever the current mode.
+    ///
+    /// # Errors
+    /// Those of [`forward`](Self::forward).
+    pub fn forward_t(&self, xs: &[Tensor], train: bool) -> Result<O> {
+        with_mode(train, || self.forward(xs))
+    }
+
+    /// What the model consists of, from a run on zeros of the shapes that it was made on.
+    ///
+    /// # Errors
+    /// Those of [`forward`](Self::forward).
+    pub fn summary(&self) -> Result<Summary>
+    where
+        O: Value,
+    {
+        let inputs = self.examples()?;
+        self.store.enter(|| self.network.summary_of(&inputs))
+    }
+}
 
 impl<F> Module for Model<F>
 where

@@ -3,6 +3,7 @@
 mod case;
 mod factors;
 mod inq;
+mod networks;
 mod run;
 mod schedulers;
 mod solvers;
@@ -43,7 +44,12 @@ pub fn run_all(how: &str, device: &Device, filters: &[String]) -> bool {
     // They know no device.
     let schedulers = !how.is_empty()
         || run_manifest("schedulers", &table, "class", filters, |entry| caught(|| schedulers::run(&entry)));
-    layers && solvers && schedulers
+    let of_networks = dir.join("networks");
+    let manifest = (of_networks.join("manifest.json"), "networks");
+    let networks = run_manifest(&format!("networks{how}"), &manifest, "id", filters, |case| {
+        caught(|| networks::run(&of_networks, case, device))
+    });
+    layers && solvers && schedulers && networks
 }
 
 /// Runs the cases of one manifest, a list under a key of a JSON file, and prints its line; whether none failed. `id` is the key

@@ -30,6 +30,7 @@
 //! safetensors maps and copies; `tests/interop/speed.py` measures it to be no faster, at twice the memory.
 
 mod archive;
+pub(crate) mod definition;
 mod entry;
 mod file;
 mod generated;
@@ -424,6 +425,58 @@ impl Checkpoint {
         self.write(format, &mut writer)
             .and_then(|()| Ok(writer.flush()?))
             .map_err(|fault| fault.into_error("write", "a stream"))
+    }
+
+    /// With the parameters of another file, which replace those of the same path.
+    pub(crate) fn and(mut self, more: Self) -> Result<Self> {
+        for entry in more.entries.into_vec() {
+            self.entries.put(entry).map_err(|fault| fault.into_error("read", &more.origin))?;
+        }
+        self.unusable.extend(more.unusable);
+        self.others.extend(more.others);
+        self.origin = format!("{}, {}", self.origin, more.origin);
+        Ok(self)
+    }
+
+    /// Takes the values of `parameters`, in place of those of the same path or beside them.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if one has another shape here, or a path that files cannot carry. Nothing has changed then.
+    pub(crate) fn replace(&mut self, parameters: &Parameters) -> Result<()> {
+        let mut entries = self.entries.clone();
+        for (path, parameter) in parameters.iter() {
+            let fault = |reason: String| Error::Checkpoint { file: self.origin.clone(), reason };
+            if let Some(before) =
+                self.get(path).filter(|before| before.tensor().dims() != parameter.var().dims())
+            {
+                let (has, got) = (before.tensor().dims(), parameter.var().dims());
+                return Err(fault(format!("holds `{path}` with the shape {has:?}, not {got:?}")));
+            }
+            let var = candle_core::Var::from_tensor(&parameter.var().copy()?)?;
+            let entry = Entry::new(path.to_owned(), var, Some(parameter.need_grad()));
+            entries.put(entry).map_err(|fault| fault.into_error("save", &self.origin))?;
+        }
+        self.entries = entries;
+        Ok(())
+    }
+
+    /// Saves the parameters with the text of a definition, as an archive or as one text; what else the archive that was read
+    /// holds is kept.
+    pub(crate) fn save_with_definition(&self, path: &Path, definition: &str) -> Result<()> {
+        let format = Format::from_path(path)?;
+        file::replace(path, |temporary| {
+            let mut output = io::BufWriter::with_capacity(1 << 16, temporary.as_file_mut());
+            match format {
+                Format::Nnp => nnp::write_with(&mut output, &self.entries, self.old_archive(), definition)?,
+                Format::Text => {
+                    output.write_all(definition.as_bytes())?;
+                    text::write(&mut output, &self.entries, self.options)?;
+                }
+                _ => return Err(Fault::format("a network can be saved as .nnp, .nntxt or .prototxt")),
+            }
+            Ok(output.flush()?)
+        })
+        .map_err(|fault| fault.into_error("write", &path.display().to_string()))
     }
 
     fn old_archive(&self) -> Option<nnp::Old<'_>> {

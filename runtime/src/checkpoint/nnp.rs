@@ -17,6 +17,7 @@ use super::{Fault, Format, Outcome, file, h5, protobuf, text};
 
 const PARAMETERS: &str = "parameter.h5";
 const VERSION: &str = "nnp_version.txt";
+const NETWORK: &str = "network.nntxt";
 
 pub(super) fn read(source: &mut dyn Source) -> Outcome<Contents> {
     let mut contents = Contents::default();
@@ -98,7 +99,6 @@ impl Old<'_> {
 /// Writes the parameters, with the other members of `old`: a network that was trained further keeps its definition.
 pub(super) fn write(output: impl Write + Seek, entries: &Entries, old: Option<Old<'_>>) -> Outcome<()> {
     let mut archive = ZipWriter::new(FailsOnce::new(output));
-    let options = || SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
     let kept = match old {
         Some(old) => old.open().map_err(|fault| old.explained(fault))?.map(|file| (old, file)),
         None => None,
@@ -108,9 +108,45 @@ pub(super) fn write(output: impl Write + Seek, entries: &Entries, old: Option<Ol
         None => {
             archive.start_file(VERSION, options())?;
             archive.write_all(b"0.1\n")?;
-            archive.start_file("network.nntxt", options())?;
+            archive.start_file(NETWORK, options())?;
         }
     }
+    write_parameters(archive, entries)
+}
+
+/// Writes an archive of a definition and parameters, with those members of `old` that hold neither.
+pub(super) fn write_with(
+    output: impl Write + Seek,
+    entries: &Entries,
+    old: Option<Old<'_>>,
+    definition: &str,
+) -> Outcome<()> {
+    let mut archive = ZipWriter::new(FailsOnce::new(output));
+    archive.start_file(VERSION, options())?;
+    archive.write_all(b"0.1\n")?;
+    archive.start_file(NETWORK, options().large_file(definition.len() > 0xf000_0000))?;
+    archive.write_all(definition.as_bytes())?;
+    if let Some(old) = old
+        && let Some(mut file) = old.open().map_err(|fault| old.explained(fault))?
+    {
+        let copied = for_each(&mut file, |member| {
+            let is_ours = matches!(&*member.name, VERSION | NETWORK | PARAMETERS);
+            if is_ours || Format::from_path(&member.name).is_ok() {
+                return Ok(());
+            }
+            Ok(archive.raw_copy_file(member.raw()?)?)
+        });
+        copied.map_err(|fault| old.explained(fault))?;
+    }
+    write_parameters(archive, entries)
+}
+
+fn options() -> SimpleFileOptions {
+    SimpleFileOptions::default().compression_method(CompressionMethod::Stored)
+}
+
+/// Appends the parameters and ends the archive.
+fn write_parameters<W: Write + Seek>(mut archive: ZipWriter<FailsOnce<W>>, entries: &Entries) -> Outcome<()> {
     let mut spool = tempfile::tempfile()?;
     let mut buffered = io::BufWriter::with_capacity(1 << 16, &mut spool);
     h5::write(&mut buffered, entries)?;

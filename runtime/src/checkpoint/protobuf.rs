@@ -117,7 +117,7 @@ fn sizes(header: &Parameter) -> Outcome<Vec<usize>> {
         .collect()
 }
 
-fn key(input: &mut Input<'_>) -> Outcome<(u32, WireType)> {
+pub(super) fn key(input: &mut Input<'_>) -> Outcome<(u32, WireType)> {
     let position = input.position();
     let key = varint(input)?;
     let broken = || Fault::format(format!("byte {position}: not a field of a message"));
@@ -126,7 +126,7 @@ fn key(input: &mut Input<'_>) -> Outcome<(u32, WireType)> {
     Ok((field, WireType::try_from(key & 7).map_err(|_| broken())?))
 }
 
-fn varint(input: &mut Input<'_>) -> Outcome<u64> {
+pub(super) fn varint(input: &mut Input<'_>) -> Outcome<u64> {
     let position = input.position();
     let mut value = 0;
     for shift in (0..70).step_by(7) {
@@ -144,7 +144,7 @@ fn varint(input: &mut Input<'_>) -> Outcome<u64> {
 }
 
 /// Passes over the rest of a field, copying it to `copy`.
-fn skip(input: &mut Input<'_>, wire_type: WireType, copy: Option<&mut Vec<u8>>) -> Outcome<()> {
+pub(super) fn skip(input: &mut Input<'_>, wire_type: WireType, copy: Option<&mut Vec<u8>>) -> Outcome<()> {
     let (position, mut prefix) = (input.position(), Vec::new());
     let length = match wire_type {
         WireType::Varint => {

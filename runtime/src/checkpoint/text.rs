@@ -14,7 +14,7 @@ use super::{Fault, Outcome, SaveOptions};
 
 pub(super) fn read(input: &mut Input<'_>) -> Outcome<Contents> {
     let text = input.text()?;
-    let mut text = Text { text: &text, at: 0 };
+    let mut text = Text::new(&text);
     let mut entries = Entries::new();
     let mut others = BTreeSet::new();
     while let Some(name) = text.field(None)? {
@@ -38,7 +38,7 @@ pub(super) fn read(input: &mut Input<'_>) -> Outcome<Contents> {
 /// The text without its parameters, if it has any.
 pub(super) fn without_parameters(input: &mut Input<'_>) -> Outcome<Option<String>> {
     let text = input.text()?;
-    let mut message = Text { text: &text, at: 0 };
+    let mut message = Text::new(&text);
     let (mut rest, mut kept_to) = (String::new(), 0);
     while let Some(name) = message.field(None)? {
         let start = message.at - name.len();
@@ -87,7 +87,7 @@ fn integer(token: &str) -> Option<usize> {
     token.parse().ok()
 }
 
-fn float(token: &str) -> Option<f32> {
+pub(super) fn float(token: &str) -> Option<f32> {
     match token.to_ascii_lowercase().as_str() {
         "inf" | "infinity" => Some(f32::INFINITY),
         "-inf" | "-infinity" => Some(f32::NEG_INFINITY),
@@ -103,7 +103,7 @@ fn float(token: &str) -> Option<f32> {
     }
 }
 
-fn boolean(token: &str) -> Option<bool> {
+pub(super) fn boolean(token: &str) -> Option<bool> {
     match token {
         "true" | "True" | "t" | "1" => Some(true),
         "false" | "False" | "f" | "0" => Some(false),
@@ -112,18 +112,22 @@ fn boolean(token: &str) -> Option<bool> {
 }
 
 /// A message in text form and the place reached in it.
-struct Text<'a> {
+pub(super) struct Text<'a> {
     text: &'a str,
-    at: usize,
+    pub(super) at: usize,
 }
 
 impl<'a> Text<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Self { text, at: 0 }
+    }
+
     /// For messages only: it counts from the start of the file.
-    fn line_of(&self, at: usize) -> usize {
+    pub(super) fn line_of(&self, at: usize) -> usize {
         1 + self.text.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count()
     }
 
-    fn error(&self, expected: &str) -> Fault {
+    pub(super) fn error(&self, expected: &str) -> Fault {
         let found = match self.text[self.at..].chars().next() {
             Some(found) => format!("`{}`", found.escape_default()),
             None => "the end".to_owned(),
@@ -144,14 +148,14 @@ impl<'a> Text<'a> {
         }
     }
 
-    fn take(&mut self, token: char) -> bool {
+    pub(super) fn take(&mut self, token: char) -> bool {
         let found = self.rest().starts_with(token);
         self.at += if found { token.len_utf8() } else { 0 };
         found
     }
 
     /// The name of the next field; `None` at the end of the message, which is `end` or that of the file.
-    fn field(&mut self, end: Option<char>) -> Outcome<Option<&'a str>> {
+    pub(super) fn field(&mut self, end: Option<char>) -> Outcome<Option<&'a str>> {
         while self.take(';') || self.take(',') {}
         match end {
             Some(end) if self.take(end) => return Ok(None),
@@ -170,7 +174,7 @@ impl<'a> Text<'a> {
     }
 
     /// Opens a message and tells how it closes.
-    fn open(&mut self) -> Outcome<char> {
+    pub(super) fn open(&mut self) -> Outcome<char> {
         self.take(':');
         match () {
             () if self.take('{') => Ok('}'),
@@ -180,7 +184,11 @@ impl<'a> Text<'a> {
     }
 
     /// One value, or several in brackets.
-    fn scalars(&mut self, mut each: impl FnMut(&str) -> Option<()>, expected: &str) -> Outcome<()> {
+    pub(super) fn scalars(
+        &mut self,
+        mut each: impl FnMut(&str) -> Option<()>,
+        expected: &str,
+    ) -> Outcome<()> {
         if !self.take(':') {
             return Err(self.error("`:`"));
         }
@@ -212,6 +220,14 @@ impl<'a> Text<'a> {
     fn string(&mut self) -> Outcome<String> {
         if !self.take(':') {
             return Err(self.error("`:`"));
+        }
+        self.quoted_string()
+    }
+
+    /// A string behind its colon.
+    pub(super) fn quoted_string(&mut self) -> Outcome<String> {
+        if !self.rest().starts_with(['"', '\'']) {
+            return Err(self.error("a string"));
         }
         let mut bytes = Vec::new();
         let start = self.at;
@@ -282,7 +298,7 @@ impl<'a> Text<'a> {
     }
 
     /// Passes over a value of any kind, however deep, without recursion.
-    fn skip_value(&mut self) -> Outcome<()> {
+    pub(super) fn skip_value(&mut self) -> Outcome<()> {
         let mut closers = Vec::new();
         let scalar = self.take(':');
         loop {
@@ -357,7 +373,7 @@ pub(super) fn write(output: &mut dyn Write, entries: &Entries, options: SaveOpti
     Ok(())
 }
 
-fn escaped(path: &str) -> String {
+pub(super) fn escaped(path: &str) -> String {
     let mut escaped = String::with_capacity(path.len());
     for byte in path.bytes() {
         match byte {

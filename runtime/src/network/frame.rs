@@ -267,6 +267,30 @@ impl Fusing {
     }
 }
 
+/// Whether somebody records what runs on this thread.
+pub(crate) fn is_recorded() -> bool {
+    with(|state| state.run.as_ref().is_some_and(|run| run.observer.is_some()))
+}
+
+/// Runs a function of a network from a file, as a stage at `path` whose parameters have paths of their own.
+///
+/// # Errors
+/// Those of `run`.
+pub(crate) fn graph_step(
+    path: &str,
+    ident: &'static str,
+    input: &dyn Value,
+    run: impl FnOnce() -> Result<Vec<Tensor>>,
+) -> Result<Vec<Tensor>> {
+    let observer = with(|state| state.run.as_ref().and_then(|run| run.observer.clone()));
+    let recorder = observer.and_then(|observer| (observer as Arc<dyn Any + Send + Sync>).downcast().ok());
+    let Some(recorder): Option<Arc<Recorder>> = recorder else { return run() };
+    let index = recorder.begin(Kind::Call, path.to_owned(), ident, true, Some(input));
+    let recorded = Recorded { recorder, index };
+    let outputs = run()?;
+    recorded.recorder.returns(index, outputs)
+}
+
 /// Runs some of a long chain's stages.
 ///
 /// # Errors

@@ -4,6 +4,7 @@ mod audit;
 mod draw;
 pub(crate) mod frame;
 pub(crate) mod join;
+mod many;
 mod profile;
 mod record;
 mod recurrent;
@@ -24,6 +25,7 @@ use crate::context::change;
 use crate::mode::with_mode;
 use crate::{Dims, Error, ParameterStore, Result, backward, current_parameter_scope, parameter_scope};
 pub use audit::{GradientAudit, GradientFault, GradientFinding};
+pub use many::BoxedMany;
 pub use profile::{Profile, ProfileRow};
 pub use recurrent::{CellOutput, recur, recur_from};
 pub use stage::Stage;
@@ -37,7 +39,8 @@ pub type BoxedForward = dyn Fn(&Tensor) -> Result<Tensor> + Send + Sync;
 /// the current [`ParameterStore`](crate::ParameterStore).
 ///
 /// `F` is the type of a closure, which has no name; [`boxed`](Self::boxed) makes a plain `Network` to keep in a
-/// struct. `INPUTS` is the number of tensors that [`forward`](Self::forward) takes.
+/// struct. `INPUTS` is the number of tensors that [`forward`](Self::forward) takes, one argument each; 0 means a slice of them, of
+/// any length.
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};
@@ -64,7 +67,11 @@ impl<F: ?Sized, const INPUTS: usize> Clone for Network<F, INPUTS> {
 
 impl<F: ?Sized, const INPUTS: usize> fmt::Debug for Network<F, INPUTS> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Network({INPUTS} input{})", if INPUTS == 1 { "" } else { "s" })
+        match INPUTS {
+            0 => write!(f, "Network(inputs in a slice)"),
+            1 => write!(f, "Network(1 input)"),
+            n => write!(f, "Network({n} inputs)"),
+        }
     }
 }
 
@@ -75,6 +82,56 @@ impl<F: ?Sized, const INPUTS: usize> std::ops::Deref for Network<F, INPUTS> {
     fn deref(&self) -> &F {
         &self.forward
     }
+}
+
+/// What a run of the network consists of, in a store that is thrown away.
+fn summarized<O: Value>(forward: impl FnOnce() -> Result<O>) -> Result<Summary> {
+    let recorder = Recorder::new(Watch::Nothing);
+    let (store, scope) = (ParameterStore::current(), current_parameter_scope());
+    ParameterStore::with_seed(store.seed()).enter(|| {
+        let _frame = frame::outermost_with(&recorder);
+        let _flags = change(|flags| (flags.training, flags.detached) = (false, false));
+        parameter_scope(scope, forward)
+    })?;
+    Ok(Summary::new(recorder.nodes_in(&store)))
+}
+
+/// The time of each stage in a forward and a backward pass.
+fn profiled<O, L>(
+    forward: impl FnOnce() -> Result<O>,
+    loss: impl Fn(&O) -> Result<Tensor, L>,
+) -> Result<Profile>
+where
+    Error: From<L>,
+{
+    let recorder = Recorder::new(Watch::Time);
+    let began = Instant::now();
+    let output = {
+        let _frame = frame::outermost_with(&recorder);
+        with_mode(true, forward)?
+    };
+    let forward = began.elapsed();
+    let loss = loss(&output)?;
+    let began = Instant::now();
+    backward(&loss)?;
+    Ok(Profile::new(&recorder.nodes(), &recorder.passed(), forward, (began, Instant::now())))
+}
+
+/// What a forward and a backward pass say of the gradients.
+fn audited<O, L>(
+    forward: impl FnOnce() -> Result<O>,
+    loss: impl Fn(&O) -> Result<Tensor, L>,
+) -> Result<GradientAudit>
+where
+    Error: From<L>,
+{
+    let recorder = Recorder::new(Watch::Gradients);
+    let output = {
+        let _frame = frame::outermost_with(&recorder);
+        with_mode(true, forward)?
+    };
+    let gradients = backward(&loss(&output)?)?;
+    GradientAudit::new(&recorder.nodes(), &recorder.passed(), &gradients)
 }
 
 /// The methods of a network of one number of inputs.
@@ -128,14 +185,7 @@ macro_rules! network_of {
             where
                 O: Value,
             {
-                let recorder = Recorder::new(Watch::Nothing);
-                let (store, scope) = (ParameterStore::current(), current_parameter_scope());
-                ParameterStore::with_seed(store.seed()).enter(|| {
-                    let _frame = frame::outermost_with(&recorder);
-                    let _flags = change(|flags| (flags.training, flags.detached) = (false, false));
-                    parameter_scope(scope, || (self.forward)($($x),+))
-                })?;
-                Ok(Summary::new(recorder.nodes_in(&store)))
+                summarized(|| (self.forward)($($x),+))
             }
 
             /// Time and memory of each stage in one forward and backward pass on these inputs, in training mode.
@@ -151,17 +201,7 @@ macro_rules! network_of {
                 Error: From<L>,
             {
                 with_mode(true, || self.forward($($x),+))?;
-                let recorder = Recorder::new(Watch::Time);
-                let began = Instant::now();
-                let output = {
-                    let _frame = frame::outermost_with(&recorder);
-                    with_mode(true, || (self.forward)($($x),+))?
-                };
-                let forward = began.elapsed();
-                let loss = loss(&output)?;
-                let began = Instant::now();
-                backward(&loss)?;
-                Ok(Profile::new(&recorder.nodes(), &recorder.passed(), forward, (began, Instant::now())))
+                profiled(|| (self.forward)($($x),+), loss)
             }
 
             /// Runs the network and a backward pass in training mode and reports every trained parameter whose
@@ -178,13 +218,7 @@ macro_rules! network_of {
                 O: Value,
                 Error: From<L>,
             {
-                let recorder = Recorder::new(Watch::Gradients);
-                let output = {
-                    let _frame = frame::outermost_with(&recorder);
-                    with_mode(true, || (self.forward)($($x),+))?
-                };
-                let gradients = backward(&loss(&output)?)?;
-                GradientAudit::new(&recorder.nodes(), &recorder.passed(), &gradients)
+                audited(|| (self.forward)($($x),+), loss)
             }
         }
 

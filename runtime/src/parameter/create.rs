@@ -84,8 +84,24 @@ impl GetParameterOrCreate {
         };
         let Self { need_grad, as_need_grad, .. } = self;
         let asked = Asked { name: &self.name, need_grad, overwrites: true, as_need_grad, asked_at };
-        take(asked, || shape, || self.initializer)
+        take(asked, || shape, || Ok(self.initializer))
     }
+}
+
+/// The parameter `name` of the current scope, for what is no layer; `need_grad` and `initial` are for one that does not exist.
+///
+/// # Errors
+/// As [`GetParameterOrCreate::call`], and those of `initial`.
+#[track_caller]
+pub(crate) fn named_parameter(
+    name: &str,
+    shape: &[usize],
+    need_grad: bool,
+    initial: impl FnOnce() -> Result<Initializer>,
+) -> Result<Tensor> {
+    let asked_at = Location::caller();
+    let asked = Asked { name, need_grad, overwrites: false, as_need_grad: None, asked_at };
+    take(asked, || shape.to_vec(), initial)
 }
 
 /// What is asked for.
@@ -104,7 +120,7 @@ pub(super) struct Asked<'a> {
 pub(super) fn take(
     asked: Asked<'_>,
     shape: impl FnOnce() -> Vec<usize>,
-    initial: impl FnOnce() -> Initializer,
+    initial: impl FnOnce() -> Result<Initializer>,
 ) -> Result<Tensor> {
     let shape = shape();
     let Asked { name, need_grad, overwrites, as_need_grad, asked_at } = asked;
@@ -129,7 +145,7 @@ pub(super) fn take(
     let asked_at = flags.called_at.unwrap_or(asked_at);
     let request = Request { scope: &scope, name, shape: &shape, need_grad, overwrites, asked_at };
     let path = request.path();
-    let initial = initial();
+    let initial = initial()?;
     let stream = || store.stream(&path, &shape, initial.key());
     let value = initial
         .generate(&shape, flags.dtype, &flags.device, stream)

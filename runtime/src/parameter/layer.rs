@@ -107,7 +107,7 @@ pub fn parameter(
         as_need_grad: (!info.need_grad).then_some(false),
         asked_at: Location::caller(),
     };
-    take(asked, shape, initial)
+    take(asked, shape, || Ok(initial()))
 }
 
 /// One of a declared list of parameters of the layer that runs now.
@@ -130,7 +130,7 @@ pub fn parameter_at(
         as_need_grad: (!info.need_grad).then_some(false),
         asked_at: Location::caller(),
     };
-    take(asked, || shape(index), || initial(index))
+    take(asked, || shape(index), || Ok(initial(index)))
 }
 
 /// The name of one of a list of parameters.

@@ -13,6 +13,7 @@ mod values;
 pub use access::{
     clear_parameters, get_all_parameters, get_parameter, get_parameters, pop_parameter, set_parameter,
 };
+pub(crate) use create::named_parameter;
 pub use create::{GetParameterOrCreate, get_parameter_or_create, initial_value};
 pub use info::{ArgumentInfo, Family, LayerInfo, ParameterInfo, ParametricFunction};
 pub use layer::update_state;

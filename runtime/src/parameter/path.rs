@@ -19,7 +19,7 @@ pub(crate) fn append(path: &mut String, name: &str) {
     }
 }
 
-pub(super) fn join(scope: &str, path: &str) -> String {
+pub(crate) fn join(scope: &str, path: &str) -> String {
     let mut joined = String::with_capacity(scope.len() + 1 + path.len());
     append(&mut joined, scope);
     append(&mut joined, path);

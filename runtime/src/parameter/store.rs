@@ -639,27 +639,33 @@ impl ParameterStore {
         self.lock().locate(path, place).is_some_and(|scope| scope.frozen)
     }
 
-    /// The lock that is held while values of the scope's own parameters are set, and the parameters of these names.
+    /// The lock that is held while values of parameters are set together, and the parameters at these paths in the scope: the lock
+    /// of the scope that the first of them lies in.
     pub(super) fn state<const N: usize>(
         &self,
         scope: &str,
-        names: [&str; N],
+        paths: [&str; N],
     ) -> Result<(Version, [Parameter; N])> {
-        let missing = |name| Error::NoParameter { path: join(scope, name), nearest: None };
+        let missing = |path: &str| Error::NoParameter { path: join(scope, path), nearest: None };
         let mut tree = self.lock();
-        let Some(members) = find_scope_mut(&mut tree.root, scope) else {
-            return Err(missing(names.first().copied().unwrap_or_default()));
-        };
         let mut found = Vec::with_capacity(N);
-        for name in names {
+        let mut version = None;
+        for path in paths {
+            // Most are of the scope itself.
+            let (members, name) = match path.rsplit_once('/') {
+                Some((below, name)) => (find_scope_mut(&mut tree.root, &join(scope, below)), name),
+                None => (find_scope_mut(&mut tree.root, scope), path),
+            };
+            let members = members.ok_or_else(|| missing(path))?;
             match members.get_mut(name) {
                 Some(Node::Leaf(leaf)) => found.push(leaf.parameter.clone()),
-                _ => return Err(missing(name)),
+                _ => return Err(missing(path)),
             }
+            version.get_or_insert_with(|| members.version());
         }
-        let version = members.version();
-        // As many as names.
-        found.try_into().map(|found| (version, found)).map_err(|_| missing(""))
+        // As many as paths.
+        let found = found.try_into().map_err(|_| missing(""))?;
+        Ok((version.ok_or_else(|| missing(""))?, found))
     }
 
     /// Registers a new parameter. Another thread may have been faster: its value is the same, and stays shared.

@@ -32,6 +32,7 @@ pub use inq::*;
 pub use lstm::*;
 pub use min_max::*;
 pub use multi_head_attention::*;
+pub(crate) use normalization::moved_statistics;
 pub use normalization::*;
 pub use position::*;
 pub use prelu::*;

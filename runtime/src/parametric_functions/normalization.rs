@@ -319,12 +319,10 @@ impl Batch {
         let (y, batch_mean, batch_var) =
             functions::batch_normalization_then(inp, coefficients, &axes, self.eps, then_relu)?;
         if let [_] = axes[..] {
-            let n = (inp.elem_count() / batch_var.elem_count().max(1)) as f64;
-            let unbiased = (&batch_var * (n / (n - 1.0).max(1.0)))?;
+            let n = inp.elem_count() / batch_var.elem_count().max(1);
             full_precision(|| {
-                update_state(["mean", "var"], |[mean, var]| {
-                    let mean = moving_average(&mean, &batch_mean, self.decay_rate)?;
-                    Ok([mean, moving_average(&var, &unbiased, self.decay_rate)?])
+                update_state(["mean", "var"], |running| {
+                    moved_statistics(running, [&batch_mean, &batch_var], n, self.decay_rate)
                 })
             })?;
         }
@@ -341,6 +339,18 @@ fn has_samples(inp: &Tensor) -> Result<()> {
         return Err(Error::invalid("inp", "must have elements to take the statistics of", inp.dims()));
     }
     Ok(())
+}
+
+/// The running mean and variance after a batch of `n` elements for each of them.
+pub(crate) fn moved_statistics(
+    [mean, var]: [Tensor; 2],
+    [batch_mean, batch_var]: [&Tensor; 2],
+    n: usize,
+    decay_rate: f64,
+) -> Result<[Tensor; 2]> {
+    let n = n as f64;
+    let unbiased = (batch_var * (n / (n - 1.0).max(1.0)))?;
+    Ok([moving_average(&mean, batch_mean, decay_rate)?, moving_average(&var, &unbiased, decay_rate)?])
 }
 
 fn moving_average(running: &Tensor, batch: &Tensor, decay_rate: f64) -> Result<Tensor> {
