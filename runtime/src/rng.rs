@@ -72,7 +72,7 @@ impl Rng {
     /// # Example
     /// ```
     /// let rng = layerfn::Rng::new(313);
-    /// assert_eq!(rng.rand(2)?.to_vec1::<f32>()?, [0.16553963, 0.55010438]);
+    /// assert_eq!(rng.rand(2)?.to_vec1::<f32>()?, [0.16553962, 0.5501044]);
     /// # Ok::<(), layerfn::Error>(())
     /// ```
     pub fn rand(&self, dims: impl Into<Dims>) -> Result<Tensor> {
@@ -107,13 +107,10 @@ impl Rng {
     /// ```
     pub fn bernoulli(&self, p: f64, dims: impl Into<Dims>) -> Result<Tensor> {
         check::within("p", p, 0.0..=1.0)?;
-        // NumPy draws the rarer of the two, goes by way of the logarithm, and draws nothing where ones are impossible.
+        // NumPy draws the rarer of the two and goes by way of the logarithm; it draws for certain events, too.
         let (rare, value) = if p <= 0.5 { (p, 1.0) } else { (1.0 - p, 0.0) };
         let limit = (1.0 - rare).ln().exp();
-        self.tensor(
-            &dims.into(),
-            |state| if p > 0.0 && state.uniform() > limit { value } else { 1.0 - value },
-        )
+        self.tensor(&dims.into(), |state| if state.uniform() > limit { value } else { 1.0 - value })
     }
 
     /// The numbers from 0 to `n − 1` in a random order, as `i64`: those of `RandomState.permutation`.

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::refused_calls::{inputs, sizes};
 
 /// N, M and kernel of the weights of a layer, as its declaration passes them to the rule.
-fn fans(function: &str, row: &Value) -> (usize, usize, Vec<usize>) {
+fn fans(function: &str, row: &Value, path: &str) -> (usize, usize, Vec<usize>) {
     let args = &row["args"];
     let count = |key: &str| args[key].as_u64().map(|count| count as usize);
     let channels = || sizes(&row["inputs"]["inp"])[count("base_axis").unwrap_or(1)];
@@ -25,6 +25,14 @@ fn fans(function: &str, row: &Value) -> (usize, usize, Vec<usize>) {
         "lstm_cell" | "LSTMCell" => {
             let state = count("state_size").expect("state_size");
             (sizes(&row["inputs"]["x"])[1] + state, 4 * state, kernel)
+        }
+        // Every matrix has fans of its own.
+        "multi_head_attention" => {
+            let parameters = row["parameters"].as_array().expect("parameters");
+            let parameter =
+                parameters.iter().find(|parameter| parameter["path"] == path).expect("a parameter");
+            let shape = sizes(&parameter["shape"]);
+            (shape[0], shape[1], kernel)
         }
         _ if count("outmaps").is_some() => (channels(), count("outmaps").expect("outmaps"), kernel),
         _ => {
@@ -108,7 +116,7 @@ fn documented(function: &str, path: &str, row: &Value, recorded: &Value) -> Opti
             Some(Initializer::uniform(-limit, limit))
         }
         "uniform" => {
-            let (n, m, kernel) = fans(function, row);
+            let (n, m, kernel) = fans(function, row, path);
             let today = calc_uniform_lim_xavier(n, m, &kernel).1;
             let recorded = recorded["lim"][1].as_f64().expect("limit");
             assert!((today - recorded).abs() <= 1e-15, "{function}: {today} is not the recorded {recorded}");

@@ -33,19 +33,23 @@ fn tensors_of_one_shape() {
 
 #[test]
 fn tensors_that_stand_for_all_along_an_axis() {
-    let of_two: [[&[usize]; 2]; 7] = [
+    let of_two: [[&[usize]; 2]; 6] = [
         [&[2, 1, 4], &[1, 3, 1]],
         [&[2, 3, 4], &[1, 3, 1]],
         [&[1, 4], &[3, 4]],
         [&[3, 1], &[3, 4]],
         [&[1], &[5]],
         [&[0, 3], &[1, 3]],
-        [&[3, 40, 300], &[3, 1, 300]],
     ];
     for function in FUNCTIONS.iter().filter(|function| function.domains.len() == 2) {
         for shapes in of_two {
             check(function, &shapes);
         }
+        // So many that some lie beside a kink, where differences across it are not the gradient.
+        let large = function.domains.iter().zip([[3, 40, 300], [3, 1, 300]]);
+        let inputs: Vec<Tensor> = large.map(|(domain, dims)| domain.tensor(&dims, 7)).collect();
+        assert_threads_agree(function.call, &inputs);
+        assert_composed_agrees(function.call, &inputs);
     }
     for function in FUNCTIONS.iter().filter(|function| function.domains.len() == 3) {
         for shapes in [[&[2, 3, 4][..], &[1, 3, 1], &[1, 1, 1]], [&[2, 3], &[2, 3], &[2, 1]]] {

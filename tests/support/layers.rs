@@ -67,9 +67,6 @@ impl<'a> Arguments<'a> {
         if let Some(Value::Object(initializers)) = values.remove("param_init") {
             values.extend(initializers.into_iter().map(|(name, value)| (format!("{name}_init"), value)));
         }
-        if values.get("nonlinearity").is_some_and(|name| name == "relu") {
-            values.remove("nonlinearity"); // the only one there is
-        }
         Self { inputs, values, tensors, used: BTreeSet::new(), statistics: Vec::new() }
     }
 
@@ -908,9 +905,21 @@ pub fn find(function: &str, arguments: &Map<String, Value>) -> Option<Call> {
         "lstm_cell" => plain("lstm"),
         "lstm" if !arguments.contains_key("state_size") => plain("lstm_n_step"),
         "deformable_convolution" => Some(deformable_convolution),
+        "fused_batch_normalization" => Some(fused_batch_normalization),
         "multi_head_attention" => Some(multi_head_attention),
         "LSTMCell" => Some(lstm_cell_class),
         other => plain(other),
+    }
+}
+
+/// NNabla names the function, of which there is one.
+fn fused_batch_normalization(arguments: &mut Arguments<'_>) -> Result<Vec<Tensor>, Failure> {
+    if arguments.values.get("nonlinearity").is_some_and(|name| name == "relu") {
+        arguments.values.remove("nonlinearity");
+    }
+    match plain("fused_batch_normalization") {
+        Some(call) => call(arguments),
+        None => Err("the layer is gone".to_owned().into()),
     }
 }
 

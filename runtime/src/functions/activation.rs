@@ -255,7 +255,8 @@ pub fn softplus(inp: &Tensor) -> Result<Tensor> {
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn crelu(inp: &Tensor, axis: impl Into<Axis>) -> Result<Tensor> {
-    of_both_signs(inp, axis.into(), relu)
+    // The second half has the slope −1 at 0, which `elu` with 0 for `alpha` has.
+    of_both_signs(inp, axis.into(), relu, |x| elu(x, 0.0))
 }
 
 /// [`elu`] of `x` and of `−x`, side by side along an axis (NNabla's defaults are 1 for `alpha` and for `axis`). This is not the
@@ -276,12 +277,19 @@ pub fn crelu(inp: &Tensor, axis: impl Into<Axis>) -> Result<Tensor> {
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn celu(inp: &Tensor, alpha: f64, axis: impl Into<Axis>) -> Result<Tensor> {
-    of_both_signs(inp, axis.into(), |x| elu(x, alpha))
+    let f = |x: &Tensor| elu(x, alpha);
+    of_both_signs(inp, axis.into(), f, f)
 }
 
-fn of_both_signs(inp: &Tensor, axis: Axis, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+/// `positive` of `x` beside `negative` of `−x`.
+fn of_both_signs(
+    inp: &Tensor,
+    axis: Axis,
+    positive: impl Fn(&Tensor) -> Result<Tensor>,
+    negative: impl Fn(&Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
     let axis = axis.resolve("axis", inp.dims())?;
-    concatenate(&[&f(inp)?, &f(&mul_scalar(inp, -1.0)?)?], axis)
+    concatenate(&[&positive(inp)?, &negative(&mul_scalar(inp, -1.0)?)?], axis)
 }
 
 /// `n` with `tanh(log(1 + exp(x))) = n / (n + 2)`, which is `exp(x) (exp(x) + 2)`, and the sigmoid of `x`. From 20 on the

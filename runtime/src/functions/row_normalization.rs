@@ -144,9 +144,9 @@ pub fn instance_normalization(
 /// # Example
 /// ```
 /// use candle_core::{Device, Tensor};
-/// let x = Tensor::new(&[[1f64, 7.]], &Device::Cpu)?;
+/// let x = Tensor::new(&[[2f64, -2.]], &Device::Cpu)?;
 /// let y = layerfn::functions::rms_normalization(&x, None, &[0], 0.)?;
-/// assert_eq!(y.to_vec2::<f64>()?, [[0.2, 1.4]]);
+/// assert_eq!(y.to_vec2::<f64>()?, [[1., -1.]]);
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn rms_normalization(

@@ -27,7 +27,7 @@ use crate::{Axes, Axis, Result, check};
 /// let x = Tensor::new(&[[1f32, 3.], [2., 6.]], &Device::Cpu)?;
 /// let (y, mean, var) = layerfn::functions::tensor_normalization(&x, 0, None, None, 0.)?;
 /// assert_eq!(y.to_vec2::<f32>()?, [[-1., 1.], [-1., 1.]]);
-/// assert_eq!((mean.to_vec2::<f32>()?, var.to_vec2::<f32>()?), (vec![[2.], [4.]], vec![[1.], [4.]]));
+/// assert_eq!([mean.to_vec2::<f32>()?, var.to_vec2::<f32>()?], [[[2.], [4.]], [[1.], [4.]]]);
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn tensor_normalization(

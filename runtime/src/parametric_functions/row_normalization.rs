@@ -217,8 +217,8 @@ fn output((y, mean, var): (Tensor, Tensor, Tensor), output_stat: Option<BatchSta
 /// use candle_core::{Device, Tensor};
 /// use layerfn::rms_normalization;
 ///
-/// let x = Tensor::new(&[[1.0, 7.0]], &Device::Cpu)?;
-/// assert_eq!(rms_normalization(&x).eps(0.0).call()?.to_vec2::<f64>()?, [[0.2, 1.4]]);
+/// let x = Tensor::new(&[[2.0, -2.0]], &Device::Cpu)?;
+/// assert_eq!(rms_normalization(&x).eps(0.0).call()?.to_vec2::<f64>()?, [[1.0, -1.0]]);
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 #[parametric_function(

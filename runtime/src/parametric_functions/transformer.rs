@@ -152,7 +152,7 @@ fn check_sequence(argument: &'static str, x: &Tensor, embed_dim: usize, dropout:
 /// assert_eq!(net.forward(&x)?.dims(), [5, 3, 8]);
 /// # Ok::<(), layerfn::Error>(())
 /// ```
-#[parametric_function(scope = "transformer_encode", family = Attention)]
+#[parametric_function(scope = "transformer_encode", family = Attention, multiply_adds = [0])]
 pub fn transformer_encode(
     /// Sequences.
     src: &Tensor,
@@ -222,7 +222,7 @@ pub fn transformer_encode(
 /// assert_eq!(net.forward(&x)?.dims(), [5, 3, 8]);
 /// # Ok::<(), layerfn::Error>(())
 /// ```
-#[parametric_function(scope = "transformer_decode", family = Attention)]
+#[parametric_function(scope = "transformer_decode", family = Attention, multiply_adds = [0])]
 pub fn transformer_decode(
     /// Sequences.
     tgt: &Tensor,
@@ -300,7 +300,7 @@ pub fn transformer_decode(
 /// assert!(get_parameters().get("transformer/decoder00/transformer_decode/dec_affine1/affine/W").is_some());
 /// # Ok::<(), layerfn::Error>(())
 /// ```
-#[parametric_function(scope = "transformer", family = Attention)]
+#[parametric_function(scope = "transformer", family = Attention, multiply_adds = [0])]
 pub fn transformer(
     /// Sequences for the encoder.
     src: &Tensor,
