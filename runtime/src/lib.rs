@@ -26,6 +26,7 @@
 //!
 //! | for | see |
 //! | --- | --- |
+//! | a start | the [`guide`] |
 //! | the layers | [`LAYERS`] and the functions in this page, from [`affine`](fn@affine) to [`lstm`](fn@lstm) |
 //! | a layer of one's own | [`parametric_function`] |
 //! | networks | [`network!`] and [`Network`] |
@@ -140,6 +141,7 @@ mod dims;
 mod error;
 pub mod functions;
 mod fusion;
+pub mod guide;
 mod initializer;
 mod kernels;
 mod limits;

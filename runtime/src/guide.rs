@@ -1,0 +1,21 @@
+//! The guide: how to declare, train, save and serve a network.
+//!
+//! The chapters are also a book: `mdbook build docs`.
+
+macro_rules! chapters {
+    ($($(#[$doc:meta])* $name:ident)*) => {
+        $($(#[$doc])* #[doc = include_str!(concat!("../guide/", stringify!($name), ".md"))] pub mod $name {})*
+    };
+}
+
+chapters! {
+    first_network
+    parameters
+    own_layer
+    networks
+    training
+    files
+    freezing
+    threads
+    coming_from
+}
