@@ -5,10 +5,12 @@
 
 use std::error::Error;
 
+use layerfn::data::{Arrays, Augment, Loader};
 use layerfn::functions::straight_through;
+use layerfn::metrics::Confusion;
 use layerfn::prelude::*;
-use layerfn::solver::Adam;
-use layerfn_examples::digits::{Batches, Digits, Mnist, SIDE};
+use layerfn::solver::{Adam, Solver};
+use layerfn_examples::digits::{Mnist, SIDE};
 
 /// `±a` for the weights of an output that are above 0.7 times their mean modulus, 0 for the others; `a` is the mean
 /// modulus of those kept (Li, Zhang & Liu, Ternary Weight Networks). The gradient passes unchanged.
@@ -48,7 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let smoke = std::env::args().any(|argument| argument == "--smoke");
     let mut mnist = Mnist::built_in()?;
     if smoke {
-        mnist = Mnist { train: mnist.train.first(640), test: mnist.test.first(200) };
+        mnist = mnist.smoke()?;
     }
     let float = network! { < flat -> affine(128) -> relu -> affine(10) > }.boxed();
     let quantized = network! { < flat -> ternary_affine(128) -> relu -> ternary_affine(10) > }.boxed();
@@ -71,29 +73,28 @@ fn flat(x: &Tensor) -> Result<Tensor> {
     Ok(x.flatten_from(1)?)
 }
 
-fn train(model: &Model, digits: &Digits, epochs: usize) -> Result<(), Box<dyn Error>> {
-    let rng = Rng::new(1);
+fn train(model: &Model, digits: &Arrays, epochs: u64) -> Result<(), Box<dyn Error>> {
     let mut solver = Adam::new(2e-3);
     solver.set_parameters(&model.parameters());
-    for _ in 0..epochs {
-        for batch in Batches::shuffled(digits, 64, 1, &rng) {
-            let batch = batch?;
-            let loss = mean_softmax_cross_entropy(&model.forward(&batch.images)?, &batch.labels, 1)?;
-            solver.update(&backward(&loss)?)?;
-        }
+    let loader = Loader::new(digits.clone(), 64).shuffle(1).augment(0, Augment::new().shift(1));
+    for batch in loader.epochs(epochs).batches()? {
+        let batch = batch?;
+        let [images, labels] = batch.fields()?;
+        let loss = mean_softmax_cross_entropy(&model.forward(images)?, labels, 1)?;
+        solver.update(&backward(&loss)?)?;
     }
     Ok(())
 }
 
 /// Share of the digits that are recognized, in percent.
-fn test(model: &Model, digits: &Digits) -> Result<f64, Box<dyn Error>> {
-    let mut right = 0.0;
-    for batch in Batches::in_order(digits, 500) {
+fn test(model: &Model, digits: &Arrays) -> Result<f64, Box<dyn Error>> {
+    let mut confusion = Confusion::new(10);
+    for batch in Loader::new(digits.clone(), 500).batches()? {
         let batch = batch?;
-        let guesses = no_grad(|| model.forward_t(&batch.images, false))?.argmax(1)?;
-        right += guesses.eq(&batch.labels)?.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
+        let [images, labels] = batch.fields()?;
+        confusion.add(&no_grad(|| model.forward_t(images, false))?, labels)?;
     }
-    Ok(100.0 * right / digits.len() as f64)
+    Ok(100.0 * confusion.accuracy())
 }
 
 fn distinct(tensor: &Tensor) -> Result<usize, Box<dyn Error>> {

@@ -8,10 +8,12 @@ use std::error::Error;
 use std::fs;
 use std::path::Path;
 
+use layerfn::data::{Arrays, Augment, Dataset, Loader};
 use layerfn::functions::mean;
+use layerfn::metrics::Confusion;
 use layerfn::prelude::*;
-use layerfn::solver::AdamW;
-use layerfn_examples::digits::{Batches, Digits, Mnist, SIDE};
+use layerfn::solver::{AdamW, Solver, schedule};
+use layerfn_examples::digits::{Mnist, SIDE};
 
 /// Keeps the memory of one step for the next; the system's allocator gives it back and has every page cleared anew.
 #[global_allocator]
@@ -20,7 +22,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Numbers that stand for a row.
 const WIDTH: usize = 64;
 const BATCH: usize = 64;
-/// Learning rate at its highest; it rises in the first tenth of the steps and falls to 0 along a cosine.
+/// The highest learning rate; it rises in the first tenth of the steps and falls to 0 along a cosine.
 const LEARNING_RATE: f64 = 2e-3;
 
 network! {
@@ -40,7 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let smoke = std::env::args().any(|argument| argument == "--smoke");
     let mut mnist = Mnist::built_in()?;
     if smoke {
-        mnist = Mnist { train: mnist.train.first(256), test: mnist.test.first(100) };
+        mnist = mnist.smoke()?;
     }
     let layers = if smoke { 1 } else { 3 };
     let network = network! { move < reader(layers) > }.boxed();
@@ -56,45 +58,36 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn train(model: &Model, mnist: &Mnist, epochs: usize) -> Result<(), Box<dyn Error>> {
-    let rng = Rng::new(1);
-    let mut solver = AdamW::new(LEARNING_RATE);
+fn train(model: &Model, mnist: &Mnist, epochs: u64) -> Result<(), Box<dyn Error>> {
+    let loader =
+        Loader::new(mnist.train.clone(), BATCH).shuffle(1).augment(0, Augment::new().shift(2)).epochs(epochs);
+    let steps = epochs * loader.per_epoch();
+    let schedule = schedule::warmup(steps / 10 + 1).cosine(steps);
+    let mut solver = AdamW::new(LEARNING_RATE).decay_like_pytorch(0.01).schedule(schedule);
     solver.set_parameters(&model.parameters());
-    let steps = epochs * mnist.train.len().div_ceil(BATCH);
-    let mut step = 0;
-    for epoch in 1..=epochs {
-        let mut loss_of_epoch = 0.0;
-        for batch in Batches::shuffled(&mnist.train, BATCH, 2, &rng) {
-            let batch = batch?;
-            solver.set_learning_rate(learning_rate(step as f64 / steps as f64));
-            let loss = mean_softmax_cross_entropy(&model.forward(&batch.images)?, &batch.labels, 1)?;
-            solver.update(&backward(&loss)?)?;
-            loss_of_epoch += f64::from(loss.to_scalar::<f32>()?) * batch.labels.elem_count() as f64;
-            step += 1;
+    let mut loss_of_epoch = 0.0;
+    for batch in loader.batches()? {
+        let batch = batch?;
+        let [images, labels] = batch.fields()?;
+        let loss = mean_softmax_cross_entropy(&model.forward(images)?, labels, 1)?;
+        solver.update(&backward(&loss)?)?;
+        loss_of_epoch += f64::from(loss.to_scalar::<f32>()?) * batch.len() as f64;
+        if batch.ends_epoch() {
+            let loss = std::mem::take(&mut loss_of_epoch) / mnist.train.len() as f64;
+            let (epoch, accuracy) = (batch.position().epoch + 1, accuracy(model, &mnist.test)?);
+            println!("epoch {epoch:2}/{epochs}   loss {loss:.4}   test accuracy {accuracy:.2} %");
         }
-        let loss = loss_of_epoch / mnist.train.len() as f64;
-        if !loss.is_finite() {
-            return Err(format!("the loss became {loss} in epoch {epoch}").into());
-        }
-        let accuracy = accuracy(model, &mnist.test)?;
-        println!("epoch {epoch:2}/{epochs}   loss {loss:.4}   test accuracy {accuracy:.2} %");
     }
     Ok(())
 }
 
-/// The learning rate after this share of the steps.
-fn learning_rate(done: f64) -> f64 {
-    let falling = 0.5 * (1.0 + (std::f64::consts::PI * done).cos());
-    LEARNING_RATE * falling * (done * 10.0).clamp(0.01, 1.0)
-}
-
 /// Share of the digits that are recognized, in percent.
-fn accuracy(model: &Model, digits: &Digits) -> Result<f64, Box<dyn Error>> {
-    let mut right = 0.0;
-    for batch in Batches::in_order(digits, 500) {
+fn accuracy(model: &Model, digits: &Arrays) -> Result<f64, Box<dyn Error>> {
+    let mut confusion = Confusion::new(10);
+    for batch in Loader::new(digits.clone(), 500).batches()? {
         let batch = batch?;
-        let guesses = no_grad(|| model.forward_t(&batch.images, false))?.argmax(1)?;
-        right += guesses.eq(&batch.labels)?.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
+        let [images, labels] = batch.fields()?;
+        confusion.add(&no_grad(|| model.forward_t(images, false))?, labels)?;
     }
-    Ok(100.0 * right / digits.len() as f64)
+    Ok(100.0 * confusion.accuracy())
 }

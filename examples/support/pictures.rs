@@ -9,7 +9,9 @@ use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::digits::{Digits, SIDE};
+use layerfn::data::{Arrays, Dataset};
+
+use crate::digits::{SIDE, labels, pixels};
 
 const INK: RGBColor = RGBColor(38, 43, 54);
 const FAINT: RGBColor = RGBColor(110, 117, 130);
@@ -232,10 +234,11 @@ const HEADER: i32 = 84;
 ///
 /// # Errors
 /// If the file cannot be written.
-pub fn mistakes(file: &Path, digits: &Digits, mistakes: &[Mistake]) -> Result<()> {
+pub fn mistakes(file: &Path, digits: &Arrays, mistakes: &[Mistake]) -> Result<()> {
     let mut sorted = mistakes.to_vec();
     sorted.sort_by(|a, b| b.probability.total_cmp(&a.probability).then(a.index.cmp(&b.index)));
     let shown = &sorted[..sorted.len().min(MOST_SHOWN)];
+    let labels = labels(digits)?;
 
     let rows = shown.len().div_ceil(COLUMNS) as i32;
     let size = (2 * MARGIN + COLUMNS as i32 * CELL.0, HEADER + rows * CELL.1 + MARGIN);
@@ -253,16 +256,9 @@ pub fn mistakes(file: &Path, digits: &Digits, mistakes: &[Mistake]) -> Result<()
         let (column, row) = (place % COLUMNS as i32, place / COLUMNS as i32);
         let left = MARGIN + column * CELL.0 + (CELL.0 - TILE) / 2;
         let top = HEADER + row * CELL.1 + 8;
-        draw_digit(&canvas, digits.image(mistake.index), left, top)?;
+        draw_digit(&canvas, &pixels(digits, mistake.index)?, left, top)?;
         let (right, below) = (left + TILE, top + TILE + 16);
-        canvas.draw(&text(
-            format!("is {}", digits.label(mistake.index)),
-            left,
-            below,
-            19,
-            GREEN,
-            HPos::Left,
-        ))?;
+        canvas.draw(&text(format!("is {}", labels[mistake.index]), left, below, 19, GREEN, HPos::Left))?;
         canvas.draw(&text(format!("read {}", mistake.read_as), right, below, 19, RED, HPos::Right))?;
         let sure = format!("{:.0} % sure", 100.0 * mistake.probability);
         canvas.draw(&text(sure, left + TILE / 2, below + 19, 15, FAINT, HPos::Center))?;
@@ -361,7 +357,7 @@ mod tests {
         let wrong = |index| Mistake { index, read_as: 3, probability: 0.5 + index as f32 / 200.0 };
         let svg = draw(|file| mistakes(file, &digits, &(0..27).map(wrong).collect::<Vec<_>>()));
         assert!(svg.contains("27 of 2000 test digits were read wrongly"));
-        assert!(svg.contains(&format!("is {}", digits.label(26))));
+        assert!(svg.contains(&format!("is {}", labels(&digits).unwrap()[26])));
         assert_eq!(svg.matches("read 3\n").count(), 27);
         let svg = draw(|file| mistakes(file, &digits, &(0..50).map(wrong).collect::<Vec<_>>()));
         assert!(svg.contains("surest first, 40 shown"));

@@ -33,7 +33,7 @@ fn a_smoke_run_trains_saves_and_draws() {
     let digits: Vec<usize> = accuracy.split('.').map(str::len).collect();
     assert_eq!(digits, [2, 2], "{last}");
     assert!(text.contains("epoch  1/1 "), "{text}");
-    for file in ["lenet.h5", "lenet.safetensors", "learning_curve.svg", "mistakes.svg"] {
+    for file in ["lenet.h5", "lenet.safetensors", "learning_curve.svg", "mistakes.svg", "report.html"] {
         assert!(dir.path().join(file).metadata().is_ok_and(|file| file.len() > 1_000), "{file}");
     }
     // No bar where there is no terminal.
@@ -59,6 +59,40 @@ fn equal_seeds_print_the_same_whatever_the_number_of_threads() {
     assert_ne!(text, with("2", "8").0);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_training_that_was_stopped_goes_on_to_the_same_weights() {
+    use std::io::{BufRead, BufReader};
+    use std::process::Stdio;
+
+    let dir = TempDir::new().unwrap();
+    let command = |out: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mnist"));
+        command.args(["--smoke", "--epochs", "4", "--out"]).arg(dir.path().join(out));
+        command
+    };
+    stdout(&run(&mut command("whole")));
+
+    let mut child = command("stopped").stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().starts_with("epoch  2/4")));
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let rest: Vec<String> = lines.map(Result::unwrap).collect();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest:?}");
+    assert!(rest.last().unwrap().ends_with("steps; the same command goes on"), "{rest:?}");
+
+    let other = run(command("stopped").args(["--seed", "2"]));
+    assert!(stderr(&other).contains("a training with other options was stopped"), "{}", stderr(&other));
+    let text = stdout(&run(&mut command("stopped")));
+    assert!(text.starts_with("goes on after "), "{text}");
+    for file in ["lenet.safetensors", "lenet.h5", "monitor/scalars.csv", "monitor/training-loss.series.txt"] {
+        let read = |out: &str| std::fs::read(dir.path().join(out).join(file)).unwrap();
+        assert!(read("whole") == read("stopped"), "{file}");
+    }
+    assert!(!dir.path().join("stopped/state").exists());
+}
+
 #[test]
 fn what_cannot_be_done_is_said_without_a_panic() {
     let output = mnist(&["--epoch", "3"]);
@@ -67,7 +101,8 @@ fn what_cannot_be_done_is_said_without_a_panic() {
 
     let output = mnist(&["--data", "no/such/place"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).starts_with("error: `no/such/place` is not a directory"));
+    let message = stderr(&output);
+    assert!(message.starts_with("error: cannot read `no/such/place/train-images-idx3-ubyte`: "), "{message}");
 
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("file");

@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Tensor, Var, WithDType};
 
 use crate::checkpoint::{Checkpoint, Load, NeedGrad};
+use crate::data::Position;
 use crate::solver::{Rule, RuleSolver, Solver};
 use crate::{Error, Parameter, ParameterStore, Parameters, Result, Rng};
 
@@ -203,6 +204,16 @@ impl Part for String {
         *self = Self::from_utf8(values(state, 1)?)
             .map_err(|error| Error::invalid("state", "must be text", error.utf8_error()))?;
         Ok(())
+    }
+}
+
+impl Part for Position {
+    fn state(&self) -> Result<Parameters> {
+        gather(&[("epoch", &self.epoch), ("batch", &self.batch)])
+    }
+
+    fn set_state(&mut self, state: &Parameters) -> Result<()> {
+        scatter(state, &mut [("epoch", &mut self.epoch), ("batch", &mut self.batch)])
     }
 }
 
