@@ -32,7 +32,7 @@ fn fans(function: &str, row: &Value, path: &str) -> (usize, usize, Vec<usize>) {
             let parameter =
                 parameters.iter().find(|parameter| parameter["path"] == path).expect("a parameter");
             let shape = sizes(&parameter["shape"]);
-            (shape[0], shape[1], kernel)
+            (shape[shape.len() - 2], shape[shape.len() - 1], kernel)
         }
         _ if count("outmaps").is_some() => (channels(), count("outmaps").expect("outmaps"), kernel),
         _ => {

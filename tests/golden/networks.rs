@@ -162,9 +162,10 @@ fn state(
         .filter(|entry| !run.changed.iter().any(|path| path == entry.path()))
     {
         let Some(found) = after.get(entry.path()) else { continue };
+        // A file may hold factors in f64, which networks compute with in f32.
+        let stored = entry.tensor().to_dtype(found.var().dtype())?;
         failures.extend(
-            difference(found.var(), entry.tensor(), None)
-                .map(|text| format!("`{}` moved: {text}", entry.path())),
+            difference(found.var(), &stored, None).map(|text| format!("`{}` moved: {text}", entry.path())),
         );
     }
     Ok(failures)
