@@ -143,7 +143,11 @@ fn products() -> Vec<Case> {
                 let taps = kernel.iter().product::<usize>();
                 let [offset, mask] = [2 * taps, taps].map(|planes| [n, planes, height, width]);
                 let sizes = [dims, &weights, &[outmaps], &offset, &mask];
-                cases.push(case(&format!("deformable_convolution {dims:?}"), f, &sizes));
+                let (name, f, mut inputs) = case(&format!("deformable_convolution {dims:?}"), f, &sizes);
+                if let Ok(offsets) = between_pixels(&inputs[3]) {
+                    inputs[3] = offsets;
+                }
+                cases.push((name, f, inputs));
             }
         }
         if let Ok(geometry) = DeconvGeometry::new(dims, &kernel_axes, &pad, &stride, &dilation, group, 1) {
@@ -162,9 +166,13 @@ fn deformable(geometry: &ConvGeometry) -> Option<impl Fn(&[Tensor]) -> Result<Te
         geometry.output_spatial().iter().zip(geometry.stride()).map(|(size, stride)| (size - 1) * stride);
     let geometry = spatial.iter().zip(last).all(|(size, last)| last < *size).then(|| geometry.clone())?;
     Some(move |t: &[Tensor]| {
-        let offset = (&t[3] * 2.5)?;
-        deformable_convolution(&t[0], &t[1], Some(&t[2]), &offset, Some(&t[4]), &geometry, 1)
+        deformable_convolution(&t[0], &t[1], Some(&t[2]), &t[3], Some(&t[4]), &geometry, 1)
     })
+}
+
+/// Offsets of odd sixteenths: exact in every precision, and never at a pixel, where the gradient jumps.
+fn between_pixels(values: &Tensor) -> candle_core::Result<Tensor> {
+    ((values * 20.0)?.floor()? / 8.0)? + 0.0625
 }
 
 fn sequences() -> Vec<Case> {
