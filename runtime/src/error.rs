@@ -1,6 +1,8 @@
 //! The one error type of the crate.
 
+use std::io;
 use std::panic::Location;
+use std::path::Path;
 
 /// What can go wrong; every text names the parameter or layer, what came in and the way out.
 #[derive(Debug, thiserror::Error)]
@@ -130,7 +132,7 @@ pub enum Error {
         /// The file.
         file: String,
         /// Why it failed.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// An operation of candle failed.
     #[error(transparent)]
@@ -149,6 +151,11 @@ impl Error {
     /// ```
     pub fn invalid(argument: &'static str, reason: impl Into<String>, got: impl std::fmt::Debug) -> Self {
         Self::InvalidArgument { argument, reason: reason.into(), got: format!("{got:?}") }
+    }
+
+    /// An [`Error::Io`]: `action` was tried on the file or folder `path`.
+    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io { action, file: path.display().to_string(), source }
     }
 
     /// The error without the layers around it.

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::loader::below;
+use super::loader::{below, shuffled};
 use super::warp::{Affine, Image, moved, warped};
 use crate::{Error, Result, Rng, check};
 
@@ -157,7 +157,7 @@ impl Augment {
     }
 
     fn one(&self, mut image: Image, rng: &Rng) -> Image {
-        let symmetric = |most: f64| most * (2.0 * rng.uniform() - 1.0);
+        let symmetric = |most| symmetric(most, rng);
         let pixels = |most: usize| below(rng, 2 * most + 1) as isize - most as isize;
         let degrees = if self.rotate > 0.0 { symmetric(self.rotate) } else { 0.0 };
         let factor = if self.scale > 0.0 { (symmetric(1.0) * self.scale.ln_1p()).exp() } else { 1.0 };
@@ -183,7 +183,7 @@ impl Augment {
     }
 
     fn change_values(&self, image: &mut Image, rng: &Rng) {
-        let symmetric = |most: f64| most * (2.0 * rng.uniform() - 1.0);
+        let symmetric = |most| symmetric(most, rng);
         if self.brightness > 0.0 {
             let added = symmetric(self.brightness) as f32;
             image.values.iter_mut().for_each(|x| *x += added);
@@ -202,6 +202,11 @@ impl Augment {
             image.clear_square(row, column, self.cutout);
         }
     }
+}
+
+/// A number drawn uniformly from `[−most, most)`.
+fn symmetric(most: f64, rng: &Rng) -> f64 {
+    most * (2.0 * rng.uniform() - 1.0)
 }
 
 /// All elements, from 0 to 1 if they were bytes.
@@ -259,10 +264,7 @@ pub fn mixup(
     }
     let (a, b) = (gamma(alpha, rng), gamma(alpha, rng));
     let lambda = if a + b > 0.0 { a / (a + b) } else { 0.5 };
-    let mut order: Vec<i64> = (0..labels.len() as i64).collect();
-    for i in (1..order.len()).rev() {
-        order.swap(i, below(rng, i + 1));
-    }
+    let order: Vec<i64> = shuffled(labels.len(), rng).into_iter().map(|row| row as i64).collect();
     let mut one_hot = vec![0f32; check::count("labels", &[labels.len(), n_classes])?];
     for (row, &label) in labels.iter().enumerate() {
         one_hot[row * n_classes + label as usize] = 1.0;

@@ -31,12 +31,12 @@ pub fn read_idx(path: impl AsRef<Path>) -> Result<Tensor> {
             Ok(file) => return read_idx_from(&path.display().to_string(), BufReader::new(file)),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(source) => {
-                return Err(Error::Io { action: "read", file: path.display().to_string(), source });
+                return Err(Error::io("read", path, source));
             }
         }
     }
     let source = io::Error::new(ErrorKind::NotFound, "neither it nor a file with `.gz` at its end exists");
-    Err(Error::Io { action: "read", file: path.display().to_string(), source })
+    Err(Error::io("read", path, source))
 }
 
 /// [`read_idx`] from memory or another source; `name` stands for it in error messages.

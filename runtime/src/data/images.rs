@@ -93,7 +93,7 @@ impl ImageFolder {
     fn read(&self, path: &Path) -> Result<DynamicImage> {
         let file = path.display().to_string();
         let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format);
-        let mut reader = reader.map_err(|source| Error::Io { action: "read", file: file.clone(), source })?;
+        let mut reader = reader.map_err(|source| Error::io("read", path, source))?;
         let mut limits = Limits::default();
         (limits.max_image_width, limits.max_image_height) = (Some(MAX_SIDE), Some(MAX_SIDE));
         reader.limits(limits);
@@ -128,5 +128,5 @@ fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
         paths.sort();
         Ok(paths)
     };
-    read().map_err(|source| Error::Io { action: "read", file: folder.display().to_string(), source })
+    read().map_err(|source| Error::io("read", folder, source))
 }

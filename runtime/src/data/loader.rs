@@ -242,12 +242,7 @@ impl Recipe {
         {
             return Some(order.clone());
         }
-        let rng = self.rng(&[2, epoch]);
-        let mut order: Vec<usize> = (0..self.dataset.len()).collect();
-        for i in (1..order.len()).rev() {
-            order.swap(i, below(&rng, i + 1));
-        }
-        let order: Arc<[usize]> = order.into();
+        let order: Arc<[usize]> = shuffled(self.dataset.len(), &self.rng(&[2, epoch])).into();
         *self.order.lock().unwrap_or_else(PoisonError::into_inner) = Some((epoch, order.clone()));
         Some(order)
     }
@@ -258,6 +253,15 @@ impl Recipe {
         let halves: Vec<u32> = words.flat_map(|word| [word as u32, (word >> 32) as u32]).collect();
         Rng::from_key(&halves)
     }
+}
+
+/// The numbers from 0 to `n` − 1 in a random order.
+pub(super) fn shuffled(n: usize, rng: &Rng) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..n).collect();
+    for i in (1..n).rev() {
+        order.swap(i, below(rng, i + 1));
+    }
+    order
 }
 
 /// A whole number drawn uniformly from 0 to `n` − 1.

@@ -7,8 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use prost::Message;
 
-use super::io_error;
-use crate::Result;
+use crate::{Error, Result};
 
 #[derive(Debug)]
 pub(super) struct Events {
@@ -147,7 +146,7 @@ impl Events {
             Some(_) => match fs::read(&path) {
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-                Err(source) => return Err(io_error("read", &path, source)),
+                Err(source) => return Err(Error::io("read", &path, source)),
             },
             None => Vec::new(),
         };
@@ -158,9 +157,9 @@ impl Events {
                 start.extend(record(&event));
             }
         }
-        fs::write(&path, start).map_err(|source| io_error("write", &path, source))?;
+        fs::write(&path, start).map_err(|source| Error::io("write", &path, source))?;
         let file = OpenOptions::new().append(true).open(&path);
-        let file = file.map_err(|source| io_error("write", &path, source))?;
+        let file = file.map_err(|source| Error::io("write", &path, source))?;
         Ok(Self { path, file })
     }
 
@@ -189,7 +188,7 @@ impl Events {
     fn write(&mut self, step: u64, value: Value) -> Result<()> {
         let event = Event { summary: Some(Summary { value: vec![value] }), ..Event::at(step) };
         let written = self.file.write_all(&record(&event));
-        written.map_err(|source| io_error("write", &self.path, source))
+        written.map_err(|source| Error::io("write", &self.path, source))
     }
 }
 

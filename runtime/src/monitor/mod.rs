@@ -45,7 +45,7 @@ pub struct Monitor {
     series: HashMap<String, Lines>,
     csv: Lines,
     events: Events,
-    /// What is written from here on was taken back.
+    /// The step at which the run goes on: what an earlier run wrote from it on is removed.
     resumed_at: Option<u64>,
 }
 
@@ -69,7 +69,7 @@ impl Monitor {
     }
 
     fn open(folder: &Path, resumed_at: Option<u64>) -> Result<Self> {
-        fs::create_dir_all(folder).map_err(|source| io_error("create", folder, source))?;
+        fs::create_dir_all(folder).map_err(|source| Error::io("create", folder, source))?;
         if resumed_at.is_none() {
             remove_series(folder)?;
         }
@@ -196,7 +196,7 @@ fn remove_series(folder: &Path) -> Result<()> {
         }
         Ok(())
     };
-    read().map_err(|source| io_error("clear", folder, source))
+    read().map_err(|source| Error::io("clear", folder, source))
 }
 
 /// As NNabla makes it of a name, spaces replaced; slashes, too.
@@ -210,8 +210,4 @@ fn file_name(name: &str) -> Result<String> {
 
 fn quoted(name: &str) -> String {
     if name.contains([',', '"']) { format!("\"{}\"", name.replace('"', "\"\"")) } else { name.to_owned() }
-}
-
-fn io_error(action: &'static str, path: &Path, source: std::io::Error) -> Error {
-    Error::Io { action, file: path.display().to_string(), source }
 }

@@ -4,8 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
-use super::io_error;
-use crate::Result;
+use crate::{Error, Result};
 
 #[derive(Debug)]
 pub(super) struct Lines {
@@ -20,7 +19,7 @@ impl Lines {
             Some(step) => match fs::read_to_string(&path) {
                 Ok(text) => kept(&text, header, step),
                 Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
-                Err(source) => return Err(io_error("read", &path, source)),
+                Err(source) => return Err(Error::io("read", &path, source)),
             },
             None => String::new(),
         };
@@ -28,16 +27,16 @@ impl Lines {
             Some(header) => format!("{header}\n{kept}"),
             None => kept,
         };
-        fs::write(&path, start).map_err(|source| io_error("write", &path, source))?;
+        fs::write(&path, start).map_err(|source| Error::io("write", &path, source))?;
         let file = OpenOptions::new().append(true).open(&path);
-        let file = file.map_err(|source| io_error("write", &path, source))?;
+        let file = file.map_err(|source| Error::io("write", &path, source))?;
         Ok(Self { path, file })
     }
 
     /// One call of the system: a line is there or not.
     pub(super) fn write(&mut self, line: &str) -> Result<()> {
         let written = self.file.write_all(format!("{line}\n").as_bytes());
-        written.map_err(|source| io_error("write", &self.path, source))
+        written.map_err(|source| Error::io("write", &self.path, source))
     }
 }
 

@@ -200,7 +200,7 @@ impl Number for Traced {
     }
 }
 
-/// The results of `formula` for each element, one upon the other on an axis in front of those of the first tensor. Of the
+/// The results of `formula` for each element, stacked on an axis in front of those of the first tensor. Of the
 /// other tensors each has the shape of the first, or else one number for each channel and size 1 on the other axes. `None`
 /// where kernels for CUDA do not run, and where axes of channels do not stand together.
 pub(crate) fn fused_map<const A: usize, const N: usize>(
@@ -232,7 +232,7 @@ pub(crate) fn fused_map<const A: usize, const N: usize>(
 }
 
 /// [`fused_map`] for a formula of `P` numbers that lie together in a tensor `(N, P, inner)` and of groups of others in
-/// tensors `(N, inner)`. Its first list of results becomes such a stack again, the second follows it, one upon the other; all of it
+/// tensors `(N, inner)`. Its first list of results becomes such a stack again, the second follows it, stacked; all of it
 /// flat.
 pub(crate) fn fused_stacked<const P: usize, const S: usize, const M: usize>(
     stack: &Tensor,

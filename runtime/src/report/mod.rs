@@ -28,7 +28,7 @@ use base64::engine::general_purpose::STANDARD;
 use candle_core::Tensor;
 
 use crate::metrics::Confusion;
-use crate::{Result, Summary, monitor};
+use crate::{Error, Result, Summary, monitor};
 
 /// Sections of a page, in the order in which they are added; see the [module](self).
 #[derive(Clone, Debug)]
@@ -63,7 +63,7 @@ impl Report {
     /// Adds a chart with a line for each series of points. Points that are not finite are left out.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if it can't be drawn.
+    /// [`Error::InvalidArgument`] if it can't be drawn.
     pub fn chart<S: AsRef<str>>(
         &mut self,
         title: &str,
@@ -123,7 +123,7 @@ impl Report {
     /// - each image: (channels, height, width), with 1 or 3 channels
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) for another shape, or if an element is not finite.
+    /// [`Error::InvalidArgument`] for another shape, or if an element is not finite.
     pub fn images<C: Display>(
         &mut self,
         title: &str,
@@ -157,14 +157,10 @@ impl Report {
     /// Writes the page into a file.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) if that can't be done.
+    /// [`Error::Io`] if that can't be done.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        std::fs::write(path, self.to_html()).map_err(|source| crate::Error::Io {
-            action: "write",
-            file: path.display().to_string(),
-            source,
-        })
+        std::fs::write(path, self.to_html()).map_err(|source| Error::io("write", path, source))
     }
 
     fn section(&mut self, title: &str, content: &str) {

@@ -1,7 +1,7 @@
 //! Files of states: the last ones and the best.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::state::TrainState;
 use crate::{Error, Result};
@@ -42,7 +42,7 @@ impl StateFiles {
             let (_, old) = steps.remove(0);
             // The one that was just saved stays, though a step be counted anew.
             if old != path {
-                fs::remove_file(&old).map_err(|source| io("remove", &old, source))?;
+                fs::remove_file(&old).map_err(|source| Error::io("remove", &old, source))?;
             }
         }
         Ok(path)
@@ -84,7 +84,7 @@ impl StateFiles {
     }
 
     fn saved(&self, state: &TrainState<'_>, name: &str) -> Result<PathBuf> {
-        fs::create_dir_all(&self.folder).map_err(|source| io("make", &self.folder, source))?;
+        fs::create_dir_all(&self.folder).map_err(|source| Error::io("make", &self.folder, source))?;
         let path = self.path(name);
         state.save(&path)?;
         Ok(path)
@@ -94,11 +94,11 @@ impl StateFiles {
     fn steps(&self) -> Result<Vec<(u64, PathBuf)>> {
         let entries = match fs::read_dir(&self.folder) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.map_err(|source| io("read", &self.folder, source))?,
+            entries => entries.map_err(|source| Error::io("read", &self.folder, source))?,
         };
         let mut steps = Vec::new();
         for entry in entries {
-            let name = entry.map_err(|source| io("read", &self.folder, source))?.file_name();
+            let name = entry.map_err(|source| Error::io("read", &self.folder, source))?.file_name();
             let step = name.to_str().and_then(|name| {
                 let name = name.strip_suffix(&self.extension)?.strip_suffix('.')?;
                 name.strip_prefix("step-")?.parse().ok()
@@ -108,8 +108,4 @@ impl StateFiles {
         steps.sort();
         Ok(steps)
     }
-}
-
-fn io(action: &'static str, path: &Path, source: std::io::Error) -> Error {
-    Error::Io { action, file: path.display().to_string(), source }
 }

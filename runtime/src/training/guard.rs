@@ -1,4 +1,4 @@
-//! Steps that are left out because a number is none.
+//! Leaves out steps whose loss or gradients are infinite or NaN.
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};

@@ -14,7 +14,7 @@ const FUNCTION_ARGUMENTS: u32 = 1000;
 /// The fields of a solver that hold its arguments, likewise.
 const SOLVER_ARGUMENTS: std::ops::Range<u32> = 100..200;
 
-/// Reads a file. Values of parameters are left to who reads parameters.
+/// Reads a file. It skips the values of parameters, which have a reader of their own.
 pub(super) fn read(input: &mut Input<'_>) -> Outcome<Message> {
     let end = input.position() + input.remaining();
     message(input, Schema::whole_file(), end)

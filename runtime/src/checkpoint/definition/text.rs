@@ -7,7 +7,7 @@ use super::message::{Kind, Message, Schema, Value};
 use crate::checkpoint::text::{Text, boolean, escaped, float};
 use crate::checkpoint::{Fault, Outcome};
 
-/// Reads a text. Values of parameters are left to who reads parameters.
+/// Reads a text. It skips the values of parameters, which have a reader of their own.
 pub(super) fn read(text: &str) -> Outcome<Message> {
     let mut text = Text::new(text);
     message(&mut text, Schema::whole_file(), None)

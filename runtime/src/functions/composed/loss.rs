@@ -22,7 +22,7 @@ pub(crate) fn softmax_cross_entropy(
     counted.where_cond(&loss, &loss.zeros_like()?)
 }
 
-/// The element at each label, 1 where there is none.
+/// The element at each label, 1 where a lane has no label.
 pub(crate) fn picked(x: &Tensor, labels: &[Option<usize>], dims: &[usize], axis: usize) -> Result<Tensor> {
     let [classes, counted] = tables(x, labels, dims)?;
     let picked = x.gather(&classes, axis)?;

@@ -111,7 +111,7 @@ pub(crate) fn layer<C: Layer<P, S>, const P: usize, const S: usize>(
     Ok((all.narrow(0, 0, n_steps)?, collected(array::from_fn(|s| all.get(n_steps + s)))?))
 }
 
-/// Blocks of weights `(blocks, state, columns)` one upon the other, `(P state, columns)`, with zeros where there is none.
+/// Blocks of weights `(blocks, state, columns)` stacked, `(P state, columns)`, with zeros where there is none.
 fn gathered(w: &Tensor, blocks: impl Iterator<Item = Option<usize>>) -> Result<Tensor> {
     let (_, state, columns) = w.dims3()?;
     let blocks = blocks.map(|block| match block {
