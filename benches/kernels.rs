@@ -9,7 +9,9 @@
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor, Var};
-use layerfn::functions::{ConvGeometry, DeconvGeometry, convolution, deconvolution, layer_normalization};
+use layerfn::functions::{
+    ConvGeometry, DeconvGeometry, affine, convolution, deconvolution, layer_normalization,
+};
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
@@ -48,6 +50,7 @@ fn main() -> Result<()> {
         Some(other) => return Err(format!("`{other}` is no option; the only one is `--smoke`").into()),
     };
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global()?;
+    println!("{}\n", layerfn::__private::level());
     println!("{:22}{:>10}{:>22}{:>22}{:>22}", "", "product", "forward", "data gradient", "weight gradient");
     println!("{:22}{:>10}{:>22}{:>22}{:>22}", "", "GFLOP/s", "GFLOP/s", "GFLOP/s", "GFLOP/s");
     for shape in SHAPES {
@@ -81,7 +84,7 @@ fn normalization(budget: Duration) -> Result<[f64; 3]> {
 /// GFLOP/s of a product of two matrices of 1024 rows and columns.
 fn product(budget: Duration) -> Result<f64> {
     let (a, b) = (random(&[1024, 1024])?, random(&[1024, 1024])?);
-    Ok(2.0 * 1024f64.powi(3) / nanoseconds(budget, || Ok(a.matmul(&b)?))?)
+    Ok(2.0 * 1024f64.powi(3) / nanoseconds(budget, || Ok(affine(&a, &b, None, 1)?))?)
 }
 
 /// GFLOP/s of a convolution, of its data gradient (the deconvolution) and of its weight gradient.

@@ -71,8 +71,8 @@ where
             let (scores, after) = model.forward(&chars, &h)?;
             h = after.detach();
             let loss = mean_softmax_cross_entropy(&scores, &next, 2)?;
-            solver.update(&backward(&loss)?)?;
             history.losses.push(loss.to_scalar()?);
+            solver.update(&backward(loss)?)?;
         }
         let losses = &history.losses[(epoch - 1) * text.n_pieces()..];
         let mean = losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / losses.len() as f64;

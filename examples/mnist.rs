@@ -266,11 +266,11 @@ impl Training {
     /// One step; its loss.
     fn step(&mut self, images: &Tensor, labels: &Tensor) -> Result<f64> {
         let loss = softened_cross_entropy(&self.model.forward(images)?, labels)?;
-        self.solver.update(&backward(&loss)?)?;
+        let value = f64::from(loss.to_scalar::<f32>()?);
+        self.solver.update(&backward(loss)?)?;
         self.average.update()?;
-        let loss = f64::from(loss.to_scalar::<f32>()?);
-        self.losses.push(loss);
-        Ok(loss)
+        self.losses.push(value);
+        Ok(value)
     }
 
     /// Tests, and says how the epoch went.

@@ -81,7 +81,7 @@ fn train(model: &Model, digits: &Arrays, epochs: u64) -> Result<(), Box<dyn Erro
         let batch = batch?;
         let [images, labels] = batch.fields()?;
         let loss = mean_softmax_cross_entropy(&model.forward(images)?, labels, 1)?;
-        solver.update(&backward(&loss)?)?;
+        solver.update(&backward(loss)?)?;
     }
     Ok(())
 }

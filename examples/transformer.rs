@@ -70,8 +70,8 @@ fn train(model: &Model, mnist: &Mnist, epochs: u64) -> Result<(), Box<dyn Error>
         let batch = batch?;
         let [images, labels] = batch.fields()?;
         let loss = mean_softmax_cross_entropy(&model.forward(images)?, labels, 1)?;
-        solver.update(&backward(&loss)?)?;
         loss_of_epoch += f64::from(loss.to_scalar::<f32>()?) * batch.len() as f64;
+        solver.update(&backward(loss)?)?;
         if batch.ends_epoch() {
             let loss = std::mem::take(&mut loss_of_epoch) / mnist.train.len() as f64;
             let (epoch, accuracy) = (batch.position().epoch + 1, accuracy(model, &mnist.test)?);

@@ -210,7 +210,7 @@ pub fn gradients(
     let store = weighted_sum(&y, upstream).backward().unwrap();
     // A loss that is a function, so that nothing of candle's stands at the end of the graph.
     let column = upstream.to_device(y.device()).unwrap().reshape(((), 1)).unwrap();
-    let ours = layerfn::backward(&affine(&y, &column, None, 0).unwrap()).unwrap();
+    let ours = layerfn::backward(affine(&y, &column, None, 0).unwrap()).unwrap();
     vars.iter()
         .map(|var| {
             let var = var.as_ref()?;

@@ -28,8 +28,9 @@ pub(crate) fn time(workload: &Workload, options: &Options) -> Result<Timing> {
         let (mut update, labels) = (workload.solver()?, workload.labels()?);
         measure(options, CHECK_STEP, || {
             let loss = mean_softmax_cross_entropy(&(workload.network)(&x)?, &labels, 1)?;
-            update(&backward(&loss)?)?;
-            Ok(loss.to_scalar::<f32>()?)
+            let value = loss.to_scalar::<f32>()?;
+            update(&backward(loss)?)?;
+            Ok(value)
         })
     })
 }
@@ -98,7 +99,7 @@ impl Timing {
         let steps = &self.steps;
         let n = steps.len();
         format!(
-            r#"{{"workload":"{}","mode":"{}","ms_median":{:.5},"ms_min":{:.5},"ms_mean":{:.5},"cpu_ms":{:.5},"steps":{n},"peak_rss_mb":{peak_rss:.1},"base_rss_mb":{base_rss:.1},"gflop":{:.5},"loss":{}}}"#,
+            r#"{{"workload":"{}","mode":"{}","ms_median":{:.5},"ms_min":{:.5},"ms_mean":{:.5},"cpu_ms":{:.5},"steps":{n},"peak_rss_mb":{peak_rss:.1},"base_rss_mb":{base_rss:.1},"gflop":{:.5},"loss":{},"level":"{}"}}"#,
             options.workload,
             options.mode.name(),
             self.median(),
@@ -107,6 +108,7 @@ impl Timing {
             self.cpu,
             operations / 1e9,
             self.loss.map_or_else(|| "null".to_owned(), |loss| loss.to_string()),
+            layerfn::__private::level(),
         )
     }
 }

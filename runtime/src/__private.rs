@@ -8,7 +8,7 @@ pub use crate::device::composed;
 // Behind the layer `dropout`; the tests of gradients call it.
 pub use crate::functions::activation::dropout;
 pub use crate::fusion::{Fuses, IfFusing, IfPlain, Kind, Ran, declared_fusion, is_same_function};
-pub use crate::kernels::{with_memory_of, with_threads};
+pub use crate::kernels::{level, with_memory_of, with_threads};
 pub use crate::network::frame::{
     apply, begin, block, indexed, indexed_block, join, labelled, name, nothing, one_tensor, row, run,
     unlabelled, value,

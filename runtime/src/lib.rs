@@ -172,7 +172,7 @@ pub use checkpoint::{LoadReport, load_parameters, save_parameters};
 pub use context::Context;
 pub use dims::{Axes, Axis, Dims, PerAxis};
 pub use error::{Error, Result};
-pub use functions::graph::backward;
+pub use functions::graph::{Loss, backward};
 #[doc = include_str!("macro_docs/option_group.md")]
 pub use layerfn_macros::option_group;
 #[doc = include_str!("macro_docs/parametric_function.md")]

@@ -135,7 +135,7 @@ fn what_does_not_fit_is_refused_before_a_parameter_is_made() {
 
 /// Paths of the parameters that get a gradient.
 fn trained(store: &ParameterStore, y: &Tensor) -> Vec<String> {
-    let gradients = backward(&y.sqr().unwrap().sum_all().unwrap()).unwrap();
+    let gradients = backward(y.sqr().unwrap().sum_all().unwrap()).unwrap();
     let parameters = store.parameters();
     let reached = parameters.iter().filter(|(_, parameter)| gradients.get(parameter.var()).is_some());
     reached.map(|(path, _)| path.to_owned()).collect()

@@ -129,7 +129,7 @@ fn what_is_frozen_gets_no_gradient_and_does_not_move() {
                 parameter_scope("features", || mean_subtraction(&input()).update_running_mean(true).call())
                     .unwrap();
             }
-            solver.update(&backward(&y.sqr().unwrap().sum_all().unwrap()).unwrap()).unwrap();
+            solver.update(&backward(y.sqr().unwrap().sum_all().unwrap()).unwrap()).unwrap();
         }
         let moved: Vec<String> = before
             .iter()

@@ -222,7 +222,7 @@ fn backward_is_the_pass_of_candle() {
     let functions = affine(&shared, &vars[1], None, 1).unwrap();
     by_both(&functions, &vars);
     by_both(&(functions.sum_all().unwrap() + second).unwrap(), &vars);
-    assert!(backward(&shared.detach()).unwrap().get(&vars[0]).is_none());
+    assert!(backward(shared.detach()).unwrap().get(&vars[0]).is_none());
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn main() -> Result<()> {
         if step % 50 == 0 {
             println!("step {step:4}   loss {:.6}", loss.to_scalar::<f32>()?);
         }
-        solver.update(&backward(&loss)?)?;
+        solver.update(&backward(loss)?)?;
     }
 
     println!("\n  input    wanted  answer");

@@ -20,6 +20,7 @@
 //!
 //! [`backward`] walks over the nodes by itself where they lead to variables only.
 
+use std::borrow::Borrow;
 use std::cell::{Cell, RefCell};
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -42,36 +43,74 @@ use crate::Result;
 /// nothing but our functions leads from the variables to the loss, candle is not asked at all, which saves as much again
 /// for small layers.
 ///
+/// A loss that is given by value is used up: what each function kept for its gradient is freed as soon as its gradient
+/// is known, so that activations make room for gradients. Use `backward(loss)` where the loss is not needed again, and
+/// `backward(&loss)` where another backward pass is to go through the same functions.
+///
 /// # Errors
-/// If candle has no gradient for one of its own operations.
+/// If candle has no gradient for one of its own operations; if the pass comes to a function that an earlier pass has
+/// used up.
 ///
 /// # Example
 /// ```
 /// use layerfn::prelude::*;
 /// let y = affine(&Tensor::ones((2, 3), DType::F32, &Device::Cpu)?, 4).call()?;
-/// let gradients = backward(&y.sum_all()?)?;
+/// let loss = y.sum_all()?;
+/// let gradients = backward(&loss)?;
 /// let b = get_parameters().get("affine/b").unwrap().var().clone();
 /// assert_eq!(gradients.get(&b).unwrap().to_vec1::<f32>()?, [2.0; 4]);
+///
+/// backward(loss)?; // the last pass
+/// assert!(backward(&y.sum_all()?).unwrap_err().to_string().contains("used up"));
 /// # Ok::<(), layerfn::Error>(())
 /// ```
-pub fn backward(loss: &Tensor) -> Result<GradStore> {
-    struct Restore(Option<HashMap<TensorId, Sum>>);
+pub fn backward(loss: impl Loss) -> Result<GradStore> {
+    gradients_of(loss.borrow(), loss.is_used_up())
+}
+
+/// What [`backward`] takes: a loss to be kept, `&Tensor`, or one to be used up, `Tensor`.
+pub trait Loss: Borrow<Tensor> + sealed::Sealed {
+    /// Whether the functions that the loss was computed by are freed.
+    #[doc(hidden)]
+    fn is_used_up(&self) -> bool;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for candle_core::Tensor {}
+    impl Sealed for &candle_core::Tensor {}
+}
+
+impl Loss for Tensor {
+    fn is_used_up(&self) -> bool {
+        true
+    }
+}
+
+impl Loss for &Tensor {
+    fn is_used_up(&self) -> bool {
+        false
+    }
+}
+
+fn gradients_of(loss: &Tensor, is_used_up: bool) -> Result<GradStore> {
+    struct Restore(Option<Variables>);
     impl Drop for Restore {
         fn drop(&mut self) {
             OF_VARIABLES.set(self.0.take());
         }
     }
-    let restore = Restore(OF_VARIABLES.replace(Some(HashMap::new())));
+    let restore = Restore(OF_VARIABLES.replace(Some(Variables { sums: HashMap::new(), is_used_up })));
     forget_passes();
     let origin = Origin::of(loss);
     let mut gradients = match origin.as_ref().and_then(|origin| Some((origin, Walk::to(&origin.node)?))) {
         Some((origin, walk)) => {
-            walk.run(origin, loss.ones_like()?)?;
+            walk.run(origin, loss.ones_like()?, is_used_up)?;
             GradStore::default()
         }
         None => loss.backward()?,
     };
-    let of_variables = OF_VARIABLES.take().unwrap_or_default();
+    let of_variables = OF_VARIABLES.take().map(|variables| variables.sums).unwrap_or_default();
     drop(restore);
     for (id, sum) in of_variables {
         if let Some(gradient) = sum.into_tensor()? {
@@ -125,7 +164,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Calls the rules from the last to the first, beginning with the gradient of `last`.
-    fn run(&self, last: &Origin, gradient: Tensor) -> candle_core::Result<()> {
+    fn run(&self, last: &Origin, gradient: Tensor, is_used_up: bool) -> candle_core::Result<()> {
         let place = |node: &Node| self.places[&ptr::from_ref(node)];
         let mut sums = Vec::new();
         sums.resize_with(self.n_results, Sum::default);
@@ -134,7 +173,7 @@ impl<'a> Walk<'a> {
         for &node in self.order.iter().rev() {
             let first = place(node);
             own.extend(sums[first..first + node.n_results].iter_mut().map(mem::take));
-            node.run(&mut own, &mut |input, gradient| match (input, gradient) {
+            node.run(&mut own, is_used_up, &mut |input, gradient| match (input, gradient) {
                 (Input::Function(origin), Some(gradient)) => {
                     sums[place(&origin.node) + origin.index].add(gradient)
                 }
@@ -147,15 +186,23 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// What a pass of [`backward`] has found and does.
+struct Variables {
+    /// The gradients of the variables.
+    sums: HashMap<TensorId, Sum>,
+    /// Whether nodes are freed on the way.
+    is_used_up: bool,
+}
+
 thread_local! {
-    /// The gradients of variables, while [`backward`] runs.
-    static OF_VARIABLES: RefCell<Option<HashMap<TensorId, Sum>>> = const { RefCell::new(None) };
+    /// While [`backward`] runs.
+    static OF_VARIABLES: RefCell<Option<Variables>> = const { RefCell::new(None) };
 }
 
 /// Hands the gradient of a variable to [`backward`], or returns it for candle where that does not run.
 fn keep(variable: &Tensor, gradient: Gradient) -> candle_core::Result<Option<Tensor>> {
-    OF_VARIABLES.with_borrow_mut(|sums| match sums {
-        Some(sums) => sums.entry(variable.id()).or_default().add(gradient).map(|()| None),
+    OF_VARIABLES.with_borrow_mut(|variables| match variables {
+        Some(variables) => variables.sums.entry(variable.id()).or_default().add(gradient).map(|()| None),
         None => gradient.into_tensor(),
     })
 }
@@ -192,14 +239,37 @@ where
     T: Element,
     B: Fn(&Tensor) -> Gradients<N> + Send + Sync + 'static,
 {
-    if !inputs.iter().any(|input| input.track_op()) {
+    if !is_tracked(&inputs) {
         return Ok(value.into_tensor()?);
     }
-    let [result] = attach_all(name, inputs, [value], move |[gradient]| match gradient {
-        Some(gradient) => Ok(backward(gradient)?.map(|gradient| gradient.map(Gradient::Tensor))),
-        None => Ok(array::from_fn(|_| None)),
-    })?;
-    Ok(result)
+    let rule = move |gradients: Vec<Option<Tensor>>, hand_on: HandOn<'_>| match &*gradients {
+        [Some(gradient)] => {
+            let of_inputs = backward(gradient)?;
+            drop(gradients);
+            hand_on_all(of_inputs, hand_on)
+        }
+        _ => Ok(()),
+    };
+    one(attach_boxed(name, &inputs, vec![value.into_storage()], Arc::new(rule))?)
+}
+
+fn is_tracked(inputs: &[&Tensor]) -> bool {
+    inputs.iter().any(|input| input.track_op())
+}
+
+fn hand_on_all<const N: usize>(
+    gradients: [Option<Tensor>; N],
+    hand_on: HandOn<'_>,
+) -> candle_core::Result<()> {
+    for (index, gradient) in gradients.into_iter().enumerate() {
+        hand_on(index, gradient.map(Gradient::Tensor))?;
+    }
+    Ok(())
+}
+
+fn one(results: Vec<Tensor>) -> Result<Tensor> {
+    let n = results.len();
+    results.into_iter().next().ok_or_else(|| crate::Error::invalid("values", "must each become a result", n))
 }
 
 /// [`attach`] for a rule that needs the result as well: `backward(result, gradient)`.
@@ -213,7 +283,7 @@ where
     T: Element,
     B: Fn(&Tensor, &Tensor) -> Gradients<N> + Send + Sync + 'static,
 {
-    if !inputs.iter().any(|input| input.track_op()) {
+    if !is_tracked(&inputs) {
         return Ok(value.into_tensor()?);
     }
     let own = Arc::new(OnceLock::<Tensor>::new());
@@ -238,9 +308,8 @@ where
     T: Element,
     B: Fn([Option<&Tensor>; M]) -> candle_core::Result<[Option<Gradient>; N]> + Send + Sync + 'static,
 {
-    let backward = move |gradients: &[Option<Tensor>]| {
-        Ok(backward(array::from_fn(|i| gradients[i].as_ref()))?.into_iter().collect())
-    };
+    let backward =
+        move |gradients: &[Option<Tensor>]| Ok(backward(array::from_fn(|i| gradients[i].as_ref()))?.into());
     let results = attach_list(name, &inputs, Vec::from(values), backward)?;
     results.try_into().map_err(|_| crate::Error::invalid("values", "must each become a result", M))
 }
@@ -256,24 +325,28 @@ where
     T: Element,
     B: Fn(&[Option<Tensor>]) -> candle_core::Result<Vec<Option<Gradient>>> + Send + Sync + 'static,
 {
-    if !inputs.iter().any(|input| input.track_op()) {
+    if !is_tracked(inputs) {
         return values.into_iter().map(|value| Ok(value.into_tensor()?)).collect();
     }
-    let n_results = values.len();
-    let backward = move |sums: &mut [Sum], hand_on: HandOn<'_>| {
-        let mut totals = vec![None; n_results];
-        for (total, sum) in totals.iter_mut().zip(sums) {
-            *total = mem::take(sum).into_tensor()?;
-        }
-        let gradients = backward(&totals)?;
-        drop(totals);
-        gradients.into_iter().enumerate().try_for_each(|(index, gradient)| hand_on(index, gradient))
+    let rule = move |gradients: Vec<Option<Tensor>>, hand_on: HandOn<'_>| {
+        let of_inputs = backward(&gradients)?;
+        drop(gradients);
+        of_inputs.into_iter().enumerate().try_for_each(|(index, gradient)| hand_on(index, gradient))
     };
-    let (node, token) = Node::new(name, inputs, n_results, Box::new(backward))?;
-    let results = values.into_iter().enumerate().map(|(index, value)| {
+    attach_boxed(name, inputs, values.into_iter().map(Value::into_storage).collect(), Arc::new(rule))
+}
+
+/// The results of a function, some of whose inputs are tracked.
+fn attach_boxed(
+    name: &'static str,
+    inputs: &[&Tensor],
+    values: Vec<(CpuStorage, Shape)>,
+    rule: Arc<Backward>,
+) -> Result<Vec<Tensor>> {
+    let (node, token) = Node::new(name, inputs, values.len(), Rule::Once(rule))?;
+    let results = values.into_iter().enumerate().map(|(index, storage)| {
         let origin =
             Arc::new(Origin { node: node.clone(), index, token: token.clone(), id: OnceLock::new() });
-        let storage = (T::to_cpu_storage_owned(value.data), Shape::from(value.dims));
         let output = Output { origin: origin.clone(), value: Mutex::new(Some(storage)) };
         let result = operation::apply(output, &[&token])?;
         origin.register(result.id());
@@ -292,17 +365,17 @@ pub(crate) fn share(variable: &Tensor) -> Result<Option<Arc<Origin>>> {
     if let Some(origin) = Origin::of(variable) {
         return Ok(Some(origin));
     }
-    let same = |sums: &mut [Sum], hand_on: HandOn<'_>| {
-        sums.iter_mut().try_for_each(|sum| hand_on(0, mem::take(sum).into_tensor()?.map(Gradient::Tensor)))
+    let same = |gradients: Vec<Option<Tensor>>, hand_on: HandOn<'_>| {
+        gradients.into_iter().try_for_each(|gradient| hand_on(0, gradient.map(Gradient::Tensor)))
     };
-    let (node, token) = Node::new("share", &[variable], 1, Box::new(same))?;
+    let (node, token) = Node::new("share", &[variable], 1, Rule::Lasting(Arc::new(same)))?;
     let origin = Arc::new(Origin { node, index: 0, token, id: OnceLock::new() });
     origin.register(variable.id());
     Ok(Some(origin))
 }
 
 /// Takes the gradients of the results and hands on those of the inputs.
-type Backward = dyn Fn(&mut [Sum], HandOn<'_>) -> candle_core::Result<()> + Send + Sync;
+type Backward = dyn Fn(Vec<Option<Tensor>>, HandOn<'_>) -> candle_core::Result<()> + Send + Sync;
 
 /// Takes the gradient of the input with this number.
 type HandOn<'a> = &'a mut dyn FnMut(usize, Option<Gradient>) -> candle_core::Result<()>;
@@ -320,8 +393,18 @@ struct Node {
 /// What keeps other nodes alive.
 struct Links {
     inputs: Vec<Input>,
-    backward: Box<Backward>,
+    rule: Mutex<Rule>,
     shortcuts: Shortcuts,
+}
+
+/// The backward rule of a node.
+#[derive(Clone)]
+enum Rule {
+    /// A pass may use it up.
+    Once(Arc<Backward>),
+    /// It holds nothing, and later passes go through it too.
+    Lasting(Arc<Backward>),
+    UsedUp,
 }
 
 /// How the gradient of an input gets there.
@@ -370,7 +453,7 @@ impl Node {
         name: &'static str,
         inputs: &[&Tensor],
         n_results: usize,
-        backward: Box<Backward>,
+        rule: Rule,
     ) -> candle_core::Result<(Arc<Self>, Tensor)> {
         let inputs = inputs.iter().map(|&input| {
             if !input.track_op() {
@@ -383,7 +466,7 @@ impl Node {
         let depth = origins().map(|origin| origin.node.depth + 1).max().unwrap_or_default();
         let deepest = origins().max_by_key(|origin| origin.node.depth);
         let shortcuts = deepest.map_or_else(Shortcuts::default, |origin| Shortcuts::behind(origin, depth));
-        let links = Links { inputs, backward, shortcuts };
+        let links = Links { inputs, rule: Mutex::new(rule), shortcuts };
         let node = Arc::new(Self { name, links, n_results, depth, passes: Mutex::default() });
         let shortcut = node.links.shortcuts.far.as_ref().map(|origin| &origin.token);
         let arguments: Vec<_> =
@@ -441,7 +524,9 @@ impl Node {
             );
         }
         let mut for_candle: Vec<_> = self.links.shortcuts.far.iter().map(|_| Some(ZERO.clone())).collect();
-        self.run(&mut pass.sums, &mut |input, gradient| {
+        let is_used_up = OF_VARIABLES
+            .with_borrow(|variables| variables.as_ref().is_some_and(|variables| variables.is_used_up));
+        self.run(&mut pass.sums, is_used_up, &mut |input, gradient| {
             for_candle.push(match (input, gradient) {
                 (Input::Constant, _) => return Ok(()),
                 (Input::Function(origin), Some(gradient)) => Some(origin.node.add(origin.index, gradient)?),
@@ -460,12 +545,31 @@ impl Node {
     fn run(
         &self,
         sums: &mut [Sum],
+        is_used_up: bool,
         hand_on: &mut dyn FnMut(&Input, Option<Gradient>) -> candle_core::Result<()>,
     ) -> candle_core::Result<()> {
+        // The lock is not held while the rule runs: that may take many threads.
+        let rule = {
+            let mut rule = lock(&self.links.rule);
+            match &*rule {
+                Rule::Once(_) if is_used_up => mem::replace(&mut *rule, Rule::UsedUp),
+                other => other.clone(),
+            }
+        };
         if sums.iter().all(Sum::is_empty) {
             return self.links.inputs.iter().try_for_each(|input| hand_on(input, None));
         }
-        (self.links.backward)(sums, &mut |index, gradient| hand_on(&self.links.inputs[index], gradient))
+        let (Rule::Once(backward) | Rule::Lasting(backward)) = rule else {
+            candle_core::bail!(
+                "`{}` was used up by an earlier backward pass; give that one the loss by reference, `backward(&loss)`",
+                self.name
+            );
+        };
+        let mut gradients = vec![None; self.n_results]; // one that candle's pass did not come to has no sum
+        for (gradient, sum) in gradients.iter_mut().zip(sums) {
+            *gradient = mem::take(sum).into_tensor()?;
+        }
+        backward(gradients, &mut |index, gradient| hand_on(&self.links.inputs[index], gradient))
     }
 }
 
@@ -503,7 +607,7 @@ impl Drop for Node {
 
 impl Links {
     fn none() -> Self {
-        Self { inputs: Vec::new(), backward: Box::new(|_, _| Ok(())), shortcuts: Shortcuts::default() }
+        Self { inputs: Vec::new(), rule: Mutex::new(Rule::UsedUp), shortcuts: Shortcuts::default() }
     }
 }
 

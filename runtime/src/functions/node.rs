@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use candle_core::{DType, Device, Layout, Storage, StorageRef, Tensor, WithDType};
+use candle_core::{CpuStorage, DType, Device, Layout, Shape, Storage, StorageRef, Tensor, WithDType};
 
 use crate::device::has_kernels;
 use crate::kernels::{self, Float};
@@ -189,6 +189,11 @@ impl<T: Element> Value<T> {
         Ok(Self { data, dims })
     }
 
+    /// What candle makes a tensor of.
+    pub(crate) fn into_storage(self) -> (CpuStorage, Shape) {
+        (T::to_cpu_storage_owned(self.data), Shape::from(self.dims))
+    }
+
     /// A tensor without a place in any graph.
     pub(crate) fn into_tensor(self) -> candle_core::Result<Tensor> {
         Tensor::from_vec(self.data, self.dims, &Device::Cpu)
@@ -218,7 +223,7 @@ fn run<T: Element, const N: usize>(
     inputs: [&Tensor; N],
     kernel: impl FnOnce([&[T]; N], &mut [T]),
 ) -> Result<Value<T>> {
-    read(inputs, |slices| kernel(slices, &mut value.data))?;
+    kernel(slices(&inputs.map(Elements::of))?, &mut value.data);
     Ok(value)
 }
 
@@ -227,12 +232,15 @@ pub(crate) fn read<T: Element, R, const N: usize>(
     inputs: [&Tensor; N],
     f: impl FnOnce([&[T]; N]) -> R,
 ) -> Result<R> {
-    let elements = inputs.map(Elements::of);
+    Ok(f(slices(&inputs.map(Elements::of))?))
+}
+
+fn slices<'a, T: Element, const N: usize>(elements: &'a [Elements<'_>; N]) -> Result<[&'a [T]; N]> {
     let mut slices = [&[][..]; N];
-    for (slice, elements) in slices.iter_mut().zip(&elements) {
+    for (slice, elements) in slices.iter_mut().zip(elements) {
         *slice = elements.slice()?;
     }
-    Ok(f(slices))
+    Ok(slices)
 }
 
 /// Number of elements of a tensor with these sizes.

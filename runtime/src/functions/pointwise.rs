@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use super::composed::{attach as attach_composed, sum_to};
 use super::graph::{attach, attach_with_result, tracked};
 use super::node::{Element, compute, for_float, in_type, read, widened, without_kernels};
-use crate::kernels::{Spread, combine, combine_with};
+use crate::kernels::{Spread, combine_piece, combine_piece_with, for_each_piece};
 use crate::number::{Formula, Number, evaluate};
 use crate::{Error, Result, check};
 
@@ -195,40 +195,132 @@ impl<F: Pointwise<N>, const N: usize> Formula<1, N> for Gradient<F> {
     }
 }
 
+/// A function over pieces of tensors and over whole ones. What is not the formula itself is written over this, so it is
+/// compiled once, and not for each function.
+trait Function<const N: usize>: Loops<f32, N> + Loops<f64, N> {
+    fn name(&self) -> &'static str;
+
+    fn slope(&self) -> Slope;
+
+    fn boxed(&self) -> Box<dyn Function<N>>;
+
+    fn composed_value(&self, x: [&Tensor; N]) -> candle_core::Result<Tensor>;
+
+    fn composed_gradient(&self, index: usize, dy: &Tensor, kept: [&Tensor; N])
+    -> candle_core::Result<Tensor>;
+}
+
+/// The loops of a function over pieces that are all as long as the result.
+pub(super) trait Loops<T, const N: usize>: Send + Sync {
+    fn values(&self, x: [&[T]; N], y: &mut [T]);
+
+    fn gradients(&self, index: usize, kept: [&[T]; N], dy: &[T], dx: &mut [T]);
+}
+
+impl<T: Element, F: Pointwise<N>, const N: usize> Loops<T, N> for F {
+    fn values(&self, x: [&[T]; N], y: &mut [T]) {
+        let f = *self; // a copy stays in registers
+        combine_piece(x, y, |x| f.value(x));
+    }
+
+    fn gradients(&self, index: usize, kept: [&[T]; N], dy: &[T], dx: &mut [T]) {
+        let f = *self;
+        match index {
+            0 => combine_piece_with(kept, dy, dx, |kept, dy| f.gradient(0, dy, kept)), // known when the loop is compiled
+            _ => combine_piece_with(kept, dy, dx, |kept, dy| f.gradient(index, dy, kept)),
+        }
+    }
+}
+
+impl<F: Pointwise<N>, const N: usize> Function<N> for F {
+    fn name(&self) -> &'static str {
+        F::NAME
+    }
+
+    fn slope(&self) -> Slope {
+        F::SLOPE
+    }
+
+    fn boxed(&self) -> Box<dyn Function<N>> {
+        Box::new(*self)
+    }
+
+    fn composed_value(&self, x: [&Tensor; N]) -> candle_core::Result<Tensor> {
+        evaluate(&Value(*self), [], x)
+    }
+
+    fn composed_gradient(
+        &self,
+        index: usize,
+        dy: &Tensor,
+        kept: [&Tensor; N],
+    ) -> candle_core::Result<Tensor> {
+        evaluate(&Gradient(*self, index), [dy], kept)
+    }
+}
+
+/// The loops of a function for this type of elements.
+trait InType: Element {
+    fn loops<const N: usize>(f: &dyn Function<N>) -> &dyn Loops<Self, N>;
+}
+
+impl InType for f32 {
+    fn loops<const N: usize>(f: &dyn Function<N>) -> &dyn Loops<f32, N> {
+        f
+    }
+}
+
+impl InType for f64 {
+    fn loops<const N: usize>(f: &dyn Function<N>) -> &dyn Loops<f64, N> {
+        f
+    }
+}
+
 /// The result for tensors of one shape, or of shapes that [`common_dims`] brings to one.
 pub(super) fn apply<F: Pointwise<N>, const N: usize>(f: F, inputs: [&Tensor; N]) -> Result<Tensor> {
-    if F::SLOPE == Slope::None && inputs.iter().any(|input| input.track_op()) {
+    apply_function(&f, inputs)
+}
+
+fn apply_function<const N: usize>(f: &dyn Function<N>, inputs: [&Tensor; N]) -> Result<Tensor> {
+    let slope = f.slope();
+    if slope == Slope::None && inputs.iter().any(|input| input.track_op()) {
         let inputs = inputs.map(Tensor::detach);
-        return apply(f, inputs.each_ref());
+        return apply_function(f, inputs.each_ref());
     }
     let dims = common_dims(inputs)?;
     let compose = |t: &[Tensor]| Ok([composed(f, &dims, array::from_fn(|i| &t[i]))?]);
-    if let Some([y]) = without_kernels(F::NAME, &inputs, compose)? {
+    if let Some([y]) = without_kernels(f.name(), &inputs, compose)? {
         return Ok(y);
     }
-    let widened = widened(F::NAME, inputs)?;
+    let widened = widened(f.name(), inputs)?;
     let x = widened.each_ref().map(|x| &**x);
     let shapes = Shapes::new(&dims, x);
     let y = for_float!(x[0].dtype(), T => {
-        let y = compute::<T, N>(&*dims, x, |x, y| match &shapes.spread {
-            None => combine(x, y, |x| f.value(x)),
-            Some(spread) => spread.combine(x, y, |x| f.value(x)),
+        let y = compute::<T, N>(&*dims, x, |x, y| {
+            let loops = T::loops(f);
+            match &shapes.spread {
+                None => for_each_piece(x, y, &|_, x, y| loops.values(x, y)),
+                Some(spread) => spread.for_each_piece(x, y, &|_, x, y| loops.values(x, y)),
+            }
         })?;
-        let needed = tracked(x);
+        if !inputs.iter().any(|input| input.track_op()) {
+            return in_type(y.into_tensor()?, inputs[0].dtype());
+        }
+        let (needed, f, name) = (tracked(x), f.boxed(), f.name());
         let gradients = move |dy: &Tensor, kept: [&Tensor; N]| {
             let mut gradients = array::from_fn(|_| None);
             for (i, gradient) in gradients.iter_mut().enumerate().filter(|(i, _)| needed[*i]) {
-                *gradient = Some(shapes.gradient_of::<T, F>(f, i, dy, kept)?);
+                *gradient = Some(shapes.gradient_of::<T>(&*f, i, dy, kept)?);
             }
             Ok(gradients)
         };
-        match F::SLOPE {
-            Slope::FromValue => attach_with_result(F::NAME, x, y, move |y, dy| gradients(dy, [y; N])),
+        match slope {
+            Slope::FromValue => attach_with_result(name, x, y, move |y, dy| gradients(dy, [y; N])),
             Slope::FromElements | Slope::None => {
                 let kept = x.map(Tensor::clone);
-                attach(F::NAME, x, y, move |dy| gradients(dy, kept.each_ref()))
+                attach(name, x, y, move |dy| gradients(dy, kept.each_ref()))
             }
-            Slope::Constant | Slope::One => attach(F::NAME, x, y, move |dy| gradients(dy, [dy; N])),
+            Slope::Constant | Slope::One => attach(name, x, y, move |dy| gradients(dy, [dy; N])),
         }
     })?;
     in_type(y, inputs[0].dtype())
@@ -269,24 +361,28 @@ impl<const N: usize> Shapes<N> {
     }
 
     /// The gradient of the tensor `index`.
-    fn gradient_of<T: Element, F: Pointwise<N>>(
+    fn gradient_of<T: InType>(
         &self,
-        f: F,
+        f: &dyn Function<N>,
         index: usize,
         dy: &Tensor,
         kept: [&Tensor; N],
     ) -> candle_core::Result<Tensor> {
+        let loops = T::loops(f);
         let whole = match &self.spread {
-            _ if F::SLOPE == Slope::One => dy.clone(),
-            Some(spread) if F::SLOPE == Slope::FromElements => {
-                let gradient = |kept: [T; N], dy| f.gradient(index, dy, kept);
+            _ if f.slope() == Slope::One => dy.clone(),
+            Some(spread) if f.slope() == Slope::FromElements => {
                 let dims = dy.dims();
-                let kernel = |dy: &[T]| {
-                    compute::<T, N>(dims, kept, |kept, dx| spread.combine_with(kept, dy, dx, gradient))
-                };
-                read([dy], |[dy]| kernel(dy))??.into_tensor()?
+                let dx = read([dy], |[dy]| {
+                    compute::<T, N>(dims, kept, |kept, dx| {
+                        spread.for_each_piece(kept, dx, &|start, kept, dx| {
+                            loops.gradients(index, kept, &dy[start..][..dx.len()], dx);
+                        });
+                    })
+                })??;
+                dx.into_tensor()?
             }
-            _ => gradient_of::<T, F, N>(f, index, dy, kept)?,
+            _ => gradient_of(loops, index, dy, kept)?,
         };
         let dims = &self.inputs[index];
         match &self.spread {
@@ -300,24 +396,25 @@ impl<const N: usize> Shapes<N> {
 }
 
 /// The gradient of the tensor `index`, for tensors of one shape.
-pub(super) fn gradient_of<T: Element, F: Pointwise<N>, const N: usize>(
-    f: F,
+pub(super) fn gradient_of<T: Element, const N: usize>(
+    loops: &dyn Loops<T, N>,
     index: usize,
     dy: &Tensor,
     kept: [&Tensor; N],
 ) -> candle_core::Result<Tensor> {
     let dims = dy.dims();
     let dx = read([dy], |[dy]| {
-        compute::<T, N>(dims, kept, |kept, dx| match index {
-            0 => combine_with(kept, dy, dx, |kept, dy| f.gradient(0, dy, kept)), // known when the loop is compiled
-            _ => combine_with(kept, dy, dx, |kept, dy| f.gradient(index, dy, kept)),
+        compute::<T, N>(dims, kept, |kept, dx| {
+            for_each_piece(kept, dx, &|start, kept, dx| {
+                loops.gradients(index, kept, &dy[start..][..dx.len()], dx);
+            });
         })
     })??;
     dx.into_tensor()
 }
 
-fn composed<F: Pointwise<N>, const N: usize>(
-    f: F,
+fn composed<const N: usize>(
+    f: &dyn Function<N>,
     dims: &[usize],
     inputs: [&Tensor; N],
 ) -> candle_core::Result<Tensor> {
@@ -326,18 +423,20 @@ fn composed<F: Pointwise<N>, const N: usize>(
         false => input.detach().broadcast_as(dims)?.contiguous(),
     };
     let whole = inputs.iter().map(|input| whole(input)).collect::<candle_core::Result<Vec<_>>>()?;
-    let y = evaluate(&Value(f), [], array::from_fn(|i| &whole[i]))?;
-    let kept = match F::SLOPE {
+    let y = f.composed_value(array::from_fn(|i| &whole[i]))?;
+    let slope = f.slope();
+    let kept = match slope {
         Slope::FromValue => vec![y.clone(); N],
         Slope::FromElements | Slope::None => whole,
         Slope::Constant | Slope::One => Vec::new(),
     };
     let of_inputs = inputs.map(|input| input.dims().to_vec());
-    attach_composed(F::NAME, &inputs, &y, move |dy, needed| {
+    let (f, name) = (f.boxed(), f.name());
+    attach_composed(name, &inputs, &y, move |dy, needed| {
         let gradient = |i: usize| {
-            let whole = match F::SLOPE {
+            let whole = match slope {
                 Slope::One => dy.clone(),
-                _ => evaluate(&Gradient(f, i), [dy], array::from_fn(|j| kept.get(j).unwrap_or(dy)))?,
+                _ => f.composed_gradient(i, dy, array::from_fn(|j| kept.get(j).unwrap_or(dy)))?,
             };
             sum_to(&whole, &of_inputs[i])
         };

@@ -91,7 +91,7 @@ where
         return attach(name, inputs, value, backward);
     }
     attach_with_result(name, inputs, value, move |result, gradient| {
-        backward(&gradient_of::<T, _, 1>(Relu, 0, gradient, [result])?)
+        backward(&gradient_of::<T, 1>(&Relu, 0, gradient, [result])?)
     })
 }
 

@@ -18,7 +18,7 @@ impl<T: Float, F: Fn(&mut T, [T; N]), const N: usize> Job<T> for Loop<'_, T, F, 
     #[inline(always)]
     fn run<V: Simd<T>>(self, _: Has<V>) {
         let Self { out, inputs, f } = self;
-        let inputs = inputs.map(|input| &input[..out.len()]);
+        let inputs = part(inputs, 0, out.len());
         for (i, out) in out.iter_mut().enumerate() {
             // Not `array::from_fn`: its closure is not always compiled for the processor of this loop.
             let mut elements = [T::ZERO; N];
@@ -42,7 +42,7 @@ impl<T: Float, F: Fn([T; N], T) -> T, const N: usize> Job<T> for LoopWith<'_, T,
     #[inline(always)]
     fn run<V: Simd<T>>(self, _: Has<V>) {
         let Self { out, inputs, last, f } = self;
-        let (inputs, last) = (inputs.map(|input| &input[..out.len()]), &last[..out.len()]);
+        let (inputs, last) = (part(inputs, 0, out.len()), &last[..out.len()]);
         for (i, out) in out.iter_mut().enumerate() {
             let mut elements = [T::ZERO; N];
             for j in 0..N {
@@ -53,10 +53,24 @@ impl<T: Float, F: Fn([T; N], T) -> T, const N: usize> Job<T> for LoopWith<'_, T,
     }
 }
 
-fn for_each<T: Float, const N: usize>(
+/// `len` elements of each input, from `start` on. Without a closure, which would be compiled for each loop.
+#[inline(always)]
+fn part<T, const N: usize>(inputs: [&[T]; N], start: usize, len: usize) -> [&[T]; N] {
+    let mut parts = [&[][..]; N];
+    for i in 0..N {
+        parts[i] = &inputs[i][start..start + len];
+    }
+    parts
+}
+
+/// What is done with a piece: `f(start, elements of the inputs, elements of the result)`.
+pub(crate) type Piece<'a, T, const N: usize> = dyn Fn(usize, [&[T]; N], &mut [T]) + Sync + 'a;
+
+/// Calls `f` for each piece of slices of one length; what does not depend on `f` is compiled once.
+pub(crate) fn for_each_piece<T: Float, const N: usize>(
     inputs: [&[T]; N],
     out: &mut [T],
-    f: impl Fn(&mut T, [T; N]) + Copy + Send + Sync,
+    f: &Piece<'_, T, N>,
 ) {
     let work = out.len();
     for_each_chunk(
@@ -65,10 +79,29 @@ fn for_each<T: Float, const N: usize>(
         work,
         || (),
         |(), i, out| {
-            let inputs = inputs.map(|input| &input[i * CHUNK..]);
-            T::run(Level::detect(), Loop { out, inputs, f });
+            let start = i * CHUNK;
+            f(start, part(inputs, start, out.len()), out);
         },
     );
+}
+
+/// `out = f(inputs)`, by the calling thread.
+pub(crate) fn combine_piece<T: Float, const N: usize>(
+    inputs: [&[T]; N],
+    out: &mut [T],
+    f: impl Fn([T; N]) -> T,
+) {
+    T::run_plain(Level::detect(), Loop { out, inputs, f: |out: &mut T, inputs| *out = f(inputs) });
+}
+
+/// `out = f(inputs, last)`, by the calling thread.
+pub(crate) fn combine_piece_with<T: Float, const N: usize>(
+    inputs: [&[T]; N],
+    last: &[T],
+    out: &mut [T],
+    f: impl Fn([T; N], T) -> T,
+) {
+    T::run_plain(Level::detect(), LoopWith { out, inputs, last, f });
 }
 
 /// `out = f(inputs)`.
@@ -77,45 +110,32 @@ pub(crate) fn combine<T: Float, const N: usize>(
     out: &mut [T],
     f: impl Fn([T; N]) -> T + Copy + Send + Sync,
 ) {
-    for_each(inputs, out, |out, inputs| *out = f(inputs));
-}
-
-/// `out = f(inputs, last)`.
-pub(crate) fn combine_with<T: Float, const N: usize>(
-    inputs: [&[T]; N],
-    last: &[T],
-    out: &mut [T],
-    f: impl Fn([T; N], T) -> T + Copy + Send + Sync,
-) {
-    let work = out.len();
-    for_each_chunk(
-        out,
-        CHUNK,
-        work,
-        || (),
-        |(), i, out| {
-            let (inputs, last) = (inputs.map(|input| &input[i * CHUNK..]), &last[i * CHUNK..]);
-            T::run(Level::detect(), LoopWith { out, inputs, last, f });
-        },
-    );
+    for_each_piece(inputs, out, &|_, inputs, out| combine_piece(inputs, out, f));
 }
 
 /// `a = f(a)`.
 pub(crate) fn map_in_place<T: Float>(a: &mut [T], f: impl Fn(T) -> T + Copy + Send + Sync) {
-    for_each([], a, |a, []| *a = f(*a));
+    for_each_piece([], a, &|_, [], out| {
+        T::run_plain(Level::detect(), Loop { out, inputs: [], f: |a: &mut T, []: [T; 0]| *a = f(*a) });
+    });
 }
 
 /// `out = f(a, b)`.
 pub(crate) fn zip<T: Float>(a: &[T], b: &[T], out: &mut [T], f: impl Fn(T, T) -> T + Copy + Send + Sync) {
-    for_each([a, b], out, |out, [a, b]| *out = f(a, b));
+    for_each_piece([a, b], out, &|_, [a, b], out| zip_serial(a, b, out, f));
 }
 
 /// [`zip`] by the calling thread.
 pub(super) fn zip_serial<T: Float>(a: &[T], b: &[T], out: &mut [T], f: impl Fn(T, T) -> T) {
-    T::run(Level::detect(), Loop { out, inputs: [a, b], f: |out: &mut T, [a, b]: [T; 2]| *out = f(a, b) });
+    T::run_plain(
+        Level::detect(),
+        Loop { out, inputs: [a, b], f: |out: &mut T, [a, b]: [T; 2]| *out = f(a, b) },
+    );
 }
 
 /// `a = f(a, b)`.
 pub(crate) fn zip_in_place<T: Float>(a: &mut [T], b: &[T], f: impl Fn(T, T) -> T + Copy + Send + Sync) {
-    for_each([b], a, |a, [b]| *a = f(*a, b));
+    for_each_piece([b], a, &|_, inputs, out| {
+        T::run_plain(Level::detect(), Loop { out, inputs, f: |a: &mut T, [b]: [T; 1]| *a = f(*a, b) });
+    });
 }

@@ -37,7 +37,9 @@ pub(crate) use attention::{Attention, Mask, Masks, Order};
 pub(crate) use channels::{Channels, channel_sums, sum};
 pub(crate) use convolution::Convolution;
 pub(crate) use deformable::Sampling;
-pub(crate) use elementwise::{combine, combine_with, map_in_place, zip, zip_in_place};
+pub(crate) use elementwise::{
+    combine, combine_piece, combine_piece_with, for_each_piece, map_in_place, zip, zip_in_place,
+};
 pub(crate) use float::Float;
 pub(crate) use gemm::{Mat, MatMut, Start, Threads, gemm};
 pub(crate) use join::{join, part};
@@ -49,6 +51,7 @@ pub(crate) use pooling::{Divisor, max_pool, max_pool_gradient, sum_pool, sum_poo
 pub(crate) use position::{Positions, add_positions, angle, rotate, sum_positions};
 pub(crate) use products::{Matrices, products};
 pub(crate) use rows::{Moments, Rows};
+pub use simd::level;
 pub(crate) use softmax::{
     Lanes, cross_entropy, cross_entropy_gradient, log_softmax, log_softmax_gradient, pick, put_back, softmax,
     softmax_gradient,

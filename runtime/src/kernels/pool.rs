@@ -85,18 +85,23 @@ impl Team {
         scratch: impl Fn() -> S + Sync,
         f: impl Fn(&mut S, usize) + Sync,
     ) {
-        let batches = Batches::new(n, self.len());
-        let take_part = || {
+        self.run(n, &|batches| {
             let mut memory = None;
             while let Some(batch) = batches.next() {
                 let memory = memory.get_or_insert_with(&scratch);
                 batch.for_each(|i| f(memory, i));
             }
-        };
-        let Some((pool, helpers)) = &self.helpers else { return take_part() };
+        });
+    }
+
+    /// Calls `take_part` in each thread of the team; it takes batches of the `n` pieces until there are none. Compiled once,
+    /// not for each kernel.
+    fn run(&self, n: usize, take_part: &(dyn Fn(&Batches) + Sync)) {
+        let batches = Batches::new(n, self.len());
+        let Some((pool, helpers)) = &self.helpers else { return take_part(&batches) };
         let panicked: Mutex<Option<Box<dyn Any + Send>>> = Mutex::default();
         pool.run((*helpers).min(n.saturating_sub(1)), &|| {
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(take_part)) {
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| take_part(&batches))) {
                 batches.end();
                 panicked.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(payload);
             }

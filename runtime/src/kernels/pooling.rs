@@ -13,10 +13,10 @@ use super::{Float, Window};
 pub(crate) fn max_pool<T: Float>(window: &Window, x: &[T], y: &mut [T], positions: &mut [u32]) {
     let (n_inputs, n_outputs) = (window.n_inputs(), window.n_outputs());
     let work = y.len().saturating_mul(window.n_taps());
-    let level = Level::detect().narrow();
+    let level = Level::detect();
     for_each_chunk2((y, n_outputs), (positions, n_outputs), work, |plane, y, positions| {
         let x = &x[plane * n_inputs..][..n_inputs];
-        T::run(level, MaxPool { window, x, y, positions });
+        T::run_narrow(level, MaxPool { window, x, y, positions });
     });
 }
 

@@ -9,6 +9,12 @@ use std::sync::OnceLock;
 
 use super::Float;
 
+/// The instructions that the kernels use on this processor: `avx512`, `avx2` or `baseline`. The environment variable
+/// `LAYERFN_LEVEL` chooses a lower one than the best.
+pub fn level() -> &'static str {
+    Level::detect().name()
+}
+
 /// What the processor can do. Values exist only of levels that it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Level(Kind);
@@ -24,10 +30,33 @@ enum Kind {
 }
 
 impl Level {
-    /// The best level of this processor.
+    /// The best level of this processor, or the one that the environment variable `LAYERFN_LEVEL` names.
     pub(crate) fn detect() -> Self {
-        static BEST: OnceLock<Level> = OnceLock::new();
-        *BEST.get_or_init(|| Self::all()[0])
+        static CHOSEN: OnceLock<Level> = OnceLock::new();
+        *CHOSEN.get_or_init(|| {
+            let levels = Self::all();
+            let Some(name) = std::env::var_os("LAYERFN_LEVEL") else { return levels[0] };
+            levels.iter().copied().find(|level| name == *level.name()).unwrap_or_else(|| {
+                let names: Vec<_> = levels.iter().map(|level| level.name()).collect();
+                eprintln!(
+                    "warning: LAYERFN_LEVEL is {name:?}, but this processor has {}; {} is used",
+                    names.join(", "),
+                    names[0]
+                );
+                levels[0]
+            })
+        })
+    }
+
+    /// What `LAYERFN_LEVEL` calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self.0 {
+            Kind::Baseline => "baseline",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => "avx512",
+        }
     }
 
     /// Every level of this processor, the best first.
@@ -42,15 +71,6 @@ impl Level {
         }
         levels.push(Self(Kind::Baseline));
         levels
-    }
-
-    /// The level for loops that gain nothing from vectors of more than 32 bytes.
-    pub(crate) fn narrow(self) -> Self {
-        match self.0 {
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 => Self(Kind::Avx2),
-            _ => self,
-        }
     }
 }
 
@@ -115,8 +135,14 @@ pub(crate) trait Vectorized: Sized {
     fn lanes(level: Level) -> usize;
     /// [`Simd::REGISTERS`] of this level.
     fn registers(level: Level) -> usize;
-    /// Runs the copy of the job for this level.
+    /// Runs the copy of the job for this level. `f64` has none for AVX-512: it is there to be exact, not to be fast, and each
+    /// copy takes time to build.
     fn run<J: Job<Self>>(level: Level, job: J);
+    /// [`run`](Self::run) for a job that gains nothing from vectors of more than 32 bytes.
+    fn run_narrow<J: Job<Self>>(level: Level, job: J);
+    /// [`run`](Self::run) for a job without intrinsics: `f64` has one copy, in which the compiler uses what every processor of
+    /// the target has. A program has hundreds of such jobs.
+    fn run_plain<J: Job<Self>>(level: Level, job: J);
 }
 
 /// The vectors of the baseline, which the compiler maps to what the target has.
@@ -221,54 +247,95 @@ mod x86 {
     }
 
     vector!(__m512: [f32; 16], 28, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps, _mm512_sub_ps, _mm512_fmadd_ps, transpose_ps, 8);
-    vector!(__m512d: [f64; 8], 28, _mm512_set1_pd, _mm512_loadu_pd, _mm512_storeu_pd, _mm512_add_pd, _mm512_sub_pd, _mm512_fmadd_pd, transpose_pd, 4);
     vector!(__m256: [f32; 8], 12, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps, _mm256_sub_ps, _mm256_fmadd_ps, transpose_ps, 8);
     vector!(__m256d: [f64; 4], 12, _mm256_set1_pd, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_add_pd, _mm256_sub_pd, _mm256_fmadd_pd, transpose_pd, 4);
 
-    macro_rules! vectorized {
-        ($T:ty, $plain:literal, $avx2:ty, $avx512:ty) => {
-            impl Vectorized for $T {
-                fn lanes(level: Level) -> usize {
-                    match level.0 {
-                        Kind::Baseline => $plain,
-                        Kind::Avx2 => <$avx2 as Simd<$T>>::LANES,
-                        Kind::Avx512 => <$avx512 as Simd<$T>>::LANES,
-                    }
-                }
-                fn registers(level: Level) -> usize {
-                    match level.0 {
-                        Kind::Baseline => <Plain<$T, $plain> as Simd<$T>>::REGISTERS,
-                        Kind::Avx2 => <$avx2 as Simd<$T>>::REGISTERS,
-                        Kind::Avx512 => <$avx512 as Simd<$T>>::REGISTERS,
-                    }
-                }
-                #[inline]
-                fn run<J: Job<$T>>(level: Level, job: J) {
-                    #[target_feature(enable = "avx2,fma")]
-                    fn avx2<J: Job<$T>>(job: J) {
-                        // SAFETY: only called where the processor has these features.
-                        job.run::<$avx2>(unsafe { Has::new() });
-                    }
-                    #[target_feature(enable = "avx2,fma,avx512f,avx512vl")]
-                    fn avx512<J: Job<$T>>(job: J) {
-                        // SAFETY: as above.
-                        job.run::<$avx512>(unsafe { Has::new() });
-                    }
-                    match level.0 {
-                        // SAFETY: the baseline is what every processor of the target has.
-                        Kind::Baseline => job.run::<Plain<$T, $plain>>(unsafe { Has::new() }),
-                        // SAFETY: a `Level` of this kind is only made where the processor has these features.
-                        Kind::Avx2 => unsafe { avx2(job) },
-                        // SAFETY: as above.
-                        Kind::Avx512 => unsafe { avx512(job) },
-                    }
-                }
-            }
-        };
+    #[target_feature(enable = "avx2,fma")]
+    fn avx2<T, V: Simd<T>, J: Job<T>>(job: J) {
+        // SAFETY: only called where the processor has these features.
+        job.run::<V>(unsafe { Has::new() });
     }
 
-    vectorized!(f32, 4, __m256, __m512);
-    vectorized!(f64, 2, __m256d, __m512d);
+    #[target_feature(enable = "avx2,fma,avx512f,avx512vl")]
+    fn avx512<J: Job<f32>>(job: J) {
+        // SAFETY: as above.
+        job.run::<__m512>(unsafe { Has::new() });
+    }
+
+    type PlainF32 = Plain<f32, 4>;
+    type PlainF64 = Plain<f64, 2>;
+
+    impl Vectorized for f32 {
+        fn lanes(level: Level) -> usize {
+            match level.0 {
+                Kind::Baseline => PlainF32::LANES,
+                Kind::Avx2 => __m256::LANES,
+                Kind::Avx512 => __m512::LANES,
+            }
+        }
+        fn registers(level: Level) -> usize {
+            match level.0 {
+                Kind::Baseline => PlainF32::REGISTERS,
+                Kind::Avx2 => <__m256 as Simd<f32>>::REGISTERS,
+                Kind::Avx512 => <__m512 as Simd<f32>>::REGISTERS,
+            }
+        }
+        #[inline]
+        fn run<J: Job<f32>>(level: Level, job: J) {
+            match level.0 {
+                // SAFETY: a `Level` of this kind is only made where the processor has these features.
+                Kind::Avx512 => unsafe { avx512(job) },
+                _ => Self::run_narrow(level, job),
+            }
+        }
+        #[inline]
+        fn run_narrow<J: Job<f32>>(level: Level, job: J) {
+            match level.0 {
+                // SAFETY: the baseline is what every processor of the target has.
+                Kind::Baseline => job.run::<PlainF32>(unsafe { Has::new() }),
+                // SAFETY: a `Level` of these kinds is only made where the processor has these features.
+                Kind::Avx2 | Kind::Avx512 => unsafe { avx2::<f32, __m256, J>(job) },
+            }
+        }
+        #[inline]
+        fn run_plain<J: Job<f32>>(level: Level, job: J) {
+            Self::run(level, job);
+        }
+    }
+
+    /// No copies for AVX-512.
+    impl Vectorized for f64 {
+        fn lanes(level: Level) -> usize {
+            match level.0 {
+                Kind::Baseline => PlainF64::LANES,
+                Kind::Avx2 | Kind::Avx512 => __m256d::LANES,
+            }
+        }
+        fn registers(level: Level) -> usize {
+            match level.0 {
+                Kind::Baseline => PlainF64::REGISTERS,
+                Kind::Avx2 | Kind::Avx512 => <__m256d as Simd<f64>>::REGISTERS,
+            }
+        }
+        #[inline]
+        fn run<J: Job<f64>>(level: Level, job: J) {
+            match level.0 {
+                // SAFETY: the baseline is what every processor of the target has.
+                Kind::Baseline => job.run::<PlainF64>(unsafe { Has::new() }),
+                // SAFETY: a `Level` of these kinds is only made where the processor has these features.
+                Kind::Avx2 | Kind::Avx512 => unsafe { avx2::<f64, __m256d, J>(job) },
+            }
+        }
+        #[inline]
+        fn run_narrow<J: Job<f64>>(level: Level, job: J) {
+            Self::run(level, job);
+        }
+        #[inline]
+        fn run_plain<J: Job<f64>>(_: Level, job: J) {
+            // SAFETY: the baseline is what every processor of the target has.
+            job.run::<PlainF64>(unsafe { Has::new() });
+        }
+    }
 
     /// 8 x 8 elements. Halves of rows are joined while they are loaded, which spares a third of the shuffles.
     #[inline(always)]
@@ -328,6 +395,12 @@ mod other {
                 fn run<J: Job<$T>>(_: Level, job: J) {
                     // SAFETY: the baseline is what every processor of the target has.
                     job.run::<Plain<$T, $lanes>>(unsafe { Has::new() });
+                }
+                fn run_narrow<J: Job<$T>>(level: Level, job: J) {
+                    Self::run(level, job);
+                }
+                fn run_plain<J: Job<$T>>(level: Level, job: J) {
+                    Self::run(level, job);
                 }
             }
         };

@@ -2,9 +2,8 @@
 
 use super::Float;
 use super::channels::Channels;
-use super::elementwise::{CHUNK, Loop, LoopWith};
+use super::elementwise::{CHUNK, Piece};
 use super::parallel::for_each_chunk;
-use super::simd::Level;
 
 /// How `N` tensors lie below one result. Axes that are alike for all of them are one.
 #[derive(Clone, Debug)]
@@ -67,13 +66,8 @@ impl<const N: usize> Spread<N> {
         }
     }
 
-    /// Calls `f(start, piece of the result, elements of the inputs)` for each piece.
-    fn for_each<T: Float>(
-        &self,
-        inputs: [&[T]; N],
-        out: &mut [T],
-        f: impl Fn(usize, &mut [T], [&[T]; N]) + Send + Sync,
-    ) {
+    /// Calls `f(start, elements of the inputs, piece of the result)` for each piece.
+    pub(crate) fn for_each_piece<T: Float>(&self, inputs: [&[T]; N], out: &mut [T], f: &Piece<'_, T, N>) {
         let work = out.len();
         let scratch = || [(); N].map(|()| Vec::new());
         for_each_chunk(out, CHUNK, work, scratch, |scratch, i, out| {
@@ -87,32 +81,7 @@ impl<const N: usize> Spread<N> {
             for (input, piece) in pieces.iter_mut().enumerate() {
                 *piece = if self.is_whole(input) { &inputs[input][start..] } else { &scratch[input] };
             }
-            f(start, out, pieces);
-        });
-    }
-
-    /// `out = f(inputs)`.
-    pub(crate) fn combine<T: Float>(
-        &self,
-        inputs: [&[T]; N],
-        out: &mut [T],
-        f: impl Fn([T; N]) -> T + Copy + Send + Sync,
-    ) {
-        self.for_each(inputs, out, |_, out, inputs| {
-            T::run(Level::detect(), Loop { out, inputs, f: |out: &mut T, inputs| *out = f(inputs) });
-        });
-    }
-
-    /// `out = f(inputs, last)`, where `last` is as long as `out`.
-    pub(crate) fn combine_with<T: Float>(
-        &self,
-        inputs: [&[T]; N],
-        last: &[T],
-        out: &mut [T],
-        f: impl Fn([T; N], T) -> T + Copy + Send + Sync,
-    ) {
-        self.for_each(inputs, out, |start, out, inputs| {
-            T::run(Level::detect(), LoopWith { out, inputs, last: &last[start..], f });
+            f(start, pieces, out);
         });
     }
 
@@ -203,7 +172,9 @@ mod tests {
             let spread = Spread::new(&dims, [&a_dims, &b_dims]);
             let n: usize = dims.iter().product();
             let mut got = vec![0.0; n];
-            spread.combine([&a, &b], &mut got, |[a, b]: [f64; 2]| a * 1000.0 + b);
+            spread.for_each_piece([&a, &b], &mut got, &|_, [a, b], got| {
+                got.iter_mut().zip(a.iter().zip(b)).for_each(|(got, (a, b))| *got = a * 1000.0 + b);
+            });
             let mut sums = [vec![0.0; a.len()], vec![0.0; b.len()]];
             for (i, got) in got.iter().enumerate() {
                 let (at_a, at_b) = (position(i, &dims, &a_dims), position(i, &dims, &b_dims));

@@ -20,6 +20,21 @@ pub(crate) fn update<T: Float, const N: usize>(
     states: [&mut [T]; N],
     f: impl Fn(T, T, [T; N]) -> (T, [T; N]) + Sync,
 ) {
+    for_each_piece(w, g, states, &|w, g, states| {
+        T::run_plain(Level::detect(), Update { w, g, states, f: &f })
+    });
+}
+
+/// What is done with a piece of a parameter, its gradient and its states.
+type Piece<'a, T, const N: usize> = dyn Fn(&mut [T], &[T], [&mut [T]; N]) + Sync + 'a;
+
+/// Calls `f` for each piece; what does not depend on the solver is compiled once.
+fn for_each_piece<T: Float, const N: usize>(
+    w: &mut [T],
+    g: &[T],
+    states: [&mut [T]; N],
+    f: &Piece<'_, T, N>,
+) {
     let work = w.len();
     let pieces = (Chunks::new(w, CHUNK), states.map(|state| Chunks::new(state, CHUNK)));
     parallel::for_each(
@@ -29,7 +44,7 @@ pub(crate) fn update<T: Float, const N: usize>(
         || (),
         |(), i, (w, states)| {
             let g = &g[i * CHUNK..][..w.len()];
-            T::run(Level::detect(), Update { w, g, states, f: &f });
+            f(w, g, states);
         },
     );
 }
@@ -45,11 +60,14 @@ impl<T: Float, F: Fn(T, T, [T; N]) -> (T, [T; N]), const N: usize> Job<T> for Up
     #[inline(always)]
     fn run<V: Simd<T>>(self, _: Has<V>) {
         let Self { w, g, states, f } = self;
-        let mut states = states.map(|state| state.as_chunks_mut::<BLOCK>());
+        let mut states = in_blocks(states);
         let (w, w_rest) = w.as_chunks_mut::<BLOCK>();
         let (g, g_rest) = g.as_chunks::<BLOCK>();
         for (i, (w, g)) in w.iter_mut().zip(g).enumerate() {
-            let mut blocks = states.each_ref().map(|(blocks, _)| blocks[i]);
+            let mut blocks = [[T::ZERO; BLOCK]; N];
+            for (block, (blocks, _)) in blocks.iter_mut().zip(&states) {
+                *block = blocks[i];
+            }
             let mut values = *w;
             step(&mut values, g, &mut blocks, f);
             *w = values;
@@ -74,6 +92,12 @@ impl<T: Float, F: Fn(T, T, [T; N]) -> (T, [T; N]), const N: usize> Job<T> for Up
     }
 }
 
+#[inline(always)]
+#[allow(clippy::type_complexity)] // whole blocks and the rest
+fn in_blocks<T, const N: usize>(states: [&mut [T]; N]) -> [(&mut [[T; BLOCK]], &mut [T]); N] {
+    states.map(|state| state.as_chunks_mut::<BLOCK>())
+}
+
 /// One block. Its elements are copies of its own, so the compiler knows that no store changes what `f` reads, and makes
 /// vector instructions of the loop.
 #[inline(always)]
@@ -84,10 +108,14 @@ fn step<T: Float, const N: usize>(
     f: &impl Fn(T, T, [T; N]) -> (T, [T; N]),
 ) {
     for i in 0..BLOCK {
-        let (value, values) = f(w[i], g[i], states.each_ref().map(|state| state[i]));
+        let mut before = [T::ZERO; N];
+        for n in 0..N {
+            before[n] = states[n][i];
+        }
+        let (value, after) = f(w[i], g[i], before);
         w[i] = value;
-        for (state, value) in states.iter_mut().zip(values) {
-            state[i] = value;
+        for n in 0..N {
+            states[n][i] = after[n];
         }
     }
 }
@@ -139,8 +167,8 @@ pub(crate) fn norms<T: Float, const N: usize, const M: usize>(
 ) -> [f64; M] {
     let of_chunk = |i: usize| {
         let mut sums = [0.0; M];
-        let (w, g, states) = (chunk(w, i), chunk(g, i), states.map(|state| chunk(state, i)));
-        T::run(Level::detect(), Norms { w, g, states, f: &f, sums: &mut sums });
+        let (w, g, states) = (chunk(w, i), chunk(g, i), chunks(states, i));
+        T::run_plain(Level::detect(), Norms { w, g, states, f: &f, sums: &mut sums });
         sums
     };
     let of_chunks = parallel::collect(w.len().div_ceil(CHUNK), w.len(), [0.0; M], of_chunk);
@@ -166,7 +194,11 @@ impl<T: Float, F: Fn(T, T, [T; N]) -> [T; M], const N: usize, const M: usize> Jo
         for start in (0..w.len()).step_by(LANES) {
             for lane in 0..LANES.min(w.len() - start) {
                 let i = start + lane;
-                let values = f(w[i], g[i], states.map(|state| state[i]));
+                let mut at_i = [T::ZERO; N];
+                for n in 0..N {
+                    at_i[n] = states[n][i];
+                }
+                let values = f(w[i], g[i], at_i);
                 for (lanes, value) in lanes.iter_mut().zip(values) {
                     lanes[lane] += value.wide() * value.wide();
                 }
@@ -210,6 +242,10 @@ fn sum_of_squares<T: Float>(values: &[T], limit: f64, half: f64) -> f64 {
         lanes.iter().sum::<f64>()
     };
     parallel::collect(values.len().div_ceil(CHUNK), values.len(), 0.0, sum).iter().sum()
+}
+
+fn chunks<T, const N: usize>(states: [&[T]; N], i: usize) -> [&[T]; N] {
+    states.map(|state| chunk(state, i))
 }
 
 /// The `i`-th [`CHUNK`] elements.

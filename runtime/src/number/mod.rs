@@ -27,7 +27,7 @@ pub(crate) fn evaluate<const A: usize, const N: usize>(
     first: [&Tensor; A],
     more: [&Tensor; N],
 ) -> Result<Tensor> {
-    match fused_map(first, more, |first, more| vec![formula.of(first, more)])? {
+    match fused_map(first, more, &|first, more| vec![formula.of(first, more)])? {
         Some(results) => results.squeeze(0),
         None => formula.of(first.map(Composed::from), more.map(Composed::from)).0,
     }

@@ -206,7 +206,7 @@ impl Number for Traced {
 pub(crate) fn fused_map<const A: usize, const N: usize>(
     first: [&Tensor; A],
     more: [&Tensor; N],
-    formula: impl FnOnce([Traced; A], [Traced; N]) -> Vec<Traced>,
+    formula: &dyn Fn([Traced; A], [Traced; N]) -> Vec<Traced>,
 ) -> Result<Option<Tensor>> {
     let inputs: Vec<&Tensor> = first.into_iter().chain(more).collect();
     let Some(like) = inputs.first().filter(|like| has_fused(like.device()) && like.elem_count() > 0) else {

@@ -123,10 +123,18 @@ pub(super) fn take(
     initial: impl FnOnce() -> Result<Initializer>,
 ) -> Result<Tensor> {
     let shape = shape();
+    match find(asked, &shape)? {
+        Some(tensor) => Ok(tensor),
+        None => make(asked, &shape, &initial()?),
+    }
+}
+
+/// The tensor of a parameter that there is.
+fn find(asked: Asked<'_>, shape: &[usize]) -> Result<Option<Tensor>> {
     let Asked { name, need_grad, overwrites, as_need_grad, asked_at } = asked;
-    let found = with(|State { store, path, place, flags, run, .. }| {
+    with(|State { store, path, place, flags, run, .. }| {
         let asked_at = flags.called_at.unwrap_or(asked_at);
-        let request = Request { scope: path, name, shape: &shape, need_grad, overwrites, asked_at };
+        let request = Request { scope: path, name, shape, need_grad, overwrites, asked_at };
         let observer = run.as_ref().and_then(|run| run.observer.as_ref());
         let found = store.get_checked(&request, place, |parameter| {
             if let Some(observer) = observer {
@@ -136,19 +144,20 @@ pub(super) fn take(
             parameter.tensor(as_need_grad.unwrap_or(parameter.need_grad()) && !flags.detached)
         });
         found?.map(|tensor| flags.fit(tensor, || request.path())).transpose()
-    });
-    if let Some(tensor) = found? {
-        return Ok(tensor);
-    }
+    })
+}
+
+/// The tensor of a parameter that is made now.
+fn make(asked: Asked<'_>, shape: &[usize], initial: &Initializer) -> Result<Tensor> {
+    let Asked { name, need_grad, overwrites, as_need_grad, asked_at } = asked;
     let (store, scope, flags, run) =
         with(|state| (state.store.clone(), state.path.clone(), state.flags.clone(), state.run.clone()));
     let asked_at = flags.called_at.unwrap_or(asked_at);
-    let request = Request { scope: &scope, name, shape: &shape, need_grad, overwrites, asked_at };
+    let request = Request { scope: &scope, name, shape, need_grad, overwrites, asked_at };
     let path = request.path();
-    let initial = initial()?;
-    let stream = || store.stream(&path, &shape, initial.key());
+    let stream = || store.stream(&path, shape, initial.key());
     let value = initial
-        .generate(&shape, flags.dtype, &flags.device, stream)
+        .generate(shape, flags.dtype, &flags.device, stream)
         .map_err(|error| initializer_of(&path, error))?;
     let parameter = store.insert_new(&request, &value)?;
     if flags.called_at.is_some() {

@@ -12,7 +12,7 @@ use super::path::join;
 use super::scope::current_parameter_scope;
 use super::store::lock;
 use super::values::Parameter;
-use crate::context::{State, with};
+use crate::context::{Restore, State, with};
 use crate::run::Observer;
 use crate::{Error, Initializer, Result};
 
@@ -35,9 +35,15 @@ pub struct LayerCall<'a> {
 /// Those of the body, as [`Error::InLayer`].
 #[track_caller]
 pub fn call_layer<T>(call: LayerCall<'_>, body: impl FnOnce() -> Result<T>) -> Result<T> {
-    let called_at = Location::caller();
+    let (mut ends, _restore) = begin_layer(call, Location::caller());
+    let result = layer_begins(call.info).and_then(|()| body()).map_err(|error| in_layer(call.info, error));
+    ends.succeeded = result.is_ok();
+    result
+}
+
+fn begin_layer(call: LayerCall<'_>, called_at: &'static Location<'static>) -> (LayerEnds, Restore) {
     let mut ends = LayerEnds { info: call.info, outermost: false, n_created: 0, succeeded: false };
-    let _restore = with(|state| {
+    let restore = with(|state| {
         (ends.outermost, ends.n_created) = (state.flags.called_at.is_none(), state.created.len());
         let mut flags = state.flags.clone();
         flags.detached_around = flags.detached;
@@ -50,18 +56,24 @@ pub fn call_layer<T>(call: LayerCall<'_>, body: impl FnOnce() -> Result<T>) -> R
         let scopes = [call.name.unwrap_or_default(), call.info.scope];
         state.enter(&scopes, Some(flags))
     });
-    let begun = with(|State { run, position, path, .. }| match run {
-        Some(run) => run.layer_begins(position, path, call.info),
+    (ends, restore)
+}
+
+fn layer_begins(info: &'static LayerInfo) -> Result<()> {
+    with(|State { run, position, path, .. }| match run {
+        Some(run) => run.layer_begins(position, path, info),
         None => Ok(()),
-    });
-    let result = begun.and_then(|()| body()).map_err(|error| match error {
+    })
+}
+
+/// Says where the error came up, unless that is said already.
+fn in_layer(info: &'static LayerInfo, error: Error) -> Error {
+    match error {
         within @ Error::InLayer { .. } => within,
         other => {
-            Error::InLayer { path: current_parameter_scope(), layer: call.info.name, source: Box::new(other) }
+            Error::InLayer { path: current_parameter_scope(), layer: info.name, source: Box::new(other) }
         }
-    });
-    ends.succeeded = result.is_ok();
-    result
+    }
 }
 
 /// Tells the run when dropped, and takes back the parameters that a call which failed has made.

@@ -241,14 +241,18 @@ impl<R: Rule<N>, const N: usize> InplaceOp2 for Step<'_, R, N> {
 impl<R: Rule<N>, const N: usize> Step<'_, R, N> {
     fn run<T: Float>(&self, w: &mut [T], g: &[T], states: &mut [Vec<T>]) {
         let (rule, rates, change) = (self.rule, self.rates, self.change);
-        let mut states = states.iter_mut();
-        let states = [(); N].map(|()| states.next().map(Vec::as_mut_slice).unwrap_or_default());
+        let states = each_mut(states);
         if change == Changed::NONE {
             kernels::update(w, g, states, |w, g, states| rule.step(rates, w, g, states));
         } else {
             kernels::update(w, g, states, |w, g, states| rule.step(rates, w, change.apply(&w, g), states));
         }
     }
+}
+
+fn each_mut<T, const N: usize>(states: &mut [Vec<T>]) -> [&mut [T]; N] {
+    let mut states = states.iter_mut();
+    [(); N].map(|()| states.next().map(Vec::as_mut_slice).unwrap_or_default())
 }
 
 /// The same step in operations of candle.
@@ -263,7 +267,7 @@ fn composed<R: Rule<N>, const N: usize>(
     let w = var.as_detached_tensor().to_dtype(computed_in(var.dtype()))?;
     let lost = || candle_core::Error::msg("a solver has lost one of its states");
     let all: &[Tensor; N] = (&*states).try_into().map_err(|_| lost())?;
-    let after = fused_map([&w, gradient], all.each_ref(), |[w, g], before| {
+    let after = fused_map([&w, gradient], all.each_ref(), &|[w, g], before| {
         let g = if change == Changed::NONE { g } else { change.apply(&w, g) };
         let (w, after) = rule.step(rates, w, g, before);
         std::iter::once(w).chain(after).collect()

@@ -99,7 +99,7 @@ impl LossScaler {
         let mut tries = 0;
         loop {
             let unscaled = loss()?;
-            let gradients = backward(&(&unscaled * self.scale)?)?;
+            let gradients = backward((&unscaled * self.scale)?)?;
             let Some(path) = solver.bad_gradient(&gradients)? else {
                 let changes = [&[Change::Scale(self.scale.recip())], solver.changes()].concat();
                 solver.update_with(&gradients, &changes)?;

@@ -17,30 +17,42 @@ pub(in crate::functions) fn attach(
     value: &Tensor,
     backward: impl Fn(&Tensor, &[bool]) -> Result<Gradients> + Send + Sync + 'static,
 ) -> Result<Tensor> {
+    attach_boxed(name, inputs, value, Box::new(backward))
+}
+
+type Rule = dyn Fn(&Tensor, &[bool]) -> Result<Gradients> + Send + Sync;
+
+fn attach_boxed(
+    name: &'static str,
+    inputs: &[&Tensor],
+    value: &Tensor,
+    backward: Box<Rule>,
+) -> Result<Tensor> {
     let needed: Vec<bool> = inputs.iter().map(|input| input.track_op()).collect();
     if !needed.contains(&true) {
         return Ok(value.clone());
     }
     let value = value.force_contiguous()?;
-    let backward = move |dy: &Tensor| backward(&dy.contiguous()?, &needed);
-    apply(Node { name, value: Mutex::new(Some(value)), backward }, inputs)
+    apply(Node { name, value: Mutex::new(Some(value)), needed, backward }, inputs)
 }
 
-struct Node<B> {
+struct Node {
     name: &'static str,
     /// Taken by the forward pass.
     value: Mutex<Option<Tensor>>,
-    backward: B,
+    /// Which of the inputs need a gradient.
+    needed: Vec<bool>,
+    backward: Box<Rule>,
 }
 
-impl<B> Node<B> {
+impl Node {
     fn take(&self) -> Result<Tensor> {
         let value = self.value.lock().unwrap_or_else(PoisonError::into_inner).take();
         value.ok_or_else(|| Error::msg("the result of an operation was asked for twice"))
     }
 }
 
-impl<B: Fn(&Tensor) -> Result<Gradients> + Send + Sync + 'static> Operation for Node<B> {
+impl Operation for Node {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -64,6 +76,6 @@ impl<B: Fn(&Tensor) -> Result<Gradients> + Send + Sync + 'static> Operation for 
     }
 
     fn backward(&self, gradient: &Tensor, _: usize) -> Result<Gradients> {
-        (self.backward)(gradient)
+        (self.backward)(&gradient.contiguous()?, &self.needed)
     }
 }

@@ -56,7 +56,7 @@ pub(super) fn correlate<T: Float>(
             conv.n_products(),
             scratch,
             |(padded, scratch), i, dest| {
-                T::run(level.narrow(), Pad { corr, source: source_of(i), padded });
+                T::run_narrow(level, Pad { corr, source: source_of(i), padded });
                 for (block, dest) in dest.chunks_mut(weighted.block_len()).enumerate() {
                     weighted.block(i % conv.group, block, padded, scratch, dest);
                 }
@@ -66,7 +66,7 @@ pub(super) fn correlate<T: Float>(
         let mut padded = memory();
         let work = conv.n_products() / (dest.len() / group_len);
         for (i, dest) in dest.chunks_mut(group_len).enumerate() {
-            T::run(level.narrow(), Pad { corr, source: source_of(i), padded: &mut padded });
+            T::run_narrow(level, Pad { corr, source: source_of(i), padded: &mut padded });
             parallel::for_each_chunk(
                 dest,
                 weighted.block_len(),
@@ -165,7 +165,7 @@ impl<'a, T: Float> Weighted<'a, T> {
                 line: buffer,
                 out: dest,
             };
-            T::run(self.level.narrow(), plane);
+            T::run_narrow(self.level, plane);
         } else {
             let block = Block { corr: self.corr, source: padded, weights, bias: &self.bias[maps] };
             block.compute(self.level, buffer, dest);

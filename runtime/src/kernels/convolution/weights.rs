@@ -149,7 +149,7 @@ impl<'a> Sum<'a> {
         let (n_sources, n_outs) = (self.corr.n_sources(), self.corr.n_outs());
         let (x_len, dy_len) = (self.corr.source_maps * n_sources, self.corr.out_maps * n_outs);
         let x = &x[i * x_len..][..x_len];
-        T::run(self.level.narrow(), Pad { corr: &self.corr, source: x, padded: &mut memory.padded });
+        T::run_narrow(self.level, Pad { corr: &self.corr, source: x, padded: &mut memory.padded });
         let dy = &dy[i * dy_len..][..dy_len];
         if self.lanes == 1 {
             return Some(dy);
@@ -179,7 +179,7 @@ impl<'a> Sum<'a> {
             let steps = &steps[i * steps.len() / n_tiles..(i + 1) * steps.len() / n_tiles];
             let tile = Taps { corr: &self.corr, steps, source: padded, dy, sums };
             match (self.lanes, n_vectors) {
-                (1, _) => tile.of_pixels(self.level.narrow()),
+                (1, _) => tile.of_pixels(self.level),
                 (_, 1) => tile.of_maps::<1>(self.level),
                 _ => tile.of_maps::<2>(self.level),
             }
@@ -243,7 +243,7 @@ impl<T: Float> Taps<'_, T> {
         macro_rules! dispatch {
             ($($n:literal)*) => {
                 match self.steps.len() {
-                    $($n => T::run(level, OfPixels::<T, $n>(self)),)*
+                    $($n => T::run_narrow(level, OfPixels::<T, $n>(self)),)*
                     n => unreachable!("a tile of {n} taps"),
                 }
             };
