@@ -20,7 +20,7 @@
 //! solver.set_parameters(&get_parameters());
 //! for _ in 0..10 {
 //!     let loss = mean_softmax_cross_entropy(&net.forward(&x)?, &labels, 1)?;
-//!     solver.update(&backward(&loss)?)?;
+//!     solver.update(&backward(loss)?)?;
 //! }
 //! # Ok::<(), layerfn::Error>(())
 //! ```

@@ -28,7 +28,7 @@
 //! while step < 20 {
 //!     let x = Tensor::new(order.uniform() as f32, &Device::Cpu)?.broadcast_as((4, 3))?;
 //!     let loss = model.forward(&x)?.sqr()?.mean_all()?;
-//!     solver.update(&backward(&loss)?)?;
+//!     solver.update(&backward(loss)?)?;
 //!     average.update()?;
 //!     step += 1;
 //!     if step % 5 == 0 {
