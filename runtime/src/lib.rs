@@ -139,6 +139,7 @@ pub mod data;
 mod device;
 mod dims;
 mod error;
+pub mod export;
 pub mod functions;
 mod fusion;
 pub mod guide;
@@ -163,6 +164,7 @@ pub mod report;
 mod rng;
 mod run;
 pub mod solver;
+mod told;
 pub mod training;
 mod weight_fn;
 

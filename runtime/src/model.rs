@@ -8,6 +8,7 @@ use candle_core::{DType, Device, Module, ModuleT, Tensor};
 use crate::check;
 use crate::checkpoint::{Checkpoint, Load, LoadReport, NeedGrad};
 use crate::context::change;
+use crate::export::Source;
 use crate::mode::with_mode;
 use crate::{BoxedForward, Dims, Error, Network, ParameterStore, Parameters, Result, Summary, Value};
 
@@ -70,10 +71,29 @@ pub struct Example {
 }
 
 impl Example {
-    fn tensor(&self) -> Result<Tensor> {
+    pub(crate) fn tensor(&self) -> Result<Tensor> {
         match &self.tensor {
             Some(tensor) => Ok(tensor.clone()),
             None => check::zeros("input", &self.dims, self.dtype, &self.device),
+        }
+    }
+
+    /// Other numbers, with a first axis that is longer by `more`.
+    pub(crate) fn other(&self, more: usize) -> Result<Tensor> {
+        let tensor = match &self.tensor {
+            Some(tensor) => tensor.clone(),
+            None => {
+                let n = check::count("input", &self.dims)?;
+                let number = |i: usize| (i.wrapping_mul(48_271) % 1021) as f32 / 1021.0;
+                let numbers = Tensor::from_iter((0..n).map(number), &Device::Cpu)?;
+                numbers.reshape(&*self.dims)?.to_dtype(self.dtype)?.to_device(&self.device)?
+            }
+        };
+        match self.dims.first() {
+            Some(&size) if size > 0 && more > 0 => {
+                Ok(Tensor::cat(&[&tensor, &tensor.narrow(0, 0, more)?], 0)?)
+            }
+            _ => Ok(tensor),
         }
     }
 
@@ -245,6 +265,36 @@ macro_rules! model_of {
                 with_mode(train, || self.forward($($x),+))
             }
 
+            /// Writes the network with its parameters as an `.nnp` (or `.nntxt`) that NNabla runs, and that
+            /// [`Nnp`](crate::nnp::Nnp) reads: the network `main` and the executor `runtime`, in test mode. What a network may
+            /// consist of is said in [`export`](crate::export).
+            ///
+            /// `inputs` are shapes, or tensors where the network takes others than numbers with a fraction. The first axis of the
+            /// inputs is that of the batch, which may have any size afterwards, if NNabla's shapes can say that.
+            ///
+            /// # Errors
+            /// [`Error::InLayer`] with the stage that consists of something else, those of [`forward`](Self::forward),
+            /// and those of writing the file.
+            pub fn export_nnp(&self, path: impl AsRef<Path>, inputs: [impl Into<Example>; $inputs]) -> Result<()>
+            where
+                O: Value,
+            {
+                self.exported(inputs.into_iter().map(Into::into).collect(), |source| source.to_nnp(path.as_ref()))
+            }
+
+            fn exported(&self, inputs: Vec<Example>, to: impl FnOnce(&Source<'_>) -> Result<()>) -> Result<()>
+            where
+                O: Value,
+            {
+                let forward = |inputs: &[Tensor]| {
+                    let [$($x),+] = inputs else {
+                        return Err(Error::invalid("inputs", "must be as many as the network takes", inputs.len()));
+                    };
+                    Ok(tensors(&self.network.forward_t($($x,)+ false)?))
+                };
+                to(&Source { store: &self.store, inputs, forward: &forward })
+            }
+
             /// What the model consists of, from a run on zeros of the shapes that it was made on.
             ///
             /// # Errors
@@ -311,6 +361,29 @@ where
         with_mode(train, || self.forward(xs))
     }
 
+    /// Writes the network as an `.nnp`, as a model of one input does.
+    ///
+    /// # Errors
+    /// Those of writing the file, and of functions that have no form.
+    pub fn export_nnp(
+        &self,
+        path: impl AsRef<Path>,
+        inputs: impl IntoIterator<Item: Into<Example>>,
+    ) -> Result<()>
+    where
+        O: Value,
+    {
+        self.exported(inputs.into_iter().map(Into::into).collect(), |source| source.to_nnp(path.as_ref()))
+    }
+
+    fn exported(&self, inputs: Vec<Example>, to: impl FnOnce(&Source<'_>) -> Result<()>) -> Result<()>
+    where
+        O: Value,
+    {
+        let forward = |inputs: &[Tensor]| Ok(tensors(&self.network.forward_t(inputs, false)?));
+        to(&Source { store: &self.store, inputs, forward: &forward })
+    }
+
     /// What the model consists of, from a run on zeros of the shapes that it was made on.
     ///
     /// # Errors
@@ -322,6 +395,12 @@ where
         let inputs = self.examples()?;
         self.store.enter(|| self.network.summary_of(&inputs))
     }
+}
+
+fn tensors(value: &impl Value) -> Vec<Tensor> {
+    let mut tensors = Vec::new();
+    value.each(&mut |tensor| tensors.push(tensor.clone()));
+    tensors
 }
 
 impl<F> Module for Model<F>

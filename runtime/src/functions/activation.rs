@@ -11,10 +11,12 @@ use super::composed::activation::{Prelu, PreluSlope};
 use super::graph::{attach, attach_with_result, tracked};
 use super::join::concatenate;
 use super::node::{compute, element_count, for_float, in_type, widened, without_kernels};
+use super::parts::gelu_of_erf;
 use super::pointwise::{Pointwise, Slope, apply, unary};
 use super::relu::relu;
 use crate::kernels::{self, Channels, Float, Lanes, zip};
 use crate::number::{Formula, Number};
+use crate::told::{Form, told};
 use crate::{Axis, Error, Result, check};
 
 /// `sqrt(2 / pi)` and the cubic coefficient of the tanh form of GELU.
@@ -25,7 +27,7 @@ const SELU: (f64, f64) = (1.050_700_987_355_480_5, 1.673_263_242_354_377_2);
 
 unary! {
     /// `x` where positive, else `alpha x` (NNabla's default for `alpha` is 0.1); the slope at 0 is `alpha`.
-    fn leaky_relu(alpha) = LeakyRelu {
+    fn leaky_relu(alpha) = LeakyRelu as "LeakyReLU" {
         example([-2.0, 2.0], 0.5) = [-1.0, 2.0];
         value(x) = {
             let below = x.clone().scale(alpha); // outside of the branch: a loop over it is to have none
@@ -38,7 +40,7 @@ unary! {
     }
 
     /// `x` between 0 and 6, cut off there; the slope at both ends is 0.
-    fn relu6() = Relu6 {
+    fn relu6() = Relu6 as "ReLU6" {
         example([-2.0, 2.0, 7.0]) = [0.0, 2.0, 6.0];
         value(x) = x.between(0.0, 6.0);
         gradient_from_element(x, dy) = {
@@ -49,7 +51,7 @@ unary! {
     }
 
     /// `x` where it is at least 0, else `alpha (exp(x) - 1)` (NNabla's default for `alpha` is 1).
-    fn elu(alpha) = Elu {
+    fn elu(alpha) = Elu as "ELU" {
         example([f64::NEG_INFINITY, 0.0, 2.0], 1.5) = [-1.5, 0.0, 2.0];
         value(x) = V::select(x.at_least(0.0), || x.clone(), || x.clone().exp_m1().scale(alpha));
         gradient_from_element(x, dy) =
@@ -57,7 +59,7 @@ unary! {
     }
 
     /// `scale x` where positive, else `scale alpha (exp(x) - 1)`; the slope at 0 is `scale alpha`.
-    fn selu_with(scale, alpha) = Selu {
+    fn selu_with(scale, alpha) = Selu as "SELU" {
         example([f64::NEG_INFINITY, 0.0, 1.0], 2.0, 1.5) = [-3.0, 0.0, 2.0];
         value(x) = V::select(x.above(0.0), || x.clone(), || x.clone().exp_m1().scale(alpha)).scale(scale);
         gradient_from_element(x, dy) = {
@@ -67,7 +69,7 @@ unary! {
     }
 
     /// `x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`: GELU in its tanh form, as in NNabla; [`gelu_exact`] is the other one.
-    fn gelu() = Gelu {
+    fn gelu() = Gelu as "GELU" {
         example([-20.0, 0.0, 20.0]) = [0.0, 0.0, 20.0];
         value(x) = x.clone().scale(0.5) * gelu_inner(x).tanh().offset(1.0);
         gradient_from_element(x, dy) = {
@@ -78,7 +80,7 @@ unary! {
     }
 
     /// `x / 2 (1 + erf(x / sqrt(2)))`: `x` times the share of the normal distribution below it.
-    fn gelu_exact() = GeluExact {
+    fn gelu_exact() = GeluExact from gelu_of_erf {
         example([-20.0, 0.0, 20.0]) = [0.0, 0.0, 20.0];
         value(x) = x.clone().scale(0.5) * x.scale(FRAC_1_SQRT_2).erf().offset(1.0);
         gradient_from_element(x, dy) = {
@@ -89,7 +91,7 @@ unary! {
     }
 
     /// `x tanh(log(1 + exp(x)))`.
-    fn mish() = Mish {
+    fn mish() = Mish as "Mish" {
         example([-1000.0, 0.0, 1000.0]) = [0.0, 0.0, 1000.0];
         value(x) = {
             let (n, _) = mish_terms(&x);
@@ -106,7 +108,7 @@ unary! {
     }
 
     /// `x sigmoid(x)`, which NNabla calls `swish`.
-    fn silu() = Silu {
+    fn silu() = Silu as "Swish" {
         example([0.0, 100.0]) = [0.0, 100.0];
         value(x) = x.clone() * x.sigmoid();
         gradient_from_element(x, dy) = {
@@ -116,14 +118,14 @@ unary! {
     }
 
     /// `1 / (1 + exp(-x))`.
-    fn sigmoid() = Sigmoid {
+    fn sigmoid() = Sigmoid as "Sigmoid" {
         example([-1000.0, 0.0, 1000.0]) = [0.0, 0.5, 1.0];
         value(x) = x.sigmoid();
         gradient_from_value(y, dy) = dy * y.clone() * y.complement();
     }
 
     /// `log(1 / (1 + exp(-x)))`, without underflow.
-    fn log_sigmoid() = LogSigmoid {
+    fn log_sigmoid() = LogSigmoid as "LogSigmoid" {
         example([-1000.0, 1000.0]) = [-1000.0, 0.0];
         value(x) = {
             let small = x.clone().abs().negative().exp().ln_1p();
@@ -133,14 +135,14 @@ unary! {
     }
 
     /// Hyperbolic tangent.
-    fn tanh() = Tanh {
+    fn tanh() = Tanh as "Tanh" {
         example([-1000.0, 0.0]) = [-1.0, 0.0];
         value(x) = x.tanh();
         gradient_from_value(y, dy) = dy * (y.clone() * y).complement();
     }
 
     /// `x - tanh(x)`.
-    fn tanh_shrink() = TanhShrink {
+    fn tanh_shrink() = TanhShrink as "TanhShrink" {
         example([-1000.0, 0.0]) = [-999.0, 0.0];
         value(x) = x.clone() - x.tanh();
         gradient_from_element(x, dy) = {
@@ -150,14 +152,14 @@ unary! {
     }
 
     /// `log(1 + exp(beta x)) / beta`.
-    fn softplus_with(beta: positive) = Softplus {
+    fn softplus_with(beta: positive) = Softplus as "SoftPlus" {
         example([-1000.0, 1000.0], 2.0) = [0.0, 1000.0];
         value(x) = positive_part(&x) + x.abs().scale(-beta).exp().ln_1p().scale(1.0 / beta);
         gradient_from_element(x, dy) = dy * x.scale(beta).sigmoid();
     }
 
     /// `x / (1 + |x|)`.
-    fn softsign() = Softsign {
+    fn softsign() = Softsign as "SoftSign" {
         example([-1.0, 0.0, 3.0]) = [-0.5, 0.0, 0.75];
         value(x) = x.clone() / x.abs().offset(1.0);
         gradient_from_element(x, dy) = {
@@ -167,7 +169,7 @@ unary! {
     }
 
     /// `0.2 x + 0.5`, cut off at 0 and 1; the slope at both ends is 0.2.
-    fn hard_sigmoid() = HardSigmoid {
+    fn hard_sigmoid() = HardSigmoid as "HardSigmoid" {
         example([-3.0, 0.0, 3.0]) = [0.0, 0.5, 1.0];
         value(x) = x.scale(0.2).offset(0.5).between(0.0, 1.0);
         gradient_from_element(x, dy) = {
@@ -177,7 +179,7 @@ unary! {
     }
 
     /// `x` between −1 and 1, cut off there; the slope at both ends is 1.
-    fn hard_tanh() = HardTanh {
+    fn hard_tanh() = HardTanh as "HardTanh" {
         example([-3.0, 0.5, 3.0]) = [-1.0, 0.5, 1.0];
         value(x) = x.between(-1.0, 1.0);
         gradient_from_element(x, dy) = {
@@ -187,7 +189,7 @@ unary! {
     }
 
     /// 1 where `x` is positive, else 0. Between −1 and 1 half of the gradient passes.
-    fn binary_sigmoid() = BinarySigmoid {
+    fn binary_sigmoid() = BinarySigmoid as "BinarySigmoid" {
         example([-3.0, 0.0, 0.5]) = [0.0, 0.0, 1.0];
         value(x) = x.indicator(x.above(0.0));
         gradient_from_element(x, dy) = {
@@ -197,7 +199,7 @@ unary! {
     }
 
     /// 1 where `x` is positive, else −1. Between −1 and 1 the gradient passes.
-    fn binary_tanh() = BinaryTanh {
+    fn binary_tanh() = BinaryTanh as "BinaryTanh" {
         example([-3.0, 0.0, 0.5]) = [-1.0, -1.0, 1.0];
         value(x) = x.indicator(x.above(0.0)).scale(2.0).offset(-1.0);
         gradient_from_element(x, dy) = {
@@ -327,19 +329,25 @@ pub(super) fn positive_part<V: Number>(x: &V) -> V {
 /// ```
 pub fn softmax(inp: &Tensor, axis: impl Dim + Copy) -> Result<Tensor> {
     let lanes = lanes(inp, axis, "softmax")?;
-    let compose = |t: &[Tensor]| Ok([composed::activation::softmax(&t[0], axis)?]);
-    if let Some([y]) = without_kernels("softmax", &[inp], compose)? {
-        return Ok(y);
-    }
-    let [x] = widened("softmax", [inp])?;
-    let y = for_float!(x.dtype(), T => {
-        let y = compute::<T, 1>(x.dims(), [&x], |[x], y| kernels::softmax(lanes, x, y))?;
-        attach_with_result("softmax", [&x], y, move |y, dy| {
-            let dx = compute::<T, 2>(y.dims(), [y, dy], |[y, dy], dx| kernels::softmax_gradient(lanes, y, dy, dx))?;
-            Ok([Some(dx.into_tensor()?)])
-        })
-    })?;
-    in_type(y, inp.dtype())
+    let at = axis.to_index(inp.shape(), "softmax")?;
+    told(
+        || Form::new("Softmax", &[inp]).with("axis", at),
+        || {
+            let compose = |t: &[Tensor]| Ok([composed::activation::softmax(&t[0], axis)?]);
+            if let Some([y]) = without_kernels("softmax", &[inp], compose)? {
+                return Ok(y);
+            }
+            let [x] = widened("softmax", [inp])?;
+            let y = for_float!(x.dtype(), T => {
+                let y = compute::<T, 1>(x.dims(), [&x], |[x], y| kernels::softmax(lanes, x, y))?;
+                attach_with_result("softmax", [&x], y, move |y, dy| {
+                    let dx = compute::<T, 2>(y.dims(), [y, dy], |[y, dy], dx| kernels::softmax_gradient(lanes, y, dy, dx))?;
+                    Ok([Some(dx.into_tensor()?)])
+                })
+            })?;
+            in_type(y, inp.dtype())
+        },
+    )
 }
 
 /// `x - log(sum of exp(x))` along `axis`: the logarithm of [`softmax`], without its underflow.
@@ -357,19 +365,25 @@ pub fn softmax(inp: &Tensor, axis: impl Dim + Copy) -> Result<Tensor> {
 /// ```
 pub fn log_softmax(inp: &Tensor, axis: impl Dim + Copy) -> Result<Tensor> {
     let lanes = lanes(inp, axis, "log_softmax")?;
-    let compose = |t: &[Tensor]| Ok([composed::activation::log_softmax(&t[0], axis)?]);
-    if let Some([y]) = without_kernels("log_softmax", &[inp], compose)? {
-        return Ok(y);
-    }
-    let [x] = widened("log_softmax", [inp])?;
-    let y = for_float!(x.dtype(), T => {
-        let y = compute::<T, 1>(x.dims(), [&x], |[x], y| kernels::log_softmax(lanes, x, y))?;
-        attach_with_result("log_softmax", [&x], y, move |y, dy| {
-            let dx = compute::<T, 2>(y.dims(), [y, dy], |[y, dy], dx| kernels::log_softmax_gradient(lanes, y, dy, dx))?;
-            Ok([Some(dx.into_tensor()?)])
-        })
-    })?;
-    in_type(y, inp.dtype())
+    let at = axis.to_index(inp.shape(), "log_softmax")?;
+    told(
+        || Form::new("LogSoftmax", &[inp]).with("axis", at),
+        || {
+            let compose = |t: &[Tensor]| Ok([composed::activation::log_softmax(&t[0], axis)?]);
+            if let Some([y]) = without_kernels("log_softmax", &[inp], compose)? {
+                return Ok(y);
+            }
+            let [x] = widened("log_softmax", [inp])?;
+            let y = for_float!(x.dtype(), T => {
+                let y = compute::<T, 1>(x.dims(), [&x], |[x], y| kernels::log_softmax(lanes, x, y))?;
+                attach_with_result("log_softmax", [&x], y, move |y, dy| {
+                    let dx = compute::<T, 2>(y.dims(), [y, dy], |[y, dy], dx| kernels::log_softmax_gradient(lanes, y, dy, dx))?;
+                    Ok([Some(dx.into_tensor()?)])
+                })
+            })?;
+            in_type(y, inp.dtype())
+        },
+    )
 }
 
 /// The axis of a tensor and what lies behind it.
@@ -400,52 +414,58 @@ pub(crate) fn lanes(inp: &Tensor, axis: impl Dim + Copy, function: &'static str)
 pub fn prelu(inp: &Tensor, slope: &Tensor, base_axis: impl Into<Axis>) -> Result<Tensor> {
     let dims = inp.dims();
     let base_axis = base_axis.into().position_from_front("base_axis", dims)?;
-    element_count(dims)?;
-    let channels = match (slope.dims(), dims.get(base_axis)) {
-        ([] | [1], _) => Channels { outer: 1, channels: 1, inner: inp.elem_count() },
-        ([n], Some(size)) if n == size => Channels {
-            outer: element_count(&dims[..base_axis])?,
-            channels: *n,
-            inner: element_count(&dims[base_axis + 1..])?,
-        },
-        _ => {
-            let reason =
-                format!("must have shape () or that of axis {base_axis} (`base_axis`) of the input {dims:?}");
-            return Err(Error::invalid("slope", reason, slope.dims()));
-        }
-    };
-    let compose = |t: &[Tensor]| Ok([composed::activation::prelu(&t[0], &t[1], base_axis)?]);
-    if let Some([y]) = without_kernels("prelu", &[inp, slope], compose)? {
-        return Ok(y);
-    }
-    let [x, w] = widened("prelu", [inp, slope])?;
-    let needed = tracked([&x, &w]);
-    let y = for_float!(x.dtype(), T => {
-        let y = compute::<T, 2>(x.dims(), [&x, &w], |[x, w], y| {
-            channels.map(w.as_chunks::<1>().0, x, x, y, |w, x, _| Prelu.of([x, x], *w));
-        })?;
-        let (arg, slope) = (Tensor::clone(&x), Tensor::clone(&w));
-        attach("prelu", [&x, &w], y, move |dy| {
-            let (mut dx, mut dw) = (None, None);
-            if needed[0] {
-                let value = compute::<T, 3>(arg.dims(), [&arg, dy, &slope], |[x, dy, w], dx| {
-                    channels.map(w.as_chunks::<1>().0, x, dy, dx, |w, x, dy| Prelu.of([x, dy], *w));
-                })?;
-                dx = Some(value.into_tensor()?);
+    told(
+        || Form::new("PReLU", &[inp, slope]).with("base_axis", base_axis),
+        || {
+            element_count(dims)?;
+            let channels = match (slope.dims(), dims.get(base_axis)) {
+                ([] | [1], _) => Channels { outer: 1, channels: 1, inner: inp.elem_count() },
+                ([n], Some(size)) if n == size => Channels {
+                    outer: element_count(&dims[..base_axis])?,
+                    channels: *n,
+                    inner: element_count(&dims[base_axis + 1..])?,
+                },
+                _ => {
+                    let reason = format!(
+                        "must have shape () or that of axis {base_axis} (`base_axis`) of the input {dims:?}"
+                    );
+                    return Err(Error::invalid("slope", reason, slope.dims()));
+                }
+            };
+            let compose = |t: &[Tensor]| Ok([composed::activation::prelu(&t[0], &t[1], base_axis)?]);
+            if let Some([y]) = without_kernels("prelu", &[inp, slope], compose)? {
+                return Ok(y);
             }
-            if needed[1] {
-                let value = compute::<T, 2>(slope.dims(), [&arg, dy], |[x, dy], dw| {
-                    let sums = channels.sums(x, dy, |_| |x, dy| [PreluSlope.of([x, dy], [])]);
-                    for (dw, [sum]) in dw.iter_mut().zip(sums) {
-                        *dw = T::of(sum);
+            let [x, w] = widened("prelu", [inp, slope])?;
+            let needed = tracked([&x, &w]);
+            let y = for_float!(x.dtype(), T => {
+                let y = compute::<T, 2>(x.dims(), [&x, &w], |[x, w], y| {
+                    channels.map(w.as_chunks::<1>().0, x, x, y, |w, x, _| Prelu.of([x, x], *w));
+                })?;
+                let (arg, slope) = (Tensor::clone(&x), Tensor::clone(&w));
+                attach("prelu", [&x, &w], y, move |dy| {
+                    let (mut dx, mut dw) = (None, None);
+                    if needed[0] {
+                        let value = compute::<T, 3>(arg.dims(), [&arg, dy, &slope], |[x, dy, w], dx| {
+                            channels.map(w.as_chunks::<1>().0, x, dy, dx, |w, x, dy| Prelu.of([x, dy], *w));
+                        })?;
+                        dx = Some(value.into_tensor()?);
                     }
-                })?;
-                dw = Some(value.into_tensor()?);
-            }
-            Ok([dx, dw])
-        })
-    })?;
-    in_type(y, inp.dtype())
+                    if needed[1] {
+                        let value = compute::<T, 2>(slope.dims(), [&arg, dy], |[x, dy], dw| {
+                            let sums = channels.sums(x, dy, |_| |x, dy| [PreluSlope.of([x, dy], [])]);
+                            for (dw, [sum]) in dw.iter_mut().zip(sums) {
+                                *dw = T::of(sum);
+                            }
+                        })?;
+                        dw = Some(value.into_tensor()?);
+                    }
+                    Ok([dx, dw])
+                })
+            })?;
+            in_type(y, inp.dtype())
+        },
+    )
 }
 
 /// Sets each element to 0 with probability `p` and divides the others by `1 - p`.
@@ -456,31 +476,36 @@ pub fn prelu(inp: &Tensor, slope: &Tensor, base_axis: impl Into<Axis>) -> Result
 /// [`Error::InvalidArgument`] if `p` is not in `[0, 1)`.
 pub fn dropout(inp: &Tensor, p: f64, draw: &mut impl FnMut() -> u32) -> Result<Tensor> {
     check::within("p", p, 0.0..1.0)?;
-    if p == 0.0 {
-        return Ok(inp.clone());
-    }
-    let threshold = (p * (u32::MAX as f64 + 1.0)) as u64;
-    let compose = |t: &[Tensor]| {
-        let kept = std::iter::repeat_with(|| u64::from(draw()) >= threshold).take(inp.elem_count());
-        Ok([composed::activation::dropout(&t[0], kept, 1.0 / (1.0 - p))?])
-    };
-    if let Some([y]) = without_kernels("dropout", &[inp], compose)? {
-        return Ok(y);
-    }
-    let [x] = widened("dropout", [inp])?;
-    let y = for_float!(x.dtype(), T => {
-        check::memory::<T>("inp", x.elem_count())?;
-        let scale = T::of(1.0 / (1.0 - p));
-        let factors: Vec<T> = std::iter::repeat_with(|| if u64::from(draw()) >= threshold { scale } else { T::ZERO })
-            .take(x.elem_count())
-            .collect();
-        // A dropped element is 0 even if it was infinite.
-        let scaled = |x: T, factor: T| if factor > T::ZERO { x * factor } else { T::ZERO };
-        let y = compute::<T, 1>(x.dims(), [&x], |[x], y| zip(x, &factors, y, scaled))?;
-        attach("dropout", [&x], y, move |dy| {
-            let dx = compute::<T, 1>(dy.dims(), [dy], |[dy], dx| zip(dy, &factors, dx, scaled))?;
-            Ok([Some(dx.into_tensor()?)])
-        })
-    })?;
-    in_type(y, inp.dtype())
+    told(
+        || Form::new("Dropout", &[inp]).with("p", p).with("seed", -1),
+        || {
+            if p == 0.0 {
+                return Ok(inp.clone());
+            }
+            let threshold = (p * (u32::MAX as f64 + 1.0)) as u64;
+            let compose = |t: &[Tensor]| {
+                let kept = std::iter::repeat_with(|| u64::from(draw()) >= threshold).take(inp.elem_count());
+                Ok([composed::activation::dropout(&t[0], kept, 1.0 / (1.0 - p))?])
+            };
+            if let Some([y]) = without_kernels("dropout", &[inp], compose)? {
+                return Ok(y);
+            }
+            let [x] = widened("dropout", [inp])?;
+            let y = for_float!(x.dtype(), T => {
+                check::memory::<T>("inp", x.elem_count())?;
+                let scale = T::of(1.0 / (1.0 - p));
+                let factors: Vec<T> = std::iter::repeat_with(|| if u64::from(draw()) >= threshold { scale } else { T::ZERO })
+                    .take(x.elem_count())
+                    .collect();
+                // A dropped element is 0 even if it was infinite.
+                let scaled = |x: T, factor: T| if factor > T::ZERO { x * factor } else { T::ZERO };
+                let y = compute::<T, 1>(x.dims(), [&x], |[x], y| zip(x, &factors, y, scaled))?;
+                attach("dropout", [&x], y, move |dy| {
+                    let dx = compute::<T, 1>(dy.dims(), [dy], |[dy], dx| zip(dy, &factors, dx, scaled))?;
+                    Ok([Some(dx.into_tensor()?)])
+                })
+            })?;
+            in_type(y, inp.dtype())
+        },
+    )
 }

@@ -9,6 +9,7 @@ use super::node::{
 };
 use super::relu::{attach_after, relu_if, relu_in_place};
 use crate::kernels::{Float, Mat, MatMut, Start, Threads, channel_sums, gemm};
+use crate::told::{Form, listens, told};
 use crate::{Axis, Error, Result};
 
 /// `y = x W + b`, with the axes from `base_axis` on taken as one; a negative `base_axis` counts from the back.
@@ -46,31 +47,39 @@ pub(crate) fn affine_then(
 ) -> Result<Tensor> {
     let base_axis = base_axis.position_from_front("base_axis", inp.dims())?;
     let matrices = Matrices::new(inp, w, b, base_axis)?;
-    let output_dims = [&inp.dims()[..base_axis], &w.dims()[1..]].concat();
-    let tensors: &[&Tensor] = match b {
-        Some(b) => &[inp, w, b],
-        None => &[inp, w],
-    };
-    let compose = |t: &[Tensor]| Ok([composed::affine(&t[0], &t[1], t.get(2), base_axis)?]);
-    if let Some([y]) = without_kernels("affine", tensors, compose)? {
-        return relu_if(then_relu, y);
+    if then_relu && listens() {
+        return relu_if(true, affine_then(inp, w, b, base_axis.into(), false)?);
     }
-    let dtype = inp.dtype();
-    let bias = bias_or_nothing(b, inp)?;
-    let [inp, w, bias] = widened("affine", [inp, w, &bias])?;
-    let has_bias = b.is_some();
-    let y = for_float!(inp.dtype(), T => {
-        let y = compute::<T, 3>(output_dims, [&inp, &w, &bias], |[x, w, b], y| {
-            matrices.forward(x, w, has_bias.then_some(b), y);
-            relu_in_place(y, then_relu);
-        })?;
-        attach_after("affine", [&inp, &w, &bias], y, then_relu, || {
-            let (x, weights) = (Tensor::clone(&inp), Tensor::clone(&w));
-            let needed = tracked([&inp, &w, &bias]);
-            move |dy: &Tensor| matrices.gradients::<T>([&x, &weights], dy, needed)
-        })
-    })?;
-    in_type(y, dtype)
+    let output_dims = [&inp.dims()[..base_axis], &w.dims()[1..]].concat();
+    told(
+        || Form::new("Affine", &[inp, w]).and(b).with("base_axis", base_axis),
+        || {
+            let tensors: &[&Tensor] = match b {
+                Some(b) => &[inp, w, b],
+                None => &[inp, w],
+            };
+            let compose = |t: &[Tensor]| Ok([composed::affine(&t[0], &t[1], t.get(2), base_axis)?]);
+            if let Some([y]) = without_kernels("affine", tensors, compose)? {
+                return relu_if(then_relu, y);
+            }
+            let dtype = inp.dtype();
+            let bias = bias_or_nothing(b, inp)?;
+            let [inp, w, bias] = widened("affine", [inp, w, &bias])?;
+            let has_bias = b.is_some();
+            let y = for_float!(inp.dtype(), T => {
+                let y = compute::<T, 3>(output_dims, [&inp, &w, &bias], |[x, w, b], y| {
+                    matrices.forward(x, w, has_bias.then_some(b), y);
+                    relu_in_place(y, then_relu);
+                })?;
+                attach_after("affine", [&inp, &w, &bias], y, then_relu, || {
+                    let (x, weights) = (Tensor::clone(&inp), Tensor::clone(&w));
+                    let needed = tracked([&inp, &w, &bias]);
+                    move |dy: &Tensor| matrices.gradients::<T>([&x, &weights], dy, needed)
+                })
+            })?;
+            in_type(y, dtype)
+        },
+    )
 }
 
 /// Sizes of the matrices: `(rows, inmaps) x (inmaps, outmaps)`.

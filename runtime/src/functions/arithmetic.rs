@@ -5,39 +5,40 @@ use candle_core::Tensor;
 use super::node::{in_type, widened_list};
 use super::pointwise::{Pointwise, Slope, apply, binary, unary};
 use crate::number::Number;
+use crate::told::{Form, told};
 use crate::{Error, Result, check};
 
 binary! {
     /// `x0 + x1`.
-    fn add2() = Add2 {
+    fn add2() = Add2 as "Add2" {
         example([1.0, 2.0], [3.0, 4.0]) = [4.0, 6.0];
         value(a, b) = a + b;
         gradients_pass;
     }
 
     /// `x0 − x1`.
-    fn sub2() = Sub2 {
+    fn sub2() = Sub2 as "Sub2" {
         example([1.0, 2.0], [3.0, 3.0]) = [-2.0, -1.0];
         value(a, b) = a - b;
         constant_gradients(dy) = [dy, dy.negative()];
     }
 
     /// `x0 · x1`.
-    fn mul2() = Mul2 {
+    fn mul2() = Mul2 as "Mul2" {
         example([1.0, 2.0], [3.0, 4.0]) = [3.0, 8.0];
         value(a, b) = a * b;
         gradients(a, b, dy) = [dy * b, dy * a];
     }
 
     /// `x0 / x1`.
-    fn div2() = Div2 {
+    fn div2() = Div2 as "Div2" {
         example([1.0, 2.0], [4.0, 4.0]) = [0.25, 0.5];
         value(a, b) = a / b;
         gradients(a, b, dy) = [dy / b, (dy * (a / b.clone()) / b).negative()];
     }
 
     /// `x0^x1`. Where `x0` is 0 or `x1` is 0, the gradients are the limits of those nearby, as far as there are any.
-    fn pow2() = PowerOfTwo {
+    fn pow2() = PowerOfTwo as "Pow2" {
         example([2.0, -2.0], [3.0, 3.0]) = [8.0, -8.0];
         value(a, b) = a.pow(b);
         gradients(a, b, dy) = [
@@ -57,7 +58,7 @@ binary! {
     }
 
     /// The larger of the two. Of equal elements that of `x1` gets the gradient.
-    fn maximum2() = Maximum2 {
+    fn maximum2() = Maximum2 as "Maximum2" {
         example([1.0, 5.0], [3.0, 4.0]) = [3.0, 5.0];
         value(a, b) = V::select(a.exceeds(&b), || a.clone(), || b.clone());
         gradients(a, b, dy) = [
@@ -67,7 +68,7 @@ binary! {
     }
 
     /// The smaller of the two. Of equal elements that of `x1` gets the gradient.
-    fn minimum2() = Minimum2 {
+    fn minimum2() = Minimum2 as "Minimum2" {
         example([1.0, 5.0], [3.0, 4.0]) = [1.0, 4.0];
         value(a, b) = V::select(b.exceeds(&a), || a.clone(), || b.clone());
         gradients(a, b, dy) = [
@@ -78,7 +79,7 @@ binary! {
 
     /// The angle of the point with the coordinates `x1` and `x0`, in (−π, π]: the arc tangent of `x0 / x1` in the quadrant of
     /// the two.
-    fn atan2() = Atan2 {
+    fn atan2() = Atan2 as "ATan2" {
         example([0.0, 1.0], [-1.0, 0.0]) = [std::f64::consts::PI, std::f64::consts::FRAC_PI_2];
         value(y, x) = {
             let angle = (y.clone() / x.clone()).atan();
@@ -100,21 +101,21 @@ binary! {
 
 unary! {
     /// `x + val`.
-    fn add_scalar(val) = AddScalar {
+    fn add_scalar(val) = AddScalar as "AddScalar" {
         example([1.0, 2.0], 0.5) = [1.5, 2.5];
         value(x) = x.offset(val);
         gradient_passes;
     }
 
     /// `x · val`.
-    fn mul_scalar(val) = MulScalar {
+    fn mul_scalar(val) = MulScalar as "MulScalar" {
         example([1.0, 2.0], 0.5) = [0.5, 1.0];
         value(x) = x.scale(val);
         constant_gradient(dy) = dy.scale(val);
     }
 
     /// `x^val`.
-    fn pow_scalar(val) = PowScalar {
+    fn pow_scalar(val) = PowScalar as "PowScalar" {
         example([1.0, 2.0], 3.0) = [1.0, 8.0];
         value(x) = x.powf(val);
         gradient_from_element(x, dy) = match val {
@@ -124,21 +125,21 @@ unary! {
     }
 
     /// `val − x`.
-    fn r_sub_scalar(val) = RSubScalar {
+    fn r_sub_scalar(val) = RSubScalar as "RSubScalar" {
         example([1.0, 2.0], 3.0) = [2.0, 1.0];
         value(x) = x.negative().offset(val);
         constant_gradient(dy) = dy.negative();
     }
 
     /// `val / x`.
-    fn r_div_scalar(val) = RDivScalar {
+    fn r_div_scalar(val) = RDivScalar as "RDivScalar" {
         example([1.0, 4.0], 2.0) = [2.0, 0.5];
         value(x) = x.constant(val) / x;
         gradient_from_element(x, dy) = dy.scale(-val) / (x.clone() * x);
     }
 
     /// `val^x`.
-    fn r_pow_scalar(val) = RPowScalar {
+    fn r_pow_scalar(val) = RPowScalar as "RPowScalar" {
         example([1.0, 3.0], 2.0) = [2.0, 8.0];
         value(x) = x.constant(val).pow(x);
         gradient_from_value(y, dy) = match val {
@@ -148,7 +149,7 @@ unary! {
     }
 
     /// The larger of `x` and `val`; where the two are equal, the gradient is 0.
-    fn maximum_scalar(val) = MaximumScalar {
+    fn maximum_scalar(val) = MaximumScalar as "MaximumScalar" {
         example([1.0, 3.0], 2.0) = [2.0, 3.0];
         value(x) = {
             let limit = x.constant(val);
@@ -158,7 +159,7 @@ unary! {
     }
 
     /// The smaller of `x` and `val`; where the two are equal, the gradient is 0.
-    fn minimum_scalar(val) = MinimumScalar {
+    fn minimum_scalar(val) = MinimumScalar as "MinimumScalar" {
         example([1.0, 3.0], 2.0) = [1.0, 2.0];
         value(x) = {
             let limit = x.constant(val);
@@ -192,8 +193,13 @@ pub fn add_n(inputs: &[&Tensor]) -> Result<Tensor> {
         return Err(Error::invalid("inputs", reason, other.dims()));
     }
     inputs.iter().try_for_each(|inp| check::input("inputs", inp))?;
-    // The half precisions are rounded once, at the end.
-    let wide = widened_list("add_n", inputs)?;
-    let sum = wide[1..].iter().try_fold(Tensor::clone(&wide[0]), |sum, x| add2(&sum, x))?;
-    in_type(sum, first.dtype())
+    told(
+        || Form::new("AddN", inputs),
+        || {
+            // The half precisions are rounded once, at the end.
+            let wide = widened_list("add_n", inputs)?;
+            let sum = wide[1..].iter().try_fold(Tensor::clone(&wide[0]), |sum, x| add2(&sum, x))?;
+            in_type(sum, first.dtype())
+        },
+    )
 }

@@ -7,6 +7,7 @@ use candle_core::Tensor;
 use super::places::taken;
 use super::pooling::n_spatial;
 use crate::kernels::places::{Along, HOLE, Places};
+use crate::told::{Form, UNSAID, told};
 use crate::{Axes, Axis, Dims, Error, PerAxis, Result, check};
 
 /// The axes in another order: axis `k` of the output is axis `axes[k]` of the input.
@@ -30,14 +31,20 @@ pub fn transpose(inp: &Tensor, axes: impl Into<Axes>) -> Result<Tensor> {
     if order.len() != inp.rank() {
         return Err(Error::invalid("axes", format!("must name each of the {} axes", inp.rank()), order));
     }
-    permuted(inp, order)
+    permuted(inp, &order)
 }
 
 /// The axes of `inp` in this order, which is one of all its axes.
-pub(super) fn permuted(inp: &Tensor, order: Vec<usize>) -> Result<Tensor> {
+pub(super) fn permuted(inp: &Tensor, order: &[usize]) -> Result<Tensor> {
     let axes: Vec<_> = order.iter().map(|axis| Along::all(inp.dims()[*axis])).collect();
     let dims: Vec<_> = axes.iter().map(Along::len).collect();
-    taken("transpose", inp, Places { order, axes }, 0.0, &dims)
+    told(
+        || Form::new("Transpose", &[inp]).with("axes", order),
+        || {
+            let order = order.to_vec();
+            taken("transpose", inp, Places { order, axes }, 0.0, &dims)
+        },
+    )
 }
 
 /// With two axes exchanged.
@@ -57,7 +64,7 @@ pub fn swapaxes(inp: &Tensor, axis1: impl Into<Axis>, axis2: impl Into<Axis>) ->
     let (axis1, axis2) =
         (axis1.into().resolve("axis1", inp.dims())?, axis2.into().resolve("axis2", inp.dims())?);
     order.swap(axis1, axis2);
-    permuted(inp, order)
+    permuted(inp, &order)
 }
 
 /// Axis `from` moved to place `to`; the others keep their order.
@@ -65,7 +72,7 @@ pub(crate) fn moved(inp: &Tensor, from: usize, to: usize) -> Result<Tensor> {
     let mut order: Vec<usize> = (0..inp.rank()).collect();
     let axis = order.remove(from);
     order.insert(to, axis);
-    permuted(inp, order)
+    permuted(inp, &order)
 }
 
 /// The elements along some axes in the opposite order; NNabla's default is the last axis, `-1`.
@@ -90,7 +97,10 @@ pub fn flip(inp: &Tensor, axes: impl Into<Axes>) -> Result<Tensor> {
         true => Along::Steps { n, start: n - 1, step: -1, len: n },
         false => Along::all(n),
     });
-    taken("flip", inp, Places::in_order(along.collect()), 0.0, inp.dims())
+    told(
+        || Form::new("Flip", &[inp]).with("axes", &axes[..]),
+        || taken("flip", inp, Places::in_order(along.collect()), 0.0, inp.dims()),
+    )
 }
 
 /// The elements from `start` to before `stop` in steps of `step` on each of the last axes, as many as the lists have entries.
@@ -137,7 +147,18 @@ pub fn slice(
     let along: Vec<_> = leading.iter().map(|n| Ok(Along::all(*n))).chain(along).collect::<Result<_>>()?;
     let places = Places::in_order(along);
     let dims = places.dims();
-    taken("slice", inp, places, 0.0, &dims)
+    let form = || {
+        let front = leading.len();
+        let of = |list: &[Option<isize>], whole: isize| -> Vec<isize> {
+            let given = (0..n).map(|i| list.get(i).copied().flatten().unwrap_or(UNSAID));
+            std::iter::repeat_n(whole, front).chain(given).collect()
+        };
+        let step = (0..n).map(|i| step.get(i).copied().unwrap_or(1));
+        let step: Vec<isize> = std::iter::repeat_n(1, front).chain(step).collect();
+        let (start, stop) = (of(start, 0), of(stop, UNSAID));
+        Form::new("Slice", &[inp]).with("start", &start[..]).with("stop", &stop[..]).with("step", &step[..])
+    };
+    told(form, || taken("slice", inp, places, 0.0, &dims))
 }
 
 /// Python's `slice(start, stop, step).indices(n)`.
@@ -206,7 +227,10 @@ pub fn broadcast(inp: &Tensor, shape: impl Into<Dims>) -> Result<Tensor> {
             _ => Along::repeated(size),
         }
     });
-    taken("broadcast", inp, Places::in_order(along.collect()), 0.0, &shape)
+    told(
+        || Form::new("Broadcast", &[inp]).with("shape", &shape[..]),
+        || taken("broadcast", inp, Places::in_order(along.collect()), 0.0, &shape),
+    )
 }
 
 /// As often side by side as `reps` says for each of the last axes. Axes that are missing at the front are added.
@@ -235,7 +259,10 @@ pub fn tile(inp: &Tensor, reps: impl Into<Dims>) -> Result<Tensor> {
     let dims = dims.ok_or_else(|| Error::invalid("reps", "must keep the result countable", &reps))?;
     check::tensor("reps", &dims, inp.dtype())?;
     let along = pairs().flat_map(|(n, reps)| [Along::repeated(*reps), Along::all(*n)]);
-    taken("tile", inp, Places::in_order(along.collect()), 0.0, &dims)
+    told(
+        || Form::new("Tile", &[inp]).with("reps", &reps[..]),
+        || taken("tile", inp, Places::in_order(along.collect()), 0.0, &dims),
+    )
 }
 
 /// Each element repeated `kernel` times on each of the last axes: the opposite of pooling.
@@ -263,13 +290,20 @@ pub fn unpooling(inp: &Tensor, kernel: &PerAxis, channel_last: bool) -> Result<T
     let kernel = kernel.resolve("kernel", n_spatial(inp, kernel))?;
     let behind = usize::from(channel_last);
     let (leading, _) = last_axes("kernel", inp, kernel.len() + behind)?;
-    let factors = vec![1; leading.len()].into_iter().chain(kernel).chain(vec![1; behind]).collect::<Vec<_>>();
+    let sizes = &kernel;
+    let form =
+        || Form::new("Unpooling", &[inp]).with("kernel", &sizes[..]).with("channel_last", channel_last);
+    let factors = vec![1; leading.len()]
+        .into_iter()
+        .chain(kernel.iter().copied())
+        .chain(vec![1; behind])
+        .collect::<Vec<_>>();
     let pairs = || inp.dims().iter().zip(&factors);
     let dims: Option<Vec<_>> = pairs().map(|(n, factor)| n.checked_mul(*factor)).collect();
     let dims = dims.ok_or_else(|| Error::invalid("kernel", "must keep the result countable", &factors))?;
     check::tensor("kernel", &dims, inp.dtype())?;
     let along = pairs().flat_map(|(n, factor)| [Along::all(*n), Along::repeated(*factor)]);
-    taken("unpooling", inp, Places::in_order(along.collect()), 0.0, &dims)
+    told(form, || taken("unpooling", inp, Places::in_order(along.collect()), 0.0, &dims))
 }
 
 /// What [`pad`] puts around the elements.
@@ -282,6 +316,16 @@ pub enum PadMode {
     Reflect,
     /// The first and the last element.
     Repeat,
+}
+
+impl PadMode {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Constant => "constant",
+            Self::Reflect => "reflect",
+            Self::Repeat => "repeat",
+        }
+    }
 }
 
 impl FromStr for PadMode {
@@ -347,7 +391,11 @@ pub fn pad(inp: &Tensor, pad_width: &[usize], mode: PadMode, constant_value: f64
         })
     });
     let along: Vec<_> = leading.iter().map(|n| Ok(Along::all(*n))).chain(along).collect::<Result<_>>()?;
-    taken("pad", inp, Places::in_order(along), constant_value, &dims)
+    let form = || {
+        let form = Form::new("Pad", &[inp]).with("pad_width", pad_width).with("mode", mode.name());
+        form.with("constant_value", constant_value)
+    };
+    told(form, || taken("pad", inp, Places::in_order(along), constant_value, &dims))
 }
 
 /// A table of `len` places.
@@ -371,6 +419,15 @@ pub enum BorderMode {
     Nearest,
     /// The elements mirrored at the border, which is before the first or behind the last element.
     Reflect,
+}
+
+impl BorderMode {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nearest => "nearest",
+            Self::Reflect => "reflect",
+        }
+    }
 }
 
 impl FromStr for BorderMode {
@@ -415,7 +472,8 @@ pub fn shift(inp: &Tensor, shifts: &[isize], border_mode: BorderMode) -> Result<
         })
     });
     let along: Vec<_> = leading.iter().map(|n| Ok(Along::all(*n))).chain(along).collect::<Result<_>>()?;
-    taken("shift", inp, Places::in_order(along), 0.0, inp.dims())
+    let form = || Form::new("Shift", &[inp]).with("shifts", shifts).with("border_mode", border_mode.name());
+    told(form, || taken("shift", inp, Places::in_order(along), 0.0, inp.dims()))
 }
 
 #[cfg(test)]

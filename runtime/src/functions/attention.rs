@@ -9,7 +9,9 @@ use super::graph::{attach_all, attach_with_result, tracked};
 use super::node::{
     Element, Value, compute, for_float, in_type, nothing_like, read, widened, without_kernels,
 };
+use super::parts;
 use crate::kernels::{Attention, Mask, Masks, Order};
+use crate::told::listens;
 use crate::{Error, Result, check};
 
 /// What the stage [`scaled_dot_product_attention`](fn@crate::scaled_dot_product_attention) computes.
@@ -141,6 +143,10 @@ impl Attend {
         let none = nothing_like(query)?;
         let mask = self.mask.as_ref().unwrap_or(&none);
         let padding = self.padding.as_ref().unwrap_or(&none);
+        if listens() {
+            let weights = self.weights(query, key)?;
+            return self.apply(&weights, value);
+        }
         let inputs = [query, key, value, mask, padding];
         if let Some([y]) = without_kernels(NAME, &inputs, |t| {
             let weights =
@@ -194,6 +200,10 @@ impl Attend {
         let none = nothing_like(query)?;
         let mask = self.mask.as_ref().unwrap_or(&none);
         let padding = self.padding.as_ref().unwrap_or(&none);
+        if listens() {
+            let masks = [self.mask.as_ref(), self.padding.as_ref()];
+            return parts::attention_weights(&self.attention, [query, key], masks);
+        }
         let inputs = [query, key, mask, padding];
         if let Some([weights]) = without_kernels(NAME, &inputs, |t| {
             Ok([composed::attention::weights(&self.attention, &t[0], &t[1], self.masks_of(&t[2], &t[3]))?])
@@ -233,6 +243,9 @@ impl Attend {
     /// The outputs for these weights.
     pub(crate) fn apply(&self, weights: &Tensor, value: &Tensor) -> Result<Tensor> {
         const NAME: &str = "attention_output";
+        if listens() {
+            return parts::attention_output(&self.attention, weights, value, &self.output_dims());
+        }
         let inputs = [weights, value];
         if let Some([y]) = without_kernels(NAME, &inputs, |t| {
             Ok([composed::attention::apply(&self.attention, &t[0], &t[1])?.reshape(self.output_dims())?])

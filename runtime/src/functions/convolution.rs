@@ -7,8 +7,9 @@ use super::composed;
 use super::geometry::{ConvGeometry, DeconvGeometry, Direction};
 use super::graph::{Gradients, tracked};
 use super::node::{Element, bias_or_nothing, compute, for_float, in_type, widened, without_kernels};
-use super::relu::{attach_after, relu_if, relu_in_place};
+use super::relu::{attach_after, relu, relu_if, relu_in_place};
 use crate::kernels::{Convolution, channel_sums};
+use crate::told::{Form, listens, told};
 use crate::{Error, Result};
 
 /// N-D convolution: cross-correlation, as everywhere in this field.
@@ -59,11 +60,19 @@ pub(crate) fn convolution_then(
         let run = |inp: &Tensor, w: &Tensor| convolution_then(inp, w, b, &first, then_relu);
         return with_channels_first(inp, w, geometry.batch_dims().len(), run);
     }
+    if then_relu && listens() {
+        return relu(&convolution_then(inp, w, b, geometry, false)?);
+    }
     check_dims("inp", inp, geometry.input_dims())?;
     let outmaps = w.dims().first().copied().unwrap_or_default();
     check_dims("W", w, &geometry.weight_dims(outmaps)?)?;
     let plan = geometry.plan(outmaps)?;
-    apply(Direction::Forward, plan, [inp, w], b, &geometry.output_dims(outmaps), then_relu)
+    let form = || {
+        let form = Form::new("Convolution", &[inp, w]).and(b).with("base_axis", geometry.batch_dims().len());
+        let form = form.with("pad", geometry.pad()).with("stride", geometry.stride());
+        form.with("dilation", geometry.dilation()).with("group", geometry.group())
+    };
+    told(form, || apply(Direction::Forward, plan, [inp, w], b, &geometry.output_dims(outmaps), then_relu))
 }
 
 /// N-D deconvolution: the exact transpose of [`convolution`], also called transposed convolution.
@@ -116,12 +125,23 @@ pub(crate) fn deconvolution_then(
         let run = |inp: &Tensor, w: &Tensor| deconvolution_then(inp, w, b, &first, then_relu);
         return with_channels_first(inp, w, geometry.batch_dims().len(), run);
     }
+    if then_relu && listens() {
+        return relu(&deconvolution_then(inp, w, b, geometry, false)?);
+    }
     check_dims("inp", inp, geometry.input_dims())?;
     let maps_per_group = w.dims().get(1).copied().unwrap_or_default();
     let outmaps = maps_per_group.saturating_mul(geometry.group());
     check_dims("W", w, &geometry.weight_dims(outmaps)?)?;
     let plan = geometry.plan(outmaps)?;
-    apply(Direction::Transposed, plan, [inp, w], b, &geometry.output_dims(outmaps), then_relu)
+    let form = || {
+        let form =
+            Form::new("Deconvolution", &[inp, w]).and(b).with("base_axis", geometry.batch_dims().len());
+        let form = form.with("pad", geometry.pad()).with("stride", geometry.stride());
+        form.with("dilation", geometry.dilation())
+            .with("group", geometry.group())
+            .with("output_padding", geometry.output_padding())
+    };
+    told(form, || apply(Direction::Transposed, plan, [inp, w], b, &geometry.output_dims(outmaps), then_relu))
 }
 
 /// `run` of the input and the weights with their channels before the spatial axes; in its result they are last again.

@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
+use crate::told::{Form, told};
 use crate::{Dims, Error, Result, check};
 
 /// A tensor of one value, of type `f32`.
@@ -23,7 +24,10 @@ pub fn constant(val: f64, shape: impl Into<Dims>, device: &Device) -> Result<Ten
     check::within("val", val, ..)?;
     let shape = shape.into();
     check::tensor("shape", &shape, DType::F32)?;
-    Ok(Tensor::full(val as f32, &*shape, device)?)
+    told(
+        || Form::new("Constant", &[]).with("val", val).with("shape", &shape[..]),
+        || Ok(Tensor::full(val as f32, &*shape, device)?),
+    )
 }
 
 /// The numbers from `start` to before `stop` in steps of `step`, of type `f32`. NNabla's default for `step` is 1.

@@ -12,6 +12,7 @@ use super::node::{
 };
 use crate::kernels::{Float, Mat, MatMut, Sampling, Start, Threads, channel_sums, gemm};
 use crate::number::Number;
+use crate::told::{Form, told};
 use crate::{Error, Result, check};
 
 /// Two-dimensional convolution whose samples are moved by offsets and, if there is a mask, weighted by it.
@@ -74,28 +75,40 @@ pub fn deformable_convolution(
             deformable_convolution(inp, w, b, &offset, mask.as_ref(), &first, deformable_group)
         });
     }
-    check_dims("W", w, &geometry.weight_dims(outmaps)?)?;
-    b.map_or(Ok(()), |b| check_dims("b", b, &[outmaps]))?;
-    let dims = geometry.output_dims(outmaps);
-    let tensors: Vec<_> = [inp, offset, w].into_iter().chain(mask).chain(b).collect();
-    let compose = |t: &[Tensor]| {
-        let mask = mask.map(|_| &t[3]);
-        let b = b.map(|_| &t[t.len() - 1]);
-        Ok([composed::deformable::convolution(&plan, [&t[0], &t[1], &t[2]], mask, b)?.reshape(&dims[..])?])
-    };
-    if let Some([y]) = without_kernels(NAME, &tensors, compose)? {
-        return Ok(y);
-    }
-    let none = nothing_like(inp)?;
-    let [x, offset, mask, w, b] = widened(NAME, [inp, offset, mask.unwrap_or(&none), w, b.unwrap_or(&none)])?;
-    let inputs = [&*x, &*offset, &*mask, &*w, &*b];
-    let y = for_float!(x.dtype(), T => {
-        let mut columns = unfilled::<T>(plan.n_columns())?;
-        let y = compute::<T, 5>(dims, inputs, |inputs, y| plan.forward(inputs, &mut columns, y))?;
-        let (needed, given) = (tracked(inputs), inputs.map(Tensor::clone));
-        attach(NAME, inputs, y, move |dy| plan.gradients::<T>(given.each_ref(), dy, needed))
-    })?;
-    in_type(y, inp.dtype())
+    told(
+        || {
+            let form = Form::new("DeformableConvolution", &[inp, w, offset]).and(mask).and(b);
+            let form = form.with("base_axis", geometry.batch_dims().len()).with("pad", geometry.pad());
+            let form = form.with("stride", geometry.stride()).with("dilation", geometry.dilation());
+            form.with("group", geometry.group()).with("deformable_group", deformable_group)
+        },
+        || {
+            check_dims("W", w, &geometry.weight_dims(outmaps)?)?;
+            b.map_or(Ok(()), |b| check_dims("b", b, &[outmaps]))?;
+            let dims = geometry.output_dims(outmaps);
+            let tensors: Vec<_> = [inp, offset, w].into_iter().chain(mask).chain(b).collect();
+            let compose = |t: &[Tensor]| {
+                let mask = mask.map(|_| &t[3]);
+                let b = b.map(|_| &t[t.len() - 1]);
+                Ok([composed::deformable::convolution(&plan, [&t[0], &t[1], &t[2]], mask, b)?
+                    .reshape(&dims[..])?])
+            };
+            if let Some([y]) = without_kernels(NAME, &tensors, compose)? {
+                return Ok(y);
+            }
+            let none = nothing_like(inp)?;
+            let [x, offset, mask, w, b] =
+                widened(NAME, [inp, offset, mask.unwrap_or(&none), w, b.unwrap_or(&none)])?;
+            let inputs = [&*x, &*offset, &*mask, &*w, &*b];
+            let y = for_float!(x.dtype(), T => {
+                let mut columns = unfilled::<T>(plan.n_columns())?;
+                let y = compute::<T, 5>(dims, inputs, |inputs, y| plan.forward(inputs, &mut columns, y))?;
+                let (needed, given) = (tracked(inputs), inputs.map(Tensor::clone));
+                attach(NAME, inputs, y, move |dy| plan.gradients::<T>(given.each_ref(), dy, needed))
+            })?;
+            in_type(y, inp.dtype())
+        },
+    )
 }
 
 /// The weights of the four pixels around a place, which lies `y` below and `x` to the right of the first one; and how they change

@@ -8,49 +8,49 @@ use crate::{Result, check};
 
 unary! {
     /// `|x|`; the slope at 0 is 1.
-    fn abs() = Abs {
+    fn abs() = Abs as "Abs" {
         example([-2.0, 0.0]) = [2.0, 0.0];
         value(x) = x.abs();
         gradient_from_element(x, dy) = V::select(x.below(0.0), || dy.clone().negative(), || dy.clone());
     }
 
     /// `e^x`.
-    fn exp() = Exp {
+    fn exp() = Exp as "Exp" {
         example([0.0]) = [1.0];
         value(x) = x.exp();
         gradient_from_value(y, dy) = dy * y;
     }
 
     /// The natural logarithm.
-    fn log() = Log {
+    fn log() = Log as "Log" {
         example([1.0, 0.0]) = [0.0, f64::NEG_INFINITY];
         value(x) = x.ln();
         gradient_from_element(x, dy) = dy / x;
     }
 
     /// The sine.
-    fn sin() = Sin {
+    fn sin() = Sin as "Sin" {
         example([0.0]) = [0.0];
         value(x) = x.sin();
         gradient_from_element(x, dy) = dy * x.cos();
     }
 
     /// The cosine.
-    fn cos() = Cos {
+    fn cos() = Cos as "Cos" {
         example([0.0]) = [1.0];
         value(x) = x.cos();
         gradient_from_element(x, dy) = (dy * x.sin()).negative();
     }
 
     /// The tangent.
-    fn tan() = Tan {
+    fn tan() = Tan as "Tan" {
         example([0.0]) = [0.0];
         value(x) = x.clone().sin() / x.cos();
         gradient_from_value(y, dy) = dy * (y.clone() * y).offset(1.0);
     }
 
     /// `sin(x) / x`, and 1 at 0.
-    fn sinc() = Sinc {
+    fn sinc() = Sinc as "Sinc" {
         example([0.0, f64::INFINITY]) = [1.0, 0.0];
         value(x) = {
             let is_finite = x.clone().abs().at_most(f64::from(f32::MAX));
@@ -62,42 +62,42 @@ unary! {
     }
 
     /// The arc sine.
-    fn asin() = Asin {
+    fn asin() = Asin as "ASin" {
         example([0.0, 1.0]) = [0.0, std::f64::consts::FRAC_PI_2];
         value(x) = (x.clone() / chord(x).sqrt()).atan();
         gradient_from_element(x, dy) = dy / chord(x).sqrt();
     }
 
     /// The arc cosine.
-    fn acos() = Acos {
+    fn acos() = Acos as "ACos" {
         example([1.0, -1.0]) = [0.0, std::f64::consts::PI];
         value(x) = (x.clone().complement() / x.offset(1.0)).sqrt().atan().scale(2.0);
         gradient_from_element(x, dy) = dy.negative() / chord(x).sqrt();
     }
 
     /// The arc tangent.
-    fn atan() = Atan {
+    fn atan() = Atan as "ATan" {
         example([0.0, f64::INFINITY]) = [0.0, std::f64::consts::FRAC_PI_2];
         value(x) = x.atan();
         gradient_from_element(x, dy) = dy / (x.clone() * x).offset(1.0);
     }
 
     /// The hyperbolic sine.
-    fn sinh() = Sinh {
+    fn sinh() = Sinh as "Sinh" {
         example([0.0]) = [0.0];
         value(x) = (x.clone().exp_m1() - x.negative().exp_m1()).scale(0.5);
         gradient_from_element(x, dy) = dy * (x.clone().exp() + x.negative().exp()).scale(0.5);
     }
 
     /// The hyperbolic cosine.
-    fn cosh() = Cosh {
+    fn cosh() = Cosh as "Cosh" {
         example([0.0]) = [1.0];
         value(x) = (x.clone().exp() + x.negative().exp()).scale(0.5);
         gradient_from_element(x, dy) = dy * (x.clone().exp_m1() - x.negative().exp_m1()).scale(0.5);
     }
 
     /// The inverse of the hyperbolic sine.
-    fn asinh() = Asinh {
+    fn asinh() = Asinh as "ASinh" {
         example([0.0]) = [0.0];
         value(x) = {
             // log(|x| + √(x² + 1)), exact near 0, too.
@@ -113,7 +113,7 @@ unary! {
     }
 
     /// The inverse of the hyperbolic cosine, from 1 on.
-    fn acosh() = Acosh {
+    fn acosh() = Acosh as "ACosh" {
         example([1.0]) = [0.0];
         value(x) = {
             // log(x + √(x² − 1)), exact near 1, too.
@@ -124,42 +124,42 @@ unary! {
     }
 
     /// The inverse of the hyperbolic tangent.
-    fn atanh() = Atanh {
+    fn atanh() = Atanh as "ATanh" {
         example([0.0, 1.0]) = [0.0, f64::INFINITY];
         value(x) = (x.clone().scale(2.0) / x.complement()).ln_1p().scale(0.5);
         gradient_from_element(x, dy) = dy / chord(x);
     }
 
     /// The error function, `2 / √π` times the integral of `e^(−t²)` from 0 to `x`.
-    fn erf() = Erf {
+    fn erf() = Erf as "Erf" {
         example([0.0, 10.0]) = [0.0, 1.0];
         value(x) = x.erf();
         gradient_from_element(x, dy) = dy.scale(std::f64::consts::FRAC_2_SQRT_PI) * (x.clone() * x).negative().exp();
     }
 
     /// The nearest integer, halves away from 0. The gradient passes as if nothing had been rounded.
-    fn round() = Round {
+    fn round() = Round as "Round" {
         example([-0.5, 0.4, 2.5]) = [-1.0, 0.0, 3.0];
         value(x) = x.round();
         gradient_passes;
     }
 
     /// The smallest integer that is not smaller. The gradient passes as if nothing had been rounded.
-    fn ceil() = Ceil {
+    fn ceil() = Ceil as "Ceil" {
         example([-0.5, 0.4, 2.0]) = [0.0, 1.0, 2.0];
         value(x) = x.ceil();
         gradient_passes;
     }
 
     /// The largest integer that is not larger. The gradient passes as if nothing had been rounded.
-    fn floor() = Floor {
+    fn floor() = Floor as "Floor" {
         example([-0.5, 0.4, 2.0]) = [-1.0, 0.0, 2.0];
         value(x) = x.floor();
         gradient_passes;
     }
 
     /// 1 where `x` is positive, −1 where it is negative, `alpha` at 0. The gradient passes as if this were the identity.
-    fn sign(alpha) = Sign {
+    fn sign(alpha) = Sign as "Sign" {
         example([-0.5, 0.0, 2.0], 1.0) = [-1.0, 1.0, 1.0];
         value(x) = {
             let [one, other, zero] = [1.0, -1.0, alpha].map(|value| x.constant(value));

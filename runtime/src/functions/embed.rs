@@ -8,6 +8,7 @@ use super::node::{accumulate, compute, element_count, for_float, widened, withou
 use super::places::taken;
 use crate::kernels::places::{Along, HOLE, Places};
 use crate::kernels::{gather_rows, scatter_add_rows};
+use crate::told::{Form, told};
 use crate::{Error, Result, check};
 
 /// `y[i.., :] = w[inp[i..], :]`.
@@ -34,13 +35,18 @@ use crate::{Error, Result, check};
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn embed(inp: &Tensor, w: &Tensor) -> Result<Tensor> {
-    let Some((&n_inputs, features)) = w.dims().split_first() else {
-        return Err(Error::invalid("W", "must have shape (n_inputs, n_features)", w.dims()));
-    };
-    check::float("W", w)?;
-    let indices = indices("inp", inp, n_inputs, "n_inputs")?;
-    let dims = [inp.dims(), features].concat();
-    rows("embed", w, n_inputs, indices, &dims)
+    told(
+        || Form::new("Embed", &[inp, w]),
+        || {
+            let Some((&n_inputs, features)) = w.dims().split_first() else {
+                return Err(Error::invalid("W", "must have shape (n_inputs, n_features)", w.dims()));
+            };
+            check::float("W", w)?;
+            let indices = indices("inp", inp, n_inputs, "n_inputs")?;
+            let dims = [inp.dims(), features].concat();
+            rows("embed", w, n_inputs, indices, &dims)
+        },
+    )
 }
 
 /// The rows of a table at `indices`, as a tensor of `dims`: the table's elements are taken as `n_rows` rows.

@@ -45,6 +45,8 @@ struct Sizes {
     dilation: Vec<usize>,
     group: usize,
     output_spatial: Vec<usize>,
+    /// Outputs more on each spatial axis, if there are some.
+    output_padding: Vec<usize>,
     channel_last: bool,
 }
 
@@ -284,7 +286,16 @@ impl DeconvGeometry {
             sizes.output_spatial[axis] = output
                 .ok_or_else(|| Error::invalid("output_padding", "must keep the output countable", more))?;
         }
+        sizes.output_padding = more;
         Ok(self)
+    }
+
+    /// The outputs more at the end of each spatial axis.
+    pub(crate) fn output_padding(&self) -> Vec<usize> {
+        match &self.0.output_padding[..] {
+            [] => vec![0; self.0.kernel.len()],
+            more => more.to_vec(),
+        }
     }
 
     /// The sizes of a depthwise deconvolution: `divisor` channels are summed to one.
@@ -360,6 +371,7 @@ impl Sizes {
             dilation: positive("dilation", dilation, n_axes)?,
             group,
             output_spatial: Vec::with_capacity(n_axes),
+            output_padding: Vec::new(),
             channel_last: false,
         })
     }

@@ -11,6 +11,7 @@ use super::node::{compute, for_float, in_type, widened, without_kernels};
 use super::places::taken;
 use crate::kernels::blend::Blend;
 use crate::kernels::places::{Along, Places};
+use crate::told::{Form, told};
 use crate::{Error, Result, check};
 
 /// Which elements [`interpolate`] makes a value of.
@@ -100,22 +101,27 @@ pub fn interpolate(
     let (leading, spatial) = inp.dims().split_at(first);
     let sizes = sizes(spatial, scale, output_size)?;
     let dims = [leading, &sizes].concat();
-    check::tensor("output_size", &dims, inp.dtype())?;
-    for size in &sizes {
-        check::memory::<[f64; 6]>("output_size", *size)?;
-    }
-    let axes = spatial.iter().zip(&sizes);
-    match how.mode {
-        InterpolationMode::Nearest => {
-            let nearest = axes.map(|(&n, &len)| Along::Table { n, places: how.nearest(n, len) });
-            let along = leading.iter().map(|n| Along::all(*n)).chain(nearest).collect();
-            taken("interpolate", inp, Places::in_order(along), 0.0, &dims)
-        }
-        InterpolationMode::Linear => {
-            let blends = axes.enumerate().map(|(i, (&n, &len))| (first + i, how.linear(n, len)));
-            blended(inp, blends.collect(), &dims)
-        }
-    }
+    told(
+        || how.form(inp, &sizes),
+        || {
+            check::tensor("output_size", &dims, inp.dtype())?;
+            for size in &sizes {
+                check::memory::<[f64; 6]>("output_size", *size)?;
+            }
+            let axes = spatial.iter().zip(&sizes);
+            match how.mode {
+                InterpolationMode::Nearest => {
+                    let nearest = axes.map(|(&n, &len)| Along::Table { n, places: how.nearest(n, len) });
+                    let along = leading.iter().map(|n| Along::all(*n)).chain(nearest).collect();
+                    taken("interpolate", inp, Places::in_order(along), 0.0, &dims)
+                }
+                InterpolationMode::Linear => {
+                    let blends = axes.enumerate().map(|(i, (&n, &len))| (first + i, how.linear(n, len)));
+                    blended(inp, blends.collect(), &dims)
+                }
+            }
+        },
+    )
 }
 
 /// The sizes of the output's spatial axes.
@@ -140,6 +146,16 @@ fn sizes(spatial: &[usize], scale: Option<&[f64]>, output_size: Option<&[usize]>
 }
 
 impl Interpolation {
+    fn form(self, inp: &Tensor, sizes: &[usize]) -> Form {
+        let mode = match self.mode {
+            InterpolationMode::Linear => "linear",
+            InterpolationMode::Nearest => "nearest",
+        };
+        let form = Form::new("Interpolate", &[inp]).with("output_size", sizes).with("mode", mode);
+        let form = form.with("align_corners", self.align_corners).with("half_pixel", self.half_pixel);
+        form.with("half_pixel_for_nn", self.half_pixel_for_nn).with("channel_last", false)
+    }
+
     /// Where in `n` inputs the outputs look, of which there are `len`.
     fn coordinates(self, n: usize, len: usize) -> impl Iterator<Item = f32> {
         let scale = match (self.align_corners, len) {

@@ -8,6 +8,7 @@ use super::node::{
     Elements, Value, compute, element_count, for_float, in_type, is_float, wide_without_kernels, widened_list,
 };
 use crate::kernels::{join, part};
+use crate::told::{Form, told};
 use crate::{Axis, Error, Result, check};
 
 /// The tensors side by side along an axis; NNabla's default is the last, `-1`.
@@ -42,7 +43,10 @@ pub fn concatenate(inputs: &[&Tensor], axis: impl Into<Axis>) -> Result<Tensor> 
             .checked_add(inp.dims()[axis])
             .ok_or_else(|| Error::invalid("inputs", "must keep the result countable", inp.dims()))?;
     }
-    joined("concatenate", inputs, axis, &dims)
+    told(
+        || Form::new("Concatenate", inputs).with("axis", axis),
+        || joined("concatenate", inputs, axis, &dims),
+    )
 }
 
 /// The tensors, all of one shape, along a new axis; NNabla's default is the first, `0`.
@@ -70,7 +74,7 @@ pub fn stack(inputs: &[&Tensor], axis: impl Into<Axis>) -> Result<Tensor> {
     }
     let mut dims = first.dims().to_vec();
     dims.insert(axis, inputs.len());
-    joined("stack", inputs, axis, &dims)
+    told(|| Form::new("Stack", inputs).with("axis", axis), || joined("stack", inputs, axis, &dims))
 }
 
 fn first_of<'a>(inputs: &[&'a Tensor]) -> Result<&'a Tensor> {
@@ -140,43 +144,48 @@ fn joined(name: &'static str, inputs: &[&Tensor], axis: usize, dims: &[usize]) -
 /// ```
 pub fn split(inp: &Tensor, axis: impl Into<Axis>) -> Result<Vec<Tensor>> {
     let axis = axis.into().resolve("axis", inp.dims())?;
-    let n = inp.dims()[axis];
-    check::memory::<Tensor>("inp", n)?;
-    let mut dims = inp.dims().to_vec();
-    dims.remove(axis);
-    if !is_float(inp.dtype()) {
-        check::tensor("inp", inp.dims(), inp.dtype())?;
-        return Ok((0..n)
-            .map(|i| inp.narrow(axis, i, 1)?.reshape(&*dims))
-            .collect::<candle_core::Result<_>>()?);
-    }
-    let compose = |t: &[Tensor]| (0..n).map(|i| t[0].narrow(axis, i, 1)?.reshape(&*dims)).collect();
-    if let Some(parts) = wide_without_kernels("split", &[inp], compose)? {
-        return parts_in_type(parts, inp);
-    }
-    let wide = widened_list("split", &[inp])?;
-    let x: &Tensor = &wide[0];
-    let inner = element_count(&inp.dims()[axis + 1..])?;
-    let parts = for_float!(x.dtype(), T => {
-        let parts = (0..n).map(|i| {
-            compute::<T, 1>(&*dims, [x], |[x], y| part(x, n * inner, i * inner, y, inner))
-        });
-        let parts = parts.collect::<Result<Vec<_>>>()?;
-        let input_dims = x.dims().to_vec();
-        attach_list("split", &[x], parts, move |gradients| {
-            let mut dx = Value::<T>::unfilled(&*input_dims)?;
-            let nothing = vec![<T as Default>::default(); dx.data.len() / n];
-            let elements: Vec<_> = gradients.iter().map(|dy| dy.as_ref().map(Elements::of)).collect();
-            let slices = elements.iter().map(|dy| match dy {
-                Some(dy) => dy.slice::<T>(),
-                None => Ok(&*nothing),
-            });
-            join(&slices.collect::<candle_core::Result<Vec<_>>>()?, &vec![inner; n], &mut dx.data);
-            drop(elements);
-            Ok(vec![Some(dx.into_tensor()?.into())])
-        })
-    })?;
-    parts_in_type(parts, inp)
+    told(
+        || Form::new("Split", &[inp]).with("axis", axis),
+        || {
+            let n = inp.dims()[axis];
+            check::memory::<Tensor>("inp", n)?;
+            let mut dims = inp.dims().to_vec();
+            dims.remove(axis);
+            if !is_float(inp.dtype()) {
+                check::tensor("inp", inp.dims(), inp.dtype())?;
+                return Ok((0..n)
+                    .map(|i| inp.narrow(axis, i, 1)?.reshape(&*dims))
+                    .collect::<candle_core::Result<_>>()?);
+            }
+            let compose = |t: &[Tensor]| (0..n).map(|i| t[0].narrow(axis, i, 1)?.reshape(&*dims)).collect();
+            if let Some(parts) = wide_without_kernels("split", &[inp], compose)? {
+                return parts_in_type(parts, inp);
+            }
+            let wide = widened_list("split", &[inp])?;
+            let x: &Tensor = &wide[0];
+            let inner = element_count(&inp.dims()[axis + 1..])?;
+            let parts = for_float!(x.dtype(), T => {
+                let parts = (0..n).map(|i| {
+                    compute::<T, 1>(&*dims, [x], |[x], y| part(x, n * inner, i * inner, y, inner))
+                });
+                let parts = parts.collect::<Result<Vec<_>>>()?;
+                let input_dims = x.dims().to_vec();
+                attach_list("split", &[x], parts, move |gradients| {
+                    let mut dx = Value::<T>::unfilled(&*input_dims)?;
+                    let nothing = vec![<T as Default>::default(); dx.data.len() / n];
+                    let elements: Vec<_> = gradients.iter().map(|dy| dy.as_ref().map(Elements::of)).collect();
+                    let slices = elements.iter().map(|dy| match dy {
+                        Some(dy) => dy.slice::<T>(),
+                        None => Ok(&*nothing),
+                    });
+                    join(&slices.collect::<candle_core::Result<Vec<_>>>()?, &vec![inner; n], &mut dx.data);
+                    drop(elements);
+                    Ok(vec![Some(dx.into_tensor()?.into())])
+                })
+            })?;
+            parts_in_type(parts, inp)
+        },
+    )
 }
 
 fn parts_in_type(parts: Vec<Tensor>, inp: &Tensor) -> Result<Vec<Tensor>> {

@@ -4,6 +4,7 @@ use candle_core::{DType, Tensor};
 
 use super::embed::{index, integers, rows};
 use super::node::element_count;
+use crate::told::{Form, told};
 use crate::{Axis, Dims, Error, Result, check};
 
 /// The slices of an axis that `indices` names; with `batch_dims` each place of so many leading axes has its own indices.
@@ -35,33 +36,42 @@ pub fn gather(inp: &Tensor, indices: &Tensor, axis: impl Into<Axis>, batch_dims:
     check::float("inp", inp)?;
     let dims = inp.dims();
     let axis = axis.into().resolve("axis", dims)?;
-    if batch_dims > axis {
-        return Err(Error::invalid("batch_dims", format!("must be at most {axis}, the axis"), batch_dims));
-    }
-    let (batch, between) = dims[..axis].split_at(batch_dims);
-    if indices.dims().get(..batch_dims) != Some(batch) {
-        let reason =
-            format!("must have the sizes {batch:?} on the first axes (`batch_dims` is {batch_dims})");
-        return Err(Error::invalid("indices", reason, indices.dims()));
-    }
-    let (n, inner, new) = (dims[axis], &dims[axis + 1..], &indices.dims()[batch_dims..]);
-    let output = [&dims[..axis], new, inner].concat();
-    check::tensor("indices", &output, inp.dtype())?;
-    let per_batch = element_count(new)?;
-    let between = element_count(between)?;
-    let places = integers("indices", indices)?;
-    check::memory::<usize>("indices", element_count(&output[..axis + new.len()])?)?;
-    let mut table = Vec::new();
-    if per_batch > 0 {
-        for (batch, places) in places.chunks_exact(per_batch).enumerate() {
-            for plane in 0..between {
-                for &place in places {
-                    table.push((batch * between + plane) * n + index("indices", place, n, "n")?);
+    told(
+        || Form::new("Gather", &[inp, indices]).with("axis", axis).with("batch_dims", batch_dims),
+        || {
+            if batch_dims > axis {
+                return Err(Error::invalid(
+                    "batch_dims",
+                    format!("must be at most {axis}, the axis"),
+                    batch_dims,
+                ));
+            }
+            let (batch, between) = dims[..axis].split_at(batch_dims);
+            if indices.dims().get(..batch_dims) != Some(batch) {
+                let reason =
+                    format!("must have the sizes {batch:?} on the first axes (`batch_dims` is {batch_dims})");
+                return Err(Error::invalid("indices", reason, indices.dims()));
+            }
+            let (n, inner, new) = (dims[axis], &dims[axis + 1..], &indices.dims()[batch_dims..]);
+            let output = [&dims[..axis], new, inner].concat();
+            check::tensor("indices", &output, inp.dtype())?;
+            let per_batch = element_count(new)?;
+            let between = element_count(between)?;
+            let places = integers("indices", indices)?;
+            check::memory::<usize>("indices", element_count(&output[..axis + new.len()])?)?;
+            let mut table = Vec::new();
+            if per_batch > 0 {
+                for (batch, places) in places.chunks_exact(per_batch).enumerate() {
+                    for plane in 0..between {
+                        for &place in places {
+                            table.push((batch * between + plane) * n + index("indices", place, n, "n")?);
+                        }
+                    }
                 }
             }
-        }
-    }
-    rows("gather", inp, element_count(&dims[..=axis])?, table, &output)
+            rows("gather", inp, element_count(&dims[..=axis])?, table, &output)
+        },
+    )
 }
 
 /// The elements or slices that tuples of indices name.
@@ -86,11 +96,16 @@ pub fn gather(inp: &Tensor, indices: &Tensor, axis: impl Into<Axis>, batch_dims:
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn gather_nd(inp: &Tensor, indices: &Tensor) -> Result<Tensor> {
-    check::float("inp", inp)?;
-    let tuples = Tuples::new(inp.dims(), indices)?;
-    let output = [&indices.dims()[1..], &inp.dims()[tuples.n_axes..]].concat();
-    check::tensor("indices", &output, inp.dtype())?;
-    rows("gather_nd", inp, tuples.n_rows, tuples.rows()?, &output)
+    told(
+        || Form::new("GatherNd", &[inp, indices]),
+        || {
+            check::float("inp", inp)?;
+            let tuples = Tuples::new(inp.dims(), indices)?;
+            let output = [&indices.dims()[1..], &inp.dims()[tuples.n_axes..]].concat();
+            check::tensor("indices", &output, inp.dtype())?;
+            rows("gather_nd", inp, tuples.n_rows, tuples.rows()?, &output)
+        },
+    )
 }
 
 /// Zeros of the sizes `shape` with the elements or slices of `inp` put where tuples of indices say: the transpose of
@@ -191,29 +206,36 @@ impl<'a> Tuples<'a> {
 /// ```
 pub fn one_hot(inp: &Tensor, shape: impl Into<Dims>) -> Result<Tensor> {
     let shape = shape.into();
-    let samples = match inp.dims().split_last() {
-        Some((n, samples)) if *n == shape.len() => samples,
-        _ => {
-            let reason =
-                format!("must have a last axis of {}, an index for each size in `shape`", shape.len());
-            return Err(Error::invalid("inp", reason, inp.dims()));
-        }
-    };
-    let dims = [samples, &shape].concat();
-    let n = check::tensor("shape", &dims, DType::F32)?;
-    let width = element_count(&shape)?;
-    let entries = integers("inp", inp)?;
-    let mut elements = vec![0f32; n];
-    if !shape.is_empty() && n > 0 {
-        for (row, tuple) in elements.chunks_exact_mut(width).zip(entries.chunks_exact(shape.len())) {
-            let mut place = 0;
-            for (entry, size) in tuple.iter().zip(shape.iter()) {
-                place = place * size + index("inp", *entry, *size, "shape")?;
+    told(
+        || Form::new("OneHot", &[inp]).with("shape", &shape[..]),
+        || {
+            let samples = match inp.dims().split_last() {
+                Some((n, samples)) if *n == shape.len() => samples,
+                _ => {
+                    let reason = format!(
+                        "must have a last axis of {}, an index for each size in `shape`",
+                        shape.len()
+                    );
+                    return Err(Error::invalid("inp", reason, inp.dims()));
+                }
+            };
+            let dims = [samples, &shape].concat();
+            let n = check::tensor("shape", &dims, DType::F32)?;
+            let width = element_count(&shape)?;
+            let entries = integers("inp", inp)?;
+            let mut elements = vec![0f32; n];
+            if !shape.is_empty() && n > 0 {
+                for (row, tuple) in elements.chunks_exact_mut(width).zip(entries.chunks_exact(shape.len())) {
+                    let mut place = 0;
+                    for (entry, size) in tuple.iter().zip(shape.iter()) {
+                        place = place * size + index("inp", *entry, *size, "shape")?;
+                    }
+                    row[place] = 1.0;
+                }
+            } else {
+                elements.fill(1.0); // there is one place for each sample
             }
-            row[place] = 1.0;
-        }
-    } else {
-        elements.fill(1.0); // there is one place for each sample
-    }
-    Ok(Tensor::from_vec(elements, dims, inp.device())?)
+            Ok(Tensor::from_vec(elements, dims, inp.device())?)
+        },
+    )
 }

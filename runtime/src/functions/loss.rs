@@ -13,6 +13,7 @@ use super::reduce::sum;
 use super::shape::reshape;
 use crate::kernels::{self, Float, Lanes, cross_entropy, cross_entropy_gradient, pick, put_back};
 use crate::number::Number;
+use crate::told::{Form, told};
 use crate::{Axis, Error, Result, check};
 
 /// Cross entropy between the softmax of `inp` along `axis` and labels, for each sample.
@@ -187,7 +188,7 @@ pub fn mean_softmax_cross_entropy(inp: &Tensor, labels: &Tensor, axis: impl Dim 
 
 binary! {
     /// `(x0 - x1)^2` for each element.
-    fn squared_error() = SquaredError {
+    fn squared_error() = SquaredError as "SquaredError" {
         example([1.0, 2.0], [3.0, 2.0]) = [4.0, 0.0];
         value(a, b) = {
             let difference = a - b;
@@ -197,7 +198,7 @@ binary! {
     }
 
     /// `|x0 - x1|` for each element; where the two are equal, the slope is −1 for `x0` and 1 for `x1`.
-    fn absolute_error() = AbsoluteError {
+    fn absolute_error() = AbsoluteError as "AbsoluteError" {
         example([1.0, 2.0], [3.0, 2.0]) = [2.0, 0.0];
         value(a, b) = (a - b).abs();
         gradients(a, b, dy) = [
@@ -208,7 +209,7 @@ binary! {
 
     /// `d^2` for a difference `d` of size below `delta`, else `delta (2 |d| - delta)`: twice what is usually called so, as in
     /// NNabla.
-    fn huber_loss(delta: not_negative) = HuberLoss {
+    fn huber_loss(delta: not_negative) = HuberLoss as "HuberLoss" {
         example([1.0, 5.0], [0.0, 0.0], 2.0) = [1.0, 16.0];
         value(a, b) = {
             let size = (a - b).abs();
@@ -219,7 +220,7 @@ binary! {
     }
 
     /// By how much `|x0 - x1|` exceeds `epsilon`, else 0.
-    fn epsilon_insensitive_loss(epsilon: not_negative) = EpsilonInsensitiveLoss {
+    fn epsilon_insensitive_loss(epsilon: not_negative) = EpsilonInsensitiveLoss as "EpsilonInsensitiveLoss" {
         example([1.0, 5.0], [0.0, 0.0], 2.0) = [0.0, 3.0];
         value(a, b) = positive_part(&(a - b).abs().offset(-epsilon));
         gradients(a, b, dy) = [beyond(&(a - b), epsilon, dy), beyond(&(b - a), epsilon, dy)];
@@ -273,7 +274,10 @@ pub fn mean_squared_error(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn sigmoid_cross_entropy(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
-    apply(SigmoidCrossEntropy, [inp, &like(inp, target)?])
+    told(
+        || Form::new("SigmoidCrossEntropy", &[inp, target]),
+        || apply(SigmoidCrossEntropy, [inp, &like(inp, target)?]),
+    )
 }
 
 /// Cross entropy between the probabilities `inp` and the probabilities `target`, for each element.
@@ -297,7 +301,10 @@ pub fn sigmoid_cross_entropy(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn binary_cross_entropy(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
-    apply(BinaryCrossEntropy, [inp, &like(inp, target)?])
+    told(
+        || Form::new("BinaryCrossEntropy", &[inp, target]),
+        || apply(BinaryCrossEntropy, [inp, &like(inp, target)?]),
+    )
 }
 
 /// Whether `inp` and `target` lie on two sides of 1/2: 1 where they do, else 0; without a gradient.
@@ -317,7 +324,7 @@ pub fn binary_cross_entropy(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn binary_error(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
-    apply(BinaryError, [inp, &like(inp, target)?])
+    told(|| Form::new("BinaryError", &[inp, target]), || apply(BinaryError, [inp, &like(inp, target)?]))
 }
 
 /// A target of the shape of `inp` in its type; integers are exact there or larger than any that matters.

@@ -6,8 +6,10 @@ use super::cell::{LstmCell, OnSlices};
 use super::composed;
 use super::graph::{attach_all, share, tracked};
 use super::node::{Element, Value, compute, for_float, read, unfilled, widened, without_kernels};
+use super::parts;
 use super::sum::{Gradient, Product};
 use crate::kernels::{Mat, MatMut, Start, Threads, cell, gemm};
+use crate::told::listens;
 use crate::{Error, Result, check};
 
 /// One step of a long short-term memory; returns the new `h` and `c`.
@@ -39,6 +41,9 @@ use crate::{Error, Result, check};
 /// ```
 pub fn lstm_cell(x: &Tensor, h: &Tensor, c: &Tensor, w: &Tensor, b: &Tensor) -> Result<(Tensor, Tensor)> {
     let sizes = CellSizes::new(x, h, c, w, b)?;
+    if listens() {
+        return parts::lstm_cell(x, h, c, w, b);
+    }
     let compose = |t: &[Tensor]| composed::lstm_cell(&t[0], &t[1], &t[2], &t[3], &t[4]);
     if let Some([h, c]) = without_kernels("lstm_cell", &[x, h, c, w, b], compose)? {
         return Ok((h, c));

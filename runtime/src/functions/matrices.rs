@@ -9,6 +9,7 @@ use super::node::{Element, compute, element_count, for_float, in_type, widened, 
 use super::places::taken;
 use crate::kernels::places::{Along, HOLE, Places};
 use crate::kernels::{Matrices, products};
+use crate::told::{Form, told};
 use crate::{Error, Result, check};
 
 /// The products of the matrices on the last two axes, transposed before if asked for. The axes before them are those of a batch
@@ -35,34 +36,47 @@ use crate::{Error, Result, check};
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn batch_matmul(a: &Tensor, b: &Tensor, transpose_a: bool, transpose_b: bool) -> Result<Tensor> {
-    let (a_batch, [m, k]) = matrices("a", a, transpose_a)?;
-    let (b_batch, [k_of_b, n]) = matrices("b", b, transpose_b)?;
-    if k != k_of_b {
-        return Err(Error::invalid("b", format!("must have {k} rows as `a` has columns"), b.dims()));
-    }
-    let batch = common(a_batch, b_batch).ok_or_else(|| {
-        Error::invalid("b", format!("must have axes of a batch that fit those of `a`, {a_batch:?}"), b.dims())
-    })?;
-    let dims = [&*batch, &[m, n]].concat();
-    check::tensor("b", &dims, a.dtype())?;
-    // One matrix on the right serves all rows on the left at once.
-    if !transpose_a && b_batch.iter().all(|n| *n == 1) && batch == a_batch {
-        let sizes = Sizes {
-            n: 1,
-            m: check::count("a", &[&*batch, &[m]].concat())?,
-            k,
-            of_b: n,
-            transpose_a,
-            transpose_b,
-        };
-        return sizes.product(a, b, &dims);
-    }
-    let repeated = |x: &Tensor| {
-        let dims = [&*batch, &x.dims()[x.rank() - 2..]].concat();
-        if x.dims() == dims { Ok(x.clone()) } else { broadcast(x, dims) }
-    };
-    let sizes = Sizes { n: element_count(&batch)?, m, k, of_b: n, transpose_a, transpose_b };
-    sizes.product(&repeated(a)?, &repeated(b)?, &dims)
+    told(
+        || {
+            Form::new("BatchMatmul", &[a, b])
+                .with("transpose_a", transpose_a)
+                .with("transpose_b", transpose_b)
+        },
+        || {
+            let (a_batch, [m, k]) = matrices("a", a, transpose_a)?;
+            let (b_batch, [k_of_b, n]) = matrices("b", b, transpose_b)?;
+            if k != k_of_b {
+                return Err(Error::invalid("b", format!("must have {k} rows as `a` has columns"), b.dims()));
+            }
+            let batch = common(a_batch, b_batch).ok_or_else(|| {
+                Error::invalid(
+                    "b",
+                    format!("must have axes of a batch that fit those of `a`, {a_batch:?}"),
+                    b.dims(),
+                )
+            })?;
+            let dims = [&*batch, &[m, n]].concat();
+            check::tensor("b", &dims, a.dtype())?;
+            // One matrix on the right serves all rows on the left at once.
+            if !transpose_a && b_batch.iter().all(|n| *n == 1) && batch == a_batch {
+                let sizes = Sizes {
+                    n: 1,
+                    m: check::count("a", &[&*batch, &[m]].concat())?,
+                    k,
+                    of_b: n,
+                    transpose_a,
+                    transpose_b,
+                };
+                return sizes.product(a, b, &dims);
+            }
+            let repeated = |x: &Tensor| {
+                let dims = [&*batch, &x.dims()[x.rank() - 2..]].concat();
+                if x.dims() == dims { Ok(x.clone()) } else { broadcast(x, dims) }
+            };
+            let sizes = Sizes { n: element_count(&batch)?, m, k, of_b: n, transpose_a, transpose_b };
+            sizes.product(&repeated(a)?, &repeated(b)?, &dims)
+        },
+    )
 }
 
 /// The axes of the batch, and rows and columns of the matrices.
@@ -170,16 +184,22 @@ impl Sizes {
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn matrix_diag(inp: &Tensor) -> Result<Tensor> {
-    let Some((&n, before)) = inp.dims().split_last() else {
-        return Err(Error::invalid("inp", "must have at least one axis", inp.dims()));
-    };
-    let dims = [inp.dims(), &[n]].concat();
-    check::tensor("inp", &dims, inp.dtype())?;
-    let len = check::count("inp", &[n, n])?;
-    check::memory::<usize>("inp", len)?;
-    let places = (0..len).map(|i| if i % (n + 1) == 0 { i / (n + 1) } else { HOLE }).collect();
-    let places = Places::in_order(vec![Along::all(element_count(before)?), Along::Table { n, places }]);
-    taken("matrix_diag", inp, places, 0.0, &dims)
+    told(
+        || Form::new("MatrixDiag", &[inp]),
+        || {
+            let Some((&n, before)) = inp.dims().split_last() else {
+                return Err(Error::invalid("inp", "must have at least one axis", inp.dims()));
+            };
+            let dims = [inp.dims(), &[n]].concat();
+            check::tensor("inp", &dims, inp.dtype())?;
+            let len = check::count("inp", &[n, n])?;
+            check::memory::<usize>("inp", len)?;
+            let places = (0..len).map(|i| if i % (n + 1) == 0 { i / (n + 1) } else { HOLE }).collect();
+            let places =
+                Places::in_order(vec![Along::all(element_count(before)?), Along::Table { n, places }]);
+            taken("matrix_diag", inp, places, 0.0, &dims)
+        },
+    )
 }
 
 /// The diagonals of the matrices on the last two axes.
@@ -198,11 +218,16 @@ pub fn matrix_diag(inp: &Tensor) -> Result<Tensor> {
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn matrix_diag_part(inp: &Tensor) -> Result<Tensor> {
-    let (batch, [rows, cols]) = matrices("inp", inp, false)?;
-    let len = rows.min(cols);
-    let n = check::count("inp", &[rows, cols])?;
-    let step = if len > 1 { cols as isize + 1 } else { 1 };
-    let diagonal = Along::Steps { n, start: 0, step, len };
-    let places = Places::in_order(vec![Along::all(element_count(batch)?), diagonal]);
-    taken("matrix_diag_part", inp, places, 0.0, &[batch, &[len]].concat())
+    told(
+        || Form::new("MatrixDiagPart", &[inp]),
+        || {
+            let (batch, [rows, cols]) = matrices("inp", inp, false)?;
+            let len = rows.min(cols);
+            let n = check::count("inp", &[rows, cols])?;
+            let step = if len > 1 { cols as isize + 1 } else { 1 };
+            let diagonal = Along::Steps { n, start: 0, step, len };
+            let places = Places::in_order(vec![Along::all(element_count(batch)?), diagonal]);
+            taken("matrix_diag_part", inp, places, 0.0, &[batch, &[len]].concat())
+        },
+    )
 }

@@ -6,6 +6,7 @@ use super::composed;
 use super::graph::attach;
 use super::node::{Element, Value, compute, for_float, in_type, read, widened, without_kernels};
 use crate::kernels::{Channels, Float, combine};
+use crate::told::{Form, told};
 use crate::{Error, Result, check};
 
 /// Min-max quantization: values between `qr_min` and `qr_max` become the nearest of equally many steps as there are integers
@@ -68,6 +69,12 @@ impl MinMax {
         Ok(self)
     }
 
+    fn form(&self, x: &Tensor, range: [&Tensor; 2], levels: [&Tensor; 2]) -> Form {
+        let form = Form::new("MinMaxQuantize", &[x, range[0], range[1], levels[0], levels[1]]);
+        let form = form.with("decay", self.decay).with("x_min_max", self.x_min_max).with("ema", self.ema);
+        form.with("ste_fine_grained", self.ste_fine_grained).with("eps", self.eps)
+    }
+
     /// The quantized elements of `x`, by the range `[qr_min, qr_max]` and the levels `[ql_min, ql_max]`, tensors of one element
     /// each.
     ///
@@ -85,7 +92,7 @@ impl MinMax {
         let steps = Steps::new(after, [ql_min, ql_max]);
         // Gradients go to the ends in the type of the elements.
         let ends = [range[0].to_dtype(x.dtype())?, range[1].to_dtype(x.dtype())?];
-        let output = self.quantize(x, &ends, steps)?;
+        let output = told(|| self.form(x, range, levels), || self.quantize(x, &ends, steps))?;
         let constant = |end: f64, like: &Tensor| -> Result<Tensor> {
             Ok(Tensor::full(end, like.dims(), like.device())?.to_dtype(like.dtype())?)
         };

@@ -34,6 +34,7 @@ mod min_max;
 mod node;
 mod normalization;
 mod operation;
+mod parts;
 mod places;
 mod pointwise;
 pub(crate) mod pooling;

@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 
+use super::arithmetic::sub2;
 use super::composed;
 use super::composed::normalization::{Centred, InputGradient, Normalized};
 use super::graph::{Gradients, attach, tracked};
@@ -9,9 +10,11 @@ use super::node::{
     Element, Value, compute, element_count, for_float, in_type, read, wide_without_kernels, widened,
     without_kernels,
 };
+use super::parts;
 use super::relu::{relu_gradient_of, relu_if, relu_of};
 use crate::kernels::{Channels, Float};
 use crate::number::Formula;
+use crate::told::{Form, listens, told};
 use crate::{Error, Result, check};
 
 /// Batch normalization by the statistics of the batch itself; returns the output, the mean and the biased variance.
@@ -59,6 +62,11 @@ pub(crate) fn batch_normalization_then(
     eps: f64,
     then_relu: bool,
 ) -> Result<(Tensor, Tensor, Tensor)> {
+    if listens() {
+        let over: Vec<_> = (0..inp.rank()).filter(|axis| !axes.contains(axis)).collect();
+        let (y, mean, var) = parts::normalized(inp, &over, eps, [beta, gamma])?;
+        return Ok((relu_if(then_relu, y)?, mean, var));
+    }
     let layout = Layout::new(inp, axes)?;
     let beta = &coefficient("beta", beta, 0.0, &layout.parameter_dims, inp)?;
     let gamma = &coefficient("gamma", gamma, 1.0, &layout.parameter_dims, inp)?;
@@ -125,32 +133,48 @@ pub(crate) fn batch_normalization_by_then(
     eps: f64,
     then_relu: bool,
 ) -> Result<Tensor> {
-    let layout = Layout::new(inp, axes)?;
-    let beta = &coefficient("beta", beta, 0.0, &layout.parameter_dims, inp)?;
-    let gamma = &coefficient("gamma", gamma, 1.0, &layout.parameter_dims, inp)?;
-    for (name, statistic) in [("mean", mean), ("var", var)] {
-        has_shape(name, statistic, &layout.parameter_dims)?;
+    if then_relu && listens() {
+        let y =
+            batch_normalization_by_then(inp, [beta, gamma], &[mean.clone(), var.clone()], axes, eps, false)?;
+        return relu_if(true, y);
     }
-    check::within("eps", eps, 0.0..)?;
-    let compose = |t: &[Tensor]| {
-        let [mean, var] = [constant(mean, &t[0])?, constant(var, &t[0])?];
-        Ok([composed::normalization::by(&t[0], &t[1], &t[2], &mean, &var, eps)?])
-    };
-    if let Some([y]) = without_kernels("batch_normalization", &[inp, beta, gamma], compose)? {
-        return relu_if(then_relu, y);
-    }
-    let [x, beta, gamma] = widened("batch_normalization", [inp, beta, gamma])?;
-    let [mean, var] = [constant(mean, &x)?, constant(var, &x)?];
-    let x = layout.gathered(&x)?;
-    let y = for_float!(x.dtype(), T => {
-        let mean = mean.flatten_all()?.to_vec1::<T>()?;
-        let var = var.flatten_all()?.to_vec1::<T>()?.into_iter().map(Float::wide);
-        let map = ChannelMap::new(&layout, &beta, &gamma, &mean, var, eps, then_relu)?;
-        let y = map.apply(&x)?;
-        let (arg, needed) = (x.clone(), tracked([&x, &beta, &gamma]));
-        attach("batch_normalization", [&x, &beta, &gamma], y, move |dy| map.gradients(&arg, dy, false, needed))
-    })?;
-    Ok(layout.restored(&y)?.to_dtype(inp.dtype())?)
+    told(
+        || {
+            let form =
+                Form::new("BatchNormalization", &[inp]).and(beta).and(gamma).and(Some(mean)).and(Some(var));
+            let form =
+                form.with("axes", axes).with("decay_rate", 0.9).with("eps", eps).with("batch_stat", false);
+            form.with("no_scale", gamma.is_none()).with("no_bias", beta.is_none())
+        },
+        || {
+            let layout = Layout::new(inp, axes)?;
+            let beta = &coefficient("beta", beta, 0.0, &layout.parameter_dims, inp)?;
+            let gamma = &coefficient("gamma", gamma, 1.0, &layout.parameter_dims, inp)?;
+            for (name, statistic) in [("mean", mean), ("var", var)] {
+                has_shape(name, statistic, &layout.parameter_dims)?;
+            }
+            check::within("eps", eps, 0.0..)?;
+            let compose = |t: &[Tensor]| {
+                let [mean, var] = [constant(mean, &t[0])?, constant(var, &t[0])?];
+                Ok([composed::normalization::by(&t[0], &t[1], &t[2], &mean, &var, eps)?])
+            };
+            if let Some([y]) = without_kernels("batch_normalization", &[inp, beta, gamma], compose)? {
+                return relu_if(then_relu, y);
+            }
+            let [x, beta, gamma] = widened("batch_normalization", [inp, beta, gamma])?;
+            let [mean, var] = [constant(mean, &x)?, constant(var, &x)?];
+            let x = layout.gathered(&x)?;
+            let y = for_float!(x.dtype(), T => {
+                let mean = mean.flatten_all()?.to_vec1::<T>()?;
+                let var = var.flatten_all()?.to_vec1::<T>()?.into_iter().map(Float::wide);
+                let map = ChannelMap::new(&layout, &beta, &gamma, &mean, var, eps, then_relu)?;
+                let y = map.apply(&x)?;
+                let (arg, needed) = (x.clone(), tracked([&x, &beta, &gamma]));
+                attach("batch_normalization", [&x, &beta, &gamma], y, move |dy| map.gradients(&arg, dy, false, needed))
+            })?;
+            Ok(layout.restored(&y)?.to_dtype(inp.dtype())?)
+        },
+    )
 }
 
 /// `y = x - mean` where NNabla's `mean_subtraction` has its own gradient: `dx = factor dy`, and none for `mean`.
@@ -186,6 +210,9 @@ pub fn subtract_mean(inp: &Tensor, mean: &Tensor, factor: f64) -> Result<Tensor>
     check::float("mean", mean)?;
     let compose =
         |t: &[Tensor]| Ok([composed::normalization::subtract_mean(&t[0], &constant(mean, &t[0])?, factor)?]);
+    if listens() {
+        return sub2(inp, &parts::of_rank(mean, inp.rank())?);
+    }
     if let Some([y]) = without_kernels("subtract_mean", &[inp], compose)? {
         return Ok(y);
     }

@@ -11,7 +11,8 @@ use crate::kernels::{Spread, combine_piece, combine_piece_with, for_each_piece};
 use crate::number::{Formula, Number, evaluate};
 use crate::{Error, Result, check};
 
-/// Functions of one tensor, each with an example in `f64`. What the gradient follows from is said by the words before it:
+/// Functions of one tensor, each with NNabla's name for it and an example in `f64`; one that NNabla does not have says `from` which
+/// of the others it can be made. What the gradient follows from is said by the words before it:
 /// `gradient_from_element(x, dy)`, `gradient_from_value(y, dy)`, `constant_gradient(dy)`; `gradient_passes` as it is, and
 /// there is `no_gradient`.
 macro_rules! unary {
@@ -32,12 +33,16 @@ macro_rules! unary {
         let ($own_dy, [$own_kept]) = ($dy, $kept);
         $gradient
     }};
+    (@told $kind:literal, $inp:ident $(, $argument:ident)*; $run:expr) => {
+        $crate::told::told(|| $crate::told::Form::new($kind, &[$inp])$(.with(stringify!($argument), $argument))*, $run)
+    };
+    (@told, $inp:ident $(, $argument:ident)*; $run:expr) => { $run() };
     (@check $argument:ident) => { check::within(stringify!($argument), $argument, ..)? };
     (@check $argument:ident positive) => { check::positive(stringify!($argument), $argument)? };
     (@check $argument:ident not_negative) => { check::within(stringify!($argument), $argument, 0.0..)? };
     ($(
         $(#[$doc:meta])*
-        fn $name:ident($($argument:ident $(: $check:ident)?),*) = $f:ident {
+        fn $name:ident($($argument:ident $(: $check:ident)?),*) = $f:ident $(as $kind:literal)? $(from $parts:ident)? {
             example($x:expr $(, $given:expr)*) = $y:expr;
             value($own_x:ident) = $value:expr;
             $slope:ident $(($($bound:ident),+) = $gradient:expr)?;
@@ -77,7 +82,10 @@ macro_rules! unary {
         )]
         pub fn $name(inp: &Tensor $(, $argument: f64)*) -> Result<Tensor> {
             $(unary!(@check $argument $($check)?);)*
-            apply($f { $($argument),* }, [inp])
+            $(if $crate::told::listens() {
+                return $parts(inp);
+            })?
+            unary!(@told $($kind)?, inp $(, $argument)*; || apply($f { $($argument),* }, [inp]))
         }
     )*};
 }
@@ -103,7 +111,7 @@ macro_rules! binary {
     }};
     ($(
         $(#[$doc:meta])*
-        fn $name:ident($($argument:ident $(: $check:ident)?),*) = $f:ident {
+        fn $name:ident($($argument:ident $(: $check:ident)?),*) = $f:ident as $kind:literal {
             example($x0:expr, $x1:expr $(, $given:expr)*) = $y:expr;
             value($own_x0:ident, $own_x1:ident) = $value:expr;
             $slope:ident $(($($bound:ident),+) = [$first:expr, $second:expr])?;
@@ -147,7 +155,8 @@ macro_rules! binary {
         )]
         pub fn $name(x0: &Tensor, x1: &Tensor $(, $argument: f64)*) -> Result<Tensor> {
             $(unary!(@check $argument $($check)?);)*
-            apply($f { $($argument),* }, [x0, x1])
+            let form = || $crate::told::Form::new($kind, &[x0, x1])$(.with(stringify!($argument), $argument))*;
+            $crate::told::told(form, || apply($f { $($argument),* }, [x0, x1]))
         }
     )*};
 }

@@ -10,6 +10,7 @@ use super::geometry::{padded, positive, three_axes};
 use super::graph::attach;
 use super::node::{accumulate, compute, element_count, for_float, widened, without_kernels};
 use crate::kernels::{self, Channels, Divisor, Float, Window};
+use crate::told::{Form, told};
 use crate::{Error, PerAxis, Result, check};
 
 /// The largest value of each window.
@@ -51,7 +52,11 @@ pub fn max_pooling(
             max_pooling(inp, kernel, stride, ignore_border, pad, false)
         });
     }
-    let (window, dims) = sizes(inp, kernel, stride, ignore_border, pad)?;
+    let form = || form("MaxPooling", inp, [Some(kernel), stride, Some(pad)], ignore_border);
+    told(form, || max_pooled(inp, sizes(inp, kernel, stride, ignore_border, pad)?))
+}
+
+fn max_pooled(inp: &Tensor, (window, dims): (Window, Vec<usize>)) -> Result<Tensor> {
     if u32::try_from(window.n_inputs()).is_err() {
         return Err(Error::invalid("inp", "must have fewer than 2^32 elements per plane", inp.dims()));
     }
@@ -76,6 +81,16 @@ pub fn max_pooling(
         })
     })?;
     Ok(y.to_dtype(inp.dtype())?)
+}
+
+fn form(kind: &'static str, inp: &Tensor, sizes: [Option<&PerAxis>; 3], ignore_border: bool) -> Form {
+    let [kernel, stride, pad] = sizes.map(|given| {
+        let n = sizes[0].map_or(0, |kernel| n_spatial(inp, kernel));
+        given.and_then(|given| given.resolve("kernel", n).ok()).unwrap_or_default()
+    });
+    let stride = if stride.is_empty() { kernel.clone() } else { stride };
+    let form = Form::new(kind, &[inp]).with("kernel", kernel).with("stride", stride);
+    form.with("ignore_border", ignore_border).with("pad", pad).with("channel_last", false)
 }
 
 /// The mean of each window.
@@ -111,7 +126,13 @@ pub fn average_pooling(
 ) -> Result<Tensor> {
     let by = if including_pad { Divisor::Padded } else { Divisor::Inputs };
     let sizes = |inp: &Tensor| sizes(inp, kernel, stride, ignore_border, pad);
-    let pooled = |inp: &Tensor| summed("average_pooling", inp, sizes(inp)?, by);
+    let pooled = |inp: &Tensor| {
+        let form = || {
+            let form = form("AveragePooling", inp, [Some(kernel), stride, Some(pad)], ignore_border);
+            form.with("including_pad", including_pad)
+        };
+        told(form, || summed("average_pooling", inp, sizes(inp)?, by))
+    };
     if channel_last { channels_before(inp, kernel, pooled) } else { pooled(inp) }
 }
 
@@ -143,7 +164,10 @@ pub fn sum_pooling(
     channel_last: bool,
 ) -> Result<Tensor> {
     let sizes = |inp: &Tensor| sizes(inp, kernel, stride, ignore_border, pad);
-    let pooled = |inp: &Tensor| summed("sum_pooling", inp, sizes(inp)?, Divisor::One);
+    let pooled = |inp: &Tensor| {
+        let form = || form("SumPooling", inp, [Some(kernel), stride, Some(pad)], ignore_border);
+        told(form, || summed("sum_pooling", inp, sizes(inp)?, Divisor::One))
+    };
     if channel_last { channels_before(inp, kernel, pooled) } else { pooled(inp) }
 }
 
@@ -207,41 +231,49 @@ fn channels_before(inp: &Tensor, kernel: &PerAxis, f: impl Fn(&Tensor) -> Result
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn global_average_pooling(inp: &Tensor) -> Result<Tensor> {
-    let dims = inp.dims();
-    if dims.len() < 3 || dims[2..].contains(&0) {
-        return Err(Error::invalid(
-            "inp",
-            "must have at least one spatial axis after two others, and none of size 0",
-            dims,
-        ));
-    }
-    let compose = |t: &[Tensor]| Ok([composed::pooling::global_average(&t[0])?]);
-    if let Some([y]) = without_kernels("global_average_pooling", &[inp], compose)? {
-        return Ok(y);
-    }
-    let [x] = widened("global_average_pooling", [inp])?;
-    let planes =
-        Channels { outer: 1, channels: element_count(&dims[..2])?, inner: element_count(&dims[2..])? };
-    let mut output_dims = dims.to_vec();
-    output_dims[2..].fill(1);
-    let y = for_float!(x.dtype(), T => {
-        let n = planes.inner as f64;
-        let y = compute::<T, 1>(output_dims, [&x], |[x], y| {
-            for (y, [sum]) in y.iter_mut().zip(planes.sums(x, x, |_| |x, _| [x])) {
-                *y = T::of(sum / n);
+    told(
+        || Form::new("GlobalAveragePooling", &[inp]),
+        || {
+            let dims = inp.dims();
+            if dims.len() < 3 || dims[2..].contains(&0) {
+                return Err(Error::invalid(
+                    "inp",
+                    "must have at least one spatial axis after two others, and none of size 0",
+                    dims,
+                ));
             }
-        })?;
-        let input_dims = dims.to_vec();
-        attach("global_average_pooling", [&x], y, move |dy| {
-            let dx = compute::<T, 1>(&*input_dims, [dy], |[dy], dx| {
-                for (dx, dy) in dx.chunks_mut(planes.inner).zip(dy) {
-                    dx.fill(*dy / T::of(n));
-                }
+            let compose = |t: &[Tensor]| Ok([composed::pooling::global_average(&t[0])?]);
+            if let Some([y]) = without_kernels("global_average_pooling", &[inp], compose)? {
+                return Ok(y);
+            }
+            let [x] = widened("global_average_pooling", [inp])?;
+            let planes = Channels {
+                outer: 1,
+                channels: element_count(&dims[..2])?,
+                inner: element_count(&dims[2..])?,
+            };
+            let mut output_dims = dims.to_vec();
+            output_dims[2..].fill(1);
+            let y = for_float!(x.dtype(), T => {
+                let n = planes.inner as f64;
+                let y = compute::<T, 1>(output_dims, [&x], |[x], y| {
+                    for (y, [sum]) in y.iter_mut().zip(planes.sums(x, x, |_| |x, _| [x])) {
+                        *y = T::of(sum / n);
+                    }
+                })?;
+                let input_dims = dims.to_vec();
+                attach("global_average_pooling", [&x], y, move |dy| {
+                    let dx = compute::<T, 1>(&*input_dims, [dy], |[dy], dx| {
+                        for (dx, dy) in dx.chunks_mut(planes.inner).zip(dy) {
+                            dx.fill(*dy / T::of(n));
+                        }
+                    })?;
+                    Ok([Some(dx.into_tensor()?)])
+                })
             })?;
-            Ok([Some(dx.into_tensor()?)])
-        })
-    })?;
-    Ok(y.to_dtype(inp.dtype())?)
+            Ok(y.to_dtype(inp.dtype())?)
+        },
+    )
 }
 
 /// The window and the sizes of the output.

@@ -5,7 +5,9 @@ use candle_core::Tensor;
 use super::composed;
 use super::graph::{attach, tracked};
 use super::node::{compute, for_float, in_type, widened, without_kernels};
+use super::parts;
 use crate::kernels::{Positions, add_positions, rotate, sum_positions};
+use crate::told::listens;
 use crate::{Error, Result, check};
 
 /// `y = x + w[position]`: adds a row of a table to each position.
@@ -32,6 +34,9 @@ pub fn add_position_embedding(inp: &Tensor, w: &Tensor, axis: usize) -> Result<T
         let Positions { n, features, .. } = positions;
         let reason = format!("must have the shape ({n} or more positions, {features})");
         return Err(Error::invalid("W", reason, w.dims()));
+    }
+    if listens() {
+        return parts::add_positions(inp, w, axis);
     }
     let compose = |t: &[Tensor]| Ok([composed::position::add(&t[0], &t[1], positions)?]);
     if let Some([y]) = without_kernels("add_position_embedding", &[inp, w], compose)? {
@@ -61,6 +66,9 @@ pub fn rotary_position_embedding(inp: &Tensor, axis: usize, base: f64) -> Result
     }
     check::positive("base", base)?;
     check::tensor("inp", &[positions.n, positions.features], inp.dtype())?;
+    if listens() {
+        return parts::rotate(inp, positions, base);
+    }
     let compose = |t: &[Tensor]| Ok([composed::position::rotate(&t[0], positions, base)?]);
     if let Some([y]) = without_kernels("rotary_position_embedding", &[inp], compose)? {
         return Ok(y);

@@ -4,10 +4,15 @@ use std::ops::Range;
 
 use candle_core::{DType, Tensor};
 
+use super::arithmetic::mul2;
 use super::composed;
+use super::elementary::abs;
 use super::graph::attach;
 use super::node::{Element, Elements, Value, compute, for_float, widened, without_kernels};
+use super::parts::shaped;
+use super::reduce::mean;
 use crate::kernels::Float;
+use crate::told::{Form, listens, told};
 use crate::{Error, Result, check};
 
 /// The values of `value` with the gradient handed to `w` unchanged: the straight-through estimator.
@@ -29,22 +34,27 @@ use crate::{Error, Result, check};
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn straight_through(w: &Tensor, value: &Tensor) -> Result<Tensor> {
-    if value.dims() != w.dims() {
-        let reason = format!("must have the shape {:?} of what it replaces", w.dims());
-        return Err(Error::invalid("value", reason, value.dims()));
-    }
-    let compose = |t: &[Tensor]| Ok([composed::quantization::replace(&t[0], &t[1], None)?]);
-    let value = value.detach();
-    if let Some([y]) = without_kernels("straight_through", &[w, &value], compose)? {
-        return Ok(y);
-    }
-    let [x, value] = widened("straight_through", [w, &value])?;
-    let y = for_float!(x.dtype(), T => {
-        check::memory::<T>("value", value.elem_count())?;
-        let data = Elements::of(&value).slice::<T>()?.to_vec();
-        replace(&x, Value { data, dims: x.dims().to_vec() }, None)
-    })?;
-    Ok(y.to_dtype(w.dtype())?)
+    told(
+        || Form::new("Identity", &[value]),
+        || {
+            if value.dims() != w.dims() {
+                let reason = format!("must have the shape {:?} of what it replaces", w.dims());
+                return Err(Error::invalid("value", reason, value.dims()));
+            }
+            let compose = |t: &[Tensor]| Ok([composed::quantization::replace(&t[0], &t[1], None)?]);
+            let value = value.detach();
+            if let Some([y]) = without_kernels("straight_through", &[w, &value], compose)? {
+                return Ok(y);
+            }
+            let [x, value] = widened("straight_through", [w, &value])?;
+            let y = for_float!(x.dtype(), T => {
+                check::memory::<T>("value", value.elem_count())?;
+                let data = Elements::of(&value).slice::<T>()?.to_vec();
+                replace(&x, Value { data, dims: x.dims().to_vec() }, None)
+            })?;
+            Ok(y.to_dtype(w.dtype())?)
+        },
+    )
 }
 
 /// `value` in place of `x`, with the gradient of `value` handed to `x` where `passes`.
@@ -131,7 +141,8 @@ pub fn binary_connect(w: &Tensor, quantize_zero_to: f64) -> Result<Tensor> {
         }
     }
     check::within("quantize_zero_to", quantize_zero_to, ..)?;
-    apply_elementwise(&Sign { of_zero: quantize_zero_to }, w)
+    let form = || Form::new("Sign", &[w]).with("alpha", quantize_zero_to);
+    told(form, || apply_elementwise(&Sign { of_zero: quantize_zero_to }, w))
 }
 
 /// What [`binary_weight`] computes.
@@ -167,6 +178,10 @@ pub fn binary_weight(w: &Tensor, inputs: Range<usize>, quantize_zero_to: f64) ->
         (0..w.rank()).filter(|axis| !inputs.contains(axis)).map(|axis| w.dims()[axis]).collect();
     check::tensor("w", &outputs, DType::F64)?;
     let wb = binary_connect(&w.detach(), quantize_zero_to)?;
+    if listens() {
+        let alpha = mean(&abs(w)?, inputs.collect::<Vec<_>>(), true)?;
+        return Ok(BinaryWeight { output: mul2(&wb, &alpha)?, wb, alpha: shaped(&alpha, &outputs)? });
+    }
     // In f64, as many weights may go into a mean.
     let sizes = w.detach().abs()?.to_dtype(DType::F64)?;
     let alpha = sizes.mean_keepdim(inputs.clone().collect::<Vec<_>>())?.to_dtype(w.dtype())?;
@@ -249,7 +264,16 @@ impl Transform for FixedPoint {
                 Ok((value, ste_fine_grained.then_some(passes)))
             }
         }
-        apply_elementwise(&Steps { settings: self, levels: self.levels()? }, w)
+        told(
+            || {
+                Form::new("FixedPointQuantize", &[w])
+                    .with("sign", self.sign)
+                    .with("n", self.n)
+                    .with("delta", self.delta)
+                    .with("ste_fine_grained", self.ste_fine_grained)
+            },
+            || apply_elementwise(&Steps { settings: self, levels: self.levels()? }, w),
+        )
     }
 }
 
@@ -333,7 +357,17 @@ impl Transform for Pow2 {
             }
         }
         let (min, max) = self.range()?;
-        apply_elementwise(&Powers { settings: self, min, max }, w)
+        told(
+            || {
+                Form::new("Pow2Quantize", &[w])
+                    .with("sign", self.sign)
+                    .with("with_zero", self.with_zero)
+                    .with("n", self.n)
+                    .with("m", self.m)
+                    .with("ste_fine_grained", self.ste_fine_grained)
+            },
+            || apply_elementwise(&Powers { settings: self, min, max }, w),
+        )
     }
 }
 
@@ -382,6 +416,6 @@ impl Transform for Prune {
             1.0 => f64::INFINITY,
             _ => *sizes.select_nth_unstable_by(index.min(last), f64::total_cmp).1,
         };
-        apply_elementwise(&Above(threshold), w)
+        told(|| Form::new("Prune", &[w]).with("rate", self.rate), || apply_elementwise(&Above(threshold), w))
     }
 }

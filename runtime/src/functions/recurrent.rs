@@ -12,9 +12,11 @@ use super::cell::{Elman, Gru, Layer, Lstm, OnSlices, Recurrent};
 use super::composed;
 use super::graph::{attach_all, tracked};
 use super::node::{Element, Value, compute, for_float, in_type, nothing_like, read, unfilled, widened};
+use super::parts;
 use super::sum::Gradient;
 use crate::device::has_kernels;
 use crate::kernels::{Float, Mat, MatMut, Start, Threads, cell, channel_sums, gemm, zip_in_place};
+use crate::told::{Form, listens, told};
 use crate::{Error, Result, Rng, check};
 
 /// What an Elman network does with the pre-activations.
@@ -25,6 +27,15 @@ pub enum Nonlinearity {
     Tanh,
     /// The rectifier.
     Relu,
+}
+
+impl Nonlinearity {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Tanh => "tanh",
+            Self::Relu => "relu",
+        }
+    }
 }
 
 impl FromStr for Nonlinearity {
@@ -84,11 +95,16 @@ pub fn rnn(
     rng: &Rng,
 ) -> Result<(Tensor, Tensor)> {
     let call = Call { name: "rnn", x, states: [h], weight_l0, weight, bias, dropout, rng };
-    let (y, [h]) = match nonlinearity {
-        Nonlinearity::Tanh => call.run(Elman::<false>)?,
-        Nonlinearity::Relu => call.run(Elman::<true>)?,
-    };
-    Ok((y, h))
+    told(
+        || call.form("RNN").with("nonlinearity", nonlinearity.name()),
+        || {
+            let (y, [h]) = match nonlinearity {
+                Nonlinearity::Tanh => call.run(Elman::<false>)?,
+                Nonlinearity::Relu => call.run(Elman::<true>)?,
+            };
+            Ok((y, h))
+        },
+    )
 }
 
 /// A gated recurrent unit over a sequence. Returns the outputs of the last layer and the last `h` of every layer.
@@ -129,8 +145,13 @@ pub fn gru(
     rng: &Rng,
 ) -> Result<(Tensor, Tensor)> {
     let call = Call { name: "gru", x, states: [h], weight_l0, weight, bias, dropout, rng };
-    let (y, [h]) = call.run(Gru)?;
-    Ok((y, h))
+    told(
+        || call.form("GRU"),
+        || {
+            let (y, [h]) = call.run(Gru)?;
+            Ok((y, h))
+        },
+    )
 }
 
 /// A long short-term memory over a sequence. Returns the outputs of the last layer, and the last `h` and the last `c` of
@@ -176,8 +197,13 @@ pub fn lstm(
     rng: &Rng,
 ) -> Result<(Tensor, Tensor, Tensor)> {
     let call = Call { name: "lstm", x, states: [h, c], weight_l0, weight, bias, dropout, rng };
-    let (y, [h, c]) = call.run(Lstm)?;
-    Ok((y, h, c))
+    told(
+        || call.form("LSTM"),
+        || {
+            let (y, [h, c]) = call.run(Lstm)?;
+            Ok((y, h, c))
+        },
+    )
 }
 
 /// One step of a gated recurrent unit, as one of [`gru`]; returns the new `h`.
@@ -212,6 +238,9 @@ pub fn gru_cell(x: &Tensor, h: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Resul
     if h.elem_count() == 0 {
         return Ok(h.clone());
     }
+    if listens() {
+        return parts::gru_cell(x, h, w, b);
+    }
     let none = nothing_like(x)?;
     let [x, h, w, b] = widened("gru_cell", [x, h, w, b.unwrap_or(&none)])?;
     let (y, _) = sequence(Gru, sizes, [&x.unsqueeze(0)?, &w, &b], [&h], false)?;
@@ -231,6 +260,18 @@ struct Call<'a, const S: usize> {
 }
 
 impl<const S: usize> Call<'_, S> {
+    fn form(&self, kind: &'static str) -> Form {
+        let sizes = self.states[0].dims();
+        let mut form = Form::new(kind, &[self.x]);
+        for state in self.states {
+            form = form.and(Some(state));
+        }
+        let form = form.and(Some(self.weight_l0)).and(self.weight).and(self.bias);
+        let form = form.with("num_layers", sizes.first().copied().unwrap_or_default());
+        let form = form.with("dropout", self.dropout).with("bidirectional", sizes.get(1) == Some(&2));
+        form.with("training", self.dropout > 0.0)
+    }
+
     /// The outputs, and the last states of every layer.
     fn run<C: Layer<P, S>, const P: usize>(&self, cell: C) -> Result<(Tensor, [Tensor; S])> {
         let Layers { n_layers, n_directions, sizes } = self.checked::<C, P>()?;

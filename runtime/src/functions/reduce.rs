@@ -11,6 +11,7 @@ use super::graph::{attach, attach_with_result};
 use super::node::{compute, element_count, for_float, in_type, widened, without_kernels};
 use crate::kernels::places::{Along, Places};
 use crate::kernels::{Float, Lanes, blend, map_in_place, reduce};
+use crate::told::{Form, told};
 use crate::{Axes, Axis, Error, Result, check};
 
 /// The sum over some axes. With `keepdims` these stay, with size 1.
@@ -31,7 +32,8 @@ use crate::{Axes, Axis, Error, Result, check};
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn sum(inp: &Tensor, axis: impl Into<Axes>, keepdims: bool) -> Result<Tensor> {
-    added(inp, &Reduced::new(inp, &axis.into(), keepdims)?, "sum", 1.0)
+    let reduced = Reduced::new(inp, &axis.into(), keepdims)?;
+    told(|| reduced.form("Sum", inp, keepdims), || added(inp, &reduced, "sum", 1.0))
 }
 
 /// The mean over some axes. With `keepdims` these stay, with size 1.
@@ -52,7 +54,7 @@ pub fn sum(inp: &Tensor, axis: impl Into<Axes>, keepdims: bool) -> Result<Tensor
 pub fn mean(inp: &Tensor, axis: impl Into<Axes>, keepdims: bool) -> Result<Tensor> {
     let reduced = Reduced::new(inp, &axis.into(), keepdims)?;
     let n = reduced.n_terms(inp)?;
-    added(inp, &reduced, "mean", 1.0 / n as f64)
+    told(|| reduced.form("Mean", inp, keepdims), || added(inp, &reduced, "mean", 1.0 / n as f64))
 }
 
 /// The sum of all elements: [`sum`] over every axis.
@@ -112,6 +114,10 @@ impl Reduced {
         Ok(Self { axes, dims })
     }
 
+    fn form(&self, kind: &'static str, inp: &Tensor, keepdims: bool) -> Form {
+        Form::new(kind, &[inp]).with("axes", &self.axes[..]).with("keep_dims", keepdims)
+    }
+
     /// How many elements become one.
     ///
     /// # Errors
@@ -136,7 +142,7 @@ impl Reduced {
             return Ok((Cow::Borrowed(inp), Lanes { len, inner }));
         }
         let kept = (0..inp.rank()).filter(|axis| !self.axes.contains(axis));
-        let inp = permuted(inp, kept.chain(self.axes.iter().copied()).collect())?;
+        let inp = permuted(inp, &kept.chain(self.axes.iter().copied()).collect::<Vec<_>>())?;
         let len = element_count(&inp.dims()[inp.rank() - self.axes.len()..])?;
         Ok((Cow::Owned(inp), Lanes { len, inner: 1 }))
     }
@@ -180,7 +186,7 @@ enum Extreme {
 }
 
 macro_rules! extremes {
-    ($($which:ident, $what:literal, $name:ident, $with_index:ident, $value:literal, $source:literal;)*) => {$(
+    ($($kind:literal, $which:ident, $what:literal, $name:ident, $with_index:ident, $value:literal, $source:literal;)*) => {$(
         #[doc = concat!("The ", $what, " element along some axes. With `keepdims` these stay, with size 1.")]
         ///
         /// Of several equal ones the first gets the gradient.
@@ -220,14 +226,16 @@ macro_rules! extremes {
         /// # Ok::<(), layerfn::Error>(())
         /// ```
         pub fn $with_index(inp: &Tensor, axis: impl Into<Axes>, keepdims: bool) -> Result<(Tensor, Tensor)> {
-            extreme(inp, &Reduced::new(inp, &axis.into(), keepdims)?, stringify!($name), Extreme::$which)
+            let reduced = Reduced::new(inp, &axis.into(), keepdims)?;
+            let form = || reduced.form($kind, inp, keepdims).with("with_index", true).with("only_index", false);
+            told(form, || extreme(inp, &reduced, stringify!($name), Extreme::$which))
         }
     )*};
 }
 
 extremes! {
-    Largest, "largest", max, max_with_index, "3.", "max";
-    Smallest, "smallest", min, min_with_index, "1.", "min";
+    "Max", Largest, "largest", max, max_with_index, "3.", "max";
+    "Min", Smallest, "smallest", min, min_with_index, "1.", "min";
 }
 
 fn extreme(inp: &Tensor, reduced: &Reduced, name: &'static str, which: Extreme) -> Result<(Tensor, Tensor)> {
@@ -283,24 +291,29 @@ fn extreme(inp: &Tensor, reduced: &Reduced, name: &'static str, which: Extreme) 
 /// ```
 pub fn prod(inp: &Tensor, axis: impl Into<Axes>, keepdims: bool) -> Result<Tensor> {
     let reduced = Reduced::new(inp, &axis.into(), keepdims)?;
-    let dims = &*reduced.dims;
-    let (grouped, lanes) = reduced.lanes(inp)?;
-    let compose = |t: &[Tensor]| Ok([composed::reduce::product(&t[0], lanes, dims)?]);
-    if let Some([y]) = without_kernels("prod", &[&grouped], compose)? {
-        return Ok(y);
-    }
-    let [x] = widened("prod", [&grouped])?;
-    let y = for_float!(x.dtype(), T => {
-        let y = compute::<T, 1>(dims, [&x], |[x], y| reduce::product(lanes, x, y))?;
-        let kept = Tensor::clone(&x);
-        attach("prod", [&x], y, move |dy| {
-            let dx = compute::<T, 2>(kept.dims(), [&kept, dy], |[x, dy], dx| {
-                reduce::product_gradient(lanes, x, dy, dx);
+    told(
+        || reduced.form("Prod", inp, keepdims),
+        || {
+            let dims = &*reduced.dims;
+            let (grouped, lanes) = reduced.lanes(inp)?;
+            let compose = |t: &[Tensor]| Ok([composed::reduce::product(&t[0], lanes, dims)?]);
+            if let Some([y]) = without_kernels("prod", &[&grouped], compose)? {
+                return Ok(y);
+            }
+            let [x] = widened("prod", [&grouped])?;
+            let y = for_float!(x.dtype(), T => {
+                let y = compute::<T, 1>(dims, [&x], |[x], y| reduce::product(lanes, x, y))?;
+                let kept = Tensor::clone(&x);
+                attach("prod", [&x], y, move |dy| {
+                    let dx = compute::<T, 2>(kept.dims(), [&kept, dy], |[x, dy], dx| {
+                        reduce::product_gradient(lanes, x, dy, dx);
+                    })?;
+                    Ok([Some(dx.into_tensor()?)])
+                })
             })?;
-            Ok([Some(dx.into_tensor()?)])
-        })
-    })?;
-    in_type(y, inp.dtype())
+            in_type(y, inp.dtype())
+        },
+    )
 }
 
 /// The `p`-norm over some axes, `(sum of |x|^p)^(1/p)`; NNabla's default is `p = 2` over all axes. With `keepdims` the axes
@@ -322,24 +335,29 @@ pub fn prod(inp: &Tensor, axis: impl Into<Axes>, keepdims: bool) -> Result<Tenso
 pub fn norm(inp: &Tensor, p: f64, axis: impl Into<Axes>, keepdims: bool) -> Result<Tensor> {
     check::within("p", p, 1.0..)?;
     let reduced = Reduced::new(inp, &axis.into(), keepdims)?;
-    let dims = &*reduced.dims;
-    let (grouped, lanes) = reduced.lanes(inp)?;
-    let compose = |t: &[Tensor]| Ok([composed::reduce::norm(&t[0], lanes, p, dims)?]);
-    if let Some([y]) = without_kernels("norm", &[&grouped], compose)? {
-        return Ok(y);
-    }
-    let [x] = widened("norm", [&grouped])?;
-    let y = for_float!(x.dtype(), T => {
-        let y = compute::<T, 1>(dims, [&x], |[x], y| reduce::norms(lanes, p, x, y))?;
-        let kept = Tensor::clone(&x);
-        attach_with_result("norm", [&x], y, move |y, dy| {
-            let dx = compute::<T, 3>(kept.dims(), [&kept, y, dy], |[x, y, dy], dx| {
-                reduce::norms_gradient(lanes, p, x, y, dy, dx);
+    told(
+        || reduced.form("Norm", inp, keepdims).with("p", p),
+        || {
+            let dims = &*reduced.dims;
+            let (grouped, lanes) = reduced.lanes(inp)?;
+            let compose = |t: &[Tensor]| Ok([composed::reduce::norm(&t[0], lanes, p, dims)?]);
+            if let Some([y]) = without_kernels("norm", &[&grouped], compose)? {
+                return Ok(y);
+            }
+            let [x] = widened("norm", [&grouped])?;
+            let y = for_float!(x.dtype(), T => {
+                let y = compute::<T, 1>(dims, [&x], |[x], y| reduce::norms(lanes, p, x, y))?;
+                let kept = Tensor::clone(&x);
+                attach_with_result("norm", [&x], y, move |y, dy| {
+                    let dx = compute::<T, 3>(kept.dims(), [&kept, y, dy], |[x, y, dy], dx| {
+                        reduce::norms_gradient(lanes, p, x, y, dy, dx);
+                    })?;
+                    Ok([Some(dx.into_tensor()?)])
+                })
             })?;
-            Ok([Some(dx.into_tensor()?)])
-        })
-    })?;
-    in_type(y, inp.dtype())
+            in_type(y, inp.dtype())
+        },
+    )
 }
 
 /// Divided by its `p`-norm over some axes: `x / max(norm, eps^(1/p))`. NNabla's defaults are `p = 2`, all axes and
@@ -363,36 +381,46 @@ pub fn norm_normalization(inp: &Tensor, p: f64, axes: impl Into<Axes>, eps: f64)
     check::within("p", p, 1.0..)?;
     check::positive("eps", eps)?;
     let reduced = Reduced::new(inp, &axes.into(), true)?;
-    let least = eps.powf(1.0 / p);
-    let (grouped, lanes) = reduced.lanes(inp)?;
-    if let Cow::Owned(grouped) = &grouped {
-        // Normalized along its last axes, and back in order.
-        let n_kept = inp.rank() - reduced.axes.len();
-        let y = norm_normalization(grouped, p, (n_kept..inp.rank()).collect::<Vec<_>>(), eps)?;
-        let kept = (0..inp.rank()).filter(|axis| !reduced.axes.contains(axis));
-        let order: Vec<_> = kept.chain(reduced.axes.iter().copied()).collect();
-        let mut back = vec![0; order.len()];
-        order.into_iter().enumerate().for_each(|(axis, from)| back[from] = axis);
-        return permuted(&y, back);
-    }
-    let name = "norm_normalization";
-    let compose = |t: &[Tensor]| Ok([composed::reduce::normalized(&t[0], lanes, p, least)?]);
-    if let Some([y]) = without_kernels(name, &[inp], compose)? {
-        return Ok(y);
-    }
-    let [x] = widened(name, [inp])?;
-    let y = for_float!(x.dtype(), T => {
-        let norms = compute::<T, 1>(&*reduced.dims, [&x], |[x], y| reduce::norms(lanes, p, x, y))?.into_tensor()?;
-        let y = compute::<T, 2>(x.dims(), [&x, &norms], |[x, norms], y| reduce::normalized(lanes, least, x, norms, y))?;
-        let kept = Tensor::clone(&x);
-        attach(name, [&x], y, move |dy| {
-            let dx = compute::<T, 3>(kept.dims(), [&kept, &norms, dy], |slices, dx| {
-                reduce::normalized_gradient(lanes, p, least, slices, dx);
+    told(
+        || {
+            Form::new("NormNormalization", &[inp])
+                .with("p", p)
+                .with("axes", &reduced.axes[..])
+                .with("eps", eps)
+        },
+        || {
+            let least = eps.powf(1.0 / p);
+            let (grouped, lanes) = reduced.lanes(inp)?;
+            if let Cow::Owned(grouped) = &grouped {
+                // Normalized along its last axes, and back in order.
+                let n_kept = inp.rank() - reduced.axes.len();
+                let y = norm_normalization(grouped, p, (n_kept..inp.rank()).collect::<Vec<_>>(), eps)?;
+                let kept = (0..inp.rank()).filter(|axis| !reduced.axes.contains(axis));
+                let order: Vec<_> = kept.chain(reduced.axes.iter().copied()).collect();
+                let mut back = vec![0; order.len()];
+                order.into_iter().enumerate().for_each(|(axis, from)| back[from] = axis);
+                return permuted(&y, &back);
+            }
+            let name = "norm_normalization";
+            let compose = |t: &[Tensor]| Ok([composed::reduce::normalized(&t[0], lanes, p, least)?]);
+            if let Some([y]) = without_kernels(name, &[inp], compose)? {
+                return Ok(y);
+            }
+            let [x] = widened(name, [inp])?;
+            let y = for_float!(x.dtype(), T => {
+                let norms = compute::<T, 1>(&*reduced.dims, [&x], |[x], y| reduce::norms(lanes, p, x, y))?.into_tensor()?;
+                let y = compute::<T, 2>(x.dims(), [&x, &norms], |[x, norms], y| reduce::normalized(lanes, least, x, norms, y))?;
+                let kept = Tensor::clone(&x);
+                attach(name, [&x], y, move |dy| {
+                    let dx = compute::<T, 3>(kept.dims(), [&kept, &norms, dy], |slices, dx| {
+                        reduce::normalized_gradient(lanes, p, least, slices, dx);
+                    })?;
+                    Ok([Some(dx.into_tensor()?)])
+                })
             })?;
-            Ok([Some(dx.into_tensor()?)])
-        })
-    })?;
-    in_type(y, inp.dtype())
+            in_type(y, inp.dtype())
+        },
+    )
 }
 
 /// Running sums along an axis; NNabla's default is the first, `0`. With `exclusive` each is without its own element, with
@@ -414,20 +442,32 @@ pub fn norm_normalization(inp: &Tensor, p: f64, axes: impl Into<Axes>, eps: f64)
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn cumsum(inp: &Tensor, axis: impl Into<Axis>, exclusive: bool, reverse: bool) -> Result<Tensor> {
-    let lanes = lanes_along(inp, axis.into())?;
-    let compose = |t: &[Tensor]| Ok([composed::reduce::running_sums(&t[0], lanes, exclusive, reverse)?]);
-    if let Some([y]) = without_kernels("cumsum", &[inp], compose)? {
-        return Ok(y);
-    }
-    let [x] = widened("cumsum", [inp])?;
-    let y = for_float!(x.dtype(), T => {
-        let y = compute::<T, 1>(x.dims(), [&x], |[x], y| reduce::running_sums(lanes, exclusive, reverse, x, y))?;
-        attach("cumsum", [&x], y, move |dy| {
-            let dx = compute::<T, 1>(dy.dims(), [dy], |[dy], dx| reduce::running_sums(lanes, exclusive, !reverse, dy, dx))?;
-            Ok([Some(dx.into_tensor()?)])
-        })
-    })?;
-    in_type(y, inp.dtype())
+    let axis = axis.into().resolve("axis", inp.dims())?;
+    told(
+        || {
+            Form::new("CumSum", &[inp])
+                .with("axis", axis)
+                .with("exclusive", exclusive)
+                .with("reverse", reverse)
+        },
+        || {
+            let lanes = lanes_along(inp, axis.into())?;
+            let compose =
+                |t: &[Tensor]| Ok([composed::reduce::running_sums(&t[0], lanes, exclusive, reverse)?]);
+            if let Some([y]) = without_kernels("cumsum", &[inp], compose)? {
+                return Ok(y);
+            }
+            let [x] = widened("cumsum", [inp])?;
+            let y = for_float!(x.dtype(), T => {
+                let y = compute::<T, 1>(x.dims(), [&x], |[x], y| reduce::running_sums(lanes, exclusive, reverse, x, y))?;
+                attach("cumsum", [&x], y, move |dy| {
+                    let dx = compute::<T, 1>(dy.dims(), [dy], |[dy], dx| reduce::running_sums(lanes, exclusive, !reverse, dy, dx))?;
+                    Ok([Some(dx.into_tensor()?)])
+                })
+            })?;
+            in_type(y, inp.dtype())
+        },
+    )
 }
 
 /// The lanes along one axis.

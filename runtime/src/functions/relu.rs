@@ -9,6 +9,7 @@ use crate::Result;
 use crate::device::has_kernels;
 use crate::kernels::{Float, map_in_place, zip};
 use crate::number::Number;
+use crate::told::{Form, listens, told};
 
 #[derive(Clone, Copy)]
 struct Relu;
@@ -43,7 +44,7 @@ impl Pointwise<1> for Relu {
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn relu(inp: &Tensor) -> Result<Tensor> {
-    apply(Relu, [inp])
+    told(|| Form::new("ReLU", &[inp]), || apply(Relu, [inp]))
 }
 
 /// [`relu`] of one element.
@@ -97,17 +98,25 @@ where
 
 /// `a + b` for tensors of one shape, and `relu` of it if asked for; the gradient goes to both without a copy.
 pub(crate) fn add(a: &Tensor, b: &Tensor, then_relu: bool) -> Result<Tensor> {
-    if !has_kernels(a.device()) {
-        return relu_if(then_relu, (a + b)?);
+    if then_relu && listens() {
+        return relu(&add(a, b, false)?);
     }
-    let dtype = a.dtype();
-    let [a, b] = widened("add", [a, b])?;
-    let sum = for_float!(a.dtype(), T => {
-        let sum = compute::<T, 2>(a.dims(), [&a, &b], |[a, b], sum| match then_relu {
-            true => zip(a, b, sum, |a, b| relu_of(a + b)),
-            false => zip(a, b, sum, |a, b| a + b),
-        })?;
-        attach_after("add", [&a, &b], sum, then_relu, || |dy: &Tensor| Ok([Some(dy.clone()), Some(dy.clone())]))
-    })?;
-    in_type(sum, dtype)
+    told(
+        || Form::new("Add2", &[a, b]),
+        || {
+            if !has_kernels(a.device()) {
+                return relu_if(then_relu, (a + b)?);
+            }
+            let dtype = a.dtype();
+            let [a, b] = widened("add", [a, b])?;
+            let sum = for_float!(a.dtype(), T => {
+                let sum = compute::<T, 2>(a.dims(), [&a, &b], |[a, b], sum| match then_relu {
+                    true => zip(a, b, sum, |a, b| relu_of(a + b)),
+                    false => zip(a, b, sum, |a, b| a + b),
+                })?;
+                attach_after("add", [&a, &b], sum, then_relu, || |dy: &Tensor| Ok([Some(dy.clone()), Some(dy.clone())]))
+            })?;
+            in_type(sum, dtype)
+        },
+    )
 }

@@ -10,6 +10,7 @@ use super::node::{
 };
 use crate::kernels::{Channels, Float, Mat, MatMut, Start, Threads, combine, gemm};
 use crate::number::Formula;
+use crate::told::{Form, told};
 use crate::{Axis, Error, Result, check};
 
 /// Weight normalization: `y = g w / sqrt(sum of w^2 + eps)`, with a sum and a `g` for each index of the axis `dim`.
@@ -36,41 +37,46 @@ use crate::{Axis, Error, Result, check};
 /// ```
 pub fn weight_normalization(w: &Tensor, g: &Tensor, dim: impl Into<Axis>, eps: f64) -> Result<Tensor> {
     let (dim, channels) = channels_of(w, dim.into(), eps)?;
-    if g.dims() != [w.dims()[dim]] {
-        let reason = format!("must have the size of axis {dim} of the weight {:?}", w.dims());
-        return Err(Error::invalid("g", reason, g.dims()));
-    }
-    let compose = |t: &[Tensor]| Ok([composed::weight_normalization(&t[0], &t[1], dim, eps)?]);
-    if let Some([y]) = without_kernels("weight_normalization", &[w, g], compose)? {
-        return Ok(y);
-    }
-    let [x, scale] = widened("weight_normalization", [w, g])?;
-    let y = for_float!(x.dtype(), T => {
-        let norms = norms::<T>(channels, &x, eps)?;
-        let factors: Vec<[T; 1]> = read([&scale], |[g]: [&[T]; 1]| {
-            g.iter().zip(&norms).map(|(g, norm)| [T::of(g.wide() / norm)]).collect()
-        })?;
-        let y = compute::<T, 1>(x.dims(), [&x], |[w], y| {
-            channels.map(&factors, w, w, y, |[factor], w, _| *factor * w);
-        })?;
-        let arg = Tensor::clone(&x);
-        attach("weight_normalization", [&x, &scale], y, move |dy| {
-            let moments = read([&arg, dy], |[w, dy]: [&[T]; 2]| channels.sums(w, dy, |_| |w, dy| [w * dy]))?;
-            let coefficients = factors.iter().zip(&norms).zip(&moments).map(|(([factor], norm), [moment])| {
-                [*factor, T::of(moment / (norm * norm))]
-            });
-            let coefficients: Vec<[T; 2]> = coefficients.collect();
-            let dw = compute::<T, 2>(arg.dims(), [&arg, dy], |[w, dy], dw| {
-                channels.map(&coefficients, w, dy, dw, |[factor, slope], w, dy| {
-                    InputGradient.of([dy, w], [T::ZERO, *factor, T::ZERO, *slope])
-                });
+    told(
+        || Form::new("WeightNormalization", &[w, g]).with("dim", dim).with("eps", eps),
+        || {
+            if g.dims() != [w.dims()[dim]] {
+                let reason = format!("must have the size of axis {dim} of the weight {:?}", w.dims());
+                return Err(Error::invalid("g", reason, g.dims()));
+            }
+            let compose = |t: &[Tensor]| Ok([composed::weight_normalization(&t[0], &t[1], dim, eps)?]);
+            if let Some([y]) = without_kernels("weight_normalization", &[w, g], compose)? {
+                return Ok(y);
+            }
+            let [x, scale] = widened("weight_normalization", [w, g])?;
+            let y = for_float!(x.dtype(), T => {
+                let norms = norms::<T>(channels, &x, eps)?;
+                let factors: Vec<[T; 1]> = read([&scale], |[g]: [&[T]; 1]| {
+                    g.iter().zip(&norms).map(|(g, norm)| [T::of(g.wide() / norm)]).collect()
+                })?;
+                let y = compute::<T, 1>(x.dims(), [&x], |[w], y| {
+                    channels.map(&factors, w, w, y, |[factor], w, _| *factor * w);
+                })?;
+                let arg = Tensor::clone(&x);
+                attach("weight_normalization", [&x, &scale], y, move |dy| {
+                    let moments = read([&arg, dy], |[w, dy]: [&[T]; 2]| channels.sums(w, dy, |_| |w, dy| [w * dy]))?;
+                    let coefficients = factors.iter().zip(&norms).zip(&moments).map(|(([factor], norm), [moment])| {
+                        [*factor, T::of(moment / (norm * norm))]
+                    });
+                    let coefficients: Vec<[T; 2]> = coefficients.collect();
+                    let dw = compute::<T, 2>(arg.dims(), [&arg, dy], |[w, dy], dw| {
+                        channels.map(&coefficients, w, dy, dw, |[factor, slope], w, dy| {
+                            InputGradient.of([dy, w], [T::ZERO, *factor, T::ZERO, *slope])
+                        });
+                    })?;
+                    let data = moments.iter().zip(&norms).map(|([moment], norm)| T::of(moment / norm)).collect();
+                    let dg = Value::<T> { data, dims: vec![norms.len()] };
+                    Ok([Some(dw.into_tensor()?), Some(dg.into_tensor()?)])
+                })
             })?;
-            let data = moments.iter().zip(&norms).map(|([moment], norm)| T::of(moment / norm)).collect();
-            let dg = Value::<T> { data, dims: vec![norms.len()] };
-            Ok([Some(dw.into_tensor()?), Some(dg.into_tensor()?)])
-        })
-    })?;
-    in_type(y, w.dtype())
+            in_type(y, w.dtype())
+        },
+    )
 }
 
 /// `sqrt(sum of w^2 + eps)` for each index of the axis `dim`, as a constant: the `g` with which
@@ -142,31 +148,40 @@ pub fn spectral_norm(
 ) -> Result<(Tensor, Tensor)> {
     let (dim, channels) = channels_of(w, dim.into(), eps)?;
     check_itr(itr)?;
-    if u.dims() != [w.dims()[dim]] {
-        let reason = format!("must have the size of axis {dim} of the weight {:?}", w.dims());
-        return Err(Error::invalid("u", reason, u.dims()));
-    }
-    if w.elem_count() == 0 {
-        return Ok((w.clone(), u.clone()));
-    }
-    let order: Vec<usize> = std::iter::once(dim).chain((0..w.rank()).filter(|&axis| axis != dim)).collect();
-    let mut back = order.clone();
-    order.iter().enumerate().for_each(|(to, &from)| back[from] = to);
-    let rows = w.permute(order)?;
-    let (outmaps, inmaps) = (channels.channels, channels.per_channel());
-    check::tensor("w", &[outmaps, inmaps], w.dtype())?;
-    let matrix = rows.contiguous()?.reshape((outmaps, inmaps))?;
-    let u = &u.detach();
-    let compose = |t: &[Tensor]| composed::spectral_norm(&t[0], &t[1], itr, eps);
-    let [y, u] = match without_kernels("spectral_norm", &[&matrix, u], compose)? {
-        Some(results) => results,
-        None => {
-            let [x, u] = widened("spectral_norm", [&matrix, u])?;
-            let [y, u] = for_float!(x.dtype(), T => spectral_norm_by_kernels::<T>(&x, &u, itr, eps))?;
-            [in_type(y, w.dtype())?, in_type(u, w.dtype())?]
-        }
-    };
-    Ok((y.reshape(rows.dims())?.permute(back)?, u))
+    told(
+        || {
+            let form = Form::new("SpectralNorm", &[w, u]).with("dim", dim).with("itr", itr).with("eps", eps);
+            form.with("test", true).with("output_u", true)
+        },
+        || {
+            if u.dims() != [w.dims()[dim]] {
+                let reason = format!("must have the size of axis {dim} of the weight {:?}", w.dims());
+                return Err(Error::invalid("u", reason, u.dims()));
+            }
+            if w.elem_count() == 0 {
+                return Ok((w.clone(), u.clone()));
+            }
+            let order: Vec<usize> =
+                std::iter::once(dim).chain((0..w.rank()).filter(|&axis| axis != dim)).collect();
+            let mut back = order.clone();
+            order.iter().enumerate().for_each(|(to, &from)| back[from] = to);
+            let rows = w.permute(order)?;
+            let (outmaps, inmaps) = (channels.channels, channels.per_channel());
+            check::tensor("w", &[outmaps, inmaps], w.dtype())?;
+            let matrix = rows.contiguous()?.reshape((outmaps, inmaps))?;
+            let u = &u.detach();
+            let compose = |t: &[Tensor]| composed::spectral_norm(&t[0], &t[1], itr, eps);
+            let [y, u] = match without_kernels("spectral_norm", &[&matrix, u], compose)? {
+                Some(results) => results,
+                None => {
+                    let [x, u] = widened("spectral_norm", [&matrix, u])?;
+                    let [y, u] = for_float!(x.dtype(), T => spectral_norm_by_kernels::<T>(&x, &u, itr, eps))?;
+                    [in_type(y, w.dtype())?, in_type(u, w.dtype())?]
+                }
+            };
+            Ok((y.reshape(rows.dims())?.permute(back)?, u))
+        },
+    )
 }
 
 /// Whether the number of steps of the power method makes sense: what has not come to an end by then does not.

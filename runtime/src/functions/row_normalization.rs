@@ -8,8 +8,10 @@ use super::composed::normalization::{Centred, InputGradient, Normalized, by_row}
 use super::graph::attach;
 use super::node::{Element, Value, compute, element_count, for_float, wide_without_kernels, widened};
 use super::normalization::{coefficient, statistics};
+use super::parts;
 use crate::kernels::{Channels, Moments, Rows};
 use crate::number::Formula;
+use crate::told::{Form, listens, told};
 use crate::{Error, Result, check};
 
 /// Layer normalization; returns the output, the means and the biased variances.
@@ -161,6 +163,8 @@ pub fn rms_normalization(
 /// A normalization of this kind for inputs of one shape.
 pub(crate) struct RowNormalization {
     name: &'static str,
+    /// The axes of samples, and that of the channels.
+    axes: (Vec<usize>, Option<usize>),
     rows: Rows,
     n_rows: usize,
     /// An order of the axes that brings each row together, where they do not stand so.
@@ -260,6 +264,7 @@ impl RowNormalization {
         ascending.sort_by_key(|&i| kept[i]);
         Ok(Self {
             name,
+            axes: (batch, channel),
             rows: Rows { groups, len, inner, centred: true, eps },
             n_rows,
             order: (!order.is_sorted()).then_some(order),
@@ -276,6 +281,20 @@ impl RowNormalization {
         &self.coefficient_dims
     }
 
+    fn form(&self, inp: &Tensor, beta: Option<&Tensor>, gamma: Option<&Tensor>) -> Form {
+        let (batch, channel) = (&self.axes.0[..], self.axes.1.unwrap_or_default());
+        let of = |kind| Form::new(kind, &[inp]).and(beta).and(gamma);
+        let form = match self.name {
+            "group_normalization" => {
+                of("GroupNormalization").with("num_groups", self.rows.groups).with("channel_axis", channel)
+            }
+            "instance_normalization" => of("InstanceNormalization").with("channel_axis", channel),
+            _ => of("LayerNormalization"),
+        };
+        let form = form.with("batch_axis", batch).with("eps", self.rows.eps);
+        form.with("no_scale", gamma.is_none()).with("no_bias", beta.is_none())
+    }
+
     /// The output, the means and the variances.
     pub(crate) fn apply(
         &self,
@@ -283,27 +302,37 @@ impl RowNormalization {
         beta: Option<&Tensor>,
         gamma: Option<&Tensor>,
     ) -> Result<(Tensor, Tensor, Tensor)> {
-        let beta = coefficient("beta", beta, 0.0, &self.coefficient_dims, inp)?;
-        let gamma = coefficient("gamma", gamma, 1.0, &self.coefficient_dims, inp)?;
-        let Rows { groups, len, inner, centred, eps } = self.rows;
-        let compose = |t: &[Tensor]| {
-            let x = self.gathered(&t[0])?;
-            let coefficients = (1, groups, len / inner, 1);
-            let (beta, gamma) = (t[1].reshape(coefficients)?, t[2].reshape(coefficients)?);
-            let rows = x.reshape((self.n_rows / groups, groups, len / inner, inner))?;
-            let [y, mean, var] = by_row(&rows, [&beta, &gamma], centred, eps)?;
-            Ok([y.reshape(x.shape())?, mean, var])
-        };
-        let results = match wide_without_kernels(self.name, &[inp, &beta, &gamma], compose)? {
-            Some(results) => results,
-            None => {
-                let [x, beta, gamma] = widened(self.name, [inp, &beta, &gamma])?;
-                let x = self.gathered(&x)?;
-                for_float!(x.dtype(), T => self.by_kernels::<T>(&x, &beta, &gamma))?
-            }
-        };
-        let [y, mean, var] = results;
-        Ok((self.restored(&y)?.to_dtype(inp.dtype())?, self.statistic(&mean)?, self.statistic(&var)?))
+        if listens() && !self.rows.centred {
+            let over: Vec<_> = (0..inp.rank()).filter(|axis| !self.axes.0.contains(axis)).collect();
+            let (y, square) = parts::by_root_mean_square(inp, &over, self.rows.eps, gamma)?;
+            return Ok((y, square.clone(), square));
+        }
+        told(
+            || self.form(inp, beta, gamma),
+            || {
+                let beta = coefficient("beta", beta, 0.0, &self.coefficient_dims, inp)?;
+                let gamma = coefficient("gamma", gamma, 1.0, &self.coefficient_dims, inp)?;
+                let Rows { groups, len, inner, centred, eps } = self.rows;
+                let compose = |t: &[Tensor]| {
+                    let x = self.gathered(&t[0])?;
+                    let coefficients = (1, groups, len / inner, 1);
+                    let (beta, gamma) = (t[1].reshape(coefficients)?, t[2].reshape(coefficients)?);
+                    let rows = x.reshape((self.n_rows / groups, groups, len / inner, inner))?;
+                    let [y, mean, var] = by_row(&rows, [&beta, &gamma], centred, eps)?;
+                    Ok([y.reshape(x.shape())?, mean, var])
+                };
+                let results = match wide_without_kernels(self.name, &[inp, &beta, &gamma], compose)? {
+                    Some(results) => results,
+                    None => {
+                        let [x, beta, gamma] = widened(self.name, [inp, &beta, &gamma])?;
+                        let x = self.gathered(&x)?;
+                        for_float!(x.dtype(), T => self.by_kernels::<T>(&x, &beta, &gamma))?
+                    }
+                };
+                let [y, mean, var] = results;
+                Ok((self.restored(&y)?.to_dtype(inp.dtype())?, self.statistic(&mean)?, self.statistic(&var)?))
+            },
+        )
     }
 
     fn by_kernels<T: Element>(&self, x: &Tensor, beta: &Tensor, gamma: &Tensor) -> Result<[Tensor; 3]> {

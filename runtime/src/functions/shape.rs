@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 
+use crate::told::{Form, told};
 use crate::{Axis, Error, Result, check};
 
 /// The elements in their order as a tensor of another shape; one size may be -1, which stands for what is left.
@@ -50,7 +51,7 @@ fn reshaped(inp: &Tensor, dims: &[usize]) -> Result<Tensor> {
     if !inp.is_contiguous() {
         check::tensor("inp", dims, inp.dtype())?;
     }
-    Ok(inp.reshape(dims)?)
+    told(|| Form::new("Reshape", &[inp]).with("shape", dims), || Ok(inp.reshape(dims)?))
 }
 
 /// The axes from `base_axis` on as one: `(N.., D..)` becomes `(N.., product of D..)`.

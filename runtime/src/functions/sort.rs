@@ -9,6 +9,7 @@ use super::graph::attach;
 use super::node::{compute, for_float, in_type, read, widened, without_kernels};
 use super::reduce::lanes_along;
 use crate::kernels::{Lanes, reduce};
+use crate::told::{Form, told};
 use crate::{Axis, Error, Result, check};
 
 /// Sorted along an axis, from the smallest element on, or with `reverse` from the largest; NNabla's default is the last axis,
@@ -49,25 +50,42 @@ pub fn sort(inp: &Tensor, axis: impl Into<Axis>, reverse: bool) -> Result<Tensor
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn sort_with_index(inp: &Tensor, axis: impl Into<Axis>, reverse: bool) -> Result<(Tensor, Tensor)> {
-    let lanes = lanes_along(inp, axis.into())?;
-    if u32::try_from(lanes.len).is_err() {
-        return Err(Error::invalid("inp", "must have fewer than 2^32 elements along the axis", inp.dims()));
-    }
-    let [x] = widened("sort", [inp])?;
-    let numbers = order(&x, lanes, reverse)?;
-    let index = Tensor::from_slice(&numbers, inp.dims(), inp.device())?;
-    let compose = |t: &[Tensor]| Ok([composed::reduce::pick(&t[0], lanes, &index)?]);
-    if let Some([y]) = without_kernels("sort", &[inp], compose)? {
-        return Ok((y, index));
-    }
-    let y = for_float!(x.dtype(), T => {
-        let y = compute::<T, 1>(x.dims(), [&x], |[x], y| reduce::pick(lanes, &numbers, x, y))?;
-        attach("sort", [&x], y, move |dy| {
-            let dx = compute::<T, 1>(dy.dims(), [dy], |[dy], dx| reduce::unpick(lanes, &numbers, dy, dx))?;
-            Ok([Some(dx.into_tensor()?)])
-        })
-    })?;
-    Ok((in_type(y, inp.dtype())?, index))
+    let axis = axis.into();
+    let at = axis.resolve("axis", inp.dims())?;
+    told(
+        || {
+            Form::new("Sort", &[inp])
+                .with("axis", at)
+                .with("reverse", reverse)
+                .with("with_index", true)
+                .with("only_index", false)
+        },
+        || {
+            let lanes = lanes_along(inp, axis)?;
+            if u32::try_from(lanes.len).is_err() {
+                return Err(Error::invalid(
+                    "inp",
+                    "must have fewer than 2^32 elements along the axis",
+                    inp.dims(),
+                ));
+            }
+            let [x] = widened("sort", [inp])?;
+            let numbers = order(&x, lanes, reverse)?;
+            let index = Tensor::from_slice(&numbers, inp.dims(), inp.device())?;
+            let compose = |t: &[Tensor]| Ok([composed::reduce::pick(&t[0], lanes, &index)?]);
+            if let Some([y]) = without_kernels("sort", &[inp], compose)? {
+                return Ok((y, index));
+            }
+            let y = for_float!(x.dtype(), T => {
+                let y = compute::<T, 1>(x.dims(), [&x], |[x], y| reduce::pick(lanes, &numbers, x, y))?;
+                attach("sort", [&x], y, move |dy| {
+                    let dx = compute::<T, 1>(dy.dims(), [dy], |[dy], dx| reduce::unpick(lanes, &numbers, dy, dx))?;
+                    Ok([Some(dx.into_tensor()?)])
+                })
+            })?;
+            Ok((in_type(y, inp.dtype())?, index))
+        },
+    )
 }
 
 /// The numbers of the sorted elements; from another device they come to the CPU for this.

@@ -2,7 +2,10 @@
 
 use candle_core::Tensor;
 
+use super::arithmetic::{add2, mul2};
 use super::normalization::batch_normalization;
+use super::parts::of_rank;
+use crate::told::listens;
 use crate::{Axes, Axis, Result, check};
 
 /// Normalized by the mean and the variance over all axes but the ones named; returns the output, the mean and the biased
@@ -50,10 +53,10 @@ pub fn tensor_normalization(
     let (mut y, mean, var) =
         batch_normalization(inp, shift.unwrap_or(&zeros), scale.unwrap_or(&ones), &axes, eps)?;
     if let Some(gamma) = gamma.filter(|_| !fits) {
-        y = y.broadcast_mul(gamma)?;
+        y = if listens() { mul2(&y, &of_rank(gamma, y.rank())?)? } else { y.broadcast_mul(gamma)? };
     }
     if let Some(beta) = beta.filter(|_| !fits) {
-        y = y.broadcast_add(beta)?;
+        y = if listens() { add2(&y, &of_rank(beta, y.rank())?)? } else { y.broadcast_add(beta)? };
     }
     Ok((y, mean, var))
 }

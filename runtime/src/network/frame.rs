@@ -12,7 +12,7 @@ use super::{IntoValue, Stage, Value};
 use crate::context::{Flags, Restore, RunGuard, begin_run, change, join_run, with};
 use crate::fusion::{self, Fuses, Fusing, Plain, Ran};
 use crate::run::{Observer, Position, Visit};
-use crate::{Error, Result, current_parameter_scope};
+use crate::{Error, Result, current_parameter_scope, told};
 
 /// A run of its own, whatever runs now; a recorder that listens goes on to listen.
 pub(super) fn outermost() -> RunGuard {
@@ -228,11 +228,22 @@ pub fn indexed(label: &str, index: &dyn Display, ident: &'static str, id: u32, i
 #[track_caller]
 #[expect(clippy::needless_pass_by_value, reason = "the stage ends when this is dropped")]
 pub fn run<S: Stage>(entered: Entered, stage: S) -> Result<S::Output> {
-    let value = stage.run().map_err(|error| entered.locate(error))?;
+    let value = stage.run().and_then(whence_known).map_err(|error| entered.locate(error))?;
     match &entered.recorded {
         Some(recorded) => recorded.recorder.returns(recorded.index, value),
         None => Ok(value),
     }
+}
+
+/// The value, if it is known how it came about or nobody has to know.
+#[inline]
+fn whence_known<V: Value>(value: V) -> Result<V> {
+    if told::listens() {
+        let mut tensors = Vec::new();
+        value.each(&mut |tensor| tensors.push(tensor));
+        told::check(tensors)?;
+    }
+    Ok(value)
 }
 
 impl Plain {
@@ -258,7 +269,7 @@ impl Fusing {
         Z: 'static,
     {
         let identity = fusion::identity::<S::Output, Z>();
-        let fused = identity.filter(|_| entered.recorded.is_none() && stage.fuse(next));
+        let fused = identity.filter(|_| entered.recorded.is_none() && !told::listens() && stage.fuse(next));
         let value = run(entered, stage)?;
         Ok(match fused {
             Some(identity) => Ran::WithNext(identity(value)),

@@ -4,6 +4,7 @@ use candle_core::Tensor;
 
 use super::Stage;
 use crate::fusion::{Fuses, is_same_function};
+use crate::told::{Form, told};
 use crate::{Error, Result, check, functions};
 
 /// `add { a, b }`: the sum of branches of one shape, and `relu` of it if that follows.
@@ -52,7 +53,7 @@ pub fn mul<const N: usize>(branches: [Tensor; N]) -> Result<Tensor> {
             return Err(shapes_differ("must have shapes that broadcast to be multiplied", &[a, b]));
         };
         check::tensor("branches", shape.dims(), a.dtype())?;
-        Ok(a.broadcast_mul(&b)?)
+        told(|| Form::new("Mul2", &[&a, &b]), || Ok(a.broadcast_mul(&b)?))
     })
 }
 
@@ -79,7 +80,8 @@ pub fn concat<const N: usize>(axis: usize, branches: [Tensor; N]) -> Result<Tens
     let mut joined = branches[0].dims().to_vec();
     joined[axis] = branches.iter().map(|branch| branch.dims()[axis]).fold(0, usize::saturating_add);
     check::tensor("branches", &joined, branches[0].dtype())?;
-    Ok(Tensor::cat(&branches, axis)?)
+    let all = branches.each_ref();
+    told(|| Form::new("Concatenate", &all).with("axis", axis), || Ok(Tensor::cat(&all, axis)?))
 }
 
 /// `tuple { a, b }`

@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use super::{Stage, Value};
+use crate::told::{Form, told};
 use crate::{Error, Result, check, is_training};
 
 /// Runs a cell along `axis` of `x`, from zero states, and stacks its outputs along that axis.
@@ -84,14 +85,18 @@ where
     check::tensor("x", &step, x.dtype())?;
     let mut outputs = Vec::with_capacity(n_steps);
     for t in 0..n_steps {
-        (h, c) = cell(&x.get_on_dim(axis, t)?.contiguous()?, &h, &c).run()?.or_second(c);
+        let step = x.get_on_dim(axis, t)?;
+        let step = told(|| Form::new("Identity", &[&step]), || Ok(step.contiguous()?))?;
+        (h, c) = cell(&step, &h, &c).run()?.or_second(c);
         if !is_training() {
             (h, c) = (h.detach(), c.detach());
         }
         outputs.push(h.clone());
     }
     check::tensor("x", &[&[n_steps], h.dims()].concat(), h.dtype())?;
-    Ok((Tensor::stack(&outputs, axis)?, h, c))
+    let all: Vec<_> = outputs.iter().collect();
+    let y = told(|| Form::new("Stack", &all).with("axis", axis), || Ok(Tensor::stack(&all, axis)?))?;
+    Ok((y, h, c))
 }
 
 /// What a cell returns: its output, and a second state if it has one.

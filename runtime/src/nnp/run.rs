@@ -10,6 +10,7 @@ use super::kinds::Call;
 use crate::network::frame::{graph_step, is_recorded};
 use crate::parameter::named_parameter;
 use crate::parameter::path::join;
+use crate::told::listens;
 use crate::{Error, Initializer, ParameterStore, Result, check};
 
 /// What one use of a network computes: the steps that the outputs need, and what may be dropped after each.
@@ -149,7 +150,8 @@ impl Plan {
             return Ok(());
         }
         let is_recorded = is_recorded();
-        let fused = planned.relu.zip(step.prepared.with_relu.as_ref()).filter(|_| !is_recorded);
+        let told = listens();
+        let fused = planned.relu.zip(step.prepared.with_relu.as_ref()).filter(|_| !is_recorded && !told);
         let located = |error: Error| match error {
             within @ Error::InLayer { .. } => within,
             other => {

@@ -8,7 +8,7 @@ use super::access::get_parameter;
 use super::path::join;
 use super::store::Request;
 use crate::context::{Flags, State, with};
-use crate::{Dims, Error, Initializer, Result};
+use crate::{Dims, Error, Initializer, Result, told};
 
 /// A parameter of the current scope, made on first use: [`call`](Self::call) gives its tensor.
 #[must_use = "nothing is registered before `.call()?`"]
@@ -123,10 +123,12 @@ pub(super) fn take(
     initial: impl FnOnce() -> Result<Initializer>,
 ) -> Result<Tensor> {
     let shape = shape();
-    match find(asked, &shape)? {
-        Some(tensor) => Ok(tensor),
-        None => make(asked, &shape, &initial()?),
-    }
+    let tensor = match find(asked, &shape)? {
+        Some(tensor) => tensor,
+        None => make(asked, &shape, &initial()?)?,
+    };
+    told::parameter(&tensor, || with(|State { path, .. }| join(path, asked.name)));
+    Ok(tensor)
 }
 
 /// The tensor of a parameter that there is.

@@ -118,6 +118,35 @@ impl Message {
         self.values.push((place, value));
     }
 
+    /// Gives the field `name` a value, one more if it is repeated.
+    ///
+    /// # Panics
+    /// If there is no such field; the names stand in this crate.
+    pub(crate) fn set(&mut self, name: &str, value: Value) {
+        let place = self.schema.field(name);
+        self.put(place.unwrap_or_else(|| panic!("`{}` has no field `{name}`", self.schema.name)), value);
+    }
+
+    /// The field for the arguments of functions of this type, and the name of the message there.
+    pub(crate) fn arguments_of(of: &str, function: &str) -> Option<(&'static str, &'static str)> {
+        let schema = MESSAGES.iter().find(|schema| schema.name == of)?;
+        let field = &schema.fields[schema.arguments_of(function)?];
+        match field.kind {
+            Kind::Message(place) => Some((field.name, Schema::of(place).name)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn has_field(&self, name: &str) -> bool {
+        self.schema.field(name).is_some()
+    }
+
+    /// Whether the field `name` is a message.
+    pub(crate) fn is_message(&self, name: &str) -> bool {
+        let field = self.schema.field(name).map(|place| &self.schema.fields[place]);
+        field.is_some_and(|field| matches!(field.kind, Kind::Message(_)))
+    }
+
     /// Takes all of another message of the same kind.
     pub(crate) fn merge(&mut self, other: Self) {
         other.values.into_iter().for_each(|(place, value)| self.put(usize::from(place), value));

@@ -11,7 +11,7 @@ mod text;
 
 use std::path::Path;
 
-pub(crate) use message::Message;
+pub(crate) use message::{Message, Value};
 
 use super::archive::for_each;
 use super::input::{Input, Source, length};

@@ -48,7 +48,7 @@ pub(crate) fn weights(
 }
 
 /// -inf for the keys that come too late for a query.
-fn later(targets: usize, sources: usize, like: &Tensor) -> Result<Tensor> {
+pub(crate) fn later(targets: usize, sources: usize, like: &Tensor) -> Result<Tensor> {
     let seen = |target: usize| (target + 1 + sources).saturating_sub(targets);
     let mask: Vec<f32> = (0..targets * sources)
         .map(|i| if i % sources < seen(i / sources) { 0.0 } else { f32::NEG_INFINITY })

@@ -16,6 +16,7 @@ pub(super) use arguments::Arguments;
 
 use super::Fault;
 use crate::parameter::path::join;
+use crate::told::{Form, told};
 use crate::{Error, Result, nearest, update_state};
 
 /// A type of functions.
@@ -173,11 +174,12 @@ impl Kind {
     /// The tensor as the function takes it at this place.
     pub(super) fn fit(&self, place: usize, tensor: Tensor) -> Result<Tensor> {
         let is_float = tensor.dtype().is_float();
-        Ok(match (self.integers.contains(&place), is_float) {
-            (true, true) => tensor.to_dtype(DType::I64)?,
-            (false, false) => tensor.to_dtype(DType::F32)?,
-            _ => tensor,
-        })
+        let dtype = match (self.integers.contains(&place), is_float) {
+            (true, true) => DType::I64,
+            (false, false) => DType::F32,
+            _ => return Ok(tensor),
+        };
+        told(|| Form::new("Identity", &[&tensor]), || Ok(tensor.to_dtype(dtype)?))
     }
 }
 

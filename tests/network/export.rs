@@ -1,0 +1,252 @@
+//! Networks written for other programs: what they compute then.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use layerfn::export::{Form, told};
+use layerfn::functions::{self, gelu_exact, mean};
+use layerfn::nnp::Nnp;
+use layerfn::prelude::*;
+use layerfn::{Model, Rng};
+
+use super::architectures as nets;
+
+/// A model, made to be compared: a name, the model as a function, and shapes of what it takes.
+struct Case {
+    name: &'static str,
+    shapes: Vec<Vec<usize>>,
+    /// Whether NNabla's shapes have room for batches of any size.
+    is_open: bool,
+    forward: Box<Forward>,
+    export: Box<Export>,
+}
+
+type Forward = dyn Fn(&[Tensor]) -> Result<Vec<Tensor>>;
+
+type Export = dyn Fn(&Path) -> Result<()>;
+
+/// Gives every parameter other values than the first ones.
+fn stir<F: ?Sized, const N: usize>(model: &Model<F, N>) -> Result<()> {
+    let rng = Rng::new(5);
+    for (path, parameter) in model.store().parameters().iter().filter(|(path, _)| !path.contains("/q")) {
+        let dims = parameter.var().dims();
+        let fan = match dims {
+            [_, rest @ ..] if rest.len() > 1 => rest.iter().product(),
+            [inputs, ..] => *inputs,
+            [] => 1,
+        };
+        let spread =
+            if path.contains("/bn") || path.ends_with("/b") { 0.5 } else { 3.0 / (fan as f64).sqrt() };
+        let draw = || (f64::from(rng.next_u32()) / f64::from(u32::MAX) - 0.5) * spread;
+        let n = dims.iter().product();
+        let positive = path.ends_with("/var") || path.ends_with("/gamma");
+        let values: Vec<f32> = (0..n).map(|_| (draw() + if positive { 1.0 } else { 0.0 }) as f32).collect();
+        parameter.var().set(&Tensor::from_vec(values, dims, &Device::Cpu)?)?;
+    }
+    Ok(())
+}
+
+macro_rules! case {
+    ($name:literal, $net:expr, $shape:expr, $is_open:literal) => {{
+        let net = ParameterStore::with_seed(1).enter(|| $net.init($shape))?;
+        stir(&net)?;
+        let (one, two) = (net.clone(), net);
+        Case {
+            name: $name,
+            shapes: vec![$shape.to_vec()],
+            is_open: $is_open,
+            forward: Box::new(move |x| one.forward_t(&x[0], false).map(Into::<Outputs>::into).map(|y| y.0)),
+            export: Box::new(move |path| two.export_nnp(path, [$shape])),
+        }
+    }};
+}
+
+struct Outputs(Vec<Tensor>);
+
+impl From<Tensor> for Outputs {
+    fn from(tensor: Tensor) -> Self {
+        Self(vec![tensor])
+    }
+}
+
+impl From<(Tensor, Tensor)> for Outputs {
+    fn from((a, b): (Tensor, Tensor)) -> Self {
+        Self(vec![a, b])
+    }
+}
+
+/// Images `(batch, 1, 28, 28)` as sequences `(28, batch, 28)`.
+fn rows(images: &Tensor) -> Result<Tensor> {
+    Ok(images.squeeze(1)?.transpose(0, 1)?)
+}
+
+/// The first two axes in the other order.
+fn swapped(x: &Tensor) -> Result<Tensor> {
+    functions::transpose(x, [1, 0, 2])
+}
+
+fn state(x: &Tensor, layers: usize, directions: usize) -> Result<Tensor> {
+    Ok(Tensor::zeros((layers, directions, x.dim(1)?, 6), DType::F32, &Device::Cpu)?)
+}
+
+fn over_gru(x: &Tensor) -> Result<Tensor> {
+    Ok(gru(x, &state(x, 2, 2)?).num_layers(2).bidirectional(true).call()?.0)
+}
+
+fn over_lstm(x: &Tensor) -> Result<Tensor> {
+    Ok(lstm_n_step(x, &state(x, 1, 1)?, &state(x, 1, 1)?).call()?.0)
+}
+
+fn over_rnn(x: &Tensor) -> Result<Tensor> {
+    Ok(rnn(x, &state(x, 1, 1)?).call()?.0)
+}
+
+network! {
+    fn reader()
+    < rows -> embedding: affine(16, base_axis = 2) -> learned_position_embedding(28)
+   -> for i in 0..2 { encoder[i]: transformer_encode(16, 4, dim_feedforward = 32, activation = gelu) }
+   -> mean(0, false) -> out: affine(10) >
+
+    fn cells()
+    < swapped -> over_gru -> over_lstm -> over_rnn -> swapped >
+
+    fn odds()
+    < n1: layer_normalization -> n2: group_normalization(2) -> n3: instance_normalization
+   -> d: depthwise_convolution((3, 3), pad = 1) -> gelu_exact -> u: depthwise_deconvolution((3, 3))
+   -> average_pooling((2, 2), including_pad = false) -> interpolate(output_size = (7, 5)) -> prelu
+   -> q: fixed_point_quantized_convolution(4, (3, 3)) -> m: min_max_quantized_convolution(4, (1, 1))
+   -> b: binary_weight_convolution(4, (2, 2)) -> w: pow2_quantized_convolution(3, (1, 1)) -> pad((1, 2), mode = layerfn::functions::PadMode::Reflect)
+   -> softplus -> flatten -> s: svd_affine(6, 3) -> p: pruned_affine(5) -> log_softmax(1) >
+}
+
+fn cases() -> Result<Vec<Case>> {
+    Ok(vec![
+        case!("lenet", Network::new(nets::lenet), [2, 1, 28, 28], true),
+        case!("resnet20", Network::new(nets::resnet20), [1, 3, 32, 32], true),
+        case!("resnet18", Network::new(nets::resnet18), [1, 3, 32, 32], true),
+        case!("mobilenet", network! { nets::mobilenet(10) }, [1, 3, 32, 32], true),
+        case!("inception", network! { nets::inception(8, 16, 4, 4) }, [1, 12, 14, 14], true),
+        case!("lstm", network! { nets::lstm_classifier(8, 5) }, [2, 6, 4], true),
+        case!("unet", network! { nets::unet(4, 2) }, [1, 1, 16, 16], true),
+        case!("autoencoder", network! { nets::autoencoder(16) }, [3, 784], true),
+        case!("transformer", Network::new(reader), [2, 1, 28, 28], false),
+        case!("cells", Network::new(cells), [2, 5, 3], false),
+        case!("odds", Network::new(odds), [2, 4, 8, 6], true),
+    ])
+}
+
+/// Numbers between -1 and 1.
+fn numbers(dims: &[usize]) -> Result<Tensor> {
+    let rng = Rng::new(11);
+    let n = dims.iter().product();
+    let values: Vec<f32> =
+        (0..n).map(|_| (f64::from(rng.next_u32()) / f64::from(u32::MAX) * 2.0 - 1.0) as f32).collect();
+    Ok(Tensor::from_vec(values, dims, &Device::Cpu)?)
+}
+
+fn assert_close(name: &str, found: &Tensor, wanted: &Tensor) -> Result<()> {
+    assert_eq!(found.dims(), wanted.dims(), "{name}");
+    let wanted = wanted.flatten_all()?.to_vec1::<f32>()?;
+    for (found, wanted) in found.flatten_all()?.to_vec1::<f32>()?.into_iter().zip(wanted) {
+        assert!(
+            (found - wanted).abs() <= 1e-5 * wanted.abs().max(1.0),
+            "{name}: {found} instead of {wanted}"
+        );
+    }
+    Ok(())
+}
+
+/// A folder for the files: one that is kept if `LAYERFN_EXPORTED` names it, for `interop/exported.py`.
+fn folder() -> (Option<tempfile::TempDir>, PathBuf) {
+    match std::env::var_os("LAYERFN_EXPORTED") {
+        Some(path) => {
+            fs::create_dir_all(&path).unwrap();
+            (None, path.into())
+        }
+        None => {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().to_owned();
+            (Some(folder), path)
+        }
+    }
+}
+
+fn inputs_of(case: &Case, open: bool) -> Result<Vec<Tensor>> {
+    let more = |dims: &Vec<usize>| [&[dims[0] + usize::from(open) * 2], &dims[1..]].concat();
+    case.shapes.iter().map(|dims| numbers(&more(dims))).collect()
+}
+
+/// Keeps what the network computes beside its file, for programs that check it.
+fn keep(folder: &Path, case: &Case, inputs: &[Tensor], outputs: &[Tensor]) -> Result<()> {
+    let named = |kind: &str, tensors: &[Tensor]| -> Vec<(String, Tensor)> {
+        tensors
+            .iter()
+            .enumerate()
+            .map(|(n, tensor)| (format!("{kind}{n}"), tensor.contiguous().unwrap()))
+            .collect()
+    };
+    let all: std::collections::HashMap<_, _> =
+        named("input", inputs).into_iter().chain(named("output", outputs)).collect();
+    Ok(candle_core::safetensors::save(&all, folder.join(format!("{}.safetensors", case.name)))?)
+}
+
+#[test]
+fn nnabla_files_compute_the_same() -> Result<()> {
+    let (_guard, folder) = folder();
+    for case in cases()? {
+        let path = folder.join(format!("{}.nnp", case.name));
+        (case.export)(&path).unwrap_or_else(|error| panic!("{}: {error}", case.name));
+        let executor = Nnp::open(&path)?.executor("runtime")?;
+        for open in [false, true] {
+            if open && !case.is_open {
+                continue;
+            }
+            let inputs = inputs_of(&case, open)?;
+            let wanted = (case.forward)(&inputs)?;
+            let found = executor.run(&inputs).unwrap_or_else(|error| panic!("{}: {error}", case.name));
+            assert_eq!(found.len(), wanted.len());
+            for (found, wanted) in found.iter().zip(&wanted) {
+                assert_close(case.name, found, wanted)?;
+            }
+            keep(&folder, &case, &inputs, &wanted)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_has_no_form_is_named() -> Result<()> {
+    let net = network! { c1: conv(2, (3, 3)) -> odd: (|x: &Tensor| x.sqr()) -> relu };
+    let model = net.init([1, 1, 5, 5])?;
+    let path = tempfile::tempdir().unwrap().path().join("a.nnp");
+    let error = model.export_nnp(&path, [[1, 1, 5, 5]]).unwrap_err().to_string();
+    assert!(error.starts_with("odd: closure:") && error.contains("`layerfn::export::told`"), "{error}");
+    assert!(!path.exists());
+
+    // A constant that follows the input is none.
+    let net = network! { (|x: &Tensor| Ok::<_, layerfn::Error>((x + f64::from(x.mean_all()?.to_scalar::<f32>()?))?)) };
+    assert!(net.init([2, 3])?.export_nnp(&path, [[2, 3]]).is_err());
+    let net = network! { (|x: &Tensor| functions::add2(x, &x.detach().sqr()?)) };
+    let error = net.init([2, 3])?.export_nnp(&path, [[2, 3]]).unwrap_err().to_string();
+    assert!(error.contains("on constants that do not depend on them"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn a_function_may_say_its_form() -> Result<()> {
+    fn twice(x: &Tensor) -> Result<Tensor> {
+        told(|| Form::new("MulScalar", &[x]).with("val", 2.0), || Ok((x * 2.0)?))
+    }
+    let model = network! { affine(3) -> twice }.init([1, 2])?;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.nnp");
+    model.export_nnp(&path, [[1, 2]])?;
+    let file = Nnp::open(&path)?;
+    assert_eq!(
+        file.parameters().entries().iter().map(|entry| entry.path()).collect::<Vec<_>>(),
+        ["affine/W", "affine/b"]
+    );
+    let x = numbers(&[4, 2])?;
+    assert_close("twice", &file.executor("runtime")?.run(std::slice::from_ref(&x))?[0], &model.forward(&x)?)
+}
