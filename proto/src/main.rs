@@ -9,12 +9,16 @@ use std::path::Path;
 use std::process::ExitCode;
 
 /// Where the code goes, below the root of this package.
-const TARGETS: &str = "../runtime/src/checkpoint";
+const TARGETS: &str = "../runtime/src";
 
 type Generate = fn(&Path) -> Result<String, Box<dyn Error>>;
 
 /// Every generated file.
-const FILES: [(&str, Generate); 2] = [("generated/nnabla.rs", messages), ("definition/schema.rs", table)];
+const FILES: [(&str, Generate); 3] = [
+    ("checkpoint/generated/nnabla.rs", |root| messages(root, "nnabla")),
+    ("checkpoint/definition/schema.rs", table),
+    ("onnx/generated/onnx.rs", |root| messages(root, "onnx")),
+];
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -32,10 +36,10 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     Ok(code)
 }
 
-/// The messages of parameters, which are decoded into structs.
-fn messages(root: &Path) -> Result<String, Box<dyn Error>> {
-    let descriptors = protox::compile(["nnabla.proto"], [root])?;
-    let module = prost_build::Module::from_protobuf_package_name("nnabla");
+/// The messages of a package, which are decoded into structs.
+fn messages(root: &Path, package: &str) -> Result<String, Box<dyn Error>> {
+    let descriptors = protox::compile([format!("{package}.proto")], [root])?;
+    let module = prost_build::Module::from_protobuf_package_name(package);
     let mut config = prost_build::Config::new();
     config.bytes(["."]);
     let requests = descriptors.file.into_iter().map(|file| (module.clone(), file)).collect();

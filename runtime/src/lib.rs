@@ -154,6 +154,7 @@ mod nearest;
 mod network;
 pub mod nnp;
 mod number;
+mod onnx;
 pub mod options;
 mod parameter;
 mod parametric_functions;

@@ -282,6 +282,19 @@ macro_rules! model_of {
                 self.exported(inputs.into_iter().map(Into::into).collect(), |source| source.to_nnp(path.as_ref()))
             }
 
+            /// Writes the network with its parameters as an ONNX file (opset 21), in test mode. Parameters lie in the file under
+            /// their paths, quantized ones as integers; inputs, outputs and the batch are as for
+            /// [`export_nnp`](Self::export_nnp).
+            ///
+            /// # Errors
+            /// As [`export_nnp`](Self::export_nnp); [`Error::InvalidArgument`] if the file would be larger than 2 GB.
+            pub fn export_onnx(&self, path: impl AsRef<Path>, inputs: [impl Into<Example>; $inputs]) -> Result<()>
+            where
+                O: Value,
+            {
+                self.exported(inputs.into_iter().map(Into::into).collect(), |source| source.to_onnx(path.as_ref()))
+            }
+
             fn exported(&self, inputs: Vec<Example>, to: impl FnOnce(&Source<'_>) -> Result<()>) -> Result<()>
             where
                 O: Value,
@@ -374,6 +387,21 @@ where
         O: Value,
     {
         self.exported(inputs.into_iter().map(Into::into).collect(), |source| source.to_nnp(path.as_ref()))
+    }
+
+    /// Writes the network as an ONNX file, as a model of one input does.
+    ///
+    /// # Errors
+    /// Those of writing the file, and of functions that have no form.
+    pub fn export_onnx(
+        &self,
+        path: impl AsRef<Path>,
+        inputs: impl IntoIterator<Item: Into<Example>>,
+    ) -> Result<()>
+    where
+        O: Value,
+    {
+        self.exported(inputs.into_iter().map(Into::into).collect(), |source| source.to_onnx(path.as_ref()))
     }
 
     fn exported(&self, inputs: Vec<Example>, to: impl FnOnce(&Source<'_>) -> Result<()>) -> Result<()>

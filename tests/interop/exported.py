@@ -42,7 +42,8 @@ def by_loader(path, inputs):
     for name, values in zip(names, inputs):
         network.inputs[name].d = values
     # Second results that nobody takes are outputs, too.
-    names = sorted(name for name in network.outputs if name[0] == "y" and name[1:].isdigit() or name == "y")
+    names = [name for name in network.outputs if name == "y" or name[0] == "y" and name[1:].isdigit()]
+    names.sort(key=lambda name: int(name[1:] or 0))
     nn.forward_all([network.outputs[name] for name in names])
     return [np.array(network.outputs[name].d) for name in names]
 

@@ -8,7 +8,7 @@ use layerfn::export::{Form, told};
 use layerfn::functions::{self, gelu_exact, mean};
 use layerfn::nnp::Nnp;
 use layerfn::prelude::*;
-use layerfn::{Model, Rng};
+use layerfn::{Model, PerAxis, Rng};
 
 use super::architectures as nets;
 
@@ -20,6 +20,7 @@ struct Case {
     is_open: bool,
     forward: Box<Forward>,
     export: Box<Export>,
+    to_onnx: Box<Export>,
 }
 
 type Forward = dyn Fn(&[Tensor]) -> Result<Vec<Tensor>>;
@@ -51,13 +52,14 @@ macro_rules! case {
     ($name:literal, $net:expr, $shape:expr, $is_open:literal) => {{
         let net = ParameterStore::with_seed(1).enter(|| $net.init($shape))?;
         stir(&net)?;
-        let (one, two) = (net.clone(), net);
+        let (one, two, three) = (net.clone(), net.clone(), net);
         Case {
             name: $name,
             shapes: vec![$shape.to_vec()],
             is_open: $is_open,
             forward: Box::new(move |x| one.forward_t(&x[0], false).map(Into::<Outputs>::into).map(|y| y.0)),
             export: Box::new(move |path| two.export_nnp(path, [$shape])),
+            to_onnx: Box::new(move |path| three.export_onnx(path, [$shape])),
         }
     }};
 }
@@ -67,6 +69,12 @@ struct Outputs(Vec<Tensor>);
 impl From<Tensor> for Outputs {
     fn from(tensor: Tensor) -> Self {
         Self(vec![tensor])
+    }
+}
+
+impl From<Vec<Tensor>> for Outputs {
+    fn from(tensors: Vec<Tensor>) -> Self {
+        Self(tensors)
     }
 }
 
@@ -116,8 +124,60 @@ network! {
    -> d: depthwise_convolution((3, 3), pad = 1) -> gelu_exact -> u: depthwise_deconvolution((3, 3))
    -> average_pooling((2, 2), including_pad = false) -> interpolate(output_size = (7, 5)) -> prelu
    -> q: fixed_point_quantized_convolution(4, (3, 3)) -> m: min_max_quantized_convolution(4, (1, 1))
-   -> b: binary_weight_convolution(4, (2, 2)) -> w: pow2_quantized_convolution(3, (1, 1)) -> pad((1, 2), mode = layerfn::functions::PadMode::Reflect)
+   -> b: binary_weight_convolution(4, (2, 2)) -> w: pow2_quantized_convolution(3, (1, 1)) -> pad((1, 1), mode = layerfn::functions::PadMode::Reflect)
    -> softplus -> flatten -> s: svd_affine(6, 3) -> p: pruned_affine(5) -> log_softmax(1) >
+}
+
+/// Many functions of an input `(batch, 4, 6)`, for each of which there is an output.
+fn many(x: &Tensor) -> Result<Vec<Tensor>> {
+    use layerfn::functions::*;
+    let half = slice(x, &[Some(1)], &[Some(-1)], &[2])?;
+    let back = slice(x, &[None, Some(-1)], &[None, Some(0)], &[1, -2])?;
+    let parts = split(x, 1)?;
+    let image = reshape(x, &[-1, 1, 4, 6])?;
+    let positive = add_scalar(&abs(x)?, 0.5)?;
+    let flag = greater_scalar(x, 0.1)?;
+    let two = PerAxis::Each(vec![2, 4]);
+    let (by_two, one) = (PerAxis::Every(2), PerAxis::Every(1));
+    Ok(vec![
+        half,
+        back,
+        stack(&[&parts[0], &parts[2]], 1)?,
+        flip(x, [1, 2])?,
+        tile(x, (1, 2, 2))?,
+        cumsum(x, 2, true, false)?,
+        broadcast(&sum(x, [1, 2], true)?, (x.dim(0)?, 2, 3))?,
+        max(x, 2, false)?,
+        min(x, [1, 2], true)?,
+        prod(x, 1, true)?,
+        norm(x, 2.0, 1, false)?,
+        sort(x, 1, true)?,
+        where_cond(&flag, x, &mul_scalar(x, 2.0)?)?,
+        logical_xor(&flag, &less_equal(x, &mul2(x, x)?)?)?,
+        add_n(&[&sin(x)?, &cos(x)?, &tan(&mul_scalar(x, 0.5)?)?, &atan(x)?])?,
+        add_n(&[&elu(x, 1.5)?, &selu(x)?, &gelu(x)?, &mish(x)?, &silu(x)?, &log_sigmoid(x)?])?,
+        add_n(&[&hard_sigmoid(x)?, &hard_tanh(x)?, &relu6(x)?, &tanh_shrink(x)?, &softsign(x)?, &sinc(x)?])?,
+        add_n(&[&round(&mul_scalar(x, 3.0)?)?, &floor(x)?, &ceil(x)?, &sign(x, 0.0)?, &binary_tanh(x)?])?,
+        add_n(&[
+            &pow_scalar(&positive, 1.5)?,
+            &r_pow_scalar(x, 2.0)?,
+            &r_div_scalar(&positive, 3.0)?,
+            &log(&positive)?,
+        ])?,
+        crelu(x, 1)?,
+        celu(x, 1.2, 2)?,
+        leaky_relu(x, 0.2)?,
+        softplus_with(x, 2.0)?,
+        batch_matmul(x, x, false, true)?,
+        unpooling(&image, &PerAxis::Every(2), false)?,
+        max_pooling(&image, &two, Some(&by_two), false, &one, false)?,
+        sum_pooling(&image, &two, Some(&by_two), false, &one, false)?,
+        average_pooling(&image, &two, Some(&by_two), false, &one, false, true)?,
+        average_pooling(&image, &two, Some(&by_two), false, &one, false, false)?,
+        rms_normalization(x, None, &[0], 1e-5)?,
+        tensor_normalization(x, [0, 1], None, None, 1e-5)?.0,
+        FixedPoint { sign: true, n: 8, delta: 0.03, ste_fine_grained: true }.apply(x)?,
+    ])
 }
 
 fn cases() -> Result<Vec<Case>> {
@@ -132,6 +192,7 @@ fn cases() -> Result<Vec<Case>> {
         case!("autoencoder", network! { nets::autoencoder(16) }, [3, 784], true),
         case!("transformer", Network::new(reader), [2, 1, 28, 28], false),
         case!("cells", Network::new(cells), [2, 5, 3], false),
+        case!("functions", Network::new(many), [2, 4, 6], true),
         case!("odds", Network::new(odds), [2, 4, 8, 6], true),
     ])
 }
@@ -183,7 +244,7 @@ fn keep(folder: &Path, case: &Case, inputs: &[Tensor], outputs: &[Tensor]) -> Re
         tensors
             .iter()
             .enumerate()
-            .map(|(n, tensor)| (format!("{kind}{n}"), tensor.contiguous().unwrap()))
+            .map(|(n, tensor)| (format!("{kind}{n:02}"), tensor.contiguous().unwrap()))
             .collect()
     };
     let all: std::collections::HashMap<_, _> =
@@ -249,4 +310,14 @@ fn a_function_may_say_its_form() -> Result<()> {
     );
     let x = numbers(&[4, 2])?;
     assert_close("twice", &file.executor("runtime")?.run(std::slice::from_ref(&x))?[0], &model.forward(&x)?)
+}
+
+#[test]
+fn onnx_files() -> Result<()> {
+    let (_guard, folder) = folder();
+    for case in cases()? {
+        let path = folder.join(format!("{}.onnx", case.name));
+        (case.to_onnx)(&path).unwrap_or_else(|error| panic!("{}: {error}", case.name));
+    }
+    Ok(())
 }

@@ -558,6 +558,12 @@ pub fn load_parameters(path: impl AsRef<Path>) -> Result<LoadReport> {
 }
 
 /// The array of NumPy in an `.npy` file.
+/// Writes a file, or leaves what was there before as it was.
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    file::replace(path, |temporary| Ok(temporary.as_file_mut().write_all(bytes)?))
+        .map_err(|fault| fault.into_error("write", &path.display().to_string()))
+}
+
 pub(crate) fn read_npy(path: &Path) -> Result<Tensor> {
     let read = file::open(path).and_then(|mut file| npz::read_npy(&mut file));
     read.map_err(|fault| fault.into_error("read", &path.display().to_string()))

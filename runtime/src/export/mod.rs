@@ -20,6 +20,7 @@
 //! ```
 
 mod nnp;
+mod onnx;
 mod sizes;
 mod trace;
 
@@ -41,5 +42,10 @@ impl Source<'_> {
     /// Writes the network as NNabla has it.
     pub(crate) fn to_nnp(&self, path: &Path) -> Result<()> {
         nnp::save(&Traced::new(self)?, self.store, path)
+    }
+
+    /// Writes the network as an ONNX file.
+    pub(crate) fn to_onnx(&self, path: &Path) -> Result<()> {
+        onnx::save(&Traced::new(self)?, path)
     }
 }

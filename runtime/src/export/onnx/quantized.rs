@@ -1,0 +1,91 @@
+//! Quantization: integers, and what makes numbers of them.
+
+use candle_core::Tensor;
+
+use super::graph::{Call, Written};
+use crate::Result;
+use crate::onnx::Whole;
+
+pub(super) fn write(call: &mut Call<'_, '_>) -> Written {
+    Ok(match call.kind() {
+        "FixedPointQuantize" => fixed_point(call)?,
+        "MinMaxQuantize" => min_max(call)?,
+        _ => None,
+    }
+    .map(|y| vec![y]))
+}
+
+/// Steps of one size around a number that stands for 0.
+struct Steps {
+    scale: f32,
+    zero: i64,
+    /// The least and the largest integer.
+    ends: [i64; 2],
+}
+
+fn fixed_point(call: &mut Call<'_, '_>) -> Result<Option<String>> {
+    let (sign, n) = (call.flag("sign"), call.integer("n"));
+    let Some(bits) = n.checked_sub(i64::from(sign)).filter(|bits| (1..=16).contains(bits)) else {
+        return Ok(None);
+    };
+    let largest = (1 << bits) - 1;
+    let ends = [if sign { -largest } else { 0 }, largest];
+    quantized(call, &Steps { scale: call.number("delta") as f32, zero: 0, ends })
+}
+
+fn min_max(call: &mut Call<'_, '_>) -> Result<Option<String>> {
+    if call.flag("x_min_max") && call.known(0).is_err() {
+        return Ok(None);
+    }
+    let number = |n: usize| -> Result<f32> { Ok(call.known(n)?.flatten_all()?.to_vec1::<f32>()?[0]) };
+    let (low, high, ql_min, ql_max) = (number(1)?, number(2)?, number(3)?, number(4)?);
+    let ([low, mut high], eps) = (
+        match call.flag("x_min_max") {
+            true => ends(&call.known(0)?)?,
+            false => [low, high],
+        },
+        call.number("eps") as f32,
+    );
+    if high - low < eps {
+        high = low + eps;
+    }
+    let scale = (high - low) / (ql_max - ql_min);
+    let zero = ql_min - low / scale;
+    let zero = if zero <= ql_min { ql_min } else { zero.round().min(ql_max) };
+    if [zero, ql_min, ql_max].iter().any(|level| level.fract() != 0.0 || level.abs() > 65535.0) {
+        return Ok(None);
+    }
+    quantized(call, &Steps { scale, zero: zero as i64, ends: [ql_min as i64, ql_max as i64] })
+}
+
+fn ends(x: &Tensor) -> Result<[f32; 2]> {
+    let x = x.flatten_all()?;
+    Ok([x.min(0)?.to_scalar()?, x.max(0)?.to_scalar()?])
+}
+
+/// Parameters become integers; for others the integers are computed when the network runs.
+fn quantized(call: &mut Call<'_, '_>, steps: &Steps) -> Result<Option<String>> {
+    let Some(whole) = Whole::holding(steps.ends) else { return Ok(None) };
+    let scale = call.scalar(f64::from(steps.scale));
+    let zero = call.constant(whole.tensor("_zero", &[], &[steps.zero]));
+    let integers = match call.known(0) {
+        Ok(_) => {
+            let values = call.result(0).tensor.flatten_all()?.to_vec1::<f32>()?;
+            let integer = |value: &f32| {
+                ((value / steps.scale).round() as i64 + steps.zero).clamp(steps.ends[0], steps.ends[1])
+            };
+            let values: Vec<i64> = values.iter().map(integer).collect();
+            let name = format!("{}.integers", call.input_name(0));
+            let dims: Vec<i64> = call.dims(0).iter().map(|&size| size as i64).collect();
+            call.constant(whole.tensor(&name, &dims, &values))
+        }
+        Err(_) => {
+            let x = call.input(0);
+            let end = |level: i64| f64::from((level - steps.zero) as f32 * steps.scale);
+            let (low, high) = (call.scalar(end(steps.ends[0])), call.scalar(end(steps.ends[1])));
+            let x = call.node("Clip", &[&x, &low, &high], Vec::new());
+            call.node("QuantizeLinear", &[&x, &scale, &zero], Vec::new())
+        }
+    };
+    Ok(Some(call.node("DequantizeLinear", &[&integers, &scale, &zero], Vec::new())))
+}
