@@ -47,7 +47,7 @@ fn main() -> Result<()> {
     let budget = match std::env::args().nth(1).as_deref() {
         None => Duration::from_millis(300),
         Some("--smoke") => Duration::ZERO,
-        Some(other) => return Err(format!("`{other}` is no option; the only one is `--smoke`").into()),
+        Some(other) => return Err(format!("`{other}` is not an option; the only one is `--smoke`").into()),
     };
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global()?;
     println!("{}\n", layerfn::__private::level());

@@ -25,7 +25,7 @@ pub(crate) fn table(options: &Options) -> Result<()> {
             let peak = product()?;
             let line = measured(options, name, mode)?;
             let number =
-                |key: &str| line[key].as_f64().ok_or_else(|| format!("`{key}` is no number: {line}"));
+                |key: &str| line[key].as_f64().ok_or_else(|| format!("`{key}` is not a number: {line}"));
             let (ms, gflop) = (number("ms_median")?, number("gflop")?);
             let speed = gflop / ms * 1e3;
             println!(

@@ -307,7 +307,7 @@ fn set_pop_and_clear() {
         parameter_scope("m", || {
             assert_eq!(pop_parameter("v").unwrap().var().dims(), [1]);
             assert!(pop_parameter("v").is_none());
-            assert!(pop_parameter("n").is_none(), "a scope is no parameter");
+            assert!(pop_parameter("n").is_none(), "a scope is not a parameter");
         });
         make("k/v");
         parameter_scope("m", clear_parameters);

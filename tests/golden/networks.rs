@@ -130,7 +130,7 @@ fn outputs(
     let place = |wanted: &String| names.iter().position(|name| name == wanted);
     let ordered = run.outputs.iter().map(|wanted| match place(wanted) {
         Some(place) => Ok(found[place].clone()),
-        None => Err(format!("`{wanted}` is no output here, only {names:?}")),
+        None => Err(format!("`{wanted}` is not an output here, only {names:?}")),
     });
     Ok((ordered.collect::<Result<_, _>>()?, store))
 }

@@ -244,7 +244,7 @@ impl Argument for WeightFn {
     fn read(value: &Value, _: &Tensors) -> Result<Self, String> {
         let mut values = value.as_object().ok_or("must be a layer with its arguments")?.clone();
         let name = values.remove("apply").ok_or("must say which layer to `apply`")?;
-        let call = name.as_str().and_then(|name| find(name, &values)).ok_or("is no layer known here")?;
+        let call = name.as_str().and_then(|name| find(name, &values)).ok_or("is not a layer known here")?;
         Ok(Self::from(move |w: &Tensor| {
             let tensors = Tensors::default();
             let mut arguments = Arguments::new(vec![("w".to_owned(), w.clone())], values.clone(), &tensors);

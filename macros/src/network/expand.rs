@@ -431,7 +431,7 @@ fn run(span: Span, entered: &TokenStream, stage: &TokenStream, next: Option<&Ide
     let Some(next) = next else {
         return quote_spanned!(span=> __pf_private::run(#entered, #stage)?);
     };
-    // Where `built` stands, rustc says that it is no stage.
+    // Where `built` stands, rustc says that it is not a stage.
     let (begun, built) = (local("entered"), Ident::new("__pf_stage", span));
     quote_spanned!(span=> {
         let #begun = #entered;

@@ -52,7 +52,7 @@ fn layer(args: TokenStream, item: &TokenStream, shared: TokenStream) -> TokenStr
     }
 }
 
-/// The error for an item that is no function with a body.
+/// The error for an item that is not a function with a body.
 fn not_a_layer(error: &syn::Error, item: &TokenStream) -> TokenStream {
     match syn::parse2::<syn::Item>(item.clone()) {
         Ok(other) if !matches!(other, syn::Item::Fn(_) | syn::Item::Verbatim(_)) => {

@@ -510,7 +510,7 @@ pub enum Difference {
         /// The other path of the variable.
         other: String,
     },
-    /// What the file has there is no parameter, and it is asked for.
+    /// What the file has there is not a parameter, and it is asked for.
     Unusable {
         /// Path, after renaming.
         path: String,

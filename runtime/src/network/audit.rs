@@ -35,7 +35,7 @@ pub struct GradientAudit {
     n_frozen: usize,
 }
 
-/// A trained parameter whose gradient is no use.
+/// A trained parameter whose gradient is of no use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GradientFinding {
     /// Full path of the parameter.

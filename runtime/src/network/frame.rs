@@ -100,7 +100,7 @@ impl Entered {
     }
 }
 
-/// Path of a stage that is no layer: its scope, and its name where it has none of its own.
+/// Path of a stage that is not a layer: its scope, and its name where it has none of its own.
 fn stage_path(named: bool, ident: &str) -> String {
     let scope = current_parameter_scope();
     match (named, scope.is_empty()) {

@@ -274,7 +274,7 @@ impl Plan {
                     parameter.map(|parameter| parameter.dims.clone())
                 };
                 for (name, hidden) in &step.prepared.hidden {
-                    // What belongs to a weight that is no parameter is made when it runs.
+                    // What belongs to a weight that is not a parameter is made when it runs.
                     if let Some(dims) = hidden.dims(declared) {
                         self.hidden(&join(&step.path, name), &dims)?;
                     }

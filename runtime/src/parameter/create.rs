@@ -88,7 +88,7 @@ impl GetParameterOrCreate {
     }
 }
 
-/// The parameter `name` of the current scope, for what is no layer; `need_grad` and `initial` are for one that does not exist.
+/// The parameter `name` of the current scope, for what is not a layer; `need_grad` and `initial` are for one that does not exist.
 ///
 /// # Errors
 /// As [`GetParameterOrCreate::call`], and those of `initial`.

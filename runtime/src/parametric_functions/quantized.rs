@@ -556,7 +556,7 @@ pub fn pruned_convolution(
 }
 
 /// What the layer computes with: `float` through the transform, which `keep` registers; `float` itself if the transformed
-/// values are no parameter of this call.
+/// values are not parameters of this call.
 pub(super) fn through(
     transform: impl FnOnce(&Tensor) -> Result<Tensor>,
     float: Tensor,

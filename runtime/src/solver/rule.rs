@@ -10,7 +10,7 @@ pub trait Rule<const N: usize>: Send + Sync {
     /// Names of the states, each a part of a path.
     const STATES: [&'static str; N];
 
-    /// Whether [`step`](Self::step) squares the gradient. An update refuses gradients whose squares are no numbers then.
+    /// Whether [`step`](Self::step) squares the gradient. An update refuses gradients whose squares are not numbers then.
     const SQUARES: bool = false;
 
     /// Whether [`rates`](Self::rates) needs the lengths that [`measure`](Self::measure) asks for.

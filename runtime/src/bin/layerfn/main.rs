@@ -103,7 +103,7 @@ type Outcome = Result<ExitCode, Box<dyn Error>>;
 fn main() -> ExitCode {
     let mut output = Vec::new();
     let outcome = run(Arguments::parse().command, &mut output);
-    // A reader that has seen enough, as `head` does, is no error.
+    // A reader that has seen enough, as `head` does, is not an error.
     let mut stdout = anstream::AutoStream::auto(io::stdout());
     let written = stdout.write_all(&output).and_then(|()| stdout.flush());
     if let Err(error) = written

@@ -141,6 +141,6 @@ fn scalar(input: &mut Input<'_>, kind: Kind) -> Outcome<Value> {
         Kind::Float => Value::Number(f64::from(f32::from_le_bytes(input.array()?))),
         Kind::Integer => Value::Integer(varint(input)? as i64),
         Kind::Unsigned => Value::Integer(i64::from(varint(input)? as u32)),
-        Kind::Text | Kind::Message(_) => return Err(Fault::format("is no scalar")),
+        Kind::Text | Kind::Message(_) => return Err(Fault::format("is not a scalar")),
     })
 }

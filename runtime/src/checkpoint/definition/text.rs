@@ -96,7 +96,7 @@ fn expected(kind: Kind) -> &'static str {
 }
 
 fn double(token: &str) -> Option<f64> {
-    // What is no number for the narrower type is none here; what is one may be longer here.
+    // What is not a number for the narrower type is none here; what is one may be longer here.
     let narrow = float(token)?;
     let digits = token.to_ascii_lowercase();
     digits.strip_suffix('f').unwrap_or(&digits).parse().ok().or(Some(f64::from(narrow)))

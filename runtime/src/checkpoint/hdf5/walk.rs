@@ -216,7 +216,7 @@ fn check_name(name: &str) -> Outcome<()> {
 }
 
 impl Contents {
-    /// Every path to something that is no group, in the order of names.
+    /// Every path to something that is not a group, in the order of names.
     pub(super) fn members(&self) -> Outcome<Vec<Member>> {
         let mut members = Vec::new();
         let mut paths = Paths::new(self.length);

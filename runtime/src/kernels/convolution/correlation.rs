@@ -84,7 +84,7 @@ pub(super) struct Piece<'a> {
 pub(super) enum PaddedRows {
     /// They are steps too, so that all rows (of a phase) have the same steps.
     Kept,
-    /// They are no steps, which spares the multiplications by zero.
+    /// They are not steps, which spares the multiplications by zero.
     Skipped,
 }
 
@@ -224,7 +224,7 @@ struct Axis {
     class_of: Vec<usize>,
 }
 
-/// A phase of the source, and which elements of its copy are no padding.
+/// A phase of the source, and which elements of its copy are not padding.
 #[derive(Clone, Debug)]
 struct Kept {
     remainder: usize,

@@ -56,7 +56,7 @@ impl<T: Float> Job<T> for AddRows<'_, T> {
         const ROWS: usize = 8;
         /// Vectors of `out` in registers.
         const VECTORS: usize = 4;
-        /// Columns that are no whole vectors.
+        /// Columns that are not whole vectors.
         const MAX_REST: usize = 63;
 
         const { assert!(VECTORS * V::LANES <= MAX_REST + 1) };

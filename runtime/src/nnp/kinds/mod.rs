@@ -104,7 +104,7 @@ impl Call<'_> {
         self.inputs.get(place)
     }
 
-    /// Writes to inputs, as [`update_state`] does; to none that is no parameter.
+    /// Writes to inputs, as [`update_state`] does; to none that is not a parameter.
     fn update<const N: usize>(
         &self,
         places: [usize; N],
@@ -199,7 +199,7 @@ pub(super) fn stack(axis: i64) -> (&'static Kind, Result<Prepared, Fault>) {
     (&shapes::RECURRENT_OUTPUT, shapes::stack_along(axis))
 }
 
-/// What stands at the borders of loops and is no function of its own.
+/// What stands at the borders of loops and is not a function of its own.
 const OF_LOOPS: [&str; 5] = ["Delay", "RecurrentInput", "RecurrentOutput", "RepeatEnd", "RepeatStart"];
 
 /// All of them.
