@@ -9,6 +9,7 @@ use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use candle_core::Tensor;
 use layerfn::data::{Arrays, Dataset};
 
 use crate::digits::{SIDE, labels, pixels};
@@ -262,6 +263,28 @@ pub fn mistakes(file: &Path, digits: &Arrays, mistakes: &[Mistake]) -> Result<()
         canvas.draw(&text(format!("read {}", mistake.read_as), right, below, 19, RED, HPos::Right))?;
         let sure = format!("{:.0} % sure", 100.0 * mistake.probability);
         canvas.draw(&text(sure, left + TILE / 2, below + 19, 15, FAINT, HPos::Center))?;
+    }
+    canvas.present()?;
+    Ok(())
+}
+
+/// Draws images of shape (n, 1, 28, 28), ink 1 and paper 0, in rows of so many.
+///
+/// # Errors
+/// If the images have another shape, or the file cannot be written.
+pub fn digits(file: &Path, title: &str, images: &Tensor, columns: usize) -> Result<()> {
+    const GAP: i32 = 8;
+    let images = images.reshape(((), SIDE * SIDE))?.to_vec2::<f32>()?;
+    let columns = columns.max(1);
+    let rows = images.len().div_ceil(columns) as i32;
+    let size = (2 * MARGIN + columns as i32 * (TILE + GAP), HEADER + rows * (TILE + GAP) + MARGIN);
+    let canvas = SVGBackend::new(file, (size.0 as u32, size.1 as u32)).into_drawing_area();
+    canvas.fill(&WHITE)?;
+    canvas.draw(&text(title.to_owned(), size.0 / 2, HEADER / 2, 26, INK, HPos::Center))?;
+    for (place, image) in (0..).zip(&images) {
+        let pixels: Vec<u8> = image.iter().map(|ink| (255.0 * ink.clamp(0.0, 1.0)).round() as u8).collect();
+        let (column, row) = (place % columns as i32, place / columns as i32);
+        draw_digit(&canvas, &pixels, MARGIN + column * (TILE + GAP), HEADER + row * (TILE + GAP))?;
     }
     canvas.present()?;
     Ok(())

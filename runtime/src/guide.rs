@@ -16,6 +16,10 @@ chapters! {
     training
     files
     freezing
+    recurrent
+    quantization
+    gpus
     threads
+    speed
     coming_from
 }
