@@ -57,7 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if smoke {
         mnist = mnist.smoke()?;
     }
-    let (maps, epochs, each) = if smoke { (8, 1, 1) } else { (24, 24, 10) };
+    let (maps, epochs, each) = if smoke { (8, 1, 1) } else { (16, 12, 10) };
     let network = network! { move < unet(maps) > }.boxed();
     let summary = network.summary([(1, 2 + CLASSES, SIDE, SIDE)])?;
     println!("{summary}");
