@@ -12,13 +12,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
+use layerfn::communicator::{Communicator, Local};
 use layerfn::data::{Arrays, Augment, Dataset, Loader, Position};
 use layerfn::metrics::Confusion;
 use layerfn::monitor::Monitor;
 use layerfn::prelude::*;
 use layerfn::report::Report;
 use layerfn::solver::{AdamW, Solver, schedule};
-use layerfn::training::{StateFiles, TrainState, WeightAverage};
+use layerfn::training::{DataParallel, StateFiles, TrainState, WeightAverage};
 use layerfn_examples::digits::{self, Mnist, SIDE};
 use layerfn_examples::pictures::{self, History, Mistake};
 
@@ -39,11 +40,13 @@ const DECAY: f64 = 0.02;
 const AVERAGED: f64 = 100.0;
 /// How much of a label goes to all digits alike.
 const SOFTENING: f64 = 0.05;
+/// Parts of a batch that ranks share, each part computed by one.
+const MICRO_BATCHES: usize = 8;
 /// Training digits that `--validate` holds back.
 const HELD_BACK: usize = 1_000;
 
 /// Trains LeNet on handwritten digits, saves it, and reports how it went.
-#[derive(Parser)]
+#[derive(Clone, Parser)]
 struct Options {
     /// Read the full MNIST set from DIR: the four IDX files train-images-idx3-ubyte, train-labels-idx1-ubyte,
     /// t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, each plain or with .gz. Without it: the 10,000 digits built
@@ -68,6 +71,10 @@ struct Options {
     /// Start anew, though a training was stopped
     #[arg(long)]
     fresh: bool,
+    /// Train with other ranks: the processes that `mpirun` has started, in a build with the feature `mpi`, or N threads of this
+    /// one. The weights are the same for any number of ranks
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
+    distributed: Option<usize>,
     /// A run of a second that shows that everything works: few digits, one epoch
     #[arg(long)]
     smoke: bool,
@@ -106,17 +113,39 @@ fn main() -> ExitCode {
 }
 
 /// LeNet with parameters of its own, whose first values follow from `seed`.
-fn lenet(seed: u32) -> Result<Model> {
+fn lenet(seed: u32) -> layerfn::Result<Model> {
     let network = network! {
         < c1: conv(16, (5, 5)) -> max_pool((2, 2)) -> relu
        -> c2: conv(16, (5, 5)) -> max_pool((2, 2)) -> relu
        -> affine(50) -> relu -> out: affine(10) >
     };
-    Ok(ParameterStore::with_seed(seed.into()).enter(|| network.boxed().init((1, 1, SIDE, SIDE)))?)
+    ParameterStore::with_seed(seed.into()).enter(|| network.boxed().init((1, 1, SIDE, SIDE)))
+}
+
+/// What trains its parameters, and the average of their values over the last steps.
+fn solver(options: &Options, model: &Model, steps: u64) -> layerfn::Result<(AdamW, WeightAverage)> {
+    let mut solver = AdamW::new(options.learning_rate)
+        .decay_like_pytorch(DECAY)
+        .decay_rate("**/b", 0.0)
+        .schedule(schedule::warmup(steps / 20 + 1).cosine(steps));
+    solver.set_parameters(&model.parameters());
+    let averaged = AVERAGED.min(steps as f64 / 10.0).max(1.0);
+    Ok((solver, WeightAverage::new(&model.parameters(), 1.0 - 1.0 / averaged)?))
+}
+
+/// The training digits in batches, a little turned, scaled and shifted.
+fn loader(options: &Options, digits: &Arrays) -> Loader {
+    let augment = Augment::new().rotate(12.0).scale(0.12).shift(2);
+    let loader = Loader::new(digits.clone(), BATCH).shuffle(options.seed.into()).augment(0, augment);
+    loader.epochs(options.epochs() as u64).workers(1)
 }
 
 fn run(options: &Options) -> Result<ExitCode> {
     let mnist = options.digits()?;
+    if let Some(threads) = options.distributed {
+        distributed(options, &mnist, threads)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     fs::create_dir_all(&options.out).map_err(|error| format!("`{}`: {error}", options.out.display()))?;
     let file = |name: &str| options.out.join(name);
 
@@ -171,13 +200,7 @@ impl Training {
     fn new(options: &Options, digits: &Arrays) -> Result<Self> {
         let steps = (options.epochs() * digits.len().div_ceil(BATCH)) as u64;
         let model = lenet(options.seed)?;
-        let mut solver = AdamW::new(options.learning_rate)
-            .decay_like_pytorch(DECAY)
-            .decay_rate("**/b", 0.0)
-            .schedule(schedule::warmup(steps / 20 + 1).cosine(steps));
-        solver.set_parameters(&model.parameters());
-        let averaged = AVERAGED.min(steps as f64 / 10.0).max(1.0);
-        let average = WeightAverage::new(&model.parameters(), 1.0 - 1.0 / averaged)?;
+        let (solver, average) = solver(options, &model, steps)?;
         let settings =
             vec![f64::from(options.seed), options.learning_rate, steps as f64, digits.len() as f64];
         let (losses, accuracies) = (Vec::new(), Vec::new());
@@ -229,10 +252,7 @@ impl Training {
         let asked = stop.clone();
         ctrlc::set_handler(move || asked.store(true, Ordering::Relaxed))?;
         let mut monitor = Monitor::resume(options.out.join("monitor"), self.losses.len() as u64)?;
-        let augment = Augment::new().rotate(12.0).scale(0.12).shift(2);
-        let loader = Loader::new(mnist.train.clone(), BATCH).shuffle(options.seed.into()).augment(0, augment);
-        let mut batches =
-            loader.epochs(options.epochs() as u64).workers(1).start_at(self.position).batches()?;
+        let mut batches = loader(options, &mnist.train).start_at(self.position).batches()?;
         let bar = progress_bar(options.epochs() as u64 * batches.per_epoch(), self.losses.len() as u64)?;
         while let Some(batch) = batches.next() {
             let batch = batch?;
@@ -293,6 +313,55 @@ impl Training {
     }
 }
 
+/// Trains with the processes of MPI, or with threads, if there are to be some.
+fn distributed(options: &Options, mnist: &Mnist, threads: usize) -> Result<()> {
+    if threads > 0 {
+        let (options, mnist) = (options.clone(), mnist.clone());
+        Local::new(threads).run(move |communicator| train_rank(&communicator, &options, &mnist))?;
+        return Ok(());
+    }
+    #[cfg(feature = "mpi")]
+    return Ok(train_rank(&layerfn::communicator::Mpi::new()?.communicator(), options, mnist)?);
+    #[cfg(not(feature = "mpi"))]
+    Err("this build knows no MPI; build it with `cargo build --release --features layerfn-examples/mpi --bin mnist`, or give a \
+         number of threads, `--distributed=2`"
+        .into())
+}
+
+/// What one rank does: some of the micro-batches of each step. Rank 0 tests, prints and saves.
+fn train_rank(communicator: &Communicator, options: &Options, mnist: &Mnist) -> layerfn::Result<()> {
+    let (leads, epochs) = (communicator.rank() == 0, options.epochs());
+    let model = lenet(options.seed)?;
+    let steps = (epochs * mnist.train.len().div_ceil(BATCH)) as u64;
+    let (mut solver, mut average) = solver(options, &model, steps)?;
+    let mut parallel = DataParallel::new(communicator, model.store(), MICRO_BATCHES)?;
+    let mut losses = Vec::new();
+    for batch in loader(options, &mnist.train).batches()? {
+        let batch = batch?;
+        let [images, labels] = batch.fields()?;
+        let step = parallel.step(batch.len(), |rows| {
+            let part = |field: &Tensor| field.narrow(0, rows.start, rows.len());
+            softened_cross_entropy(&model.forward(&part(images)?)?, &part(labels)?)
+        })?;
+        solver.update(&step.gradients)?;
+        average.update()?;
+        losses.push(step.loss);
+        if leads && batch.ends_epoch() {
+            let (_, confusion) = average.with(|| test(&model, &mnist.test))??;
+            let (epoch, accuracy) = (batch.position().epoch + 1, 100.0 * confusion.accuracy());
+            println!("epoch {epoch:2}/{epochs}   loss {:.4}   test accuracy {accuracy:.2} %", mean(&losses));
+            losses.clear();
+        }
+    }
+    if leads {
+        let file = options.out.join("distributed.safetensors");
+        fs::create_dir_all(&options.out).map_err(candle_core::Error::wrap)?;
+        average.with(|| model.save(&file))??;
+        println!("{} ranks, {}; saved {}", communicator.size(), communicator.name(), file.display());
+    }
+    communicator.barrier()
+}
+
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
@@ -312,7 +381,7 @@ fn progress_bar(steps: u64, done: u64) -> Result<ProgressBar> {
 }
 
 /// The digits that the model reads wrongly, and how often it takes which for which.
-fn test(model: &Model, digits: &Arrays) -> Result<(Vec<Mistake>, Confusion)> {
+fn test(model: &Model, digits: &Arrays) -> layerfn::Result<(Vec<Mistake>, Confusion)> {
     let (mut mistakes, mut confusion, mut index) = (Vec::new(), Confusion::new(10), 0);
     for batch in Loader::new(digits.clone(), TEST_BATCH).batches()? {
         let batch = batch?;

@@ -134,6 +134,14 @@ pub enum Error {
         /// Why it failed.
         source: io::Error,
     },
+    /// Ranks that compute together cannot go on.
+    #[error("rank {rank} {reason}")]
+    Communication {
+        /// The rank that is to blame.
+        rank: usize,
+        /// What it did, as the rest of a sentence that starts with the rank.
+        reason: String,
+    },
     /// An operation of candle failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
@@ -156,6 +164,11 @@ impl Error {
     /// An [`Error::Io`]: `action` was tried on the file or folder `path`.
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io { action, file: path.display().to_string(), source }
+    }
+
+    /// An [`Error::Communication`].
+    pub(crate) fn communication(rank: usize, reason: impl Into<String>) -> Self {
+        Self::Communication { rank, reason: reason.into() }
     }
 
     /// The error without the layers around it.

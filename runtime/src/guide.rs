@@ -20,6 +20,7 @@ chapters! {
     quantization
     gpus
     threads
+    several_machines
     speed
     coming_from
 }

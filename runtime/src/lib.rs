@@ -134,6 +134,7 @@ extern crate self as layerfn;
 pub mod __private;
 mod check;
 pub mod checkpoint;
+pub mod communicator;
 mod context;
 pub mod data;
 mod device;

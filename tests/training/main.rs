@@ -1,6 +1,7 @@
 //! What stands around the step, and trainings that are stopped and go on.
 
 mod around;
+mod distributed;
 mod killed;
 mod naive;
 mod state;

@@ -1,0 +1,415 @@
+//! Several processes, or threads, that compute together: NNabla's communicators.
+//!
+//! A [`Communicator`] is what one rank has of the group. Its operations are collective: all ranks of the group call the same ones in
+//! the same order. Sums are taken in the order of the ranks, so they are the same on every rank and in every run. Nothing waits for
+//! ever: where a rank fails, or sends nothing for as long as the time limit, the operation is an error of the others that names it.
+//!
+//! [`Local`] runs threads of one process as ranks; [`Communicator::alone`] is the group of one. What another way of sending
+//! messages has to do is [`Transport`].
+//!
+//! For a training that gives the same bits with any number of ranks, see
+//! [`DataParallel`](crate::training::DataParallel).
+
+mod bytes;
+mod local;
+#[cfg(feature = "mpi")]
+mod mpi;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::Tensor;
+use indexmap::IndexMap;
+
+use bytes::{from_bytes, to_bytes};
+pub use local::Local;
+#[cfg(feature = "mpi")]
+pub use mpi::Mpi;
+
+use crate::{Error, Parameters, Result};
+
+/// How messages get from rank to rank.
+///
+/// Messages between two ranks arrive in the order in which they were sent.
+pub trait Transport: Send + Sync {
+    /// What it is called.
+    fn name(&self) -> &'static str;
+
+    /// The number of ranks.
+    fn size(&self) -> usize;
+
+    /// The number of this rank, from 0.
+    fn rank(&self) -> usize;
+
+    /// The number of this rank among those of its machine: that of the GPU to take.
+    fn local_rank(&self) -> usize;
+
+    /// Sends a message without waiting for the receiver.
+    ///
+    /// # Errors
+    /// [`Error::Communication`] if a rank has failed.
+    fn send(&self, to: usize, message: Vec<u8>) -> Result<()>;
+
+    /// Waits for the next message of a rank, for as long as the time limit.
+    ///
+    /// # Errors
+    /// [`Error::Communication`] if a rank has failed, or sent nothing in time.
+    fn receive(&self, from: usize) -> Result<Vec<u8>>;
+
+    /// Makes the operations of the other ranks fail.
+    fn abort(&self, reason: &str);
+}
+
+/// The name of the group of all ranks.
+const WORLD: &str = "world";
+
+/// A group of ranks, as one of them sees it. A clone is the same group.
+#[derive(Clone)]
+pub struct Communicator {
+    transport: Arc<dyn Transport>,
+    /// The ranks of the transport that belong to this group.
+    members: Arc<[usize]>,
+    /// The place of this rank among them.
+    rank: usize,
+    groups: Arc<Mutex<IndexMap<String, Arc<[usize]>>>>,
+}
+
+impl Communicator {
+    /// All ranks of a transport.
+    #[must_use]
+    pub fn new(transport: Arc<dyn Transport>) -> Self {
+        let members: Arc<[usize]> = (0..transport.size()).collect();
+        let groups = IndexMap::from([(WORLD.to_owned(), members.clone())]);
+        Self { rank: transport.rank(), transport, members, groups: Arc::new(Mutex::new(groups)) }
+    }
+
+    /// A group of one, where nothing is to be sent: the same program runs in one process.
+    #[must_use]
+    pub fn alone() -> Self {
+        Self::new(Arc::new(local::Alone))
+    }
+
+    /// What the transport is called.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.transport.name()
+    }
+
+    /// The number of ranks.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.members.len()
+    }
+
+    /// The number of this rank, from 0.
+    #[must_use]
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// The number of this rank among those of its machine.
+    #[must_use]
+    pub fn local_rank(&self) -> usize {
+        self.transport.local_rank()
+    }
+
+    /// Makes a group of some ranks of this one. All ranks call this, those too that do not belong to it; these get `None`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if the name is taken, or a rank does not exist or stands there twice.
+    pub fn new_group(&self, name: &str, ranks: &[usize]) -> Result<Option<Self>> {
+        let mut members = Vec::new();
+        for &rank in ranks {
+            let Some(&member) = self.members.get(rank) else {
+                let reason = format!("must be ranks below {}", self.size());
+                return Err(Error::invalid("ranks", reason, ranks));
+            };
+            if members.contains(&member) {
+                return Err(Error::invalid("ranks", "must each stand there once", ranks));
+            }
+            members.push(member);
+        }
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        if groups.contains_key(name) {
+            return Err(Error::invalid("name", "must be one that no group has", name));
+        }
+        groups.insert(name.to_owned(), members.clone().into());
+        drop(groups);
+        Ok(self.of(members.into()))
+    }
+
+    /// The names of the groups that were made: `world`, and those of [`new_group`](Self::new_group).
+    #[must_use]
+    pub fn list_groups(&self) -> Vec<String> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
+    /// The group of this name, if there is one and this rank belongs to it.
+    #[must_use]
+    pub fn find_group(&self, name: &str) -> Option<Self> {
+        let members = self.groups.lock().unwrap_or_else(PoisonError::into_inner).get(name)?.clone();
+        self.of(members)
+    }
+
+    fn of(&self, members: Arc<[usize]>) -> Option<Self> {
+        let rank = members.iter().position(|&member| member == self.transport.rank())?;
+        Some(Self { members, rank, ..self.clone() })
+    }
+
+    /// Waits until every rank has come here.
+    ///
+    /// # Errors
+    /// [`Error::Communication`] if a rank fails or does not come in time; so for all of these operations.
+    pub fn barrier(&self) -> Result<()> {
+        self.exchange(vec![Vec::new(); self.size()]).map(drop)
+    }
+
+    /// The tensors of the rank `root`, on every rank. The others give tensors of the same shapes and types.
+    ///
+    /// # Errors
+    /// As [`barrier`](Self::barrier); [`Error::InvalidArgument`] if there is no such rank or the shapes differ.
+    pub fn broadcast(&self, tensors: &[Tensor], root: usize) -> Result<Vec<Tensor>> {
+        self.check_rank(root)?;
+        if self.rank == root {
+            for tensor in tensors {
+                let message = to_bytes(tensor)?;
+                for (rank, &member) in self.members.iter().enumerate().filter(|(rank, _)| *rank != root) {
+                    self.transport.send(member, message.clone()).map_err(|error| self.named(rank, error))?;
+                }
+            }
+            return Ok(tensors.to_vec());
+        }
+        tensors.iter().map(|tensor| self.tensor_like(root, &self.receive(root)?, tensor)).collect()
+    }
+
+    /// The sums of the tensors over all ranks, in the order of the ranks, or their means with `division`.
+    ///
+    /// Each rank adds up a part of every tensor and sends it to the others: as many bytes as there have to be.
+    ///
+    /// # Errors
+    /// As [`broadcast`](Self::broadcast).
+    pub fn all_reduce(&self, tensors: &[Tensor], division: bool) -> Result<Vec<Tensor>> {
+        let one = |tensor: &Tensor| {
+            let flat = tensor.flatten_all()?;
+            let parts = (0..self.size()).map(|rank| self.part(&flat, rank)).collect::<Result<Vec<_>>>()?;
+            let own = self.reduce_scatter(&parts, division)?;
+            Ok(Tensor::cat(&self.all_gather(&own)?, 0)?.reshape(tensor.shape())?)
+        };
+        tensors.iter().map(one).collect()
+    }
+
+    /// As [`all_reduce`](Self::all_reduce), on the rank `root` alone; the others get `None`.
+    ///
+    /// # Errors
+    /// As [`broadcast`](Self::broadcast).
+    pub fn reduce(&self, tensors: &[Tensor], root: usize, division: bool) -> Result<Option<Vec<Tensor>>> {
+        self.check_rank(root)?;
+        if self.rank != root {
+            for tensor in tensors {
+                let message = to_bytes(tensor)?;
+                self.transport.send(self.members[root], message).map_err(|error| self.named(root, error))?;
+            }
+            return Ok(None);
+        }
+        let one = |tensor: &Tensor| {
+            let of_rank = |rank: usize| match rank == root {
+                true => Ok(tensor.clone()),
+                false => self.tensor_like(rank, &self.receive(rank)?, tensor),
+            };
+            self.sum((0..self.size()).map(of_rank), division)
+        };
+        tensors.iter().map(one).collect::<Result<_>>().map(Some)
+    }
+
+    /// The tensors of all ranks, by rank; the first axis may differ.
+    ///
+    /// # Errors
+    /// As [`barrier`](Self::barrier).
+    pub fn all_gather(&self, tensor: &Tensor) -> Result<Vec<Tensor>> {
+        let message = to_bytes(tensor)?;
+        let messages = self.exchange(vec![message; self.size()])?;
+        let read = |(rank, message): (usize, &Vec<u8>)| match rank == self.rank {
+            true => Ok(tensor.clone()),
+            false => from_bytes(message, tensor.device())?.ok_or_else(|| self.no_tensor(rank)),
+        };
+        messages.iter().enumerate().map(read).collect()
+    }
+
+    /// Each rank gives a tensor for every rank; gets the sum of those for itself, or their mean with `division`.
+    ///
+    /// # Errors
+    /// As [`broadcast`](Self::broadcast); [`Error::InvalidArgument`] if there are not as many tensors as ranks.
+    pub fn reduce_scatter(&self, tensors: &[Tensor], division: bool) -> Result<Tensor> {
+        if tensors.len() != self.size() {
+            let reason = format!("must be one for each of the {} ranks", self.size());
+            return Err(Error::invalid("tensors", reason, tensors.len()));
+        }
+        let own = &tensors[self.rank];
+        let messages = tensors.iter().enumerate().map(|(rank, tensor)| match rank == self.rank {
+            true => Ok(Vec::new()),
+            false => to_bytes(tensor),
+        });
+        let messages = self.exchange(messages.collect::<Result<_>>()?)?;
+        let of_rank = |(rank, message): (usize, &Vec<u8>)| match rank == self.rank {
+            true => Ok(own.clone()),
+            false => self.tensor_like(rank, message, own),
+        };
+        self.sum(messages.iter().enumerate().map(of_rank), division)
+    }
+
+    /// Gives the parameters of all ranks the values that rank 0 has.
+    ///
+    /// # Errors
+    /// [`Error::Communication`] if another rank has other parameters than rank 0; it names the first path that differs. Nothing has
+    /// changed then.
+    pub fn broadcast_parameters(&self, parameters: &Parameters) -> Result<()> {
+        self.check_alike(parameters, false)?;
+        for (_, parameter) in parameters.iter() {
+            let value = self.broadcast(&[parameter.var().as_detached_tensor()], 0)?.swap_remove(0);
+            if self.rank != 0 {
+                parameter.var().set(&value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that all ranks have the same parameters: paths, shapes, types and values.
+    ///
+    /// # Errors
+    /// [`Error::Communication`] on every rank, with the first path that differs and the rank.
+    pub fn check_parameters(&self, parameters: &Parameters) -> Result<()> {
+        self.check_alike(parameters, true)
+    }
+
+    fn check_alike(&self, parameters: &Parameters, with_values: bool) -> Result<()> {
+        let line = |(path, parameter): (&str, &crate::Parameter)| {
+            let tensor = parameter.var().as_detached_tensor();
+            let hash = if with_values { crc32c::crc32c(&to_bytes(&tensor)?) } else { 0 };
+            Ok(format!("{path}\t{:?} of {:?}\t{hash:08x}", tensor.dtype(), tensor.dims()))
+        };
+        let lines = parameters.iter().map(line).collect::<Result<Vec<_>>>()?;
+        let messages = self.exchange(vec![lines.join("\n").into_bytes(); self.size()])?;
+        let text = |rank: usize| match rank == self.rank {
+            true => lines.join("\n"),
+            false => String::from_utf8_lossy(&messages[rank]).into_owned(),
+        };
+        let first = text(0);
+        for rank in 1..self.size() {
+            let other = text(rank);
+            if let Some(reason) = difference(&first, &other) {
+                return Err(Error::communication(rank, reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the work of all ranks: their next operations are errors that say `reason`.
+    pub fn abort(&self, reason: &str) {
+        self.transport.abort(reason);
+    }
+
+    /// Sends a message to each rank and gets one of each. That of this rank to itself stays here.
+    pub(crate) fn exchange(&self, mut messages: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>> {
+        let others = || (1..self.size()).map(|step| (self.rank + step) % self.size());
+        for rank in others() {
+            let message = std::mem::take(&mut messages[rank]);
+            self.transport.send(self.members[rank], message).map_err(|error| self.named(rank, error))?;
+        }
+        for step in 1..self.size() {
+            let rank = (self.rank + self.size() - step) % self.size(); // who has sent its message to this rank at this step
+            messages[rank] = self.receive(rank)?;
+        }
+        Ok(messages)
+    }
+
+    fn receive(&self, rank: usize) -> Result<Vec<u8>> {
+        self.transport.receive(self.members[rank]).map_err(|error| self.named(rank, error))
+    }
+
+    /// The part of a flat tensor that this rank adds up.
+    fn part(&self, flat: &Tensor, rank: usize) -> Result<Tensor> {
+        let n = flat.elem_count();
+        let (start, end) = (n * rank / self.size(), n * (rank + 1) / self.size());
+        Ok(flat.narrow(0, start, end - start)?)
+    }
+
+    fn sum(&self, tensors: impl Iterator<Item = Result<Tensor>>, division: bool) -> Result<Tensor> {
+        let sum = tensors.reduce(|sum, tensor| Ok((sum? + tensor?)?));
+        let sum = sum.unwrap_or_else(|| Err(Error::invalid("ranks", "must be at least one", 0)))?;
+        Ok(if division { (sum / self.size() as f64)? } else { sum })
+    }
+
+    fn tensor_like(&self, rank: usize, message: &[u8], like: &Tensor) -> Result<Tensor> {
+        let tensor = from_bytes(message, like.device())?.ok_or_else(|| self.no_tensor(rank))?;
+        if tensor.dims() != like.dims() || tensor.dtype() != like.dtype() {
+            let reason = format!(
+                "has sent a tensor of {:?} with shape {:?} where rank {} has {:?} with shape {:?}",
+                tensor.dtype(),
+                tensor.dims(),
+                self.rank,
+                like.dtype(),
+                like.dims()
+            );
+            return Err(Error::communication(rank, reason));
+        }
+        Ok(tensor)
+    }
+
+    fn no_tensor(&self, rank: usize) -> Error {
+        let reason = format!(
+            "has sent something else than a tensor to rank {}: all call the same operations",
+            self.rank
+        );
+        Error::communication(rank, reason)
+    }
+
+    /// The error with the rank's number in this group.
+    fn named(&self, rank: usize, error: Error) -> Error {
+        match error {
+            Error::Communication { rank: member, reason } if self.members.get(rank) == Some(&member) => {
+                Error::Communication { rank, reason }
+            }
+            other => other,
+        }
+    }
+
+    fn check_rank(&self, root: usize) -> Result<()> {
+        if root < self.size() {
+            return Ok(());
+        }
+        Err(Error::invalid("root", format!("must be a rank below {}", self.size()), root))
+    }
+}
+
+/// The first parameter in which two lists differ.
+fn difference(first: &str, other: &str) -> Option<String> {
+    let (mut first, mut other) = (first.lines(), other.lines());
+    loop {
+        let (a, b) = match (first.next(), other.next()) {
+            (None, None) => return None,
+            (Some(a), Some(b)) if a == b => continue,
+            pair => pair,
+        };
+        let path =
+            |line: Option<&str>| line.and_then(|line| line.split('\t').next()).unwrap_or("none").to_owned();
+        let form =
+            |line: Option<&str>| line.and_then(|line| line.split('\t').nth(1)).unwrap_or("").to_owned();
+        return Some(if path(a) != path(b) {
+            format!("has the parameter `{}` where rank 0 has `{}`", path(b), path(a))
+        } else if form(a) != form(b) {
+            format!("has the parameter `{}` as {}, rank 0 as {}", path(a), form(b), form(a))
+        } else {
+            format!("has other values in the parameter `{}` than rank 0", path(a))
+        });
+    }
+}
+
+impl fmt::Debug for Communicator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Communicator")
+            .field("name", &self.name())
+            .field("rank", &self.rank)
+            .field("size", &self.size())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,170 @@
+//! Processes that `mpirun` has started.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use mpi::Threading;
+use mpi::environment::Universe;
+use mpi::topology::SimpleCommunicator;
+use mpi::traits::{Communicator as _, Destination, MatchedReceiveVec, Source};
+
+use super::{Communicator, Transport};
+use crate::{Error, Result};
+
+/// Bytes of a message at most; MPI counts in 31 bits.
+const PIECE: usize = 1 << 30;
+
+/// How long a rank sleeps between two looks for a message, after the first ones.
+const PAUSE: Duration = Duration::from_micros(50);
+
+/// Ranks that are processes, started by `mpirun`. With the feature `mpi`, which needs an MPI library and libclang to build.
+///
+/// A rank that dies is noticed by `mpirun`, which ends the others; one that hangs is an error after the time limit.
+/// [`Communicator::abort`] ends all processes.
+///
+/// ```no_run
+/// use layerfn::communicator::Mpi;
+///
+/// let communicator = Mpi::new()?.communicator();
+/// println!("rank {} of {}", communicator.rank(), communicator.size());
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+pub struct Mpi {
+    rank: usize,
+    size: usize,
+    local_rank: usize,
+    limit: Duration,
+    /// For each receiver the thread that sends to it: a message may have to wait for its receiver, and must not keep those to
+    /// others waiting.
+    senders: Mutex<HashMap<usize, (mpsc::Sender<Vec<u8>>, JoinHandle<()>)>>,
+    /// Ends MPI when dropped.
+    _universe: Universe,
+}
+
+impl Mpi {
+    /// All processes of this run: one, if the program was started without `mpirun`.
+    ///
+    /// # Errors
+    /// [`Error::Communication`] if MPI runs in this process already, or lets only one thread call it.
+    pub fn new() -> Result<Self> {
+        let refused = |reason: &str| Error::communication(0, reason);
+        let Some((universe, threading)) = mpi::initialize_with_threading(Threading::Multiple) else {
+            return Err(refused("has begun with MPI already; make one `Mpi` in a process"));
+        };
+        if threading != Threading::Multiple {
+            return Err(refused("has an MPI library that was built without MPI_THREAD_MULTIPLE"));
+        }
+        let world = universe.world();
+        let (rank, size) = (world.rank() as usize, world.size() as usize);
+        let local_rank = world.split_shared(world.rank()).rank() as usize;
+        let limit = Duration::from_secs(300);
+        Ok(Self { rank, size, local_rank, limit, senders: Mutex::default(), _universe: universe })
+    }
+
+    /// How long a rank waits for a message of another one. Default: five minutes.
+    #[must_use]
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// The group of all processes.
+    #[must_use]
+    pub fn communicator(self) -> Communicator {
+        Communicator::new(std::sync::Arc::new(self))
+    }
+
+    /// The next piece of a message.
+    fn piece(&self, from: usize, end: Instant) -> Result<Vec<u8>> {
+        let world = SimpleCommunicator::world();
+        let process = world.process_at_rank(from as i32);
+        let mut looks = 0u32;
+        loop {
+            if let Some(message) = process.immediate_matched_probe() {
+                return Ok(message.matched_receive_vec::<u8>().0);
+            }
+            if Instant::now() > end {
+                let reason = format!("has sent nothing for {:?}", self.limit);
+                return Err(Error::communication(from, reason));
+            }
+            looks = looks.saturating_add(1);
+            if looks < 1000 { thread::yield_now() } else { thread::sleep(PAUSE) }
+        }
+    }
+}
+
+impl Transport for Mpi {
+    fn name(&self) -> &'static str {
+        "mpi"
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn local_rank(&self) -> usize {
+        self.local_rank
+    }
+
+    fn send(&self, to: usize, message: Vec<u8>) -> Result<()> {
+        let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
+        let (outgoing, _) = match senders.entry(to) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(sender(to).map_err(|error| {
+                Error::communication(self.rank, format!("cannot start a thread that sends: {error}"))
+            })?),
+        };
+        outgoing.send(message).map_err(|_| {
+            Error::communication(self.rank, format!("has lost the thread that sends to rank {to}"))
+        })
+    }
+
+    fn receive(&self, from: usize) -> Result<Vec<u8>> {
+        let end = Instant::now() + self.limit;
+        let broken = || Error::communication(from, "has sent something else than a message of layerfn");
+        let len = self.piece(from, end)?;
+        let len = u64::from_ne_bytes(len.try_into().map_err(|_| broken())?) as usize;
+        let mut message = Vec::new();
+        while message.len() < len {
+            message.extend(self.piece(from, end)?);
+        }
+        if message.len() == len { Ok(message) } else { Err(broken()) }
+    }
+
+    fn abort(&self, reason: &str) {
+        eprintln!("error: rank {}: {reason}", self.rank);
+        SimpleCommunicator::world().abort(1);
+    }
+}
+
+/// A thread that sends messages to one rank.
+fn sender(to: usize) -> std::io::Result<(mpsc::Sender<Vec<u8>>, JoinHandle<()>)> {
+    let (outgoing, messages) = mpsc::channel::<Vec<u8>>();
+    let run = move || {
+        let world = SimpleCommunicator::world();
+        let process = world.process_at_rank(to as i32);
+        for message in messages {
+            process.send(&(message.len() as u64).to_ne_bytes()[..]);
+            message.chunks(PIECE).for_each(|piece| process.send(piece));
+        }
+    };
+    Ok((outgoing, thread::Builder::new().name(format!("to rank {to}")).spawn(run)?))
+}
+
+impl Drop for Mpi {
+    fn drop(&mut self) {
+        let senders = self.senders.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for (_, (outgoing, thread)) in senders.drain() {
+            drop(outgoing); // the thread ends when it has sent everything
+            // A panic there has been an error of a rank already.
+            let _ = thread.join();
+        }
+    }
+}
