@@ -1,6 +1,7 @@
 //! Parameters, scopes and initial values: what every layer stands on.
 
 mod attention;
+mod candle_modules;
 mod compare;
 mod context;
 mod initial_values;

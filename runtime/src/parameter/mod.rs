@@ -1,6 +1,7 @@
 //! Parameters: the store, the current scope, and what layers say of themselves.
 
 pub(crate) mod access;
+mod candle_modules;
 mod create;
 mod info;
 pub(crate) mod layer;
