@@ -144,6 +144,7 @@ pub mod export;
 pub mod functions;
 mod fusion;
 pub mod guide;
+pub mod import;
 mod initializer;
 mod kernels;
 mod limits;

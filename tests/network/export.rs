@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use layerfn::export::{Form, told};
 use layerfn::functions::{self, gelu_exact, mean};
+use layerfn::import::Onnx;
 use layerfn::nnp::Nnp;
 use layerfn::prelude::*;
 use layerfn::{Model, PerAxis, Rng};
@@ -313,11 +314,51 @@ fn a_function_may_say_its_form() -> Result<()> {
 }
 
 #[test]
-fn onnx_files() -> Result<()> {
+fn onnx_files_compute_the_same() -> Result<()> {
     let (_guard, folder) = folder();
     for case in cases()? {
         let path = folder.join(format!("{}.onnx", case.name));
         (case.to_onnx)(&path).unwrap_or_else(|error| panic!("{}: {error}", case.name));
+        let model = Onnx::open(&path)?.model()?;
+        for open in [false, true] {
+            let inputs = inputs_of(&case, open)?;
+            let wanted = (case.forward)(&inputs)?;
+            let found =
+                model.forward_t(&inputs, false).unwrap_or_else(|error| panic!("{}: {error}", case.name));
+            assert_eq!(found.len(), wanted.len());
+            for (found, wanted) in found.iter().zip(&wanted) {
+                assert_close(case.name, found, wanted)?;
+            }
+        }
     }
     Ok(())
+}
+
+#[test]
+fn imported_networks_are_models() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second, third] = ["a.onnx", "b.nnp", "c.onnx"].map(|name| folder.path().join(name));
+    let model = Network::new(nets::lenet).init([2, 1, 28, 28])?;
+    model.export_onnx(&first, [[2, 1, 28, 28]])?;
+    let imported = Onnx::open(&first)?.model()?;
+    // The same parameters under the same paths, trained as others are.
+    let paths = |store: &ParameterStore| {
+        store.parameters().paths().map(str::to_owned).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(paths(imported.store()), paths(model.store()));
+    let x = numbers(&[3, 1, 28, 28])?;
+    let gradients = backward(&imported.forward(std::slice::from_ref(&x))?[0].sqr()?.sum_all()?)?;
+    assert!(imported.parameters().iter().all(|(_, parameter)| gradients.get(parameter.var()).is_some()));
+
+    // On to NNabla, and back from there.
+    imported.export_nnp(&second, [[2, 1, 28, 28]])?;
+    let model_of_nnp = Nnp::open(&second)?.network("main")?.model()?;
+    model_of_nnp.export_onnx(&third, [[2, 1, 28, 28]])?;
+    let wanted = model.forward_t(&x, false)?;
+    assert_close("nnp", &model_of_nnp.forward_t(std::slice::from_ref(&x), false)?[0], &wanted)?;
+    assert_close(
+        "onnx",
+        &Onnx::open(&third)?.model()?.forward_t(std::slice::from_ref(&x), false)?[0],
+        &wanted,
+    )
 }

@@ -558,6 +558,16 @@ pub fn load_parameters(path: impl AsRef<Path>) -> Result<LoadReport> {
 }
 
 /// The array of NumPy in an `.npy` file.
+/// The bytes of an ordinary file.
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
+    let read = || {
+        let mut bytes = Vec::new();
+        file::open(path)?.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(|fault: Fault| fault.into_error("read", &path.display().to_string()))
+}
+
 /// Writes a file, or leaves what was there before as it was.
 pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     file::replace(path, |temporary| Ok(temporary.as_file_mut().write_all(bytes)?))
