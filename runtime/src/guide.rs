@@ -1,4 +1,4 @@
-//! The guide: how to declare, train, save and serve a network.
+//! The guide: how to declare, train, save, ship and serve a network.
 //!
 //! The chapters are also a book: `mdbook build docs`.
 
@@ -15,6 +15,7 @@ chapters! {
     networks
     training
     files
+    shipping
     freezing
     recurrent
     quantization

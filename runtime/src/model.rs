@@ -71,6 +71,12 @@ pub struct Example {
 }
 
 impl Example {
+    /// Its shape.
+    #[must_use]
+    pub fn dims(&self) -> &[usize] {
+        &self.dims
+    }
+
     pub(crate) fn tensor(&self) -> Result<Tensor> {
         match &self.tensor {
             Some(tensor) => Ok(tensor.clone()),
@@ -141,6 +147,12 @@ impl<F: ?Sized, const INPUTS: usize> Model<F, INPUTS> {
     #[must_use]
     pub fn network(&self) -> &Network<F, INPUTS> {
         &self.network
+    }
+
+    /// What the network takes: the shapes that the model was made on.
+    #[must_use]
+    pub fn inputs(&self) -> &[Example] {
+        &self.inputs
     }
 
     /// The store that holds its parameters.

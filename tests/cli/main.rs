@@ -232,6 +232,44 @@ fn names_of_a_file_do_not_steer_the_terminal() {
 }
 
 #[test]
+fn export_writes_networks_for_other_programs() {
+    use layerfn::candle_core::{DType, Device, Tensor};
+    use layerfn::import::Onnx;
+    use layerfn::nnp::Nnp;
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let source = fixture("../networks/lenet.nnp");
+    let there = layerfn(&["export", &source, "-o", &path("m.onnx")]);
+    assert_eq!((code(&there), text(&there.stderr)), (0, String::new()));
+    let back = layerfn(&["export", &path("m.onnx"), "-o", &path("m.nnp")]);
+    assert_eq!((code(&back), text(&back.stderr)), (0, String::new()));
+
+    let executor = Nnp::open(&source).unwrap();
+    let executor = executor.executor(executor.executors().next().unwrap()).unwrap();
+    let dims = [&[3], &executor.model().inputs()[0].dims()[1..]].concat();
+    let x = [(Tensor::arange(0f32, dims.iter().product::<usize>() as f32, &Device::Cpu).unwrap() * 1e-3)
+        .unwrap()
+        .reshape(dims)
+        .unwrap()];
+    let numbers = |outputs: &[Tensor]| {
+        outputs[0].flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1::<f64>().unwrap()
+    };
+    let wanted = numbers(&executor.run(&x).unwrap());
+    let of_onnx =
+        numbers(&Onnx::open(path("m.onnx")).unwrap().model().unwrap().forward_t(&x, false).unwrap());
+    let of_nnp = numbers(&Nnp::open(path("m.nnp")).unwrap().executor("runtime").unwrap().run(&x).unwrap());
+    for (found, wanted) in of_onnx.iter().chain(&of_nnp).zip(wanted.iter().chain(&wanted)) {
+        assert!((found - wanted).abs() < 1e-5, "{found} instead of {wanted}");
+    }
+
+    let refused = layerfn(&["export", &source, "-o", &path("m.h5")]);
+    assert_eq!(code(&refused), 2);
+    assert!(text(&refused.stderr).contains("a network can be saved as .nnp, .nntxt or .prototxt"));
+    assert_eq!(code(&layerfn(&["export", &source, "--executor", "none", "-o", &path("m.onnx")])), 2);
+}
+
+#[test]
 fn diff_says_what_differs() {
     let folder = tempfile::tempdir().unwrap();
     let renamed = folder.path().join("renamed.h5").display().to_string();

@@ -6,6 +6,7 @@ mod composition;
 mod export;
 mod frozen;
 mod grammar;
+mod import;
 mod joined;
 mod layers;
 mod models;

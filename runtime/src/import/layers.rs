@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::call::{Call, Function, of_kind, of_rank, one, shaped};
 use super::maps::{broadcast, expanded};
 use crate::functions::{self, ConvGeometry, DeconvGeometry, PadMode};
-use crate::{Error, PerAxis, Result};
+use crate::{Error, PerAxis, Result, check};
 
 pub(super) static OPS: &[(&str, Function)] = &[
     ("AveragePool", average_pool),
@@ -184,6 +184,8 @@ struct Windows {
     kernel: PerAxis,
     stride: PerAxis,
     pads: Vec<[usize; 2]>,
+    /// The padding without what `ceil_mode` adds for the last window.
+    given: Vec<[usize; 2]>,
     /// How many there are on each axis.
     outputs: Vec<usize>,
     ceil: bool,
@@ -202,7 +204,7 @@ impl Windows {
             return Err(Error::invalid("kernel_shape", "and `strides` must be above 0", kernel));
         }
         let mut pads = pads(call, sizes, &kernel, &stride)?;
-        let ceil = call.int("ceil_mode", 0) != 0;
+        let (given, ceil) = (pads.clone(), call.int("ceil_mode", 0) != 0);
         let mut outputs = Vec::with_capacity(n);
         for i in 0..n {
             let padded = sizes[i].saturating_add(pads[i][0]).saturating_add(pads[i][1]);
@@ -215,13 +217,14 @@ impl Windows {
             };
             let mut count = slack / stride[i] + 1;
             // The last window must begin in the input or in the padding before it.
-            if ceil && slack % stride[i] != 0 && count * stride[i] < sizes[i] + pads[i][0] {
+            let begins_inside = count.saturating_mul(stride[i]) < sizes[i].saturating_add(pads[i][0]);
+            if ceil && !slack.is_multiple_of(stride[i]) && begins_inside {
                 count += 1;
-                pads[i][1] += stride[i] - slack % stride[i];
+                pads[i][1] = pads[i][1].saturating_add(stride[i] - slack % stride[i]);
             }
             outputs.push(count);
         }
-        Ok(Self { kernel: kernel.into(), stride: stride.into(), pads, outputs, ceil })
+        Ok(Self { kernel: kernel.into(), stride: stride.into(), pads, given, outputs, ceil })
     }
 }
 
@@ -249,18 +252,18 @@ fn average_pool(call: &Call<'_>) -> Result<Vec<Tensor>> {
     let summed =
         |x: &Tensor| functions::sum_pooling(x, kernel, Some(stride), true, &PerAxis::Every(0), false);
     let sum = summed(&functions::pad(x, &widths, PadMode::Constant, 0.0)?)?;
-    let counted = match including_pad {
+    let counted: (Vec<usize>, Vec<usize>) = match including_pad {
         true => {
-            let given = call.counts("pads")?.unwrap_or_else(|| vec![0; widths.len()]);
-            let n = given.len() / 2;
-            let dims: Vec<usize> = (0..n).map(|i| x.dims()[2 + i] + given[i] + given[n + i]).collect();
-            let more: Vec<usize> =
-                (0..n).flat_map(|i| [0, pads[i][1] - given[n + i].min(pads[i][1])]).collect();
-            (dims, more)
+            let padded =
+                |(size, pad): (&usize, &[usize; 2])| size.saturating_add(pad[0]).saturating_add(pad[1]);
+            let more = pads.iter().zip(&windows.given).flat_map(|(pad, given)| [0, pad[1] - given[1]]);
+            (x.dims()[2..].iter().zip(&windows.given).map(padded).collect(), more.collect())
         }
         false => (x.dims()[2..].to_vec(), widths),
     };
-    let ones = Tensor::ones([&[1, 1], &counted.0[..]].concat(), x.dtype(), x.device())?;
+    let dims = [&[1, 1], &counted.0[..]].concat();
+    check::tensor("pads", &dims, x.dtype())?;
+    let ones = Tensor::ones(dims, x.dtype(), x.device())?;
     let counts = summed(&functions::pad(&ones, &counted.1, PadMode::Constant, 0.0)?)?;
     one(functions::div2(&sum, &counts)?)
 }

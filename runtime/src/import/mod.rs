@@ -76,7 +76,7 @@ impl Onnx {
         let fault = |reason: String| Error::Checkpoint { file: file.to_owned(), reason };
         let model = <onnx::Model as prost::Message>::decode(bytes)
             .map_err(|error| fault(format!("is not an ONNX file: {error}")))?;
-        let plan = Plan::new(model, folder).map_err(|error| match error {
+        let plan = Plan::new(model, folder, file).map_err(|error| match error {
             Error::Checkpoint { .. } | Error::Io { .. } => error,
             other => fault(other.to_string()),
         })?;

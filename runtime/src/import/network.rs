@@ -79,7 +79,7 @@ fn path_of(name: &str) -> String {
 }
 
 impl Plan {
-    pub(super) fn new(model: onnx::Model, folder: Option<&Path>) -> Result<Self> {
+    pub(super) fn new(model: onnx::Model, folder: Option<&Path>, file: &str) -> Result<Self> {
         let graph = model.graph.ok_or_else(|| Error::invalid("graph", "must be in the file", "none"))?;
         let mut values = Vec::new();
         let mut places: HashMap<String, usize> = HashMap::new();
@@ -109,13 +109,10 @@ impl Plan {
         let mut steps = Vec::with_capacity(graph.node.len());
         for mut node in graph.node {
             quantized::note_type(&mut node, &types);
-            let located = |error: Error, node: &onnx::Node| {
-                let (path, op) = (brief(&node.name), brief(&node.op_type));
-                Error::invalid("node", format!("`{path}` ({op}): {error}"), "it")
-            };
-            let step = step(node.clone(), &mut places, &mut values).map_err(|error| match error {
-                Error::Io { .. } => error,
-                error => located(error, &node),
+            let (name, op) = (brief(&node.name).into_owned(), brief(&node.op_type).into_owned());
+            let step = step(node, &mut places, &mut values).map_err(|error| {
+                let reason = format!("the node `{name}` ({op}): {error}");
+                Error::Checkpoint { file: file.to_owned(), reason }
             })?;
             steps.push(step);
         }

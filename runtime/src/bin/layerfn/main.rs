@@ -1,9 +1,10 @@
-//! `layerfn`: looks at checkpoints, converts and compares them, and lists the layers.
+//! `layerfn`: looks at checkpoints, converts and compares them, exports networks, and lists the layers.
 //!
 //! Exit code: 0 if all went well, 1 if `diff` found differences, 2 if something is wrong.
 
 mod convert;
 mod diff;
+mod export;
 mod inspect;
 mod layers;
 mod table;
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-/// Looks at checkpoints, converts and compares them, and lists the layers.
+/// Looks at checkpoints, converts and compares them, exports networks, and lists the layers.
 ///
 /// The extension of a file says its format: .h5 .protobuf .nntxt .prototxt .nnp .npz .safetensors
 ///
@@ -50,6 +51,17 @@ enum Command {
         /// Go on where the format cannot keep a type, a value, a network or other metadata
         #[arg(long)]
         allow_loss: bool,
+    },
+    /// Write a network for another program: .onnx for onnxruntime and its like, .nnp or .nntxt for NNabla
+    Export {
+        /// The network to read: .nnp, .nntxt, .prototxt, .protobuf or .onnx
+        input: PathBuf,
+        /// The file to write
+        #[arg(short, long)]
+        output: PathBuf,
+        /// The executor that says which network it is and what comes out; the first one of the file if none is named
+        #[arg(long, value_name = "NAME")]
+        executor: Option<String>,
     },
     /// Compare two checkpoints: parameters, shapes, types, flags and values
     Diff {
@@ -124,6 +136,7 @@ fn run(command: Command, output: &mut Vec<u8>) -> Outcome {
     match command {
         Command::Inspect { file, json } => inspect::run(&file, json, output),
         Command::Convert { input, output, allow_loss } => convert::run(&input, &output, allow_loss),
+        Command::Export { input, output, executor } => export::run(&input, &output, executor.as_deref()),
         Command::Diff { left, right, tolerance, types } => diff::run(&left, &right, tolerance, types, output),
         Command::Rename { input, output, rules, allow_loss } => {
             convert::rename(&input, &output, &rules, allow_loss)

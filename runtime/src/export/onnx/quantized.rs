@@ -21,6 +21,8 @@ struct Steps {
     zero: i64,
     /// The least and the largest integer.
     ends: [i64; 2],
+    /// Whether halves are rounded away from 0, and not up.
+    symmetric: bool,
 }
 
 fn fixed_point(call: &mut Call<'_, '_>) -> Result<Option<String>> {
@@ -30,7 +32,8 @@ fn fixed_point(call: &mut Call<'_, '_>) -> Result<Option<String>> {
     };
     let largest = (1 << bits) - 1;
     let ends = [if sign { -largest } else { 0 }, largest];
-    quantized(call, &Steps { scale: call.number("delta") as f32, zero: 0, ends })
+    let symmetric = true;
+    quantized(call, &Steps { scale: call.number("delta") as f32, zero: 0, ends, symmetric })
 }
 
 fn min_max(call: &mut Call<'_, '_>) -> Result<Option<String>> {
@@ -55,7 +58,10 @@ fn min_max(call: &mut Call<'_, '_>) -> Result<Option<String>> {
     if [zero, ql_min, ql_max].iter().any(|level| level.fract() != 0.0 || level.abs() > 65535.0) {
         return Ok(None);
     }
-    quantized(call, &Steps { scale, zero: zero as i64, ends: [ql_min as i64, ql_max as i64] })
+    quantized(
+        call,
+        &Steps { scale, zero: zero as i64, ends: [ql_min as i64, ql_max as i64], symmetric: false },
+    )
 }
 
 fn ends(x: &Tensor) -> Result<[f32; 2]> {
@@ -84,8 +90,26 @@ fn quantized(call: &mut Call<'_, '_>, steps: &Steps) -> Result<Option<String>> {
             let end = |level: i64| f64::from((level - steps.zero) as f32 * steps.scale);
             let (low, high) = (call.scalar(end(steps.ends[0])), call.scalar(end(steps.ends[1])));
             let x = call.node("Clip", &[&x, &low, &high], Vec::new());
+            let x = rounded(call, &x, &low, &scale, steps.symmetric);
             call.node("QuantizeLinear", &[&x, &scale, &zero], Vec::new())
         }
     };
     Ok(Some(call.node("DequantizeLinear", &[&integers, &scale, &zero], Vec::new())))
+}
+
+/// The nearest step: `QuantizeLinear` alone takes the even one of two, which no layer of ours does.
+fn rounded(call: &mut Call<'_, '_>, x: &str, low: &str, scale: &str, symmetric: bool) -> String {
+    let distance = match symmetric {
+        true => call.node("Abs", &[x], Vec::new()),
+        false => call.node("Sub", &[x, low], Vec::new()),
+    };
+    let n = call.node("Div", &[&distance, scale], Vec::new());
+    let n = call.with_number("Add", &n, 0.5);
+    let n = call.node("Floor", &[&n], Vec::new());
+    let distance = call.node("Mul", &[&n, scale], Vec::new());
+    if !symmetric {
+        return call.node("Add", &[&distance, low], Vec::new());
+    }
+    let sign = call.node("Sign", &[x], Vec::new());
+    call.node("Mul", &[&distance, &sign], Vec::new())
 }
