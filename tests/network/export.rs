@@ -165,6 +165,8 @@ fn many(x: &Tensor) -> Result<Vec<Tensor>> {
             &r_div_scalar(&positive, 3.0)?,
             &log(&positive)?,
         ])?,
+        norm_normalization(x, 2.0, [1, 2], 0.5)?,
+        shift(x, &[1, -2], BorderMode::Reflect)?,
         crelu(x, 1)?,
         celu(x, 1.2, 2)?,
         leaky_relu(x, 0.2)?,

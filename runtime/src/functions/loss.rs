@@ -158,13 +158,18 @@ pub fn categorical_cross_entropy(inp: &Tensor, labels: &Tensor, axis: impl Dim +
 pub fn kl_multinomial(p: &Tensor, q: &Tensor, base_axis: impl Into<Axis>) -> Result<Tensor> {
     check_same_shape(p, q)?;
     let base_axis = base_axis.into().split("base_axis", p.dims())?;
-    check::input("p", p)?;
-    let wide = widened("kl_multinomial", [p, q])?;
-    let each = apply(KlMultinomial, [&wide[0], &wide[1]])?;
-    let total = sum(&each, (base_axis..p.rank()).collect::<Vec<_>>(), false)?;
-    let mut dims: Vec<isize> = total.dims().iter().map(|&size| size as isize).collect();
-    dims.push(1);
-    in_type(reshape(&total, &dims)?, p.dtype())
+    told(
+        || Form::new("KLMultinomial", &[p, q]).with("base_axis", base_axis),
+        || {
+            check::input("p", p)?;
+            let wide = widened("kl_multinomial", [p, q])?;
+            let each = apply(KlMultinomial, [&wide[0], &wide[1]])?;
+            let total = sum(&each, (base_axis..p.rank()).collect::<Vec<_>>(), false)?;
+            let mut dims: Vec<isize> = total.dims().iter().map(|&size| size as isize).collect();
+            dims.push(1);
+            in_type(reshape(&total, &dims)?, p.dtype())
+        },
+    )
 }
 
 /// The mean of [`softmax_cross_entropy`] over all samples: a scalar. As in NNabla, those that are not counted are among the

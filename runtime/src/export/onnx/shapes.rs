@@ -85,6 +85,13 @@ fn one(call: &mut Call<'_, '_>) -> Option<String> {
         "Prod" => reduced(call, "ReduceProd"),
         "Norm" if call.number("p") == 1.0 => reduced(call, "ReduceL1"),
         "Norm" if call.number("p") == 2.0 => reduced(call, "ReduceL2"),
+        "NormNormalization" if [1.0, 2.0].contains(&call.number("p")) => {
+            let (x, axes, p) = (call.input(0), call.list(&call.integers("axes")), call.number("p"));
+            let op = if p == 1.0 { "ReduceL1" } else { "ReduceL2" };
+            let norm = call.node(op, &[&x, &axes], vec![onnx::int("keepdims", 1)]);
+            let norm = call.with_number("Max", &norm, call.number("eps").powf(1.0 / p));
+            call.node("Div", &[&x, &norm], Vec::new())
+        }
         "OneHot" if call.integers("shape").len() == 1 => {
             let x = call.input(0);
             let x = if call.flow(0).tensor.dtype().is_float() { call.cast(&x, INT64) } else { x };
@@ -99,6 +106,7 @@ fn one(call: &mut Call<'_, '_>) -> Option<String> {
             let (x, sizes) = (call.input(0), call.integers("shape"));
             call.reshaped(&x, &sizes)
         }
+        "Shift" => shift(call)?,
         "Slice" => slice(call),
         "Tile" => {
             let (mut x, reps) = (call.input(0), call.integers("reps"));
@@ -197,6 +205,29 @@ fn pad(call: &mut Call<'_, '_>) -> String {
     };
     let value = call.scalar(call.number("constant_value"));
     call.node("Pad", &[&x, &pads, &value], vec![onnx::text("mode", mode)])
+}
+
+/// Each shifted axis by the places where its elements come from.
+fn shift(call: &mut Call<'_, '_>) -> Option<String> {
+    let (mut x, shifts) = (call.input(0), call.integers("shifts"));
+    let (first, reflects) = (call.rank(0) - shifts.len(), call.text("border_mode") == "reflect");
+    for (i, by) in shifts.into_iter().enumerate().filter(|(_, by)| *by != 0) {
+        let n = call.flow(0).sizes[first + i];
+        if n < 1 {
+            return None;
+        }
+        let from = |to: i64| match (to.saturating_sub(by), reflects) {
+            (at, false) => at.clamp(0, n - 1),
+            (at, true) => {
+                let at = at.rem_euclid(2 * n);
+                at.min(2 * n - 1 - at)
+            }
+        };
+        let places: Vec<i64> = (0..n).map(from).collect();
+        let places = call.list(&places);
+        x = call.node("Gather", &[&x, &places], vec![onnx::int("axis", (first + i) as i64)]);
+    }
+    Some(x)
 }
 
 fn slice(call: &mut Call<'_, '_>) -> String {
