@@ -5,6 +5,7 @@ mod golden;
 mod hdf5;
 mod limits;
 mod load;
+mod pytorch;
 mod round_trip;
 mod save;
 mod unusable;

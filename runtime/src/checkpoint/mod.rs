@@ -42,6 +42,7 @@ mod nnp;
 mod npz;
 mod optimizer;
 mod protobuf;
+mod pytorch;
 mod safetensors;
 mod text;
 mod values;

@@ -1,0 +1,169 @@
+//! State dicts of PyTorch and the layers of this library.
+
+use candle_core::Tensor;
+use candle_core::Var;
+
+use super::Checkpoint;
+use super::entry::{Entries, Entry};
+use crate::{Error, ParameterStore, Result};
+
+/// A parameter of a layer here, and of the module there.
+struct Pair {
+    /// The scope of the layer.
+    scope: &'static str,
+    ours: &'static str,
+    theirs: &'static str,
+    /// Whether PyTorch has it transposed: `Linear` is `(outputs, inputs)`.
+    is_transposed: bool,
+}
+
+const fn pair(scope: &'static str, ours: &'static str, theirs: &'static str) -> Pair {
+    Pair { scope, ours, theirs, is_transposed: false }
+}
+
+const PAIRS: &[Pair] = &[
+    Pair { scope: "affine", ours: "W", theirs: "weight", is_transposed: true },
+    pair("affine", "b", "bias"),
+    pair("conv", "W", "weight"),
+    pair("conv", "b", "bias"),
+    pair("deconv", "W", "weight"),
+    pair("deconv", "b", "bias"),
+    pair("depthwise_conv", "W", "weight"),
+    pair("depthwise_conv", "b", "bias"),
+    pair("bn", "gamma", "weight"),
+    pair("bn", "beta", "bias"),
+    pair("bn", "mean", "running_mean"),
+    pair("bn", "var", "running_var"),
+    pair("layer_normalization", "gamma", "weight"),
+    pair("layer_normalization", "beta", "bias"),
+    pair("group_normalization", "gamma", "weight"),
+    pair("group_normalization", "beta", "bias"),
+    pair("instance_normalization", "gamma", "weight"),
+    pair("instance_normalization", "beta", "bias"),
+    pair("embed", "W", "weight"),
+    pair("prelu", "slope", "weight"),
+];
+
+/// What PyTorch keeps and nobody here needs.
+const IGNORED: &str = "num_batches_tracked";
+
+impl Pair {
+    /// The parameter at a path of ours, and its name there.
+    fn of(path: &str) -> Option<(&'static Self, String)> {
+        let (scope, name) = path.rsplit_once('/')?;
+        let (label, scope) = scope.rsplit_once('/').unwrap_or(("", scope));
+        let pair = PAIRS.iter().find(|pair| pair.scope == scope && pair.ours == name)?;
+        let module = if label.is_empty() { scope.to_owned() } else { label.replace('/', ".") };
+        Some((pair, format!("{module}.{}", pair.theirs)))
+    }
+
+    /// The values in the other layout, with the shape `dims`; none if they do not fit.
+    fn converted(&self, values: &Tensor, dims: &[usize]) -> Result<Option<Tensor>> {
+        let values = if self.is_transposed { values.t()? } else { values.clone() };
+        // A shape may have more axes of size 1, as that of a normalization has.
+        let real = |dims: &[usize]| dims.iter().copied().filter(|&size| size != 1).collect::<Vec<_>>();
+        if real(values.dims()) != real(dims) {
+            return Ok(None);
+        }
+        Ok(Some(values.contiguous()?.reshape(dims)?))
+    }
+}
+
+impl Checkpoint {
+    /// A state dict of PyTorch as the parameters of `store`, ready for a strict [`Load`](super::Load).
+    ///
+    /// The layer with the label `layer1/0` here is the module `layer1.0` there; [`rename`](Self::rename) the file before where names
+    /// differ. Each parameter is found by the kind of its layer: the weights of `affine` are transposed, square ones too, and the
+    /// parameters of normalizations get our shapes. `num_batches_tracked` is left out. What `store` has a layer for and this has no
+    /// rule for, such as recurrent layers, is an error.
+    ///
+    /// ```
+    /// use layerfn::{checkpoint::{Checkpoint, Load}, prelude::*};
+    ///
+    /// let model = network! { fc: affine(2) }.init((1, 2))?;
+    /// # let there = ParameterStore::new();
+    /// # there.enter(|| -> layerfn::Result<()> {
+    /// #     set_parameter("fc.weight", layerfn::Parameter::new(layerfn::candle_core::Var::new(&[[1f32, 2.], [3., 4.]], &Device::Cpu)?, true))?;
+    /// #     set_parameter("fc.bias", layerfn::Parameter::new(layerfn::candle_core::Var::new(&[0f32, 0.], &Device::Cpu)?, true))
+    /// # })?;
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("linear.safetensors");
+    /// # there.save_parameters(&path)?;
+    /// let state = Checkpoint::open(path)?.from_pytorch(model.store())?; // `fc.weight` and `fc.bias` of an `nn.Linear(2, 2)`
+    /// Load::new(state).apply_to(model.store(), "")?;
+    /// # assert_eq!(model.store().get("fc/affine/W").unwrap().var().to_vec2::<f32>()?, [[1., 3.], [2., 4.]]);
+    /// # Ok::<(), layerfn::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] with every parameter that is missing, left over, of another shape, or of a layer without a rule.
+    #[allow(clippy::wrong_self_convention)] // `from` is where the file comes from
+    pub fn from_pytorch(self, store: &ParameterStore) -> Result<Self> {
+        let (mut entries, mut differences, mut used) = (Entries::new(), Vec::new(), Vec::new());
+        for (path, parameter) in store.parameters().iter() {
+            let Some((pair, name)) = Pair::of(path) else {
+                differences.push(format!("`{path}` is of a layer that has no rule for PyTorch"));
+                continue;
+            };
+            let Some(entry) = self.get(&name) else {
+                differences.push(format!("`{name}` is missing, for `{path}`"));
+                continue;
+            };
+            used.push(name.clone());
+            let (wanted, got) = (parameter.var().dims(), entry.tensor());
+            match pair.converted(got, wanted)? {
+                Some(values) => {
+                    let entry =
+                        Entry::new(path.to_owned(), Var::from_tensor(&values)?, Some(parameter.need_grad()));
+                    entries.push(entry).map_err(|fault| fault.into_error("convert", &self.origin))?;
+                }
+                None => {
+                    differences.push(format!("`{name}` has the shape {:?}, `{path}` {wanted:?}", got.dims()))
+                }
+            }
+        }
+        for entry in self.entries() {
+            let is_ignored = entry.path().rsplit('.').next() == Some(IGNORED);
+            if !is_ignored && !used.iter().any(|name| name == entry.path()) {
+                differences.push(format!("`{}` belongs to no parameter here", entry.path()));
+            }
+        }
+        if !differences.is_empty() {
+            return Err(Error::Mismatch { file: self.origin, differences });
+        }
+        Ok(Self::new(self.origin, entries.into(), false))
+    }
+
+    /// The reverse: parameters of ours under the names and in the layout that `load_state_dict` of PyTorch takes.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] with every parameter of a layer without a rule.
+    pub fn to_pytorch(&self) -> Result<Self> {
+        let (mut entries, mut differences) = (Entries::new(), Vec::new());
+        for entry in self.entries() {
+            let Some((pair, name)) = Pair::of(entry.path()) else {
+                differences.push(format!("`{}` is of a layer that has no rule for PyTorch", entry.path()));
+                continue;
+            };
+            let values = entry.tensor();
+            let values = match pair.scope {
+                _ if pair.is_transposed => values.t()?.contiguous()?,
+                // One number a channel there, whatever axes there are here.
+                "bn" | "group_normalization" | "instance_normalization" | "prelu" => values.flatten_all()?,
+                "layer_normalization" => {
+                    let first = values.dims().iter().position(|&size| size != 1).unwrap_or(values.rank() - 1);
+                    values.reshape(&values.dims()[first..])?
+                }
+                // A group for each map: one input map of the group.
+                "depthwise_conv" if pair.ours == "W" => values.unsqueeze(1)?,
+                _ => values.copy()?,
+            };
+            let entry = Entry::new(name, Var::from_tensor(&values)?, entry.need_grad());
+            entries.push(entry).map_err(|fault| fault.into_error("convert", &self.origin))?;
+        }
+        if !differences.is_empty() {
+            return Err(Error::Mismatch { file: self.origin.clone(), differences });
+        }
+        Ok(Self::new(self.origin.clone(), entries.into(), false))
+    }
+}
