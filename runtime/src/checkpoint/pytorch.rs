@@ -83,8 +83,9 @@ impl Checkpoint {
     /// let model = network! { fc: affine(2) }.init((1, 2))?;
     /// # let there = ParameterStore::new();
     /// # there.enter(|| -> layerfn::Result<()> {
-    /// #     set_parameter("fc.weight", layerfn::Parameter::new(layerfn::candle_core::Var::new(&[[1f32, 2.], [3., 4.]], &Device::Cpu)?, true))?;
-    /// #     set_parameter("fc.bias", layerfn::Parameter::new(layerfn::candle_core::Var::new(&[0f32, 0.], &Device::Cpu)?, true))
+    /// #     let set = |name: &str, value| layerfn::set_parameter(name, layerfn::Parameter::new(layerfn::candle_core::Var::from_tensor(&value)?, true));
+    /// #     set("fc.weight", Tensor::new(&[[1f32, 2.], [3., 4.]], &Device::Cpu)?)?;
+    /// #     set("fc.bias", Tensor::new(&[0f32, 0.], &Device::Cpu)?)
     /// # })?;
     /// # let dir = tempfile::tempdir().unwrap();
     /// # let path = dir.path().join("linear.safetensors");
