@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -22,8 +22,9 @@ const PAUSE: Duration = Duration::from_micros(50);
 
 /// Ranks that are processes, started by `mpirun`. With the feature `mpi`, which needs an MPI library and libclang to build.
 ///
-/// A rank that dies is noticed by `mpirun`, which ends the others; one that hangs is an error after the time limit.
-/// [`Communicator::abort`] ends all processes.
+/// A rank that dies is noticed by `mpirun`, which ends the others; one that hangs is an error after the time limit. MPI cannot
+/// end in order without all ranks. So all processes end, with a message that says why, when the last communicator of a rank is
+/// dropped after that error or by a panic. [`Communicator::abort`] ends them at once.
 ///
 /// ```no_run
 /// use layerfn::communicator::Mpi;
@@ -40,6 +41,8 @@ pub struct Mpi {
     /// For each receiver the thread that sends to it: a message may have to wait for its receiver, and must not keep those to
     /// others waiting.
     senders: Mutex<HashMap<usize, (mpsc::Sender<Vec<u8>>, JoinHandle<()>)>>,
+    /// What the rank did for which this one has stopped waiting.
+    failed: OnceLock<String>,
     /// Ends MPI when dropped.
     _universe: Universe,
 }
@@ -61,7 +64,8 @@ impl Mpi {
         let (rank, size) = (world.rank() as usize, world.size() as usize);
         let local_rank = world.split_shared(world.rank()).rank() as usize;
         let limit = Duration::from_secs(300);
-        Ok(Self { rank, size, local_rank, limit, senders: Mutex::default(), _universe: universe })
+        let (senders, failed) = (Mutex::default(), OnceLock::new());
+        Ok(Self { rank, size, local_rank, limit, senders, failed, _universe: universe })
     }
 
     /// How long a rank waits for a message of another one. Default: five minutes.
@@ -87,8 +91,9 @@ impl Mpi {
                 return Ok(message.matched_receive_vec::<u8>().0);
             }
             if Instant::now() > end {
-                let reason = format!("has sent nothing for {:?}", self.limit);
-                return Err(Error::communication(from, reason));
+                let error = Error::communication(from, format!("has sent nothing for {:?}", self.limit));
+                self.failed.get_or_init(|| error.to_string());
+                return Err(error);
             }
             looks = looks.saturating_add(1);
             if looks < 1000 { thread::yield_now() } else { thread::sleep(PAUSE) }
@@ -160,6 +165,12 @@ fn sender(to: usize) -> std::io::Result<(mpsc::Sender<Vec<u8>>, JoinHandle<()>)>
 
 impl Drop for Mpi {
     fn drop(&mut self) {
+        // A sender may wait for the rank that hangs, and so does the end of MPI.
+        if let Some(reason) = self.failed.get() {
+            self.abort(reason);
+        } else if thread::panicking() {
+            self.abort("panicked");
+        }
         let senders = self.senders.get_mut().unwrap_or_else(PoisonError::into_inner);
         for (_, (outgoing, thread)) in senders.drain() {
             drop(outgoing); // the thread ends when it has sent everything
