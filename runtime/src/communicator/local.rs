@@ -94,10 +94,13 @@ impl Local {
                 None => break,
             }
         }
-        let first = hub.lock().failed.as_ref().map(|(rank, _)| *rank);
-        let place = errors.iter().position(|(rank, _)| Some(*rank) == first).unwrap_or(0);
-        if place < errors.len() {
-            return Err(errors.swap_remove(place).1);
+        let failed = hub.lock().failed.clone();
+        if let Some((rank, reason)) = failed {
+            let place = errors.iter().position(|(other, _)| *other == rank);
+            // One that hangs has told nothing itself.
+            return Err(
+                place.map_or_else(|| Error::communication(rank, reason), |place| errors.swap_remove(place).1)
+            );
         }
         results
             .into_iter()
