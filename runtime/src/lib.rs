@@ -190,8 +190,9 @@ pub use initializer::{
 pub use mode::{is_training, test_mode, train_mode};
 pub use model::{Example, Model, ModelT};
 pub use network::{
-    BoxedForward, BoxedMany, CellOutput, GradientAudit, GradientFault, GradientFinding, IntoValue, Network,
-    NetworkT, Profile, ProfileRow, Stage, Summary, SummaryParameter, SummaryRow, Value, recur, recur_from,
+    BoxedForward, BoxedMany, CellOutput, Diagnosis, Finding, GradientAudit, GradientFault, GradientFinding,
+    IntoValue, Network, NetworkT, Profile, ProfileRow, Stage, Summary, SummaryParameter, SummaryRow, Symptom,
+    Value, recur, recur_from,
 };
 pub use parameter::{
     ArgumentInfo, Family, GetParameterOrCreate, LayerInfo, Parameter, ParameterInfo, ParameterStore,

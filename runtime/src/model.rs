@@ -10,7 +10,10 @@ use crate::checkpoint::{Checkpoint, Load, LoadReport, NeedGrad};
 use crate::context::change;
 use crate::export::Source;
 use crate::mode::with_mode;
-use crate::{BoxedForward, Dims, Error, Network, ParameterStore, Parameters, Result, Summary, Value};
+use crate::network::examine::examine;
+use crate::{
+    BoxedForward, Diagnosis, Dims, Error, Network, ParameterStore, Parameters, Result, Summary, Value,
+};
 
 /// A [`Network`] with parameters of its own: made by [`Network::init`].
 ///
@@ -277,6 +280,40 @@ macro_rules! model_of {
                 with_mode(train, || self.forward($($x),+))
             }
 
+            /// Looks for what is wrong in one forward and backward pass in training mode: parameters without gradients, dead units,
+            /// where NaN or infinite numbers come from, gradients that explode or vanish, inputs that are not normalized, statistics
+            /// of one sample, frozen parts that change, labels out of range. `loss` makes a number of the output.
+            ///
+            /// It runs on a copy of the parameters, so nothing moves. A training is watched by
+            /// [`training::Doctor`](crate::training::Doctor).
+            ///
+            /// ```
+            /// use layerfn::prelude::*;
+            ///
+            /// let net = network! { fc1: affine(8) -> tanh -> out: affine(3) };
+            /// let x = (Tensor::arange(0f32, 24., &Device::Cpu)?.reshape((6, 4))? / 24.)?;
+            /// let model = net.init(&x)?;
+            /// let labels = Tensor::new(&[0u32, 1, 2, 3, 0, 1], &Device::Cpu)?; // of three classes
+            /// let diagnosis = model.check(&x, |y| mean_softmax_cross_entropy(y, &labels, 1))?;
+            /// assert!(diagnosis.to_string().contains("`loss` cannot be computed"));
+            /// # Ok::<(), layerfn::Error>(())
+            /// ```
+            ///
+            /// # Errors
+            /// Those of [`forward`](Self::forward) and of the backward pass.
+            pub fn check<L>(
+                &self,
+                $($x: &Tensor,)+
+                loss: impl Fn(&O) -> Result<Tensor, L>,
+            ) -> Result<Diagnosis>
+            where
+                O: Value,
+                Error: From<L>,
+            {
+                let copy = self.store.deep_copy()?;
+                copy.enter(|| examine(&copy, &[$($x),+], || (*self.network)($($x),+), loss))
+            }
+
             /// Writes the network with its parameters as an `.nnp` (or `.nntxt`) that NNabla runs, and that
             /// [`Nnp`](crate::nnp::Nnp) reads: the network `main` and the executor `runtime`, in test mode. What a network may
             /// consist of is said in [`export`](crate::export).
@@ -384,6 +421,20 @@ where
     /// Those of [`forward`](Self::forward).
     pub fn forward_t(&self, xs: &[Tensor], train: bool) -> Result<O> {
         with_mode(train, || self.forward(xs))
+    }
+
+    /// Looks for what is wrong in one forward and backward pass in training mode, on a copy of the parameters. `loss` makes a
+    /// number of the output.
+    ///
+    /// # Errors
+    /// Those of [`forward`](Self::forward) and of the backward pass.
+    pub fn check<L>(&self, xs: &[Tensor], loss: impl Fn(&O) -> Result<Tensor, L>) -> Result<Diagnosis>
+    where
+        O: Value,
+        Error: From<L>,
+    {
+        let copy = self.store.deep_copy()?;
+        copy.enter(|| examine(&copy, &xs.iter().collect::<Vec<_>>(), || (*self.network)(xs), loss))
     }
 
     /// Writes the network as an `.nnp`, as a model of one input does.

@@ -3,6 +3,7 @@
 #[path = "../../examples/support/architectures.rs"]
 mod architectures;
 mod composition;
+mod doctor;
 mod export;
 mod frozen;
 mod grammar;

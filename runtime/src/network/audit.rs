@@ -6,7 +6,7 @@ use std::fmt;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, TensorId};
 
-use super::record::{Kind, Node, Passed};
+use super::record::{Kind, Node, Passed, Taken};
 use crate::Result;
 
 /// What is wrong with the gradients of a network: made by
@@ -74,42 +74,66 @@ impl GradientAudit {
     }
 
     pub(super) fn new(nodes: &[Node], passed: &[Passed], gradients: &GradStore) -> Result<Self> {
-        let mut state = vec![Some(GradientFault::Missing); nodes.len()];
-        for event in passed {
-            state[event.node] = fault(event.gradient.as_ref())?;
-        }
-        let flow = Flow::new(nodes);
-        let mut seen = HashSet::new();
-        let mut findings = Vec::new();
-        for (index, node) in nodes.iter().enumerate() {
-            for taken in &node.taken {
-                if !taken.trained || !seen.insert(taken.path.clone()) {
-                    continue;
-                }
-                if let Some(fault) = fault(gradients.get(taken.parameter.var()))? {
-                    let culprit = flow.culprit(index, &state, fault);
-                    findings.push(GradientFinding {
-                        parameter: taken.path.clone(),
-                        fault,
-                        stage: culprit.map(|culprit| nodes[culprit].path.clone()),
-                        layer: culprit.map(|culprit| nodes[culprit].layer_name()),
-                    });
-                }
-            }
-        }
-        let taken = nodes.iter().flat_map(|node| &node.taken);
-        let frozen: HashSet<_> = taken.filter(|taken| taken.frozen).map(|taken| &taken.path).collect();
-        Ok(Self { findings, n_parameters: seen.len(), n_frozen: frozen.len() })
+        let lost = lost(nodes, passed, gradients)?;
+        let findings = lost.into_iter().map(|Lost { path, fault, culprit, .. }| GradientFinding {
+            parameter: path.to_owned(),
+            fault,
+            stage: culprit.map(|culprit| culprit.path.clone()),
+            layer: culprit.map(Node::layer_name),
+        });
+        let paths = |is_meant: fn(&Taken) -> bool| {
+            let taken = nodes.iter().flat_map(|node| &node.taken);
+            taken.filter(|taken| is_meant(taken)).map(|taken| &taken.path).collect::<HashSet<_>>().len()
+        };
+        Ok(Self {
+            findings: findings.collect(),
+            n_parameters: paths(|taken| taken.trained),
+            n_frozen: paths(|taken| taken.frozen),
+        })
     }
 }
 
-fn fault(gradient: Option<&Tensor>) -> Result<Option<GradientFault>> {
+/// A trained parameter whose gradient is no use.
+pub(super) struct Lost<'a> {
+    pub(super) path: &'a str,
+    pub(super) fault: GradientFault,
+    /// The stage that took it.
+    pub(super) node: &'a Node,
+    /// The stage behind which the gradients were still right, if there is one.
+    pub(super) culprit: Option<&'a Node>,
+}
+
+/// In the order in which the parameters were taken.
+pub(super) fn lost<'a>(nodes: &'a [Node], passed: &[Passed], gradients: &GradStore) -> Result<Vec<Lost<'a>>> {
+    let mut state = vec![Some(GradientFault::Missing); nodes.len()];
+    for event in passed {
+        state[event.node] = fault(event.gradient.as_ref())?;
+    }
+    let flow = Flow::new(nodes);
+    let mut seen = HashSet::new();
+    let mut lost = Vec::new();
+    for (index, node) in nodes.iter().enumerate() {
+        for taken in &node.taken {
+            if !taken.trained || !seen.insert(&taken.path) {
+                continue;
+            }
+            if let Some(fault) = fault(gradients.get(taken.parameter.var()))? {
+                let culprit = flow.culprit(index, &state, fault).map(|culprit| &nodes[culprit]);
+                lost.push(Lost { path: &taken.path, fault, node, culprit });
+            }
+        }
+    }
+    Ok(lost)
+}
+
+/// What is wrong with a gradient, if anything is.
+pub(crate) fn fault(gradient: Option<&Tensor>) -> Result<Option<GradientFault>> {
     let Some(gradient) = gradient else { return Ok(Some(GradientFault::Missing)) };
     if gradient.elem_count() == 0 {
         return Ok(Some(GradientFault::Zero));
     }
     // The sum alone could cancel out or overflow.
-    let values: Vec<f64> = gradient.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
+    let values = elements(gradient)?;
     Ok(if values.iter().any(|value| !value.is_finite()) {
         Some(GradientFault::NotFinite)
     } else if values.iter().all(|&value| value == 0.0) {
@@ -117,6 +141,11 @@ fn fault(gradient: Option<&Tensor>) -> Result<Option<GradientFault>> {
     } else {
         None
     })
+}
+
+/// In `f64`, row-major.
+pub(crate) fn elements(tensor: &Tensor) -> Result<Vec<f64>> {
+    Ok(tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
 }
 
 /// Who takes whose output.

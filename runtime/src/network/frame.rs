@@ -80,7 +80,7 @@ impl Entered {
     pub fn branch(&self) -> Branch {
         let recorder = self.recorded.as_ref().map(|recorded| Arc::clone(&recorded.recorder));
         Branch(recorder.map(|recorder| {
-            let index = recorder.begin(Kind::Branch, String::new(), "", false, None);
+            let index = recorder.begin(Kind::Branch, String::new(), "", false, None, None);
             Recorded { recorder, index }
         }))
     }
@@ -153,7 +153,7 @@ fn enter(kind: Kind, name: Option<&str>, ident: &'static str, id: u32, input: &d
     let recorder = observer.and_then(|observer| (observer as Arc<dyn Any + Send + Sync>).downcast().ok());
     let recorded = recorder.map(|recorder: Arc<Recorder>| {
         let shown = if kind == Kind::Block { name.unwrap_or_default() } else { ident };
-        let index = recorder.begin(kind, stage_path(named, ident), shown, named, Some(input));
+        let index = recorder.begin(kind, stage_path(named, ident), shown, named, Some(at), Some(input));
         Recorded { recorder, index }
     });
     Entered { ident, named, before, recorded, flags: None, _scope: scope }
@@ -296,7 +296,7 @@ pub(crate) fn graph_step(
     let observer = with(|state| state.run.as_ref().and_then(|run| run.observer.clone()));
     let recorder = observer.and_then(|observer| (observer as Arc<dyn Any + Send + Sync>).downcast().ok());
     let Some(recorder): Option<Arc<Recorder>> = recorder else { return run() };
-    let index = recorder.begin(Kind::Call, path.to_owned(), ident, true, Some(input));
+    let index = recorder.begin(Kind::Call, path.to_owned(), ident, true, None, Some(input));
     let recorded = Recorded { recorder, index };
     let outputs = run()?;
     recorded.recorder.returns(index, outputs)

@@ -1,7 +1,9 @@
 //! Networks: what `network!` makes, and what its stages are.
 
-mod audit;
+pub(crate) mod audit;
+pub(crate) mod diagnosis;
 mod draw;
+pub(crate) mod examine;
 pub(crate) mod frame;
 pub(crate) mod join;
 mod many;
@@ -25,6 +27,7 @@ use crate::context::change;
 use crate::mode::with_mode;
 use crate::{Dims, Error, ParameterStore, Result, backward, current_parameter_scope, parameter_scope};
 pub use audit::{GradientAudit, GradientFault, GradientFinding};
+pub use diagnosis::{Diagnosis, Finding, Symptom};
 pub use many::BoxedMany;
 pub use profile::{Profile, ProfileRow};
 pub use recurrent::{CellOutput, recur, recur_from};

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
@@ -33,6 +34,8 @@ pub(super) struct Port {
     pub(super) dtype: DType,
     /// Whether gradients can flow through it.
     pub(super) tracked: bool,
+    /// What it held, where [`Watch::Values`] asks for it.
+    pub(super) value: Option<Tensor>,
 }
 
 /// A parameter that a stage took.
@@ -54,6 +57,8 @@ pub(super) struct Node {
     pub(super) path: String,
     /// The function as written; the label of a block.
     pub(super) name: String,
+    /// Where it is written; unknown for branches and for networks from files.
+    pub(super) at: Option<&'static Location<'static>>,
     /// Whether the last part of the scope is the stage's own name.
     pub(super) labelled: bool,
     /// Whether its own label freezes it.
@@ -127,6 +132,8 @@ pub(super) enum Watch {
     Nothing,
     Time,
     Gradients,
+    /// Gradients, and what goes in and out of each stage.
+    Values,
 }
 
 pub(super) struct Recorder {
@@ -241,6 +248,7 @@ impl Recorder {
         path: String,
         name: &str,
         labelled: bool,
+        at: Option<&'static Location<'static>>,
         input: Option<&dyn Value>,
     ) -> usize {
         let mut state = self.state();
@@ -253,12 +261,13 @@ impl Recorder {
             kind,
             path,
             name: name.to_owned(),
+            at,
             labelled,
             frozen: false,
             layer: None,
             parent,
             children: Vec::new(),
-            inputs: input.map(ports).unwrap_or_default(),
+            inputs: input.map(|input| self.ports(input)).unwrap_or_default(),
             outputs: Vec::new(),
             taken: Vec::new(),
             arguments: Vec::new(),
@@ -307,8 +316,23 @@ impl Recorder {
         } else {
             value.map(&mut |tensor| self.watched(index, tensor))?
         };
-        self.state().nodes[index].outputs = ports(&value);
+        let outputs = self.ports(&value);
+        self.state().nodes[index].outputs = outputs;
         Ok(value)
+    }
+
+    fn ports<V: Value + ?Sized>(&self, value: &V) -> Vec<Port> {
+        let mut ports = Vec::new();
+        value.each(&mut |tensor| {
+            ports.push(Port {
+                id: tensor.id(),
+                dims: tensor.dims().to_vec(),
+                dtype: tensor.dtype(),
+                tracked: tensor.track_op(),
+                value: (self.watch == Watch::Values).then(|| tensor.detach()),
+            });
+        });
+        ports
     }
 
     fn watched(&self, node: usize, tensor: Tensor) -> Result<Tensor> {
@@ -317,7 +341,7 @@ impl Recorder {
         }
         let at_start = tensor.layout().is_contiguous() && tensor.layout().start_offset() == 0;
         let tensor = if at_start { tensor } else { tensor.force_contiguous()? };
-        let keep = self.watch == Watch::Gradients;
+        let keep = matches!(self.watch, Watch::Gradients | Watch::Values);
         Ok(tensor.apply_op1(Probe { node, keep, passed: Arc::clone(&self.passed) })?)
     }
 }
@@ -390,19 +414,6 @@ impl Observer for Recorder {
             }
         }
     }
-}
-
-fn ports<V: Value + ?Sized>(value: &V) -> Vec<Port> {
-    let mut ports = Vec::new();
-    value.each(&mut |tensor| {
-        ports.push(Port {
-            id: tensor.id(),
-            dims: tensor.dims().to_vec(),
-            dtype: tensor.dtype(),
-            tracked: tensor.track_op(),
-        });
-    });
-    ports
 }
 
 /// The identity, which tells when the gradient of a stage's output is known.

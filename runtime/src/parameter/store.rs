@@ -404,6 +404,15 @@ impl ParameterStore {
         }
     }
 
+    /// Where the parameter at `path` was registered: where its layer was called.
+    pub(crate) fn created_at(&self, path: &str) -> Option<&'static Location<'static>> {
+        let (parent, name) = split(path);
+        match find_scope_mut(&mut self.lock().root, parent)?.get_mut(name)? {
+            Node::Leaf(leaf) => Some(leaf.created_at),
+            Node::Scope(_) => None,
+        }
+    }
+
     /// Registers `parameter` at `path`, in place of the one there.
     ///
     /// # Errors

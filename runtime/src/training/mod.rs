@@ -47,6 +47,7 @@
 
 mod accumulate;
 mod average;
+mod doctor;
 mod files;
 mod guard;
 mod parallel;
@@ -57,6 +58,7 @@ mod stopping;
 
 pub use accumulate::Accumulator;
 pub use average::WeightAverage;
+pub use doctor::Doctor;
 pub use files::StateFiles;
 pub use guard::NanGuard;
 pub use parallel::{DataParallel, ParallelStep};
