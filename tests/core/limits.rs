@@ -68,6 +68,32 @@ fn nothing_is_computed_from_nothing_whatever_the_other_sizes() -> Result<()> {
 }
 
 #[test]
+fn nothing_is_moved_of_nothing_whatever_the_other_sizes() -> Result<()> {
+    let empty = |dtype, dims: &[usize]| zeros(dims, dtype);
+    let long = 1 << 40;
+    for dtype in [DType::I16, DType::F32] {
+        assert_eq!(f::flip(&empty(dtype, &[0, 2, long]), [-2, 0, -1])?.dims(), [0, 2, long]);
+        assert_eq!(f::matrix_diag(&empty(dtype, &[long, 2, 0]))?.dims(), [long, 2, 0, 0]);
+    }
+    let tiled = f::tile(&empty(DType::F8E4M3, &[1 << 20, 2, 0]), (1, 1, 5, 1 << 20))?;
+    assert_eq!(tiled.dims(), [1, 1 << 20, 10, 0]);
+    Ok(())
+}
+
+#[test]
+fn masks_of_attention_are_not_copied_into_more_memory_than_there_is() {
+    let x = zeros(&[1, 2, 4], DType::F32);
+    for dtype in [DType::U8, DType::F32] {
+        let mask = zeros(&[1], dtype).broadcast_as((1usize << 45, 2, 2)).unwrap();
+        let attend = |mask, hidden| f::scaled_dot_product_attention(&x, &x, &x, mask, hidden, false, None);
+        let error = attend(None, Some(&mask)).unwrap_err().to_string();
+        assert!(error.starts_with("`key_padding_mask` must not ask for more memory"), "{error}");
+        let error = attend(Some(&mask), None).unwrap_err().to_string();
+        assert!(error.starts_with("`mask` must"), "{error}");
+    }
+}
+
+#[test]
 fn windows_may_be_larger_than_anything() -> Result<()> {
     let x = Tensor::arange(0f32, 16.0, &Device::Cpu)?.reshape((1, 1, 4, 4))?;
     let far = PerAxis::Every(usize::MAX);
@@ -123,6 +149,17 @@ fn numbers_out_of_range_are_refused() -> Result<()> {
     let pow2 = f::Pow2 { sign: true, with_zero: true, n: 8, m: i32::MIN, ste_fine_grained: true };
     assert!(text(pow2.apply(&w)).starts_with("`m` must be between -100 and 100"));
     Ok(())
+}
+
+#[test]
+fn axes_beyond_all_are_refused() {
+    let x = zeros(&[2, 3, 4], DType::F32);
+    for axis in [2, 3, usize::MAX] {
+        let error = f::rotary_position_embedding(&x, axis, 1e4).unwrap_err().to_string();
+        assert!(error.starts_with("`axis` must be an axis of the input [2, 3, 4]"), "{error}");
+        let error = f::add_position_embedding(&x, &zeros(&[3, 4], DType::F32), axis).unwrap_err().to_string();
+        assert!(error.starts_with("`axis` must be an axis of the input [2, 3, 4]"), "{error}");
+    }
 }
 
 #[test]

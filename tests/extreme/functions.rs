@@ -402,7 +402,7 @@ calls! {
 
 /// Weights of ones, if they are few; the layers check sizes of their own.
 fn weights(dims: &[usize]) -> Result<Tensor> {
-    let n = dims.iter().try_fold(1usize, |n, &size| n.checked_mul(size)).filter(|&n| n < 1 << 20);
+    let n = dims.iter().try_fold(1usize, |n, &size| n.checked_mul(size.max(1))).filter(|&n| n < 1 << 20);
     match n {
         Some(_) => Ok(Tensor::ones(dims, DType::F32, &Device::Cpu)?),
         None => Err(layerfn::Error::invalid("dims", "must be small", dims)),

@@ -108,12 +108,14 @@ impl Attend {
         let all = [&batch_dims[..], &[targets, sources]].concat();
         let mask = masking.mask.map(|mask| {
             check::float_or_bytes("mask", mask)?;
-            let mask = if mask.dtype() == DType::U8 { hidden(mask, query.dtype())? } else { mask.clone() };
+            let mask =
+                if mask.dtype() == DType::U8 { hidden("mask", mask, query.dtype())? } else { mask.clone() };
             four_axes(&mask, &all, &attention)
         });
         let padding = masking.key_padding_mask.map(|mask| {
             let by_batch = [&batch_dims[..batch_dims.len().saturating_sub(1)], &[sources]].concat();
-            let padding = broadcast("key_padding_mask", &hidden(mask, query.dtype())?, &by_batch)?;
+            let padding =
+                broadcast("key_padding_mask", &hidden("key_padding_mask", mask, query.dtype())?, &by_batch)?;
             Ok::<_, Error>(padding.reshape((batches, 1, 1, sources))?.to_device(query.device())?)
         });
         Ok(Self { attention, batch_dims, mask: mask.transpose()?, padding: padding.transpose()? })
@@ -301,7 +303,8 @@ fn split(tensor: &Tensor) -> (&[usize], [usize; 2]) {
 }
 
 /// -inf where `mask` is not 0, and 0 elsewhere.
-fn hidden(mask: &Tensor, dtype: DType) -> Result<Tensor> {
+fn hidden(name: &'static str, mask: &Tensor, dtype: DType) -> Result<Tensor> {
+    check::tensor(name, mask.dims(), DType::F64)?;
     let mask = mask.detach().contiguous()?;
     let zeros = Tensor::zeros(mask.dims(), dtype, mask.device())?;
     Ok(mask
@@ -338,7 +341,7 @@ fn four_axes(mask: &Tensor, all: &[usize], attention: &Attention) -> Result<Tens
 
 /// A contiguous copy of these sizes.
 fn broadcast(name: &'static str, mask: &Tensor, dims: &[usize]) -> Result<Tensor> {
-    if mask.dims() == dims {
+    if mask.dims() == dims && mask.is_contiguous() {
         return Ok(mask.clone());
     }
     match mask.broadcast_as(dims) {

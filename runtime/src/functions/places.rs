@@ -21,6 +21,9 @@ pub(super) fn taken(
     check::tensor("inp", dims, inp.dtype())?;
     if !is_float(inp.dtype()) {
         check::tensor("inp", inp.dims(), inp.dtype())?;
+        if dims.contains(&0) {
+            return Ok(Tensor::zeros(dims, inp.dtype(), inp.device())?); // the other sizes may be huge
+        }
         return Ok(composed::places::gather(inp, &places, fill)?.reshape(dims)?);
     }
     let compose = |t: &[Tensor]| Ok([composed::places::taken(name, &t[0], &places, fill, dims)?]);

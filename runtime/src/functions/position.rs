@@ -88,7 +88,7 @@ pub fn rotary_position_embedding(inp: &Tensor, axis: usize, base: f64) -> Result
 fn split(inp: &Tensor, axis: usize) -> Result<Positions> {
     check::input("inp", inp)?;
     let dims = inp.dims();
-    if axis + 1 >= dims.len() {
+    if axis.saturating_add(1) >= dims.len() {
         let reason = format!("must be an axis of the input {dims:?} before the last one");
         return Err(Error::invalid("axis", reason, axis));
     }
