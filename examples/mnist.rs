@@ -252,6 +252,9 @@ impl Training {
         let asked = stop.clone();
         ctrlc::set_handler(move || asked.store(true, Ordering::Relaxed))?;
         let mut monitor = Monitor::resume(options.out.join("monitor"), self.losses.len() as u64)?;
+        if self.losses.is_empty() {
+            monitor.network(&self.model.summary()?)?;
+        }
         let mut batches = loader(options, &mnist.train).start_at(self.position).batches()?;
         let bar = progress_bar(options.epochs() as u64 * batches.per_epoch(), self.losses.len() as u64)?;
         while let Some(batch) = batches.next() {
@@ -265,7 +268,11 @@ impl Training {
             if batch.ends_epoch() {
                 let line = self.end_epoch(options.epochs(), batches.per_epoch() as usize, &mnist.test)?;
                 let accuracy = self.accuracies.last().copied().unwrap_or_default();
-                monitor.scalar("test accuracy", self.losses.len() as u64 - 1, accuracy)?;
+                let step = self.losses.len() as u64 - 1;
+                monitor.scalar("test accuracy", step, accuracy)?;
+                for (path, parameter) in self.model.parameters().iter() {
+                    monitor.histogram(path, step, parameter.var())?;
+                }
                 bar.suspend(|| println!("{line}"));
             }
             let stopped = stop.load(Ordering::Relaxed);

@@ -3,3 +3,4 @@
 mod batches;
 mod monitor;
 mod readers;
+mod report;

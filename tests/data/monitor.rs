@@ -77,3 +77,27 @@ fn histograms_texts_and_images_go_to_the_events() {
         assert!(monitor.scalar(name, 0, 1.0).is_err(), "{name:?}");
     }
 }
+
+/// One of each kind, for `tests/interop/events.py`.
+#[test]
+fn a_network_goes_to_the_events_for_tensorboard() {
+    let folder = TempDir::new().unwrap();
+    let folder = std::env::var_os("LAYERFN_EVENTS").map_or(folder.path().to_owned(), Into::into);
+    let mut monitor = Monitor::create(&folder).unwrap();
+    let images = Tensor::arange(0f32, 24., &Device::Cpu).unwrap().reshape((2, 3, 2, 2)).unwrap();
+    let net = network! { fc: affine(4) -> residual { relu } -> softmax(1) };
+    monitor.network(&net.summary([(1, 3)]).unwrap()).unwrap();
+    monitor.scalar("training loss", 0, 0.5).unwrap();
+    monitor.scalar("training loss", 1, 0.25).unwrap();
+    monitor.histogram("weights", 1, &images).unwrap();
+    monitor.images("digits", 1, &images).unwrap();
+    monitor.text("summary", 1, "two layers").unwrap();
+    let events = || fs::read(folder.join("events.out.tfevents.layerfn")).unwrap();
+    let has = |text: &str| events().windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(has("fc/affine") && has("Placeholder"));
+    drop(monitor);
+    let before = events();
+    drop(Monitor::resume(&folder, 2).unwrap());
+    assert!(has("fc/affine"), "a run that goes on keeps the network");
+    assert_eq!(events().len(), before.len());
+}

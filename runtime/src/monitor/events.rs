@@ -24,6 +24,8 @@ struct Event {
     step: i64,
     #[prost(string, optional, tag = "3")]
     file_version: Option<String>,
+    #[prost(bytes = "vec", optional, tag = "4")]
+    graph: Option<Vec<u8>>,
     #[prost(message, optional, tag = "5")]
     summary: Option<Summary>,
 }
@@ -94,15 +96,15 @@ struct Text {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Shape {
+pub(super) struct Shape {
     #[prost(message, repeated, tag = "2")]
-    dim: Vec<Dim>,
+    pub(super) dim: Vec<Dim>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Dim {
+pub(super) struct Dim {
     #[prost(int64, tag = "1")]
-    size: i64,
+    pub(super) size: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -153,7 +155,7 @@ impl Events {
         let version = Event { file_version: Some("brain.Event:2".to_owned()), ..Event::at(0) };
         let mut start = record(&version);
         for event in records(&old) {
-            if event.summary.is_some() && resumed_at.is_some_and(|step| (event.step as u64) < step) {
+            if event.file_version.is_none() && resumed_at.is_some_and(|step| (event.step as u64) < step) {
                 start.extend(record(&event));
             }
         }
@@ -185,9 +187,16 @@ impl Events {
         self.write(step, Value { tensor: Some(tensor), metadata: Some(metadata), ..Value::tagged(tag) })
     }
 
+    pub(super) fn graph(&mut self, graph: Vec<u8>) -> Result<()> {
+        self.append(&Event { graph: Some(graph), ..Event::at(0) })
+    }
+
     fn write(&mut self, step: u64, value: Value) -> Result<()> {
-        let event = Event { summary: Some(Summary { value: vec![value] }), ..Event::at(step) };
-        let written = self.file.write_all(&record(&event));
+        self.append(&Event { summary: Some(Summary { value: vec![value] }), ..Event::at(step) })
+    }
+
+    fn append(&mut self, event: &Event) -> Result<()> {
+        let written = self.file.write_all(&record(event));
         written.map_err(|source| Error::io("write", &self.path, source))
     }
 }
@@ -195,7 +204,7 @@ impl Events {
 impl Event {
     fn at(step: u64) -> Self {
         let wall_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-        Self { wall_time, step: step as i64, file_version: None, summary: None }
+        Self { wall_time, step: step as i64, ..Self::default() }
     }
 }
 

@@ -17,12 +17,13 @@
 //! | --- | --- |
 //! | `NAME.series.txt` | `step value` on each line, as NNabla's `MonitorSeries` writes it |
 //! | `scalars.csv` | `step,name,value`, every value in full |
-//! | `events.out.tfevents.layerfn` | scalars, histograms, images and text for `tensorboard --logdir` |
+//! | `events.out.tfevents.layerfn` | scalars, histograms, images, text and networks for `tensorboard --logdir` |
 //!
 //! A training that goes on at step `n` calls [`Monitor::resume`], which takes back what was written from step `n` on. So
 //! the text files of a run that was stopped, at whatever moment, are those of a run that was not.
 
 mod events;
+mod graph;
 mod number;
 mod series;
 
@@ -32,7 +33,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Tensor};
 
-use crate::{Error, Result};
+use crate::{Error, Result, Summary};
 use events::{Events, Histogram};
 use series::Lines;
 
@@ -116,6 +117,14 @@ impl Monitor {
     /// [`Error::Io`].
     pub fn text(&mut self, name: &str, step: u64, text: &str) -> Result<()> {
         self.events.text(name, step, text)
+    }
+
+    /// Notes a network, for TensorBoard's graph, which groups its stages by scope. A later one replaces it.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn network(&mut self, network: &Summary) -> Result<()> {
+        self.events.graph(graph::of(&network.drawn()))
     }
 
     /// Notes images, for TensorBoard; they are scaled so that the least element is black and the largest white.

@@ -1,6 +1,6 @@
 //! Pictures of a network: Graphviz, Mermaid and SVG, grouped by scope.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 
 use candle_core::TensorId;
@@ -159,6 +159,51 @@ fn skips(nodes: &[Node], flow: &[Edge]) -> Vec<(usize, usize)> {
         }
     }
     found
+}
+
+/// A stage of the picture, for drawings made elsewhere.
+pub(crate) struct Drawn {
+    /// Unlike those of the others.
+    pub(crate) path: String,
+    pub(crate) layer: String,
+    pub(crate) arguments: Vec<(String, String)>,
+    pub(crate) outputs: Vec<Vec<usize>>,
+    /// Indices of the stages before it; none is the input of the network.
+    pub(crate) inputs: Vec<Option<usize>>,
+}
+
+pub(super) fn drawn(nodes: &[Node]) -> Vec<Drawn> {
+    let mut flow = Vec::new();
+    let ends = edges(&roots(nodes), vec![None], &mut flow);
+    let skips = skips(nodes, &flow);
+    let shown = flow.iter().flat_map(|edge| [edge.from, Some(edge.to)]).chain(ends).flatten();
+    let shown: BTreeSet<usize> = shown.collect();
+    let places: HashMap<usize, usize> =
+        shown.iter().enumerate().map(|(place, &index)| (index, place)).collect();
+    let mut times: HashMap<&str, usize> = HashMap::new();
+    shown
+        .iter()
+        .map(|&index| {
+            let node = &nodes[index];
+            let n = times.entry(&node.path).or_default();
+            *n += 1;
+            let path = if *n == 1 { node.path.clone() } else { format!("{}_{n}", node.path) };
+            let before = flow.iter().filter(|edge| edge.to == index).map(|edge| edge.from);
+            let skipped = skips.iter().filter(|(_, to)| *to == index).map(|&(from, _)| Some(from));
+            let inputs = before.chain(skipped).map(|from| from.and_then(|from| places.get(&from).copied()));
+            Drawn {
+                path,
+                layer: node.layer_name(),
+                arguments: node
+                    .arguments
+                    .iter()
+                    .map(|(name, text)| ((*name).to_owned(), text.clone()))
+                    .collect(),
+                outputs: node.outputs.iter().map(|port| port.dims.clone()).collect(),
+                inputs: inputs.collect(),
+            }
+        })
+        .collect()
 }
 
 fn escape(text: &str) -> String {

@@ -28,6 +28,7 @@ use crate::mode::with_mode;
 use crate::{Dims, Error, ParameterStore, Result, backward, current_parameter_scope, parameter_scope};
 pub use audit::{GradientAudit, GradientFault, GradientFinding};
 pub use diagnosis::{Diagnosis, Finding, Symptom};
+pub(crate) use draw::Drawn;
 pub use many::BoxedMany;
 pub use profile::{Profile, ProfileRow};
 pub use recurrent::{CellOutput, recur, recur_from};

@@ -157,6 +157,10 @@ impl Summary {
     pub fn to_svg(&self) -> String {
         draw::svg(&self.nodes)
     }
+
+    pub(crate) fn drawn(&self) -> Vec<draw::Drawn> {
+        draw::drawn(&self.nodes)
+    }
 }
 
 fn row(node: &Node, seen: &mut HashSet<TensorId>) -> SummaryRow {
