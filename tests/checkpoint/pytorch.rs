@@ -1,7 +1,12 @@
 //! A state dict that PyTorch saved (tests/interop/pytorch.py), and its answers.
 
-use layerfn::checkpoint::{Checkpoint, Format, Load};
+use std::io::Write;
+
+use layerfn::checkpoint::{Checkpoint, Format, Load, Rule};
 use layerfn::prelude::*;
+use tempfile::TempDir;
+use zip::ZipWriter;
+use zip::write::SimpleFileOptions;
 
 const STATE: &[u8] = include_bytes!("pytorch/state.safetensors");
 const ANSWERS: &[u8] = include_bytes!("pytorch/answers.safetensors");
@@ -58,6 +63,37 @@ fn a_state_dict_gives_the_answers_of_pytorch() -> Result<()> {
 }
 
 #[test]
+fn transformers_give_the_answers_of_pytorch() -> Result<()> {
+    let answers = Checkpoint::open(fixture("transformer.safetensors"))?;
+    let [source, target, wanted] =
+        ["source", "target", "output"].map(|name| answers.get(name).unwrap().tensor().clone());
+    let net = network! {
+        |source, target| < use(source)
+     -> encoder: {
+            layers: {
+                transformer_encode(8, 2, dim_feedforward = 12, dropout = 0.0, name = "0")
+             -> transformer_encode(8, 2, dim_feedforward = 12, dropout = 0.0, name = "1")
+            }
+        } as memory
+     -> use(target)
+     -> decoder: {
+            layers: { transformer_decode(memory, 8, 2, dim_feedforward = 12, dropout = 0.0, name = "0") }
+        }
+     -> out: affine(3, base_axis = 2) >
+    };
+    let model = net.boxed().init(&source, &target)?;
+    Load::new(Checkpoint::open(fixture("transformer.pt"))?.from_pytorch(model.store())?)
+        .apply_to(model.store(), "")?;
+    let y = no_grad(|| model.forward_t(&source, &target, false))?;
+    let difference = (&y - &wanted)?.abs()?.max_all()?.to_scalar::<f32>()?;
+    assert!(difference < 1e-5, "{difference}: {y} {wanted}");
+
+    let back = Checkpoint::from_parameters(&model.store().parameters())?.to_pytorch()?;
+    assert_eq!(described(&back), described(&Checkpoint::open(fixture("transformer.pt"))?));
+    Ok(())
+}
+
+#[test]
 fn what_does_not_fit_is_listed() -> Result<()> {
     let model = network! { fc1: affine(5) -> fc3: affine(2) -> rest: rms_normalization }.init((1, 4))?;
     let error = state().from_pytorch(model.store()).unwrap_err().to_string();
@@ -70,5 +106,191 @@ fn what_does_not_fit_is_listed() -> Result<()> {
         assert!(error.contains(wanted), "{wanted}\n{error}");
     }
     assert!(!error.contains("num_batches_tracked"), "{error}");
+    Ok(())
+}
+
+fn fixture(name: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("checkpoint/pytorch").join(name)
+}
+
+/// Every parameter's shape, type, flag and values.
+fn described(checkpoint: &Checkpoint) -> Vec<String> {
+    let entries = checkpoint.entries().iter().map(|entry| {
+        let values = entry.tensor().flatten_all().unwrap().to_dtype(DType::F64).unwrap();
+        let (tensor, values) = (entry.tensor(), values.to_vec1::<f64>().unwrap());
+        format!("{} {:?} {:?} {values:?}", entry.path(), tensor.dtype(), tensor.dims())
+    });
+    let mut entries: Vec<_> = entries.collect();
+    entries.sort();
+    entries
+}
+
+#[test]
+fn archives_of_pytorch_hold_what_it_has_saved() -> Result<()> {
+    assert_eq!(described(&Checkpoint::open(fixture("state.pt"))?), described(&state()));
+    let kinds = Checkpoint::open(fixture("kinds.pt"))?;
+    assert_eq!(described(&kinds), described(&Checkpoint::open(fixture("kinds.safetensors"))?));
+    let flags = ["parameter", "frozen", "model/whole"].map(|path| kinds.get(path).unwrap().need_grad());
+    assert_eq!(flags, [Some(true), Some(false), None]);
+    let unusable: Vec<String> = kinds.unusable().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        unusable,
+        [
+            "`epoch` is an int, not a tensor",
+            "`lr` is a float, bytes, a set or a large int, not a tensor",
+            "`name` is a string, not a tensor",
+            "`history` is a list, not a tensor",
+            "`complex` has a ComplexFloatStorage, of which no tensor can be made here",
+            "`again` is a dict that stands elsewhere, too",
+        ]
+    );
+    Ok(())
+}
+
+/// The error of reading an archive with this pickle and storage 0.
+fn refused(pickle: &[u8], storage: &[u8]) -> String {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("a.pt");
+    let mut zip = ZipWriter::new(std::fs::File::create(&path).unwrap());
+    for (name, bytes) in [("a/data.pkl", pickle), ("a/data/0", storage)] {
+        zip.start_file(name, SimpleFileOptions::default()).unwrap();
+        zip.write_all(bytes).unwrap();
+    }
+    // Pickles may be as long as the file.
+    zip.start_file(
+        "padding",
+        SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored),
+    )
+    .unwrap();
+    zip.write_all(&[0; 4096]).unwrap();
+    zip.finish().unwrap();
+    match Checkpoint::open(&path) {
+        Ok(read) => format!("read: {:?} {:?}", described(&read), read.unusable()),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// A dict with one tensor of f32 over storage 0.
+fn tensor(offset: u8, dims: &[i32], strides: &[i32]) -> Vec<u8> {
+    let mut pickle = b"\x80\x02}X\x01\0\0\0wctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x04tQK".to_vec();
+    pickle.push(offset);
+    for sizes in [dims, strides] {
+        pickle.push(b'(');
+        sizes.iter().for_each(|size| pickle.extend([&b"J"[..], &size.to_le_bytes()].concat()));
+        pickle.push(b't');
+    }
+    pickle.extend(b"\x89}tRs.");
+    pickle
+}
+
+#[test]
+fn archives_that_are_not_sound_are_refused() {
+    let numbers: Vec<u8> = [1f32, 2., 3., 4.].iter().flat_map(|x| x.to_le_bytes()).collect();
+    assert_eq!(
+        refused(&tensor(0, &[2, 2], &[1, 2]), &numbers),
+        "read: [\"w F32 [2, 2] [1.0, 3.0, 2.0, 4.0]\"] []"
+    );
+    for (pickle, reason) in [
+        (tensor(1, &[2, 2], &[2, 1]), "lies outside"),
+        (tensor(0, &[2, 2], &[i32::MAX, i32::MAX]), "lies outside"),
+        (tensor(0, &[2, -2], &[2, 1]), "not described as PyTorch does it"),
+        (tensor(0, &[2], &[2, 1]), "not described as PyTorch does it"),
+        (tensor(0, &[30_000, 30_000], &[0, 0]), "more than 8 times the bytes of the file"),
+        (tensor(0, &[i32::MAX; 3], &[0; 3]), "more elements than memory can hold"),
+        (tensor(0, &[1; 40], &[1; 40]), "at most 32"),
+        (b"\x80\x02}q\0X\x01\0\0\0ah\0s.".to_vec(), "a dict that stands elsewhere"),
+        (
+            b"\x80\x02cos\nsystem\nX\x02\0\0\0ls\x85R.".to_vec(),
+            "an object made by os.system and not a dict of tensors",
+        ),
+        (b"\x80\x02i".to_vec(), "the code 0x69 does not occur in state dicts"),
+        (b"\x80\x02h\x05.".to_vec(), "a value is used that is not there"),
+        (b"\x80\x02}u.".to_vec(), "a mark is missing"),
+        (b"\x80\x02(.".to_vec(), "a value is missing"),
+        (b"\x80\x02X\xff\xff\xff\xff".to_vec(), "are declared"),
+        (b"\x80\x02}X\x02\0\0\0..Ns.".to_vec(), "a folder"),
+    ] {
+        let error = refused(&pickle, &numbers);
+        assert!(error.contains(reason), "{reason}: {error}");
+    }
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("old.pth");
+    std::fs::write(&path, b"\x80\x02\x8a\nl\xfc").unwrap();
+    let error = Checkpoint::open(&path).unwrap_err().to_string();
+    assert!(error.contains("PyTorch before 1.6"), "{error}");
+
+    // Damage is an error, or is in what the archive does not need.
+    let whole = std::fs::read(fixture("kinds.pt")).unwrap();
+    for place in (0..whole.len()).step_by(23) {
+        let mut bytes = whole.clone();
+        bytes[place] ^= 1 << (place % 8);
+        std::fs::write(&path, &bytes).unwrap();
+        let _ = Checkpoint::open(&path);
+        std::fs::write(&path, &whole[..place]).unwrap();
+        Checkpoint::open(&path).unwrap_err();
+    }
+}
+
+fn rules(texts: &[&str]) -> Result<Vec<Rule>> {
+    texts.iter().map(|text| text.parse()).collect()
+}
+
+#[test]
+fn rules_change_what_they_match() -> Result<()> {
+    let names = |checkpoint: &Checkpoint| {
+        checkpoint
+            .entries()
+            .iter()
+            .map(|entry| format!("{} {:?}", entry.path(), entry.tensor().dims()))
+            .collect::<Vec<_>>()
+    };
+    let kinds = || Checkpoint::open(fixture("kinds.safetensors"));
+    let checkpoint = Checkpoint::open(fixture("kinds.safetensors"))?.change(&rules(&[
+        "drop(model/?????*)",
+        "drop(states/**)",
+        "drop(frozen)",
+        "drop(model/????)",
+        "drop(model/int)",
+        "reshape(model/row, 2, 3)",
+        "split(**/row, 1, **/a, **/b, **/c)",
+        "transpose(model/a)",
+        "rename(parameter, p)",
+    ])?)?;
+    let mut found = names(&checkpoint);
+    found.sort();
+    assert_eq!(found, ["model/a [1, 2]", "model/b [2, 1]", "model/c [2, 1]", "p [1, 2]"]);
+    let back = checkpoint.change(&rules(&[
+        "transpose(**/a)",
+        "merge(**/a, **/b, **/c, 1, **/row)",
+        "reshape(**/row, 6)",
+    ])?)?;
+    let row = kinds()?.get("model/row").unwrap().tensor().to_vec1::<f32>()?;
+    assert_eq!(back.get("model/row").unwrap().tensor().to_vec1::<f32>()?, row);
+    assert_eq!(back.changes().last().unwrap(), "`model/row` [2, 3] becomes [6]");
+
+    for (rule, reason) in [
+        ("transpose(model/row)", "which the rule does not fit"),
+        ("reshape(model/row, 5)", "which the rule does not fit"),
+        ("permute(model/whole, 0, 1, 2)", "which the rule does not fit"),
+        ("split(model/row, 0, a, b, c, d)", "can't be cut into 4 equal parts along axis 0"),
+        ("split(model/row, 1, a, b)", "can't be cut"),
+        ("merge(model/row, model/none, 0, a)", "`model/none` is missing"),
+        ("merge(model/row, model/whole, 0, a)", "can't be joined"),
+        ("rename(model/row, model/whole)", "occurs twice"),
+        ("drop(nothing)", "no parameter matches"),
+    ] {
+        let error = kinds()?.change(&rules(&[rule])?).unwrap_err().to_string();
+        assert!(error.contains(reason), "{rule}: {error}");
+    }
+    for (rule, reason) in [
+        ("a=b", "must be a call of `drop`, `rename`"),
+        ("split(a, b)", "must read split(FROM, AXIS, TO, TO, ..)"),
+        ("permute(a, 0, 2)", "must read permute(PATTERN, AXIS, AXIS, ..)"),
+        ("drop()", "must read drop(PATTERN)"),
+        ("reshape(a, -1)", "must read reshape(PATTERN, SIZE, ..)"),
+    ] {
+        let error = rule.parse::<Rule>().unwrap_err().to_string();
+        assert!(error.contains(reason), "{rule}: {error}");
+    }
     Ok(())
 }

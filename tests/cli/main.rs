@@ -37,6 +37,49 @@ fn inspect_shows_each_parameter() {
 }
 
 #[test]
+fn convert_takes_rules_and_knows_pytorch() {
+    use layerfn::prelude::*;
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let model = network! { fc: affine(2) }.init((1, 2)).unwrap();
+    model.save(path("like.h5")).unwrap();
+    let theirs = ParameterStore::new();
+    let set = |name: &str, values: Tensor| {
+        let var = layerfn::candle_core::Var::from_tensor(&values).unwrap();
+        theirs.set(name, layerfn::Parameter::new(var, true)).unwrap();
+    };
+    set("net.fc.weight", Tensor::new(&[[1f32, 2.], [3., 4.]], &Device::Cpu).unwrap());
+    set("net.fc.bias", Tensor::new(&[5f32, 6.], &Device::Cpu).unwrap());
+    theirs.save_parameters(path("theirs.safetensors")).unwrap();
+
+    let (theirs, ours, like) = (path("theirs.safetensors"), path("ours.h5"), path("like.h5"));
+    let from =
+        ["convert", "--from", "pytorch", "--like", &like, "--rule", "rename(net.*, *)", &theirs, &ours];
+    let output = layerfn(&from);
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    assert_eq!(
+        text(&output.stderr),
+        "layerfn: `net.fc.weight` is called `fc.weight`\nlayerfn: `net.fc.bias` is called `fc.bias`\n\
+         layerfn: `fc.weight` [2, 2] becomes `fc/affine/W` [2, 2], transposed\n\
+         layerfn: `fc.bias` [2] becomes `fc/affine/b` [2]\n"
+    );
+    model.load(&ours).unwrap();
+    let weight = model.store().get("fc/affine/W").unwrap();
+    assert_eq!(weight.var().to_vec2::<f32>().unwrap(), [[1., 3.], [2., 4.]]);
+    let back = path("back.safetensors");
+    let to = ["convert", "--to", "pytorch", "--rule", "rename(fc/*/*, net/fc/*/*)", &ours, &back];
+    assert_eq!(code(&layerfn(&to)), 0);
+    let output = layerfn(&["diff", &theirs, &back]);
+    assert_eq!((code(&output), text(&output.stdout)), (0, String::new()));
+
+    let output = layerfn(&["convert", "--rule", "turn(a)", &ours, &back]);
+    assert_eq!(code(&output), 2);
+    assert!(text(&output.stderr).contains("must be a call of `drop`, `rename`"), "{}", text(&output.stderr));
+    let output = layerfn(&["convert", "--rule", "drop(none)", &ours, &back]);
+    assert!(text(&output.stderr).contains("drop(none): no parameter matches"), "{}", text(&output.stderr));
+}
+
+#[test]
 fn convert_keeps_everything_or_refuses() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();

@@ -60,6 +60,75 @@ def main():
     x = torch.randn(2, 3, 16, 16)
     save_file(net.state_dict(), folder / "state.safetensors")
     save_file({"input": x, "output": net(x).detach()}, folder / "answers.safetensors")
+    torch.save(net.state_dict(), folder / "state.pt")
+    kinds(folder)
+    transformer(folder)
+
+
+class Translator(nn.Module):
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.decoder = nn.TransformerDecoder(nn.TransformerDecoderLayer(8, 2, 12, dropout=0.0), 1)
+        self.out = nn.Linear(8, 3)
+
+    def forward(self, source, target):
+        return self.out(self.decoder(target, self.encoder(source)))
+
+
+def transformer(folder):
+    net = Translator().eval()
+    with torch.no_grad():
+        for value in net.state_dict().values():
+            value.copy_(torch.randn_like(value) / 3 + (value.dim() == 1) / 2)
+        source, target = torch.randn(5, 3, 8), torch.randn(4, 3, 8)
+        answer = net(source, target)
+    torch.save(net.state_dict(), folder / "transformer.pt")
+    save_file({"source": source, "target": target, "output": answer}, folder / "transformer.safetensors")
+
+
+def kinds(folder):
+    """Tensors of every kind in dicts within a dict, beside what is no tensor; and copies of those that can be read."""
+    base = torch.arange(24, dtype=torch.float32).reshape(4, 6)
+    tensors = {
+        "whole": base,
+        "columns": base.t(),
+        "slice": base[1:3, ::2],
+        "row": base[2],
+        "expanded": base[0].expand(3, 6),
+        "scalar": torch.tensor(2.5),
+        "empty": torch.empty(0, 3),
+        "double": torch.tensor([1e300, -0.0], dtype=torch.float64),
+        "half": torch.tensor([0.5, -2.0], dtype=torch.float16),
+        "bfloat": torch.tensor([0.5, -2.0], dtype=torch.bfloat16),
+        "long": torch.tensor([-1, 2**40]),
+        "int": torch.tensor([-7], dtype=torch.int32),
+        "short": torch.tensor([-300, 300], dtype=torch.int16),
+        "char": torch.tensor([-100, 100], dtype=torch.int8),
+        "byte": torch.tensor([0, 255], dtype=torch.uint8),
+        "bool": torch.tensor([True, False]),
+    }
+    parameter = nn.Parameter(torch.tensor([[1.0, 2.0]]))
+    frozen = nn.Parameter(torch.tensor([3.0]), requires_grad=False)
+    torch.save(
+        {
+            "model": tensors,
+            "parameter": parameter,
+            "frozen": frozen,
+            "epoch": 3,
+            "lr": 0.1,
+            "name": "net",
+            "history": [1, 2],
+            "complex": torch.tensor([1j]),
+            "states": {0: {"step": torch.tensor(4.0)}},
+            "again": tensors,
+        },
+        folder / "kinds.pt",
+    )
+    copies = {f"model/{name}": tensor.contiguous().clone() for name, tensor in tensors.items()}
+    copies |= {"parameter": parameter.detach(), "frozen": frozen.detach(), "states/0/step": torch.tensor(4.0)}
+    save_file(copies, folder / "kinds.safetensors")
 
 
 main()

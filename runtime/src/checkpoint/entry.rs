@@ -34,6 +34,15 @@ impl Entry {
         Self { need_grad, ..self }
     }
 
+    pub(super) fn called(self, path: String) -> Self {
+        Self { path, ..self }
+    }
+
+    /// The same under another path and with other values of its type.
+    pub(super) fn holding(&self, path: String, values: &Tensor) -> candle_core::Result<Self> {
+        Ok(Self { path, var: Var::from_tensor(&values.contiguous()?)?, ..self.clone() })
+    }
+
     /// Path, from the scope that was saved.
     #[must_use]
     pub fn path(&self) -> &str {

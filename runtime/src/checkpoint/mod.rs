@@ -12,6 +12,7 @@
 //! | `.nnp` | NNabla's archive: a network, which is kept, and parameters | all |
 //! | `.npz` | NumPy's archive, `need_grad` in comments that NumPy ignores | all |
 //! | `.safetensors` | safetensors, order and `need_grad` in its metadata | all |
+//! | `.pt`, `.pth` | PyTorch's archive of tensors, read only | all |
 //!
 //! Paths have at most 4096 bytes and 1000 parts, parameters 32 axes: beyond that neither a store nor a file takes them.
 //! Where a file does not say whether a parameter is trained, as those of NumPy do not, `.npz` and `.safetensors` keep that
@@ -41,8 +42,11 @@ mod load;
 mod nnp;
 mod npz;
 mod optimizer;
+mod pickle;
 mod protobuf;
+mod pth;
 mod pytorch;
+mod rule;
 mod safetensors;
 mod text;
 mod values;
@@ -55,6 +59,7 @@ use candle_core::{DType, Tensor};
 pub use entry::{Entry, Unusable};
 pub use load::{Difference, Load, LoadReport, NeedGrad, Plan};
 pub(crate) use optimizer::{load_states, read_parameters, save_states};
+pub use rule::Rule;
 
 use crate::limits;
 use crate::pattern::Renames;
@@ -221,15 +226,24 @@ pub struct Checkpoint {
     archive: Option<PathBuf>,
     /// Whether a parameter has another path than in the file.
     is_renamed: bool,
+    changes: Vec<String>,
 }
 
 impl Checkpoint {
-    /// Reads the file `path`; its extension says in which format.
+    /// Reads the file `path`; its extension says in which format. `.pt` and `.pth` of PyTorch are read, too, without executing
+    /// anything of them: tensors in a dict, such as a state dict, or in dicts within it, as `state_dict/fc.weight`.
     ///
     /// # Errors
     /// [`Error::UnknownExtension`], [`Error::Io`], or [`Error::Checkpoint`] if the file is damaged.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
+        let is_pytorch = |extension: &std::ffi::OsStr| {
+            ["pt", "pth"].iter().any(|known| extension.eq_ignore_ascii_case(known))
+        };
+        if path.extension().is_some_and(is_pytorch) {
+            let read = file::open(path).and_then(|mut file| pth::read(&mut file));
+            return Self::from_read(path.display().to_string(), read);
+        }
         let (format, origin) = (Format::from_path(path)?, path.display().to_string());
         let read = file::open(path).and_then(|mut file| read(format, &mut file));
         let archive = (format == Format::Nnp).then(|| path.to_owned());
@@ -244,7 +258,17 @@ impl Checkpoint {
     fn new(origin: String, contents: Contents, owned: bool) -> Self {
         let Contents { entries, unusable, others } = contents;
         let options = SaveOptions::default();
-        Self { origin, entries, owned, options, unusable, others, archive: None, is_renamed: false }
+        Self {
+            origin,
+            entries,
+            owned,
+            options,
+            unusable,
+            others,
+            archive: None,
+            is_renamed: false,
+            changes: Vec::new(),
+        }
     }
 
     /// Reads a file that is in memory.
@@ -363,6 +387,13 @@ impl Checkpoint {
         }
         self.entries = renamed;
         Ok(self)
+    }
+
+    /// What [`change`](Self::change), [`from_pytorch`](Self::from_pytorch) and [`to_pytorch`](Self::to_pytorch) have done to the
+    /// parameters, a line for each.
+    #[must_use]
+    pub fn changes(&self) -> &[String] {
+        &self.changes
     }
 
     fn is_owned(&self) -> bool {

@@ -1,7 +1,8 @@
 //! State dicts of PyTorch and the layers of this library.
 
-use candle_core::Tensor;
-use candle_core::Var;
+use std::collections::{BTreeMap, HashSet};
+
+use candle_core::{Tensor, Var};
 
 use super::Checkpoint;
 use super::entry::{Entries, Entry};
@@ -15,14 +16,27 @@ struct Pair {
     theirs: &'static str,
     /// Whether PyTorch has it transposed: `Linear` is `(outputs, inputs)`.
     is_transposed: bool,
+    /// Which third of the rows there it is.
+    third: Option<usize>,
 }
 
 const fn pair(scope: &'static str, ours: &'static str, theirs: &'static str) -> Pair {
-    Pair { scope, ours, theirs, is_transposed: false }
+    Pair { scope, ours, theirs, is_transposed: false, third: None }
 }
 
+const fn transposed(scope: &'static str, ours: &'static str, theirs: &'static str) -> Pair {
+    Pair { is_transposed: true, ..pair(scope, ours, theirs) }
+}
+
+/// Queries, keys and values of attention stand one below the other there.
+const fn third(ours: &'static str, theirs: &'static str, third: usize, is_transposed: bool) -> Pair {
+    Pair { scope: ATTENTION, ours, theirs, is_transposed, third: Some(third) }
+}
+
+const ATTENTION: &str = "multi_head_attention";
+
 const PAIRS: &[Pair] = &[
-    Pair { scope: "affine", ours: "W", theirs: "weight", is_transposed: true },
+    transposed("affine", "W", "weight"),
     pair("affine", "b", "bias"),
     pair("conv", "W", "weight"),
     pair("conv", "b", "bias"),
@@ -42,6 +56,34 @@ const PAIRS: &[Pair] = &[
     pair("instance_normalization", "beta", "bias"),
     pair("embed", "W", "weight"),
     pair("prelu", "slope", "weight"),
+    third("q_weight", "in_proj_weight", 0, true),
+    third("k_weight", "in_proj_weight", 1, true),
+    third("v_weight", "in_proj_weight", 2, true),
+    third("q_bias", "in_proj_bias", 0, false),
+    third("k_bias", "in_proj_bias", 1, false),
+    third("v_bias", "in_proj_bias", 2, false),
+    transposed(ATTENTION, "out_weight", "out_proj.weight"),
+    pair(ATTENTION, "out_bias", "out_proj.bias"),
+    pair(ATTENTION, "attn_bias_k", "bias_k"),
+    pair(ATTENTION, "attn_bias_v", "bias_v"),
+];
+
+/// Scopes within layers here, and the modules there; the layers of a Transformer have no module of their own.
+const MODULES: &[(&str, &str)] = &[
+    ("transformer_encode", ""),
+    ("src_self_attn", "self_attn"),
+    ("enc_affine1", "linear1"),
+    ("enc_affine2", "linear2"),
+    ("enc_layer_norm1", "norm1"),
+    ("enc_layer_norm2", "norm2"),
+    ("transformer_decode", ""),
+    ("tgt_self_attn", "self_attn"),
+    ("tgt_memory_attn", "multihead_attn"),
+    ("dec_affine1", "linear1"),
+    ("dec_affine2", "linear2"),
+    ("dec_layer_norm1", "norm1"),
+    ("dec_layer_norm2", "norm2"),
+    ("dec_layer_norm3", "norm3"),
 ];
 
 /// What PyTorch keeps and nobody here needs.
@@ -53,19 +95,62 @@ impl Pair {
         let (scope, name) = path.rsplit_once('/')?;
         let (label, scope) = scope.rsplit_once('/').unwrap_or(("", scope));
         let pair = PAIRS.iter().find(|pair| pair.scope == scope && pair.ours == name)?;
-        let module = if label.is_empty() { scope.to_owned() } else { label.replace('/', ".") };
-        Some((pair, format!("{module}.{}", pair.theirs)))
+        if label.is_empty() {
+            return Some((pair, format!("{scope}.{}", pair.theirs)));
+        }
+        let module =
+            |part| MODULES.iter().find(|(ours, _)| *ours == part).map_or(part, |(_, theirs)| *theirs);
+        let modules = label.split('/').map(module).chain([pair.theirs]);
+        Some((pair, modules.filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".")))
     }
 
-    /// The values in the other layout, with the shape `dims`; none if they do not fit.
+    /// The values in the layout of here, with the shape `dims`; none if they do not fit.
     fn converted(&self, values: &Tensor, dims: &[usize]) -> Result<Option<Tensor>> {
-        let values = if self.is_transposed { values.t()? } else { values.clone() };
+        let mut values = values.clone();
+        if let Some(third) = self.third {
+            let rows = values.dims().first().copied().unwrap_or_default() / 3;
+            if rows == 0 || values.dims()[0] != 3 * rows {
+                return Ok(None);
+            }
+            values = values.narrow(0, third * rows, rows)?;
+        }
+        if self.is_transposed {
+            if values.rank() != 2 {
+                return Ok(None);
+            }
+            values = values.t()?;
+        }
         // A shape may have more axes of size 1, as that of a normalization has.
         let real = |dims: &[usize]| dims.iter().copied().filter(|&size| size != 1).collect::<Vec<_>>();
         if real(values.dims()) != real(dims) {
             return Ok(None);
         }
         Ok(Some(values.contiguous()?.reshape(dims)?))
+    }
+
+    /// What has been done, for [`Checkpoint::changes`].
+    fn told(&self, from: &str, before: &Tensor, to: &str, after: &Tensor) -> String {
+        let third = self
+            .third
+            .map_or("", |third| [", its first third", ", its second third", ", its last third"][third]);
+        let transposed = if self.is_transposed { ", transposed" } else { "" };
+        format!("`{from}` {:?} becomes `{to}` {:?}{third}{transposed}", before.dims(), after.dims())
+    }
+
+    /// The values in the layout of PyTorch; those of a third alone.
+    fn back(&self, values: &Tensor) -> Result<Tensor> {
+        Ok(match self.scope {
+            _ if self.is_transposed => values.t()?.contiguous()?,
+            // One number a channel there, whatever axes there are here.
+            "bn" | "group_normalization" | "instance_normalization" | "prelu" => values.flatten_all()?,
+            "layer_normalization" => {
+                let first = values.dims().iter().position(|&size| size != 1).unwrap_or(values.rank() - 1);
+                values.reshape(&values.dims()[first..])?
+            }
+            // A group for each map: one input map of the group.
+            "depthwise_conv" if self.ours == "W" => values.unsqueeze(1)?,
+            _ => values.copy()?,
+        })
     }
 }
 
@@ -74,8 +159,9 @@ impl Checkpoint {
     ///
     /// The layer with the label `layer1/0` here is the module `layer1.0` there; [`rename`](Self::rename) the file before where names
     /// differ. Each parameter is found by the kind of its layer: the weights of `affine` are transposed, square ones too, and the
-    /// parameters of normalizations get our shapes. `num_batches_tracked` is left out. What `store` has a layer for and this has no
-    /// rule for, such as recurrent layers, is an error.
+    /// parameters of normalizations get our shapes. `multi_head_attention` is an `nn.MultiheadAttention`, `transformer_encode` an
+    /// `nn.TransformerEncoderLayer`, `transformer_decode` an `nn.TransformerDecoderLayer`. `num_batches_tracked` is left out. What
+    /// `store` has a layer for and this has no rule for, such as recurrent layers, is an error.
     ///
     /// ```
     /// use layerfn::{checkpoint::{Checkpoint, Load}, prelude::*};
@@ -100,7 +186,8 @@ impl Checkpoint {
     /// [`Error::Mismatch`] with every parameter that is missing, left over, of another shape, or of a layer without a rule.
     #[allow(clippy::wrong_self_convention)] // `from` is where the file comes from
     pub fn from_pytorch(self, store: &ParameterStore) -> Result<Self> {
-        let (mut entries, mut differences, mut used) = (Entries::new(), Vec::new(), Vec::new());
+        let (mut entries, mut differences, mut used) = (Entries::new(), Vec::new(), HashSet::new());
+        let mut changes = self.changes.clone();
         for (path, parameter) in store.parameters().iter() {
             let Some((pair, name)) = Pair::of(path) else {
                 differences.push(format!("`{path}` is of a layer that has no rule for PyTorch"));
@@ -110,10 +197,11 @@ impl Checkpoint {
                 differences.push(format!("`{name}` is missing, for `{path}`"));
                 continue;
             };
-            used.push(name.clone());
+            used.insert(name.clone());
             let (wanted, got) = (parameter.var().dims(), entry.tensor());
             match pair.converted(got, wanted)? {
                 Some(values) => {
+                    changes.push(pair.told(&name, got, path, &values));
                     let entry =
                         Entry::new(path.to_owned(), Var::from_tensor(&values)?, Some(parameter.need_grad()));
                     entries.push(entry).map_err(|fault| fault.into_error("convert", &self.origin))?;
@@ -125,14 +213,14 @@ impl Checkpoint {
         }
         for entry in self.entries() {
             let is_ignored = entry.path().rsplit('.').next() == Some(IGNORED);
-            if !is_ignored && !used.iter().any(|name| name == entry.path()) {
+            if !is_ignored && !used.contains(entry.path()) {
                 differences.push(format!("`{}` belongs to no parameter here", entry.path()));
             }
         }
         if !differences.is_empty() {
             return Err(Error::Mismatch { file: self.origin, differences });
         }
-        Ok(Self::new(self.origin, entries.into(), false))
+        Ok(Self { changes, ..Self::new(self.origin, entries.into(), false) })
     }
 
     /// The reverse: parameters of ours under the names and in the layout that `load_state_dict` of PyTorch takes.
@@ -141,30 +229,39 @@ impl Checkpoint {
     /// [`Error::Mismatch`] with every parameter of a layer without a rule.
     pub fn to_pytorch(&self) -> Result<Self> {
         let (mut entries, mut differences) = (Entries::new(), Vec::new());
+        let (mut changes, mut thirds) = (self.changes.clone(), BTreeMap::new());
         for entry in self.entries() {
             let Some((pair, name)) = Pair::of(entry.path()) else {
                 differences.push(format!("`{}` is of a layer that has no rule for PyTorch", entry.path()));
                 continue;
             };
-            let values = entry.tensor();
-            let values = match pair.scope {
-                _ if pair.is_transposed => values.t()?.contiguous()?,
-                // One number a channel there, whatever axes there are here.
-                "bn" | "group_normalization" | "instance_normalization" | "prelu" => values.flatten_all()?,
-                "layer_normalization" => {
-                    let first = values.dims().iter().position(|&size| size != 1).unwrap_or(values.rank() - 1);
-                    values.reshape(&values.dims()[first..])?
-                }
-                // A group for each map: one input map of the group.
-                "depthwise_conv" if pair.ours == "W" => values.unsqueeze(1)?,
-                _ => values.copy()?,
+            let values = pair.back(entry.tensor())?;
+            changes.push(pair.told(entry.path(), entry.tensor(), &name, &values));
+            let Some(third) = pair.third else {
+                let entry = Entry::new(name, Var::from_tensor(&values)?, entry.need_grad());
+                entries.push(entry).map_err(|fault| fault.into_error("convert", &self.origin))?;
+                continue;
             };
-            let entry = Entry::new(name, Var::from_tensor(&values)?, entry.need_grad());
-            entries.push(entry).map_err(|fault| fault.into_error("convert", &self.origin))?;
+            let all = thirds.entry(name.clone()).or_insert_with(|| [const { None }; 3]);
+            all[third] = Some(values);
+            if let [Some(q), Some(k), Some(v)] = all {
+                if q.dims() != k.dims() || q.dims() != v.dims() {
+                    let reason =
+                        format!("`{name}` can't be made: queries, keys and values have different sizes");
+                    differences.push(reason);
+                    continue;
+                }
+                let entry =
+                    Entry::new(name, Var::from_tensor(&Tensor::cat(&[q, k, v], 0)?)?, entry.need_grad());
+                entries.push(entry).map_err(|fault| fault.into_error("convert", &self.origin))?;
+            }
         }
+        let partial = thirds.iter().filter(|(_, all)| all.iter().any(Option::is_none));
+        differences
+            .extend(partial.map(|(name, _)| format!("`{name}` lacks a part: queries, keys or values")));
         if !differences.is_empty() {
             return Err(Error::Mismatch { file: self.origin.clone(), differences });
         }
-        Ok(Self::new(self.origin.clone(), entries.into(), false))
+        Ok(Self { changes, ..Self::new(self.origin.clone(), entries.into(), false) })
     }
 }

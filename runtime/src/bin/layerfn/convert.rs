@@ -1,17 +1,51 @@
 //! `layerfn convert` and `layerfn rename`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use layerfn::checkpoint::{Checkpoint, Format};
+use layerfn::ParameterStore;
+use layerfn::checkpoint::{Checkpoint, Format, Load, Rule};
 
 use crate::Outcome;
 use crate::table::plain;
 
-pub(crate) fn run(input: &Path, output: &Path, allow_loss: bool) -> Outcome {
+/// A library with other names and layouts of parameters.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum Library {
+    /// State dicts of `torch.nn`
+    Pytorch,
+}
+
+/// Where parameters come from, with a file that is like the model, and where they go.
+pub(crate) struct Libraries {
+    pub(crate) from: Option<(Library, PathBuf)>,
+    pub(crate) to: Option<Library>,
+}
+
+pub(crate) fn run(
+    input: &Path,
+    output: &Path,
+    rules: &[Rule],
+    libraries: Libraries,
+    allow_loss: bool,
+) -> Outcome {
     // A mistyped extension is told before a large file is read.
     Format::from_path(output)?;
-    write(Checkpoint::open(input)?, output, allow_loss)
+    let mut checkpoint = Checkpoint::open(input)?.change(rules)?;
+    if let Some((Library::Pytorch, like)) = libraries.from {
+        let store = ParameterStore::new();
+        Load::like_nnabla(Checkpoint::open(like)?).apply_to(&store, "")?;
+        checkpoint = checkpoint.from_pytorch(&store)?;
+    }
+    if let Some(Library::Pytorch) = libraries.to {
+        checkpoint = checkpoint.to_pytorch()?;
+    }
+    let changes = checkpoint.changes().to_vec();
+    let written = write(checkpoint, output, allow_loss)?;
+    for change in changes {
+        eprintln!("layerfn: {}", plain(&change));
+    }
+    Ok(written)
 }
 
 pub(crate) fn rename(input: &Path, output: &Path, rules: &[(String, String)], allow_loss: bool) -> Outcome {

@@ -15,6 +15,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use layerfn::checkpoint::Rule;
+
+use convert::{Libraries, Library};
 
 /// Looks at checkpoints, converts and compares them, exports networks, and lists the layers.
 ///
@@ -48,6 +51,20 @@ enum Command {
         input: PathBuf,
         /// The checkpoint to write
         output: PathBuf,
+        /// A change of the parameters, such as `transpose(fc.weight)`, `drop(**.num_batches_tracked)`, `rename(a.*, b/*)`,
+        /// `permute(w, 1, 0)`, `reshape(w, 2, 3)`, `split(*.qkv, 0, *.q, *.k, *.v)` or `merge(*.q, *.k, *.v, 0, *.qkv)`; they
+        /// are applied in order
+        #[arg(long = "rule", value_name = "RULE")]
+        rules: Vec<Rule>,
+        /// The library whose names and layouts the input has, after the rules; needs --like
+        #[arg(long, value_name = "LIBRARY", requires = "like")]
+        from: Option<Library>,
+        /// A checkpoint of the model that the parameters are for: its paths say which layer each belongs to
+        #[arg(long, value_name = "FILE", requires = "from")]
+        like: Option<PathBuf>,
+        /// The library whose names and layouts the output gets
+        #[arg(long, value_name = "LIBRARY", conflicts_with = "from")]
+        to: Option<Library>,
         /// Go on where the format cannot keep a type, a value, a network or other metadata
         #[arg(long)]
         allow_loss: bool,
@@ -135,7 +152,10 @@ fn main() -> ExitCode {
 fn run(command: Command, output: &mut Vec<u8>) -> Outcome {
     match command {
         Command::Inspect { file, json } => inspect::run(&file, json, output),
-        Command::Convert { input, output, allow_loss } => convert::run(&input, &output, allow_loss),
+        Command::Convert { input, output, rules, from, like, to, allow_loss } => {
+            let libraries = Libraries { from: from.zip(like), to };
+            convert::run(&input, &output, &rules, libraries, allow_loss)
+        }
         Command::Export { input, output, executor } => export::run(&input, &output, executor.as_deref()),
         Command::Diff { left, right, tolerance, types } => diff::run(&left, &right, tolerance, types, output),
         Command::Rename { input, output, rules, allow_loss } => {
