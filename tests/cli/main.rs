@@ -375,6 +375,20 @@ fn mistakes_end_with_2_and_a_line_on_stderr() {
 }
 
 #[test]
+fn declare_prints_rust_code() {
+    let network = |name: &str| fixture(&format!("../networks/{name}"));
+    let output = layerfn(&["declare", &network("lenet.nnp")]);
+    assert_eq!((code(&output), text(&output.stderr)), (0, String::new()));
+    let printed = text(&output.stdout);
+    assert!(printed.contains("pub fn lenet() |image|") && printed.contains("conv1: conv(4, "), "{printed}");
+    let other = layerfn(&["declare", "--network", "validation", &network("training.nnp")]);
+    assert!(text(&other.stdout).contains("pub fn validation() |x, y|"));
+    let unknown = layerfn(&["declare", "--network", "valid", &network("training.nnp")]);
+    assert_eq!(code(&unknown), 2);
+    assert!(text(&unknown.stderr).contains("has no network `valid`"), "{}", text(&unknown.stderr));
+}
+
+#[test]
 fn completions_and_manual_are_printed() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         assert!(text(&layerfn(&["completions", shell]).stdout).contains("inspect"), "{shell}");

@@ -1,5 +1,7 @@
 //! Files of whole networks: how they are read, run, trained, saved, and what is refused.
 
+mod declare;
+mod declared;
 mod forms;
 mod hostile;
 mod loops;

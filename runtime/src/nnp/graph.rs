@@ -115,7 +115,7 @@ fn parameter(name: &str, sizes: &[i64], definition: &Message) -> Result<Paramete
 }
 
 /// The function that makes each variable, if one does.
-fn makers(unrolled: &Unrolled<'_>, values: &[Value]) -> Result<Vec<Option<usize>>, Fault> {
+pub(super) fn makers(unrolled: &Unrolled<'_>, values: &[Value]) -> Result<Vec<Option<usize>>, Fault> {
     let mut maker = vec![None; values.len()];
     for (n, function) in unrolled.functions.iter().enumerate() {
         for &output in &function.outputs {
@@ -137,7 +137,7 @@ fn makers(unrolled: &Unrolled<'_>, values: &[Value]) -> Result<Vec<Option<usize>
 }
 
 /// An order in which what a function takes is made before; that of the file where it can be.
-fn order(unrolled: &Unrolled<'_>, maker: &[Option<usize>]) -> Result<Vec<usize>, Fault> {
+pub(super) fn order(unrolled: &Unrolled<'_>, maker: &[Option<usize>]) -> Result<Vec<usize>, Fault> {
     let functions = &unrolled.functions;
     let makers_of = |function: &Function<'_>| {
         let mut makers: Vec<_> = function.inputs.iter().filter_map(|&input| maker[input]).collect();

@@ -32,6 +32,7 @@
 //! Files are not trusted: one that is damaged, contradicts itself or asks for more than there is room for is an error. A function
 //! of a type that this library does not have is one that names it and lists those that there are.
 
+mod declare;
 mod executor;
 mod graph;
 mod initial;
@@ -138,6 +139,14 @@ impl Nnp {
         self.definition.messages("executor").map(|executor| executor.text("name"))
     }
 
+    /// The name of the network that the executor `name` runs.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if there is no such executor.
+    pub fn network_of(&self, name: &str) -> Result<&str> {
+        Ok(self.find("executor", name)?.text("network_name"))
+    }
+
     /// The parameters of the file.
     #[must_use]
     pub fn parameters(&self) -> &Checkpoint {
@@ -167,6 +176,21 @@ impl Nnp {
     /// As [`executor`](Self::executor).
     pub fn executor_with_batch_size(&self, name: &str, batch_size: usize) -> Result<Executor> {
         self.executor_of(name, Some(batch_size))
+    }
+
+    /// Rust code that declares the network `name` by [`network!`](crate::network): a module with a function that takes the inputs
+    /// and gives the outputs of the network, whose parameters have the paths that they have in the file.
+    ///
+    /// Sums and products of branches, residual blocks and rows of equal blocks are written as such. What a function does is what
+    /// the file says, in training and in test mode, but for dropout, which the declared network does in training.
+    ///
+    /// # Errors
+    /// As [`network`](Self::network), and for functions that no declaration can say.
+    pub fn declare(&self, name: &str) -> Result<String> {
+        let file = self.parameters.origin();
+        let definition = self.find("network", name)?;
+        let short = Path::new(file).file_name().and_then(|name| name.to_str()).unwrap_or(file);
+        declare::declare(definition, short).map_err(|fault| fault.within("network", name, file))
     }
 
     /// Takes the values of a store, such as [`model.store()`](crate::Model::store), in place of those of the file that have the

@@ -1,8 +1,9 @@
-//! `layerfn`: looks at checkpoints, converts and compares them, exports networks, and lists the layers.
+//! `layerfn`: looks at checkpoints, converts and compares them, exports and declares networks, and lists the layers.
 //!
 //! Exit code: 0 if all went well, 1 if `diff` found differences, 2 if something is wrong.
 
 mod convert;
+mod declare;
 mod diff;
 mod export;
 mod inspect;
@@ -19,7 +20,7 @@ use layerfn::checkpoint::Rule;
 
 use convert::{Libraries, Library};
 
-/// Looks at checkpoints, converts and compares them, exports networks, and lists the layers.
+/// Looks at checkpoints, converts and compares them, exports and declares networks, and lists the layers.
 ///
 /// The extension of a file says its format: .h5 .protobuf .nntxt .prototxt .nnp .npz .safetensors
 ///
@@ -79,6 +80,14 @@ enum Command {
         /// The executor that says which network it is and what comes out; the first one of the file if none is named
         #[arg(long, value_name = "NAME")]
         executor: Option<String>,
+    },
+    /// Print Rust code that declares a network: a function made by `network!`
+    Declare {
+        /// The file of the network: .nnp, .nntxt, .prototxt or .protobuf
+        file: PathBuf,
+        /// The network; that of the first executor if none is named
+        #[arg(long, value_name = "NAME")]
+        network: Option<String>,
     },
     /// Compare two checkpoints: parameters, shapes, types, flags and values
     Diff {
@@ -157,6 +166,7 @@ fn run(command: Command, output: &mut Vec<u8>) -> Outcome {
             convert::run(&input, &output, &rules, libraries, allow_loss)
         }
         Command::Export { input, output, executor } => export::run(&input, &output, executor.as_deref()),
+        Command::Declare { file, network } => declare::run(&file, network.as_deref(), output),
         Command::Diff { left, right, tolerance, types } => diff::run(&left, &right, tolerance, types, output),
         Command::Rename { input, output, rules, allow_loss } => {
             convert::rename(&input, &output, &rules, allow_loss)

@@ -16,48 +16,56 @@ impl<'a> Arguments<'a> {
         Self { message, n_inputs, n_outputs }
     }
 
-    pub(super) fn flag(&self, name: &str) -> bool {
+    pub(in crate::nnp) fn flag(&self, name: &str) -> bool {
         self.message.is_some_and(|message| message.flag(name))
     }
 
-    pub(super) fn number(&self, name: &str) -> f64 {
+    pub(in crate::nnp) fn number(&self, name: &str) -> f64 {
         self.message.map_or(0.0, |message| message.number(name))
     }
 
-    pub(super) fn integer(&self, name: &str) -> i64 {
+    pub(in crate::nnp) fn integer(&self, name: &str) -> i64 {
         self.message.map_or(0, |message| message.integer(name))
     }
 
-    pub(super) fn text(&self, name: &str) -> &'a str {
+    pub(in crate::nnp) fn text(&self, name: &str) -> &'a str {
         self.message.map_or("", |message| message.text(name))
     }
 
-    pub(super) fn integers(&self, name: &str) -> Vec<i64> {
+    pub(in crate::nnp) fn integers(&self, name: &str) -> Vec<i64> {
         self.message.map(|message| message.integers(name)).unwrap_or_default()
     }
 
     /// The sizes of a field that is a shape.
-    pub(super) fn sizes(&self, name: &str) -> Vec<i64> {
+    pub(in crate::nnp) fn sizes(&self, name: &str) -> Vec<i64> {
         self.message.map(|message| message.sizes(name)).unwrap_or_default()
     }
 
     /// An integer that counts something.
-    pub(super) fn count(&self, name: &str) -> Result<usize, Fault> {
+    pub(in crate::nnp) fn count(&self, name: &str) -> Result<usize, Fault> {
         let value = self.integer(name);
         usize::try_from(value).map_err(|_| Fault::new(format!("`{name}` must be at least 0, got {value}")))
     }
 
     /// As [`count`](Self::count), for a list.
-    pub(super) fn counts(&self, name: &str) -> Result<Vec<usize>, Fault> {
+    pub(in crate::nnp) fn counts(&self, name: &str) -> Result<Vec<usize>, Fault> {
         counts(name, &self.integers(name))
     }
 
     /// A number for each spatial axis; `absent` for each if there are none.
-    pub(super) fn per_axis(&self, name: &str, absent: usize) -> Result<PerAxis, Fault> {
-        Ok(match &counts(name, &self.sizes(name))?[..] {
-            [] => PerAxis::Every(absent),
-            sizes => PerAxis::Each(sizes.to_vec()),
-        })
+    pub(in crate::nnp) fn per_axis(&self, name: &str, absent: usize) -> Result<PerAxis, Fault> {
+        let sizes = self.window(name)?;
+        Ok(if sizes.is_empty() { PerAxis::Every(absent) } else { PerAxis::Each(sizes) })
+    }
+
+    /// The numbers for the spatial axes, as the file has them.
+    pub(in crate::nnp) fn window(&self, name: &str) -> Result<Vec<usize>, Fault> {
+        counts(name, &self.sizes(name))
+    }
+
+    /// How many outputs the function names.
+    pub(in crate::nnp) fn n_outputs(&self) -> usize {
+        self.n_outputs
     }
 }
 

@@ -171,10 +171,15 @@ impl Kind {
         Ok(())
     }
 
+    /// Whether what it takes at this place is an integer, such as a label.
+    pub(super) fn takes_integers(&self, place: usize) -> bool {
+        self.integers.contains(&place)
+    }
+
     /// The tensor as the function takes it at this place.
     pub(super) fn fit(&self, place: usize, tensor: Tensor) -> Result<Tensor> {
         let is_float = tensor.dtype().is_float();
-        let dtype = match (self.integers.contains(&place), is_float) {
+        let dtype = match (self.takes_integers(place), is_float) {
             (true, true) => DType::I64,
             (false, false) => DType::F32,
             _ => return Ok(tensor),
