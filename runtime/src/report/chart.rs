@@ -28,6 +28,9 @@ fn draw(svg: &mut String, over: &str, series: &[Series]) -> Result<(), Box<dyn s
     let canvas = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     let points = || series.iter().flat_map(|(_, points)| finite(points));
     let (x, y) = (range(points().map(|point| point.0), 0.0), range(points().map(|point| point.1), 0.06));
+    // The legend stands where the lines do not end.
+    let ends = series.iter().filter_map(|(_, points)| finite(points).last());
+    let rises = ends.map(|(_, end)| end - f64::midpoint(y.start, y.end)).sum::<f64>() > 0.0;
     let mut builder = ChartBuilder::on(&canvas);
     builder.margin(10).margin_right(24).x_label_area_size(44).y_label_area_size(64);
     let mut chart = builder.build_cartesian_2d(x, y)?;
@@ -48,7 +51,7 @@ fn draw(svg: &mut String, over: &str, series: &[Series]) -> Result<(), Box<dyn s
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
+        .position(if rises { SeriesLabelPosition::LowerRight } else { SeriesLabelPosition::UpperRight })
         .border_style(GRAY.mix(0.3))
         .label_font(("sans-serif", 15).into_font().color(&GRAY))
         .draw()?;
