@@ -121,6 +121,7 @@ fn the_book_and_the_reference_have_the_same_chapters() {
         fs::read_dir(guide).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
     files.retain(|name| name != "SUMMARY.md");
     let mut wanted: Vec<String> = in_book.iter().map(|chapter| format!("{chapter}.md")).collect();
-    (files.sort(), wanted.sort());
+    files.sort();
+    wanted.sort();
     assert_eq!(files, wanted);
 }
