@@ -12,6 +12,7 @@ chapters! {
     first_network
     parameters
     own_layer
+    testing_layers
     networks
     training
     files

@@ -167,6 +167,7 @@ pub mod report;
 mod rng;
 mod run;
 pub mod solver;
+pub mod testing;
 mod told;
 pub mod training;
 mod weight_fn;

@@ -68,9 +68,9 @@ impl<F: ?Sized, const INPUTS: usize> fmt::Debug for Model<F, INPUTS> {
 pub struct Example {
     dims: Vec<usize>,
     dtype: DType,
-    device: Device,
+    pub(crate) device: Device,
     /// Only while the model is made.
-    tensor: Option<Tensor>,
+    pub(crate) tensor: Option<Tensor>,
 }
 
 impl Example {

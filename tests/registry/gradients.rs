@@ -63,7 +63,7 @@ fn straight_through(case: &Case) -> bool {
         .any(|kind| case.layer.starts_with(kind))
 }
 
-fn run(case: &Case, inputs: &[Tensor]) -> Result<Vec<Tensor>, Failure> {
+pub(crate) fn run(case: &Case, inputs: &[Tensor]) -> Result<Vec<Tensor>, Failure> {
     let arguments: Map<String, Value> = serde_json::from_str(case.arguments).expect("arguments in JSON");
     let function = if case.layer == "lstm" { "lstm_cell" } else { case.layer };
     let call = find(function, &arguments).expect("a layer");

@@ -1,8 +1,10 @@
 //! Every layer of `LAYERS` against its own declaration.
 
 mod cases;
+mod checked;
 mod formula;
 mod gradients;
+mod mutants;
 mod readme;
 mod refused;
 
