@@ -11,7 +11,7 @@ use candle_core::cuda_backend::cudarc::driver::{
 use candle_core::cuda_backend::cudarc::nvrtc::compile_ptx;
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
 
-use super::{Kernel, prelude};
+use super::{BLOCK, Kernel, prelude};
 
 /// Runs a kernel of `n` items: it gets `n`, the sizes, the numbers, the inputs and memory for `out_len` results, all of
 /// which it must write; they are `indices` or of type `T`. `None` if NVRTC cannot compile it here; `number` is the C name of `T`.
@@ -45,10 +45,11 @@ pub(crate) fn launch<T: DeviceRepr, O: DeviceRepr>(
         arguments.arg(input);
     }
     arguments.arg(&mut out);
-    let threads = u32::try_from(n).unwrap_or(u32::MAX).min(1 << 30); // each takes several items, if need be
+    let blocks = u32::try_from(n.div_ceil(BLOCK as usize)).unwrap_or(u32::MAX).min(1 << 22); // each takes several items, if need be
+    let config = LaunchConfig { grid_dim: (blocks, 1, 1), block_dim: (BLOCK, 1, 1), shared_mem_bytes: 0 };
     // SAFETY: by the check above, the arguments are those that the kernel declares, in its order and types; it reads and writes only items
     // below n and what the caller's sizes say of its inputs and output.
-    unsafe { arguments.launch(LaunchConfig::for_num_elems(threads)) }.w()?;
+    unsafe { arguments.launch(config) }.w()?;
     Ok(Some(out))
 }
 

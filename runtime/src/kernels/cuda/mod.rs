@@ -47,13 +47,17 @@ impl Kernel<'static> {
     }
 }
 
+/// Threads of a block. The compiler is told, so that a kernel gets no more registers than so many threads have.
+#[cfg(feature = "cuda")]
+const BLOCK: u32 = 256;
+
 /// What stands before a source: the type of its numbers and the words that C does not have. Every thread takes every
 /// so-many-th item, so any number of threads does all of them.
 #[cfg(feature = "cuda")]
 fn prelude(number: &str) -> String {
     format!(
         "typedef {number} T;\n\
-         #define KERNEL extern \"C\" __global__\n\
+         #define KERNEL extern \"C\" __global__ __launch_bounds__({BLOCK})\n\
          #define INLINE static __device__\n\
          #define FOR_EACH(i, n) for (unsigned long long i = blockIdx.x * (unsigned long long)blockDim.x + threadIdx.x; \
          i < n; i += (unsigned long long)gridDim.x * blockDim.x)\n"
