@@ -6,6 +6,7 @@ use std::borrow::Cow;
 
 use candle_core::{CpuStorage, DType, Device, Layout, Shape, Storage, StorageRef, Tensor, WithDType};
 
+use super::composed;
 use crate::device::has_kernels;
 use crate::kernels::{self, Float};
 use crate::{Error, Result, check};
@@ -85,10 +86,18 @@ fn widen(function: &'static str, tensors: &mut [Cow<'_, Tensor>]) -> Result<()> 
         }
         if dtype != computed_in || !tensor.is_contiguous() {
             check::tensor("inp", tensor.dims(), computed_in)?;
-            *tensor = Cow::Owned(tensor.to_dtype(computed_in)?.contiguous()?);
+            *tensor = Cow::Owned(cast(tensor, computed_in)?.contiguous()?);
         }
     }
     Ok(())
+}
+
+/// The tensor in type `dtype`. candle starts no kernel for CUDA without elements.
+fn cast(tensor: &Tensor, dtype: DType) -> candle_core::Result<Tensor> {
+    match tensor.elem_count() {
+        0 => Tensor::zeros(tensor.shape(), dtype, tensor.device()),
+        _ => tensor.to_dtype(dtype),
+    }
 }
 
 /// A tensor without elements of the type and on the device of another: in the place of a bias that there is not.
@@ -106,7 +115,7 @@ pub(crate) fn bias_or_nothing<'a>(b: Option<&'a Tensor>, inp: &Tensor) -> Result
 
 /// The tensor in type `dtype`, that of a function's inputs.
 pub(crate) fn in_type(tensor: Tensor, dtype: DType) -> Result<Tensor> {
-    Ok(if tensor.dtype() == dtype { tensor } else { tensor.to_dtype(dtype)? })
+    Ok(if tensor.dtype() == dtype { tensor } else { cast(&tensor, dtype)? })
 }
 
 /// The results of a function where the kernels do not run, in the type of the inputs: what `compose` makes of the
@@ -114,27 +123,90 @@ pub(crate) fn in_type(tensor: Tensor, dtype: DType) -> Result<Tensor> {
 pub(crate) fn without_kernels<const M: usize>(
     function: &'static str,
     inputs: &[&Tensor],
-    compose: impl FnOnce(&[Tensor]) -> candle_core::Result<[Tensor; M]>,
+    compose: impl FnMut(&[Tensor]) -> candle_core::Result<[Tensor; M]>,
 ) -> Result<Option<[Tensor; M]>> {
     let Some(mut results) = wide_without_kernels(function, inputs, compose)? else { return Ok(None) };
     for result in &mut results {
-        *result = result.to_dtype(inputs[0].dtype())?;
+        *result = cast(result, inputs[0].dtype())?;
     }
     Ok(Some(results))
 }
 
 /// [`without_kernels`] with results in the type of the computation, however many.
-pub(crate) fn wide_without_kernels<R>(
+pub(crate) fn wide_without_kernels<R: Results>(
     function: &'static str,
     inputs: &[&Tensor],
-    compose: impl FnOnce(&[Tensor]) -> candle_core::Result<R>,
+    mut compose: impl FnMut(&[Tensor]) -> candle_core::Result<R>,
 ) -> Result<Option<R>> {
     if has_kernels(inputs[0].device()) {
         return Ok(None);
     }
     let inputs = widened_list(function, inputs)?;
     let inputs: Vec<_> = inputs.into_iter().map(Cow::into_owned).collect();
+    if inputs.iter().any(|input| input.elem_count() == 0)
+        && let Some(results) = of_nothing(function, &inputs, &mut compose)?
+    {
+        return Ok(Some(results));
+    }
     Ok(Some(compose(&inputs)?))
+}
+
+/// The results for inputs some of which have no elements: candle fails or panics on these on a GPU, so they are computed on the CPU.
+/// `None` if they have elements through which gradients flow.
+fn of_nothing<R: Results>(
+    function: &'static str,
+    inputs: &[Tensor],
+    compose: impl FnOnce(&[Tensor]) -> candle_core::Result<R>,
+) -> candle_core::Result<Option<R>> {
+    let there = inputs.iter().map(|input| moved(&input.detach(), &Device::Cpu));
+    let mut results = compose(&there.collect::<candle_core::Result<Vec<_>>>()?)?;
+    // No more can be attached to. What is left out has the gradient 0, as these have.
+    let tracked: Vec<&Tensor> = inputs.iter().filter(|input| input.track_op()).take(3).collect();
+    let is_empty = results.all().iter().all(|result| result.elem_count() == 0);
+    if !is_empty && !tracked.is_empty() {
+        return Ok(None);
+    }
+    for result in results.all() {
+        *result = moved(result, inputs[0].device())?;
+        if !tracked.is_empty() {
+            let likes: Vec<Tensor> = tracked.iter().map(|input| input.detach()).collect();
+            *result = composed::attach(function, &tracked, result, move |_, _| {
+                likes.iter().map(|like| like.zeros_like().map(Some)).collect()
+            })?;
+        }
+    }
+    Ok(Some(results))
+}
+
+/// The tensor on another device. candle copies nothing without elements.
+fn moved(tensor: &Tensor, device: &Device) -> candle_core::Result<Tensor> {
+    match tensor.elem_count() {
+        0 => Tensor::zeros(tensor.shape(), tensor.dtype(), device),
+        _ => tensor.to_device(device),
+    }
+}
+
+/// What a composition computes: some tensors.
+pub(crate) trait Results {
+    fn all(&mut self) -> &mut [Tensor];
+}
+
+impl Results for Tensor {
+    fn all(&mut self) -> &mut [Tensor] {
+        std::slice::from_mut(self)
+    }
+}
+
+impl<const M: usize> Results for [Tensor; M] {
+    fn all(&mut self) -> &mut [Tensor] {
+        self
+    }
+}
+
+impl Results for Vec<Tensor> {
+    fn all(&mut self) -> &mut [Tensor] {
+        self
+    }
 }
 
 /// Read access to the elements of a contiguous tensor on the CPU.

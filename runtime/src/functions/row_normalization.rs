@@ -6,7 +6,9 @@ use candle_core::{DType, Tensor};
 
 use super::composed::normalization::{Centred, InputGradient, Normalized, by_row};
 use super::graph::attach;
-use super::node::{Element, Value, compute, element_count, for_float, wide_without_kernels, widened};
+use super::node::{
+    Element, Value, compute, element_count, for_float, in_type, wide_without_kernels, widened,
+};
 use super::normalization::{coefficient, statistics};
 use super::parts;
 use crate::kernels::{Channels, Moments, Rows};
@@ -330,7 +332,7 @@ impl RowNormalization {
                     }
                 };
                 let [y, mean, var] = results;
-                Ok((self.restored(&y)?.to_dtype(inp.dtype())?, self.statistic(&mean)?, self.statistic(&var)?))
+                Ok((in_type(self.restored(&y)?, inp.dtype())?, self.statistic(&mean)?, self.statistic(&var)?))
             },
         )
     }
