@@ -8,10 +8,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, ExitCode};
 
-use candle_core::{D, Device, Tensor};
+use candle_core::{D, DType, Device, Tensor, Var};
 use layerfn::__private::dropout;
 use layerfn::functions::*;
-use layerfn::{PerAxis, Result, Rng};
+use layerfn::{ParameterStore, PerAxis, Result, Rng};
 use layerfn_tests::golden::run_all;
 use layerfn_tests::support::elementwise::{Elementwise, FUNCTIONS, OF_ONE_SHAPE};
 use layerfn_tests::{assert_device_agrees, values};
@@ -24,16 +24,60 @@ fn main() -> ExitCode {
             println!("on the GPU {:?}", device.location());
             let fixtures = run_all(", cuda", &device, &filters);
             let functions = check_functions(&device);
-            fixtures && functions && (smoke || run_workloads())
+            let empty = check_empty_batches(&device);
+            fixtures && functions && empty && (smoke || run_workloads())
         }
         Err(error) => {
             println!("no GPU, so on the CPU what would run there, and no workloads: {error}");
             let fixtures = layerfn::__private::composed(|| run_all(", composed", &Device::Cpu, &filters));
-            check_functions(&Device::Cpu) && fixtures
+            let empty = layerfn::__private::composed(|| check_empty_batches(&Device::Cpu));
+            check_functions(&Device::Cpu) && fixtures && empty
         }
     };
     println!("{}", if passed { "passed" } else { "FAILED" });
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Layers in training, given a batch without samples.
+fn check_empty_batches(device: &Device) -> bool {
+    type Layer = fn(&Tensor) -> Result<Tensor>;
+    let layers: [(&str, &[usize], Layer); 12] = [
+        ("affine", &[0, 4], |x| layerfn::affine(x, 3).call()),
+        ("convolution", &[0, 2, 5, 5], |x| layerfn::convolution(x, 3, (3, 3)).call()),
+        ("deconvolution", &[0, 2, 5, 5], |x| layerfn::deconvolution(x, 3, (3, 3)).call()),
+        ("depthwise_convolution", &[0, 2, 5, 5], |x| layerfn::depthwise_convolution(x, (3, 3)).call()),
+        ("layer_normalization", &[0, 6], |x| layerfn::layer_normalization(x).call()),
+        ("group_normalization", &[0, 6, 4], |x| layerfn::group_normalization(x, 2).call()),
+        ("prelu", &[0, 6], |x| layerfn::prelu(x).call()),
+        ("embed", &[0, 6], |x| {
+            layerfn::embed(&Tensor::zeros(x.shape(), DType::U32, x.device())?, 3, 4).call()
+        }),
+        ("softmax", &[0, 6], |x| softmax(x, 1)),
+        ("relu", &[0, 6], relu),
+        ("max_pooling", &[0, 2, 6, 6], |x| {
+            max_pooling(x, &PerAxis::Every(2), None, true, &PerAxis::Every(0), false)
+        }),
+        ("average_pooling", &[0, 2, 6, 6], |x| {
+            average_pooling(x, &PerAxis::Every(2), None, true, &PerAxis::Every(0), false, true)
+        }),
+    ];
+    let failed = layers.iter().filter(|(name, dims, layer)| {
+        let check = || -> Result<()> {
+            let x = Var::zeros(*dims, DType::F32, device)?;
+            let y = ParameterStore::new().enter(|| layer(x.as_tensor()))?;
+            assert!(y.dim(0)? == 0 && y.device().same_device(device), "{y:?}");
+            assert!(y.track_op(), "{y:?}");
+            Ok(())
+        };
+        let result = catch_unwind(AssertUnwindSafe(check));
+        if !matches!(result, Ok(Ok(()))) {
+            println!("FAILED {name} without samples: {result:?}");
+        }
+        !matches!(result, Ok(Ok(())))
+    });
+    let failed = failed.count();
+    println!("empty batches: {} passed, {failed} failed", layers.len() - failed);
+    failed == 0
 }
 
 /// Results and gradients of every function on `device`, in every precision, against the kernels of the CPU.
@@ -116,6 +160,11 @@ fn products() -> Vec<Case> {
     let indices = |x: &Tensor| Tensor::new(&[[3u32, 0, 3], [1, 2, 0]], x.device());
     let mut cases = vec![
         case("affine", |t| affine(&t[0], &t[1], Some(&t[2]), 1), &[&[30, 4, 5], &[20, 7], &[7]]),
+        case(
+            "scaled_dot_product_attention",
+            |t| scaled_dot_product_attention(&t[0], &t[1], &t[2], None, None, true, None),
+            &[&[2, 3, 20, 8], &[2, 3, 20, 8], &[2, 3, 20, 12]],
+        ),
         case("embed", move |t| embed(&indices(&t[0])?, &t[0]), &[&[4, 6]]),
         case("lstm_cell", lstm, &[&[20, 6], &[20, 30], &[20, 30], &[36, 4, 30], &[4, 30]]),
     ];
@@ -238,6 +287,12 @@ fn normalizations() -> Vec<Case> {
         };
         cases.push(case("batch_normalization_by", by_given, &[dims, of_axes, of_axes]));
     }
+    let sizes: [&[usize]; 3] = [&[6, 5, 24], &[1, 5, 24], &[1, 5, 24]];
+    let by_layer = |t: &[Tensor]| Ok(layer_normalization(&t[0], Some(&t[1]), Some(&t[2]), &[0], 1e-2)?.0);
+    cases.push(case("layer_normalization", by_layer, &sizes));
+    let by_group =
+        |t: &[Tensor]| Ok(group_normalization(&t[0], Some(&t[1]), Some(&t[2]), 2, 1, &[0], 1e-2)?.0);
+    cases.push(case("group_normalization", by_group, &[&[6, 4, 15], &[1, 4, 1], &[1, 4, 1]]));
     let subtracted = |t: &[Tensor]| subtract_mean(&t[0], &t[0].detach().get(0)?, 0.75);
     cases.push(case("subtract_mean", subtracted, &[&[5, 2, 3]]));
     cases
