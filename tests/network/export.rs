@@ -29,7 +29,7 @@ type Forward = dyn Fn(&[Tensor]) -> Result<Vec<Tensor>>;
 type Export = dyn Fn(&Path) -> Result<()>;
 
 /// Gives every parameter other values than the first ones.
-fn stir<F: ?Sized, const N: usize>(model: &Model<F, N>) -> Result<()> {
+pub(super) fn stir<F: ?Sized, const N: usize>(model: &Model<F, N>) -> Result<()> {
     let rng = Rng::new(5);
     for (path, parameter) in model.store().parameters().iter().filter(|(path, _)| !path.contains("/q")) {
         let dims = parameter.var().dims();
@@ -183,6 +183,16 @@ fn many(x: &Tensor) -> Result<Vec<Tensor>> {
     ])
 }
 
+/// Samples at places that follow from the input, with a mask and without, in steps of one and of two.
+fn deformed(x: &Tensor) -> Result<Tensor> {
+    let offset = conv(x, 2 * 2 * 9, (3, 3)).pad(1).name("offset1").call()?;
+    let mask = functions::sigmoid(&conv(x, 2 * 9, (3, 3)).pad(1).name("mask").call()?)?;
+    let d1 = layerfn::deformable_convolution(x, 6, (3, 3), &offset).mask(&mask).deformable_group(2).pad(1);
+    let y = d1.name("d1").call()?;
+    let offset = conv(&y, 2 * 4, (1, 1)).name("offset2").call()?;
+    layerfn::deformable_convolution(&y, 3, (2, 2), &offset).stride(2).with_bias(false).name("d2").call()
+}
+
 fn cases() -> Result<Vec<Case>> {
     Ok(vec![
         case!("lenet", Network::new(nets::lenet), [2, 1, 28, 28], true),
@@ -196,6 +206,7 @@ fn cases() -> Result<Vec<Case>> {
         case!("transformer", Network::new(reader), [2, 1, 28, 28], false),
         case!("cells", Network::new(cells), [2, 5, 3], false),
         case!("functions", Network::new(many), [2, 4, 6], true),
+        case!("deformable", Network::new(deformed), [2, 4, 8, 6], true),
         case!("odds", Network::new(odds), [2, 4, 8, 6], true),
     ])
 }
@@ -222,7 +233,7 @@ fn assert_close(name: &str, found: &Tensor, wanted: &Tensor) -> Result<()> {
 }
 
 /// A folder for the files: one that is kept if `LAYERFN_EXPORTED` names it, for `interop/exported.py`.
-fn folder() -> (Option<tempfile::TempDir>, PathBuf) {
+pub(super) fn folder() -> (Option<tempfile::TempDir>, PathBuf) {
     match std::env::var_os("LAYERFN_EXPORTED") {
         Some(path) => {
             fs::create_dir_all(&path).unwrap();
@@ -242,7 +253,7 @@ fn inputs_of(case: &Case, open: bool) -> Result<Vec<Tensor>> {
 }
 
 /// Keeps what the network computes beside its file, for programs that check it.
-fn keep(folder: &Path, case: &Case, inputs: &[Tensor], outputs: &[Tensor]) -> Result<()> {
+pub(super) fn keep(folder: &Path, name: &str, inputs: &[Tensor], outputs: &[Tensor]) -> Result<()> {
     let named = |kind: &str, tensors: &[Tensor]| -> Vec<(String, Tensor)> {
         tensors
             .iter()
@@ -252,7 +263,7 @@ fn keep(folder: &Path, case: &Case, inputs: &[Tensor], outputs: &[Tensor]) -> Re
     };
     let all: std::collections::HashMap<_, _> =
         named("input", inputs).into_iter().chain(named("output", outputs)).collect();
-    Ok(candle_core::safetensors::save(&all, folder.join(format!("{}.safetensors", case.name)))?)
+    Ok(candle_core::safetensors::save(&all, folder.join(format!("{name}.safetensors")))?)
 }
 
 #[test]
@@ -273,7 +284,7 @@ fn nnabla_files_compute_the_same() -> Result<()> {
             for (found, wanted) in found.iter().zip(&wanted) {
                 assert_close(case.name, found, wanted)?;
             }
-            keep(&folder, &case, &inputs, &wanted)?;
+            keep(&folder, case.name, &inputs, &wanted)?;
         }
     }
     Ok(())
@@ -334,6 +345,49 @@ fn onnx_files_compute_the_same() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Every loss, of classes behind the batch and of single numbers.
+fn losses(x: &Tensor, labels: &Tensor) -> Result<Vec<Tensor>> {
+    use layerfn::functions::*;
+    let (p, t) = (sigmoid(x)?, sigmoid(&mul_scalar(x, -2.0)?)?);
+    Ok(vec![
+        softmax_cross_entropy(x, labels, 1)?,
+        categorical_cross_entropy(&softmax(x, 1)?, labels, 1)?,
+        mean_softmax_cross_entropy(x, labels, 1)?,
+        squared_error(x, &t)?,
+        absolute_error(x, &t)?,
+        huber_loss(x, &t, 0.5)?,
+        epsilon_insensitive_loss(x, &t, 0.3)?,
+        sigmoid_cross_entropy(x, &t)?,
+        binary_cross_entropy(&p, &t)?,
+        binary_error(&p, &t)?,
+        kl_multinomial(&p, &t, 1)?,
+    ])
+}
+
+#[test]
+fn losses_compute_the_same() -> Result<()> {
+    let (_guard, folder) = folder();
+    let [nnp, onnx] = ["losses.nnp", "losses.onnx"].map(|name| folder.join(name));
+    let x = (numbers(&[3, 4, 5])? * 4.0)?;
+    // A sample whose label is below 0 is not counted.
+    let labels =
+        Tensor::from_iter((0..15).map(|i| i % 5 - 1), &Device::Cpu)?.reshape((3, 5))?.to_dtype(DType::I64)?;
+    let model = network! { |x, labels| losses(labels) }.init(&x, &labels)?;
+    model.export_nnp(&nnp, [&x, &labels])?;
+    model.export_onnx(&onnx, [&x, &labels])?;
+    let more = Tensor::cat(&[&x, &(&x * 0.3)?], 0)?;
+    let inputs = [more, Tensor::cat(&[&labels, &labels], 0)?];
+    let wanted = model.forward_t(&inputs[0], &inputs[1], false)?;
+    let by_nnp = Nnp::open(&nnp)?.executor("runtime")?.run(&inputs)?;
+    let by_onnx = Onnx::open(&onnx)?.model()?.forward_t(&inputs, false)?;
+    assert_eq!((by_nnp.len(), by_onnx.len()), (wanted.len(), wanted.len()));
+    for (n, wanted) in wanted.iter().enumerate() {
+        assert_close(&format!("nnp, loss {n}"), &by_nnp[n], wanted)?;
+        assert_close(&format!("onnx, loss {n}"), &by_onnx[n], wanted)?;
+    }
+    keep(&folder, "losses", &inputs, &wanted)
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::reduce::sum;
 use super::shape::reshape;
 use crate::kernels::{self, Float, Lanes, cross_entropy, cross_entropy_gradient, pick, put_back};
 use crate::number::Number;
-use crate::told::{Form, told};
+use crate::told::{Form, listens, told};
 use crate::{Axis, Error, Result, check};
 
 /// Cross entropy between the softmax of `inp` along `axis` and labels, for each sample.
@@ -40,24 +40,42 @@ use crate::{Axis, Error, Result, check};
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn softmax_cross_entropy(inp: &Tensor, labels: &Tensor, axis: impl Dim + Copy) -> Result<Tensor> {
-    let Labelled { axis, lanes, labels, dims: kept } = labelled("softmax_cross_entropy", inp, labels, axis)?;
-    let compose = |t: &[Tensor]| Ok([composed::loss::softmax_cross_entropy(&t[0], &labels, &kept, axis)?]);
-    if let Some([y]) = without_kernels("softmax_cross_entropy", &[inp], compose)? {
-        return Ok(y);
-    }
-    let [x] = widened("softmax_cross_entropy", [inp])?;
-    let y = for_float!(x.dtype(), T => {
-        let mut normalizers: Vec<T> = zeros(labels.len())?;
-        let y = compute::<T, 1>(&*kept, [&x], |[x], y| cross_entropy(lanes, x, &labels, y, &mut normalizers))?;
-        let arg = Tensor::clone(&x);
-        attach("softmax_cross_entropy", [&x], y, move |dy| {
-            let dx = compute::<T, 2>(arg.dims(), [&arg, dy], |[x, dy], dx| {
-                cross_entropy_gradient(lanes, x, (&labels, &normalizers), dy, dx);
+    let axis = axis.to_index(inp.shape(), "softmax_cross_entropy")?;
+    let labels = &with_axis(inp, labels, axis)?;
+    told(
+        || Form::new("SoftmaxCrossEntropy", &[inp, labels]).with("axis", axis),
+        || {
+            let Labelled { axis, lanes, labels, dims: kept } =
+                labelled("softmax_cross_entropy", inp, labels, axis)?;
+            let compose =
+                |t: &[Tensor]| Ok([composed::loss::softmax_cross_entropy(&t[0], &labels, &kept, axis)?]);
+            if let Some([y]) = without_kernels("softmax_cross_entropy", &[inp], compose)? {
+                return Ok(y);
+            }
+            let [x] = widened("softmax_cross_entropy", [inp])?;
+            let y = for_float!(x.dtype(), T => {
+                let mut normalizers: Vec<T> = zeros(labels.len())?;
+                let y = compute::<T, 1>(&*kept, [&x], |[x], y| cross_entropy(lanes, x, &labels, y, &mut normalizers))?;
+                let arg = Tensor::clone(&x);
+                attach("softmax_cross_entropy", [&x], y, move |dy| {
+                    let dx = compute::<T, 2>(arg.dims(), [&arg, dy], |[x, dy], dx| {
+                        cross_entropy_gradient(lanes, x, (&labels, &normalizers), dy, dx);
+                    })?;
+                    Ok([Some(dx.into_tensor()?)])
+                })
             })?;
-            Ok([Some(dx.into_tensor()?)])
-        })
-    })?;
-    in_type(y, inp.dtype())
+            in_type(y, inp.dtype())
+        },
+    )
+}
+
+/// While a run is recorded, labels have the axis of the classes, as NNabla wants them.
+fn with_axis(inp: &Tensor, labels: &Tensor, axis: usize) -> Result<Tensor> {
+    let mut dims = inp.dims().to_vec();
+    dims[axis] = 1;
+    let mut dropped = dims.clone();
+    dropped.remove(axis);
+    if listens() && labels.dims() == dropped { Ok(labels.reshape(dims)?) } else { Ok(labels.clone()) }
 }
 
 /// Labels of the lanes of a tensor.
@@ -70,8 +88,7 @@ struct Labelled {
     dims: Vec<usize>,
 }
 
-fn labelled(name: &'static str, inp: &Tensor, labels: &Tensor, axis: impl Dim + Copy) -> Result<Labelled> {
-    let axis = axis.to_index(inp.shape(), name)?;
+fn labelled(name: &'static str, inp: &Tensor, labels: &Tensor, axis: usize) -> Result<Labelled> {
     let lanes = lanes(inp, axis, name)?;
     let mut kept = inp.dims().to_vec();
     kept[axis] = 1;
@@ -114,22 +131,29 @@ fn labelled(name: &'static str, inp: &Tensor, labels: &Tensor, axis: impl Dim + 
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn categorical_cross_entropy(inp: &Tensor, labels: &Tensor, axis: impl Dim + Copy) -> Result<Tensor> {
-    const NAME: &str = "categorical_cross_entropy";
-    let Labelled { axis, lanes, labels, dims } = labelled(NAME, inp, labels, axis)?;
-    let compose = |t: &[Tensor]| Ok([composed::loss::picked(&t[0], &labels, &dims, axis)?]);
-    if let Some([p]) = without_kernels(NAME, &[inp], compose)? {
-        return apply(NegativeLog, [&p]);
-    }
-    let [x] = widened(NAME, [inp])?;
-    let p = for_float!(x.dtype(), T => {
-        let p = compute::<T, 1>(dims, [&x], |[x], p| pick(lanes, x, &labels, T::ONE, p))?;
-        let input_dims = x.dims().to_vec();
-        attach(NAME, [&x], p, move |dp| {
-            let dx = accumulate::<T, 1>(&*input_dims, [dp], |[dp], dx| put_back(lanes, &labels, dp, dx))?;
-            Ok([Some(dx.into_tensor()?)])
-        })
-    })?;
-    in_type(apply(NegativeLog, [&p])?, inp.dtype())
+    let axis = axis.to_index(inp.shape(), "categorical_cross_entropy")?;
+    let labels = &with_axis(inp, labels, axis)?;
+    told(
+        || Form::new("CategoricalCrossEntropy", &[inp, labels]).with("axis", axis),
+        || {
+            const NAME: &str = "categorical_cross_entropy";
+            let Labelled { axis, lanes, labels, dims } = labelled(NAME, inp, labels, axis)?;
+            let compose = |t: &[Tensor]| Ok([composed::loss::picked(&t[0], &labels, &dims, axis)?]);
+            if let Some([p]) = without_kernels(NAME, &[inp], compose)? {
+                return apply(NegativeLog, [&p]);
+            }
+            let [x] = widened(NAME, [inp])?;
+            let p = for_float!(x.dtype(), T => {
+                let p = compute::<T, 1>(dims, [&x], |[x], p| pick(lanes, x, &labels, T::ONE, p))?;
+                let input_dims = x.dims().to_vec();
+                attach(NAME, [&x], p, move |dp| {
+                    let dx = accumulate::<T, 1>(&*input_dims, [dp], |[dp], dx| put_back(lanes, &labels, dp, dx))?;
+                    Ok([Some(dx.into_tensor()?)])
+                })
+            })?;
+            in_type(apply(NegativeLog, [&p])?, inp.dtype())
+        },
+    )
 }
 
 /// The divergence between multinomial distributions, for each sample: the sum of `p (log(p + 1e-8) - log(q + 1e-8))` over all axes
@@ -473,22 +497,28 @@ fn mean(x: &Tensor) -> Result<Tensor> {
     if x.elem_count() == 0 {
         return Err(Error::invalid("inp", "must have samples to take the mean of", x.dims()));
     }
-    let compose = |t: &[Tensor]| Ok([composed::loss::mean(&t[0])?]);
-    if let Some([y]) = without_kernels("mean", &[x], compose)? {
-        return Ok(y);
-    }
-    let [wide] = widened("mean", [x])?;
-    let n = x.elem_count();
-    let total = for_float!(wide.dtype(), T => {
-        let value = compute::<T, 1>([], [&wide], |[x], total| {
-            total[0] = T::of(kernels::sum(x) / n as f64);
+    let form = || {
+        let axes: Vec<usize> = (0..x.rank()).collect();
+        Form::new("Mean", &[x]).with("axes", axes).with("keep_dims", false)
+    };
+    told(form, || {
+        let compose = |t: &[Tensor]| Ok([composed::loss::mean(&t[0])?]);
+        if let Some([y]) = without_kernels("mean", &[x], compose)? {
+            return Ok(y);
+        }
+        let [wide] = widened("mean", [x])?;
+        let n = x.elem_count();
+        let total = for_float!(wide.dtype(), T => {
+            let value = compute::<T, 1>([], [&wide], |[x], total| {
+                total[0] = T::of(kernels::sum(x) / n as f64);
+            })?;
+            let dims = wide.dims().to_vec();
+            attach("mean", [&wide], value, move |dy| {
+                check::memory::<T>("inp", n)?;
+                let share = dy.to_scalar::<T>()? / T::of(n as f64);
+                Ok([Some(Value { data: vec![share; n], dims: dims.clone() }.into_tensor()?)])
+            })
         })?;
-        let dims = wide.dims().to_vec();
-        attach("mean", [&wide], value, move |dy| {
-            check::memory::<T>("inp", n)?;
-            let share = dy.to_scalar::<T>()? / T::of(n as f64);
-            Ok([Some(Value { data: vec![share; n], dims: dims.clone() }.into_tensor()?)])
-        })
-    })?;
-    in_type(total, x.dtype())
+        in_type(total, x.dtype())
+    })
 }

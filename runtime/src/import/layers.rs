@@ -11,6 +11,7 @@ pub(super) static OPS: &[(&str, Function)] = &[
     ("AveragePool", average_pool),
     ("Conv", conv),
     ("ConvTranspose", conv_transpose),
+    ("DeformConv", deform_conv),
     ("Gemm", gemm),
     ("GlobalAveragePool", |call| one(functions::global_average_pooling(call.input(0)?)?)),
     ("GlobalMaxPool", |call| {
@@ -134,8 +135,8 @@ fn numbers(values: &PerAxis, n: usize) -> Result<Vec<usize>> {
     values.resolve("strides", n)
 }
 
-fn conv(call: &Call<'_>) -> Result<Vec<Tensor>> {
-    let (x, w) = (call.input(0)?, call.input(1)?);
+/// The padded input, the kernel and where its windows lie.
+fn windows(call: &Call<'_>, x: &Tensor, w: &Tensor) -> Result<(Tensor, ConvGeometry)> {
     let kernel = kernel(w)?;
     let n = kernel.len();
     let (stride, dilation) = (call.per_axis("strides", n, 1)?, call.per_axis("dilations", n, 1)?);
@@ -147,7 +148,37 @@ fn conv(call: &Call<'_>) -> Result<Vec<Tensor>> {
     let (x, pad) = evened(x, &pads(call, spatial(x, n)?, &reach, &numbers(&stride, n)?)?, 0.0)?;
     let group = super::call::counts("group", &[call.int("group", 1)])?[0];
     let geometry = ConvGeometry::new(x.dims(), &PerAxis::Each(kernel), &pad, &stride, &dilation, group, 1)?;
+    Ok((x, geometry))
+}
+
+fn conv(call: &Call<'_>) -> Result<Vec<Tensor>> {
+    let (x, w) = (call.input(0)?, call.input(1)?);
+    let (x, geometry) = windows(call, x, w)?;
     one(functions::convolution(&x, w, call.get(2), &geometry)?)
+}
+
+/// The offsets of ONNX have the sizes of the output; ours have those of the input, and are taken in steps of the stride.
+fn deform_conv(call: &Call<'_>) -> Result<Vec<Tensor>> {
+    let (x, w) = (call.input(0)?, call.input(1)?);
+    let (x, geometry) = windows(call, x, w)?;
+    let groups = super::call::counts("offset_group", &[call.int("offset_group", 1)])?[0];
+    let (sizes, stride) = (spatial(&x, 2)?, PerAxis::Each(geometry.stride().to_vec()));
+    let apart = |offset: &Tensor| {
+        spatial(offset, 2)?;
+        let apart = match geometry.stride().iter().all(|&by| by == 1) {
+            true => offset.clone(),
+            false => functions::unpooling(offset, &stride, false)?,
+        };
+        let found = &apart.dims()[2..];
+        let stop: Vec<_> = sizes.iter().map(|&size| Some(size as isize)).collect();
+        let cut = functions::slice(&apart, &[Some(0), Some(0)], &stop, &[])?;
+        let missing: Vec<usize> =
+            sizes.iter().zip(found).flat_map(|(size, found)| [0, size.saturating_sub(*found)]).collect();
+        functions::pad(&cut, &missing, PadMode::Constant, 0.0)
+    };
+    let offset = apart(call.input(2)?)?;
+    let mask = call.get(4).map(apart).transpose()?;
+    one(functions::deformable_convolution(&x, w, call.get(3), &offset, mask.as_ref(), &geometry, groups)?)
 }
 
 fn conv_transpose(call: &Call<'_>) -> Result<Vec<Tensor>> {

@@ -73,6 +73,7 @@ pub(super) static OPS: &[(&str, Function)] = &[
         one(shaped(x, &[check::count("input", front)?, check::count("input", behind)?])?)
     }),
     ("Gather", gather),
+    ("GatherElements", gather_elements),
     ("OneHot", |call| {
         let depth = counts("depth", &[number(call.input(1)?)? as i64])?;
         let values = of_kind(call.input(2)?, false)?;
@@ -215,6 +216,23 @@ fn gather(call: &Call<'_>) -> Result<Vec<Tensor>> {
     let n = list.len();
     let found = x.contiguous()?.index_select(&Tensor::from_vec(list, n, x.device())?, axis)?;
     one(found.reshape([&x.dims()[..axis], indices.dims(), &x.dims()[axis + 1..]].concat())?)
+}
+
+/// Numbers along an axis, of which each place of the others has its own list.
+fn gather_elements(call: &Call<'_>) -> Result<Vec<Tensor>> {
+    let (x, indices) = (of_kind(call.input(0)?, false)?, of_kind(call.input(1)?, true)?);
+    let (axis, last) = (call.axis(0, x.rank())?, x.rank() - 1);
+    let others = |dims: &[usize]| [&dims[..axis], &dims[axis + 1..]].concat();
+    if indices.rank() != x.rank() || others(indices.dims()) != others(x.dims()) {
+        let reason = format!("must have the sizes of the data, {:?}, but for axis {axis}", x.dims());
+        return Err(Error::invalid("indices", reason, indices.dims()));
+    }
+    if axis == last {
+        return one(functions::gather(&x, &indices, last, last)?);
+    }
+    let indices = indices.transpose(axis, last)?.contiguous()?;
+    let y = functions::gather(&functions::swapaxes(&x, axis, last)?, &indices, last, last)?;
+    one(functions::swapaxes(&y, axis, last)?)
 }
 
 fn pad(call: &Call<'_>) -> Result<Vec<Tensor>> {

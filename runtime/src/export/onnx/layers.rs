@@ -21,6 +21,7 @@ pub(super) fn write(call: &mut Call<'_, '_>) -> Written {
             let padding = onnx::ints("output_padding", call.integers("output_padding"));
             convolution(call, "ConvTranspose", vec![padding])
         }
+        "DeformableConvolution" => deformable_convolution(call),
         "MaxPooling" => pooling(call, |call, x, windows| {
             let Windows { kernel, stride, pad, more } = windows;
             call.node("MaxPool", &[x], attributes(kernel, stride, [pad.clone(), sum(pad, more)]))
@@ -90,6 +91,11 @@ fn batch_matmul(call: &mut Call<'_, '_>) -> String {
     call.node("MatMul", &[&inputs[0], &inputs[1]], Vec::new())
 }
 
+/// Some axes as one, whose size is open if one of theirs is.
+fn batch(sizes: &[Size]) -> Size {
+    if sizes.iter().all(|&size| size >= 0) { sizes.iter().product() } else { -1 }
+}
+
 /// ONNX has one axis before that of the channels; the others become that one.
 fn with_one_batch_axis(
     call: &mut Call<'_, '_>,
@@ -101,12 +107,8 @@ fn with_one_batch_axis(
         return f(call, &x);
     }
     let sizes = &call.flow(0).sizes;
-    let (fixed, open): (Vec<i64>, Vec<i64>) = sizes[..n_leading].iter().partition(|&&size| size >= 0);
-    let count = match open.iter().product::<i64>() {
-        _ if open.is_empty() => fixed.iter().product(),
-        _ => -1,
-    };
-    let sizes: Vec<Size> = std::iter::once(count).chain(sizes[n_leading..].iter().copied()).collect();
+    let batch = batch(&sizes[..n_leading]);
+    let sizes: Vec<Size> = std::iter::once(batch).chain(sizes[n_leading..].iter().copied()).collect();
     let x = call.reshaped(&x, &sizes);
     let y = f(call, &x);
     let sizes = call.result(0).sizes.clone();
@@ -126,6 +128,41 @@ fn convolution(call: &mut Call<'_, '_>, op: &str, more: Vec<Attribute>) -> Strin
         attributes.push(onnx::int("group", call.integer("group")));
         attributes.extend(more);
         call.node(op, &inputs, attributes)
+    })
+}
+
+/// The offsets of ONNX have the sizes of the output, ours those of the input, of which some are taken.
+fn deformable_convolution(call: &mut Call<'_, '_>) -> String {
+    let base_axis = usize::try_from(call.integer("base_axis")).unwrap_or_default();
+    let (stride, outputs) = (call.integers("stride"), call.result(0).tensor.dims()[base_axis + 1..].to_vec());
+    let ends: Vec<i64> = outputs.iter().zip(&stride).map(|(&n, by)| (n as i64 - 1) * by + 1).collect();
+    // The mask has more axes than the bias.
+    let has_mask = call.n_inputs() > 3 && call.rank(3) > 1;
+    let taken = |call: &mut Call<'_, '_>, n: usize| {
+        let mut x = call.input(n);
+        if base_axis != 1 {
+            let planes = call.flow(n).sizes[base_axis..].to_vec();
+            let sizes: Vec<Size> =
+                std::iter::once(batch(&call.flow(n).sizes[..base_axis])).chain(planes).collect();
+            x = call.reshaped(&x, &sizes);
+        }
+        let lists = [vec![0; 2], ends.clone(), vec![2, 3], stride.clone()].map(|list| call.list(&list));
+        let inputs: Vec<&str> = std::iter::once(&*x).chain(lists.iter().map(String::as_str)).collect();
+        call.node("Slice", &inputs, Vec::new())
+    };
+    let offset = taken(call, 2);
+    let mask = if has_mask { taken(call, 3) } else { String::new() };
+    with_one_batch_axis(call, base_axis, |call, x| {
+        let w = call.input(1);
+        let bias_at = if has_mask { 4 } else { 3 };
+        let bias = if call.n_inputs() > bias_at { call.input(bias_at) } else { String::new() };
+        let kernel: Vec<i64> = call.dims(1)[2..].iter().map(|&size| size as i64).collect();
+        let pad = call.integers("pad");
+        let mut attributes = attributes(&kernel, &stride, [pad.clone(), pad]);
+        attributes.push(onnx::ints("dilations", call.integers("dilation")));
+        attributes.push(onnx::int("group", call.integer("group")));
+        attributes.push(onnx::int("offset_group", call.integer("deformable_group")));
+        call.node("DeformConv", &[x, &w, &offset, &bias, &mask], attributes)
     })
 }
 

@@ -2,6 +2,7 @@
 
 mod graph;
 mod layers;
+mod losses;
 mod maps;
 mod normalizations;
 mod quantized;
@@ -72,6 +73,7 @@ fn write(graph: &mut Graph<'_>, step: &Step, is_constant: bool) -> Result<()> {
     let found = [
         maps::write,
         layers::write,
+        losses::write,
         normalizations::write,
         quantized::write,
         recurrent::write,
