@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Module, ModuleT, Tensor};
 use crate::check;
 use crate::checkpoint::{Checkpoint, Load, LoadReport, NeedGrad};
 use crate::context::change;
-use crate::export::Source;
+use crate::export::{QuantizedLayers, Range, Source};
 use crate::mode::with_mode;
 use crate::network::examine::examine;
 use crate::{
@@ -108,6 +108,12 @@ impl Example {
 
     fn without_values(self) -> Self {
         Self { tensor: None, ..self }
+    }
+
+    /// Of its shape and type; integers, which may be places in a list, are kept.
+    pub(crate) fn like(tensor: &Tensor) -> Self {
+        let example = Self::from(tensor);
+        if tensor.dtype().is_float() { example.without_values() } else { example }
     }
 }
 
@@ -344,7 +350,49 @@ macro_rules! model_of {
                 self.exported(inputs.into_iter().map(Into::into).collect(), |source| source.to_onnx(path.as_ref()))
             }
 
-            fn exported(&self, inputs: Vec<Example>, to: impl FnOnce(&Source<'_>) -> Result<()>) -> Result<()>
+            /// Writes a network that was trained in floats as an ONNX file of 8-bit integers: `QuantizeLinear` and
+            /// `DequantizeLinear` stand around what affine layers, convolutions and deconvolutions compute with, so that an integer
+            /// runtime computes them with integers, and any other one to the same numbers.
+            ///
+            /// The network runs on `batches` in test mode, and `range` says how what is seen there becomes the range of each
+            /// activation: a few hundred examples like those to come will do. Weights have symmetric integers from -127 to 127, with a step
+            /// for each output map; activations have integers from 0 to 255 with one step and one place of 0. Batch normalization right behind such
+            /// a layer becomes part of its weights. The outputs of the network stay floats.
+            ///
+            /// Returns which layers have integers and which stay floats.
+            ///
+            /// ```
+            /// use layerfn::{export::Range, import::Onnx, prelude::*};
+            ///
+            /// let model = network! { hidden: affine(16) -> relu -> out: affine(4) }.init((1, 8))?;
+            /// let batches = (0..4).map(|_| Tensor::randn(0f32, 1.0, (32, 8), &Device::Cpu)).collect::<Result<Vec<_>, _>>()?;
+            /// let path = std::env::temp_dir().join("layerfn_int8.onnx");
+            /// let layers = model.export_onnx_int8(&path, batches.iter().map(|x| [x.clone()]), Range::MinMax)?;
+            /// assert_eq!(layers.to_string(), "integers: hidden/affine, out/affine");
+            ///
+            /// let (found, wanted) = (Onnx::open(&path)?.model()?.forward(&batches[..1])?, model.forward(&batches[0])?);
+            /// let difference = (&found[0] - &wanted)?.abs()?.max_all()?.to_scalar::<f32>()?;
+            /// assert!(difference < 0.1, "{difference}");
+            /// # Ok::<(), layerfn::Error>(())
+            /// ```
+            ///
+            /// # Errors
+            /// As [`export_onnx`](Self::export_onnx). [`Error::InvalidArgument`] if there is no batch or an empty one, if a number
+            /// is not finite, or if the network has no layer that can compute with integers; [`Error::InLayer`] names the layer.
+            pub fn export_onnx_int8(
+                &self,
+                path: impl AsRef<Path>,
+                batches: impl IntoIterator<Item = [Tensor; $inputs]>,
+                range: Range,
+            ) -> Result<QuantizedLayers>
+            where
+                O: Value,
+            {
+                let batches = batches.into_iter().map(Vec::from);
+                self.exported(Vec::new(), |source| source.to_int8(path.as_ref(), batches, range))
+            }
+
+            fn exported<R>(&self, inputs: Vec<Example>, to: impl FnOnce(Source<'_>) -> Result<R>) -> Result<R>
             where
                 O: Value,
             {
@@ -354,7 +402,7 @@ macro_rules! model_of {
                     };
                     Ok(tensors(&self.network.forward_t($($x,)+ false)?))
                 };
-                to(&Source { store: &self.store, inputs, forward: &forward })
+                to(Source { store: &self.store, inputs, forward: &forward })
             }
 
             /// What the model consists of, from a run on zeros of the shapes that it was made on.
@@ -467,12 +515,28 @@ where
         self.exported(inputs.into_iter().map(Into::into).collect(), |source| source.to_onnx(path.as_ref()))
     }
 
-    fn exported(&self, inputs: Vec<Example>, to: impl FnOnce(&Source<'_>) -> Result<()>) -> Result<()>
+    /// Writes the network as an ONNX file of integers, as a model of one input does.
+    ///
+    /// # Errors
+    /// Those of writing the file, of functions that have no form, and of batches and numbers that no range follows from.
+    pub fn export_onnx_int8(
+        &self,
+        path: impl AsRef<Path>,
+        batches: impl IntoIterator<Item = Vec<Tensor>>,
+        range: Range,
+    ) -> Result<QuantizedLayers>
+    where
+        O: Value,
+    {
+        self.exported(Vec::new(), |source| source.to_int8(path.as_ref(), batches, range))
+    }
+
+    fn exported<R>(&self, inputs: Vec<Example>, to: impl FnOnce(Source<'_>) -> Result<R>) -> Result<R>
     where
         O: Value,
     {
         let forward = |inputs: &[Tensor]| Ok(tensors(&self.network.forward_t(inputs, false)?));
-        to(&Source { store: &self.store, inputs, forward: &forward })
+        to(Source { store: &self.store, inputs, forward: &forward })
     }
 
     /// What the model consists of, from a run on zeros of the shapes that it was made on.

@@ -8,6 +8,7 @@ mod export;
 mod frozen;
 mod grammar;
 mod import;
+mod int8;
 mod joined;
 mod layers;
 mod models;

@@ -19,6 +19,8 @@
 //! # Ok::<(), layerfn::Error>(())
 //! ```
 
+mod fold;
+mod integers;
 mod nnp;
 mod onnx;
 mod sizes;
@@ -26,9 +28,11 @@ mod trace;
 
 use std::path::Path;
 
+pub use self::integers::{QuantizedLayers, Range};
 pub use crate::told::{Argument, Form, Told, listens, told};
 use crate::{Example, ParameterStore, Result};
 use candle_core::Tensor;
+use integers::Integers;
 use trace::Traced;
 
 /// A network to be exported: its parameters, what goes in, and how it runs.
@@ -46,6 +50,18 @@ impl Source<'_> {
 
     /// Writes the network as an ONNX file.
     pub(crate) fn to_onnx(&self, path: &Path) -> Result<()> {
-        onnx::save(&Traced::new(self)?, path)
+        onnx::save(&Traced::new(self)?, None, path)
+    }
+
+    /// Writes the network as an ONNX file of integers.
+    pub(crate) fn to_int8(
+        self,
+        path: &Path,
+        batches: impl IntoIterator<Item = Vec<Tensor>>,
+        range: Range,
+    ) -> Result<QuantizedLayers> {
+        let (traced, integers) = Integers::new(self, batches, range)?;
+        onnx::save(&traced, Some(&integers), path)?;
+        Ok(integers.report)
     }
 }

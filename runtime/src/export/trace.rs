@@ -1,5 +1,7 @@
 //! A network as a list of functions: recorded by a run, and compared with a second run, on other numbers and a larger batch.
 
+use std::ops::Range;
+
 use candle_core::{DType, Tensor, Var};
 
 use super::Source;
@@ -9,6 +11,7 @@ use crate::told::{self, Argument, Origin, Record, Step};
 use crate::{Error, Result, current_parameter_scope};
 
 /// A network as functions and what flows between them.
+#[derive(Clone)]
 pub(super) struct Traced {
     pub(super) values: Vec<Flow>,
     /// In the order in which they run.
@@ -21,9 +24,12 @@ pub(super) struct Traced {
     pub(super) batch: i64,
     /// Whether it may have another size.
     pub(super) is_open: bool,
+    /// The steps that were recorded; those in front of them and behind them were added.
+    recorded: Range<usize>,
 }
 
 /// What flows between functions.
+#[derive(Clone)]
 pub(super) struct Flow {
     pub(super) tensor: Tensor,
     pub(super) origin: Origin,
@@ -117,6 +123,7 @@ impl Traced {
             }
             values.push(Flow { tensor: value.tensor.clone(), origin, sizes });
         }
+        let n_made = made.len();
         for (step, other) in one.steps.iter().zip(&two.steps) {
             if (step.kind, &step.inputs, &step.outputs) != (other.kind, &other.inputs, &other.outputs) {
                 return None;
@@ -128,6 +135,7 @@ impl Traced {
         let is_open = batches.0 != batches.1;
         let mut traced = Self {
             values,
+            recorded: n_made..made.len(),
             steps: made,
             inputs: first.inputs.clone(),
             outputs: first.outputs.clone(),
@@ -136,6 +144,28 @@ impl Traced {
         };
         traced.separate_outputs();
         Some(traced)
+    }
+
+    /// How often each value is taken, by steps and as an output.
+    pub(super) fn uses(&self) -> Vec<usize> {
+        let mut uses = vec![0; self.values.len()];
+        let taken = self.steps.iter().flat_map(|step| &step.inputs).chain(&self.outputs);
+        taken.for_each(|&place| uses[place] += 1);
+        uses
+    }
+
+    /// What each value is in a run on these inputs; a value that was added has none.
+    pub(super) fn values_of(&self, source: &Source<'_>, inputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
+        let Record { values, steps, .. } = Run::new(source, inputs)?.record;
+        let recorded = &self.steps[self.recorded.clone()];
+        let is_same = |(step, other): (&Step, &Step)| {
+            (step.kind, &step.inputs, &step.outputs) == (other.kind, &other.inputs, &other.outputs)
+        };
+        if steps.len() != recorded.len() || !steps.iter().zip(recorded).all(is_same) {
+            let reason = "must run the same functions on all batches to be exported; a closure may decide by what it is given";
+            return Err(Error::invalid("network", reason, "another run on a batch"));
+        }
+        Ok(values.into_iter().map(|value| value.tensor).collect())
     }
 
     /// Makes a value of its own of each output that is something else, too.

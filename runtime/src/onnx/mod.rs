@@ -78,6 +78,7 @@ pub(crate) enum Whole {
     Uint8,
     Int16,
     Uint16,
+    Int32,
 }
 
 impl Whole {
@@ -100,6 +101,7 @@ impl Whole {
             Self::Int8 => (3, 1),
             Self::Uint16 => (4, 2),
             Self::Int16 => (5, 2),
+            Self::Int32 => (6, 4),
         };
         let bytes = values.iter().flat_map(|value| value.to_le_bytes().into_iter().take(width));
         raw(name, dims, data_type, bytes.collect())

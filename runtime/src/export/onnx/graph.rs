@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use candle_core::{DType, Device, Tensor};
 
+use super::super::integers::Integers;
 use super::super::sizes::Size;
 use super::super::trace::{Flow, Traced};
 use crate::onnx::{self, Attribute, Node};
@@ -23,12 +24,28 @@ pub(super) struct Graph<'a> {
     numbers: HashMap<u32, String>,
     batch: Option<String>,
     failed: Option<Error>,
+    pub(super) integers: Option<&'a Integers>,
+    /// The names of activations after they were integers, by the places of their values.
+    pub(super) rounded: HashMap<usize, String>,
+    /// Weights that are integers, by their places and axes.
+    pub(super) weights: HashMap<(usize, Option<usize>), Weights>,
+}
+
+/// Weights that are integers.
+#[derive(Clone)]
+pub(super) struct Weights {
+    pub(super) name: String,
+    /// Their steps: one, or one for each output map.
+    pub(super) scales: Vec<f32>,
 }
 
 impl<'a> Graph<'a> {
-    pub(super) fn new(traced: &'a Traced, names: &'a [String]) -> Self {
+    pub(super) fn new(traced: &'a Traced, integers: Option<&'a Integers>, names: &'a [String]) -> Self {
         Self {
             traced,
+            integers,
+            rounded: HashMap::new(),
+            weights: HashMap::new(),
             names,
             graph: onnx::Graph::default(),
             taken: names.iter().cloned().collect(),
@@ -42,6 +59,38 @@ impl<'a> Graph<'a> {
 
     pub(super) fn finish(self) -> Result<onnx::Graph> {
         self.failed.map_or(Ok(self.graph), Err)
+    }
+
+    /// The name of the value at this place.
+    pub(super) fn name(&self, place: usize) -> &'a str {
+        &self.names[place]
+    }
+
+    /// Appends a node of one result, of which the name is given.
+    pub(super) fn push(
+        &mut self,
+        op: &str,
+        inputs: &[&str],
+        output: &str,
+        attribute: Vec<Attribute>,
+    ) -> String {
+        let output = self.free(output);
+        self.graph.node.push(Node {
+            input: inputs.iter().map(|&input| input.to_owned()).collect(),
+            output: vec![output.clone()],
+            name: output.clone(),
+            op_type: op.to_owned(),
+            attribute,
+            ..Node::default()
+        });
+        output
+    }
+
+    /// Appends a constant.
+    pub(super) fn add(&mut self, initializer: onnx::Tensor) -> String {
+        let name = self.free(&initializer.name);
+        self.graph.initializer.push(onnx::Tensor { name: name.clone(), ..initializer });
+        name
     }
 
     pub(super) fn n_nodes(&self) -> usize {
@@ -117,6 +166,9 @@ impl Call<'_, '_> {
     /// The name of the input at this place.
     pub(super) fn input(&mut self, n: usize) -> String {
         let place = self.step.inputs[n];
+        if let Some(name) = self.graph.rounded.get(&place) {
+            return name.clone();
+        }
         if matches!(self.flow(n).origin, Origin::Parameter(_) | Origin::Constant) {
             self.graph.constant(place);
         }
@@ -243,9 +295,7 @@ impl Call<'_, '_> {
     }
 
     pub(super) fn constant(&mut self, initializer: onnx::Tensor) -> String {
-        let name = self.graph.free(&initializer.name);
-        self.graph.graph.initializer.push(onnx::Tensor { name: name.clone(), ..initializer });
-        name
+        self.graph.add(initializer)
     }
 
     /// A number, as a scalar.

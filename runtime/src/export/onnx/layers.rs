@@ -16,10 +16,10 @@ pub(super) fn write(call: &mut Call<'_, '_>) -> Written {
             }
             call.node("Gather", &[&w, &x], vec![onnx::int("axis", 0)])
         }
-        "Convolution" => convolution(call, "Conv", Vec::new()),
+        "Convolution" => convolution(call, "Conv", Vec::new())?,
         "Deconvolution" => {
             let padding = onnx::ints("output_padding", call.integers("output_padding"));
-            convolution(call, "ConvTranspose", vec![padding])
+            convolution(call, "ConvTranspose", vec![padding])?
         }
         "DeformableConvolution" => deformable_convolution(call),
         "MaxPooling" => pooling(call, |call, x, windows| {
@@ -45,7 +45,7 @@ pub(super) fn write(call: &mut Call<'_, '_>) -> Written {
 /// The axes from `base_axis` on are one; those of the weights behind the first, too.
 fn affine(call: &mut Call<'_, '_>) -> Result<String> {
     let base_axis = usize::try_from(call.integer("base_axis")).unwrap_or_default();
-    let (mut x, mut w) = (call.input(0), call.input(1));
+    let mut x = call.input(0);
     let outputs: Vec<i64> = call.dims(1)[1..].iter().map(|&size| size as i64).collect();
     let inmaps = call.dims(1)[0] as i64;
     let leading = call.flow(0).sizes[..base_axis].to_vec();
@@ -53,12 +53,13 @@ fn affine(call: &mut Call<'_, '_>) -> Result<String> {
         let sizes: Vec<Size> = leading.iter().copied().chain([inmaps]).collect();
         x = call.reshaped(&x, &sizes);
     }
-    let bias = (call.n_inputs() > 2).then(|| call.input(2));
-    if let ([outmaps], [_]) = (&outputs[..], &leading[..]) {
+    let mut w = call.weights((outputs.len() == 1).then_some(1))?;
+    if let ([_], [_]) = (&outputs[..], &leading[..]) {
+        let bias = call.bias(&w)?;
         let inputs: Vec<&str> = [&*x, &*w].into_iter().chain(bias.as_deref()).collect();
-        let _ = outmaps;
         return Ok(call.node("Gemm", &inputs, Vec::new()));
     }
+    let bias = (call.n_inputs() > 2).then(|| call.input(2));
     let outmaps = outputs.iter().product();
     if outputs.len() != 1 {
         w = call.reshaped(&w, &[inmaps, outmaps]);
@@ -115,11 +116,16 @@ fn with_one_batch_axis(
     call.reshaped(&y, &sizes)
 }
 
-fn convolution(call: &mut Call<'_, '_>, op: &str, more: Vec<Attribute>) -> String {
+fn convolution(call: &mut Call<'_, '_>, op: &str, more: Vec<Attribute>) -> Result<String> {
     let base_axis = usize::try_from(call.integer("base_axis")).unwrap_or_default();
-    with_one_batch_axis(call, base_axis, |call, x| {
-        let w = call.input(1);
-        let bias = (call.n_inputs() > 2).then(|| call.input(2));
+    let maps = match (op, call.integer("group")) {
+        ("Conv", _) => Some(0),
+        (_, 1) => Some(1),
+        _ => None,
+    };
+    let w = call.weights(maps)?;
+    let bias = call.bias(&w)?;
+    Ok(with_one_batch_axis(call, base_axis, |call, x| {
         let inputs: Vec<&str> = [x, &*w].into_iter().chain(bias.as_deref()).collect();
         let kernel: Vec<i64> = call.dims(1)[2..].iter().map(|&size| size as i64).collect();
         let pad = call.integers("pad");
@@ -128,7 +134,7 @@ fn convolution(call: &mut Call<'_, '_>, op: &str, more: Vec<Attribute>) -> Strin
         attributes.push(onnx::int("group", call.integer("group")));
         attributes.extend(more);
         call.node(op, &inputs, attributes)
-    })
+    }))
 }
 
 /// The offsets of ONNX have the sizes of the output, ours those of the input, of which some are taken.

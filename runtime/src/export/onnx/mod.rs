@@ -13,6 +13,7 @@ use std::path::Path;
 
 use graph::{Call, Graph};
 
+use super::integers::Integers;
 use super::nnp::names;
 use super::sizes::Size;
 use super::trace::{Flow, Traced};
@@ -28,8 +29,8 @@ const OPSET: i64 = 21;
 const MOST: usize = 1 << 31;
 
 /// Writes the network with its parameters.
-pub(super) fn save(traced: &Traced, path: &Path) -> Result<()> {
-    let model = model(traced)?;
+pub(super) fn save(traced: &Traced, integers: Option<&Integers>, path: &Path) -> Result<()> {
+    let model = model(traced, integers)?;
     let length = prost::Message::encoded_len(&model);
     if length >= MOST {
         let reason = format!("must be smaller than {MOST} bytes to be one ONNX file");
@@ -38,9 +39,10 @@ pub(super) fn save(traced: &Traced, path: &Path) -> Result<()> {
     checkpoint::write_file(path, &prost::Message::encode_to_vec(&model))
 }
 
-fn model(traced: &Traced) -> Result<onnx::Model> {
+fn model(traced: &Traced, integers: Option<&Integers>) -> Result<onnx::Model> {
     let names = names(traced);
-    let mut graph = Graph::new(traced, &names);
+    let mut graph = Graph::new(traced, integers, &names);
+    traced.inputs.iter().for_each(|&place| quantized::round(&mut graph, place));
     // What follows from parameters alone.
     let mut constant: Vec<bool> = traced
         .values
@@ -51,6 +53,7 @@ fn model(traced: &Traced) -> Result<onnx::Model> {
         let is_constant = !step.inputs.is_empty() && step.inputs.iter().all(|&input| constant[input]);
         step.outputs.iter().for_each(|&output| constant[output] = is_constant);
         write(&mut graph, step, is_constant)?;
+        step.outputs.iter().for_each(|&place| quantized::round(&mut graph, place));
     }
     let infos = |places: &[usize]| -> Vec<onnx::ValueInfo> {
         places.iter().map(|&place| info(&names[place], &traced.values[place])).collect()

@@ -2,9 +2,10 @@
 
 use candle_core::Tensor;
 
-use super::graph::{Call, Written};
+use super::super::integers::{self, numbers};
+use super::graph::{Call, Graph, Weights, Written};
 use crate::Result;
-use crate::onnx::Whole;
+use crate::onnx::{self, Whole};
 
 pub(super) fn write(call: &mut Call<'_, '_>) -> Written {
     Ok(match call.kind() {
@@ -112,4 +113,86 @@ fn rounded(call: &mut Call<'_, '_>, x: &str, low: &str, scale: &str, symmetric: 
     }
     let sign = call.node("Sign", &[x], Vec::new());
     call.node("Mul", &[&distance, &sign], Vec::new())
+}
+
+/// Rounds an activation that is calibrated, for all that takes it.
+pub(super) fn round(graph: &mut Graph<'_>, place: usize) {
+    let Some(&steps) = graph.integers.and_then(|integers| integers.values.get(&place)) else { return };
+    let name = graph.name(place);
+    let scale = graph.add(onnx::floats(&format!("{name}.scale"), &[], &[steps.scale]));
+    let zero = graph.add(Whole::Uint8.tensor(&format!("{name}.zero"), &[], &[steps.zero]));
+    let whole = graph.push("QuantizeLinear", &[name, &scale, &zero], &format!("{name}.integers"), Vec::new());
+    let rounded =
+        graph.push("DequantizeLinear", &[&whole, &scale, &zero], &format!("{name}.rounded"), Vec::new());
+    graph.rounded.insert(place, rounded);
+}
+
+impl Call<'_, '_> {
+    fn is_whole(&self) -> bool {
+        self.graph.integers.is_some_and(|integers| integers.layers.contains(&self.step.outputs[0]))
+    }
+
+    /// The weights, of which the output maps lie on `axis`: as integers if the layer is to have them.
+    pub(super) fn weights(&mut self, axis: Option<usize>) -> Result<String> {
+        if !self.is_whole() {
+            return Ok(self.input(1));
+        }
+        let key = (self.step.inputs[1], axis);
+        if let Some(weights) = self.graph.weights.get(&key) {
+            return Ok(weights.name.clone());
+        }
+        let w = &self.flow(1).tensor;
+        let (dims, values) = (w.dims().to_vec(), numbers(w)?);
+        // Elements behind the axis, and places on it.
+        let (behind, maps) = axis.map_or((1, 1), |axis| (dims[axis + 1..].iter().product(), dims[axis]));
+        let map = |n: usize| n / behind % maps;
+        let mut scales = vec![0f32; maps];
+        for (n, value) in values.iter().enumerate() {
+            scales[map(n)] = scales[map(n)].max(value.abs());
+        }
+        scales.iter_mut().for_each(|scale| *scale = integers::usable(*scale / 127.0));
+        let whole = |(n, value): (usize, &f32)| (value / scales[map(n)]).round().clamp(-127.0, 127.0) as i64;
+        let values: Vec<i64> = values.iter().enumerate().map(whole).collect();
+        let dims: Vec<i64> = dims.iter().map(|&size| size as i64).collect();
+        let tensor = Whole::Int8.tensor(&format!("{}.integers", self.input_name(1)), &dims, &values);
+        let name = self.dequantized(1, tensor, &scales, axis);
+        self.graph.weights.insert(key, Weights { name: name.clone(), scales });
+        Ok(name)
+    }
+
+    /// The bias of a layer with these weights: with integers, a step is that of the product of an input and a weight.
+    pub(super) fn bias(&mut self, weights: &str) -> Result<Option<String>> {
+        if self.n_inputs() < 3 {
+            return Ok(None);
+        }
+        let of_input = self.graph.integers.and_then(|integers| integers.values.get(&self.step.inputs[0]));
+        let of_weights = self.graph.weights.values().find(|other| other.name == weights);
+        let (Some(of_input), Some(of_weights)) = (of_input, of_weights) else {
+            return Ok(Some(self.input(2)));
+        };
+        let scales: Vec<f32> = of_weights.scales.iter().map(|scale| scale * of_input.scale).collect();
+        let b = &self.flow(2).tensor;
+        let (dims, values) = (b.dims().to_vec(), numbers(b)?);
+        let whole = |(n, value): (usize, &f32)| {
+            let steps = (f64::from(*value) / f64::from(scales[n % scales.len()])).round();
+            (steps.abs() <= f64::from(i32::MAX)).then_some(steps as i64)
+        };
+        // Weights may be so small that the bias has no place among their products.
+        let Some(values) = values.iter().enumerate().map(whole).collect::<Option<Vec<i64>>>() else {
+            return Ok(Some(self.input(2)));
+        };
+        let dims: Vec<i64> = dims.iter().map(|&size| size as i64).collect();
+        let tensor = Whole::Int32.tensor(&format!("{}.integers", self.input_name(2)), &dims, &values);
+        Ok(Some(self.dequantized(2, tensor, &scales, (scales.len() > 1).then_some(0))))
+    }
+
+    /// The numbers that stand for the input `n`, of integers around 0.
+    fn dequantized(&mut self, n: usize, whole: onnx::Tensor, scales: &[f32], axis: Option<usize>) -> String {
+        let name = self.input_name(n).to_owned();
+        let dims = if axis.is_some() { vec![scales.len() as i64] } else { Vec::new() };
+        let scale = self.constant(onnx::floats(&format!("{name}.scale"), &dims, scales));
+        let whole = self.constant(whole);
+        let attributes = axis.map(|axis| onnx::int("axis", axis as i64)).into_iter().collect();
+        self.graph.push("DequantizeLinear", &[&whole, &scale], &format!("{name}.rounded"), attributes)
+    }
 }
