@@ -153,9 +153,7 @@ impl Call<'_, '_> {
         scales.iter_mut().for_each(|scale| *scale = integers::usable(*scale / 127.0));
         let whole = |(n, value): (usize, &f32)| (value / scales[map(n)]).round().clamp(-127.0, 127.0) as i64;
         let values: Vec<i64> = values.iter().enumerate().map(whole).collect();
-        let dims: Vec<i64> = dims.iter().map(|&size| size as i64).collect();
-        let tensor = Whole::Int8.tensor(&format!("{}.integers", self.input_name(1)), &dims, &values);
-        let name = self.dequantized(1, tensor, &scales, axis);
+        let name = self.dequantized(1, Whole::Int8, &values, &scales, axis);
         self.graph.weights.insert(key, Weights { name: name.clone(), scales });
         Ok(name)
     }
@@ -171,8 +169,7 @@ impl Call<'_, '_> {
             return Ok(Some(self.input(2)));
         };
         let scales: Vec<f32> = of_weights.scales.iter().map(|scale| scale * of_input.scale).collect();
-        let b = &self.flow(2).tensor;
-        let (dims, values) = (b.dims().to_vec(), numbers(b)?);
+        let values = numbers(&self.flow(2).tensor)?;
         let whole = |(n, value): (usize, &f32)| {
             let steps = (f64::from(*value) / f64::from(scales[n % scales.len()])).round();
             (steps.abs() <= f64::from(i32::MAX)).then_some(steps as i64)
@@ -181,18 +178,27 @@ impl Call<'_, '_> {
         let Some(values) = values.iter().enumerate().map(whole).collect::<Option<Vec<i64>>>() else {
             return Ok(Some(self.input(2)));
         };
-        let dims: Vec<i64> = dims.iter().map(|&size| size as i64).collect();
-        let tensor = Whole::Int32.tensor(&format!("{}.integers", self.input_name(2)), &dims, &values);
-        Ok(Some(self.dequantized(2, tensor, &scales, (scales.len() > 1).then_some(0))))
+        Ok(Some(self.dequantized(2, Whole::Int32, &values, &scales, (scales.len() > 1).then_some(0))))
     }
 
     /// The numbers that stand for the input `n`, of integers around 0.
-    fn dequantized(&mut self, n: usize, whole: onnx::Tensor, scales: &[f32], axis: Option<usize>) -> String {
+    fn dequantized(
+        &mut self,
+        n: usize,
+        whole: Whole,
+        values: &[i64],
+        scales: &[f32],
+        axis: Option<usize>,
+    ) -> String {
         let name = self.input_name(n).to_owned();
-        let dims = if axis.is_some() { vec![scales.len() as i64] } else { Vec::new() };
-        let scale = self.constant(onnx::floats(&format!("{name}.scale"), &dims, scales));
-        let whole = self.constant(whole);
+        let dims: Vec<i64> = self.dims(n).iter().map(|&size| size as i64).collect();
+        let maps = if axis.is_some() { vec![scales.len() as i64] } else { Vec::new() };
+        let scale = self.constant(onnx::floats(&format!("{name}.scale"), &maps, scales));
+        // onnxruntime computes a `Gemm` with integers only if the places of 0 are there.
+        let zero = self.constant(whole.tensor(&format!("{name}.zero"), &maps, &vec![0; scales.len()]));
+        let values = self.constant(whole.tensor(&format!("{name}.integers"), &dims, values));
         let attributes = axis.map(|axis| onnx::int("axis", axis as i64)).into_iter().collect();
-        self.graph.push("DequantizeLinear", &[&whole, &scale], &format!("{name}.rounded"), attributes)
+        let output = format!("{name}.rounded");
+        self.graph.push("DequantizeLinear", &[&values, &scale, &zero], &output, attributes)
     }
 }
