@@ -1,12 +1,15 @@
-//! A quantizer of one's own: weights that are −a, 0 or a, trained through a straight-through estimator.
+//! Two ways to few bits: integers after the training, and a quantizer of one's own in the training.
 //!
 //! Run with `cargo run --release --bin quantize`. It trains the same small network twice on the built-in digits, with float
-//! and with ternary weights, and compares what they reach and how many values their weights take.
+//! weights and with weights that are −a, 0 or a through a straight-through estimator. The float network is written as an ONNX file
+//! of 8-bit integers, too, whose ranges follow from some digits. It compares what they reach and how many values their weights take.
 
 use std::error::Error;
 
 use layerfn::data::{Arrays, Augment, Loader};
+use layerfn::export::Range;
 use layerfn::functions::straight_through;
+use layerfn::import::Onnx;
 use layerfn::metrics::Confusion;
 use layerfn::prelude::*;
 use layerfn::solver::{Adam, Solver};
@@ -57,7 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (name, network) in [("float", &float), ("ternary", &quantized)] {
         let model = network.init((1, 1, SIDE, SIDE))?;
         train(&model, &mnist.train, if smoke { 1 } else { 5 })?;
-        let accuracy = test(&model, &mnist.test)?;
+        let accuracy = test(|images| model.forward_t(images, false), &mnist.test)?;
         let parameters = model.store().parameters();
         let first = parameters.iter().find(|(path, _)| path.ends_with("W_q")).map(|(_, w)| w.var());
         let values = match first {
@@ -65,7 +68,27 @@ fn main() -> Result<(), Box<dyn Error>> {
             None => "any value".to_owned(),
         };
         println!("{name:8} {accuracy:5.2} %, {values}");
+        if name == "float" {
+            after_training(&model, &mnist)?;
+        }
     }
+    Ok(())
+}
+
+/// Writes the trained network with floats and with integers; what the latter reaches, and the sizes of the files.
+fn after_training(model: &Model, mnist: &Mnist) -> Result<(), Box<dyn Error>> {
+    let folder = tempfile::tempdir()?;
+    let [floats, integers] = ["float.onnx", "int8.onnx"].map(|name| folder.path().join(name));
+    model.export_onnx(&floats, [(1, 1, SIDE, SIDE)])?;
+    let some = Loader::new(mnist.train.slice(0..512)?, 64).batches()?;
+    let batches = some.map(|batch| Ok([batch?.fields::<2>()?[0].clone()])).collect::<Result<Vec<_>>>()?;
+    let layers = model.export_onnx_int8(&integers, batches, Range::Percentile(99.99))?;
+
+    let imported = Onnx::open(&integers)?.model()?;
+    let run = |images: &Tensor| Ok(imported.forward_t(std::slice::from_ref(images), false)?.swap_remove(0));
+    let accuracy = test(run, &mnist.test)?;
+    let [before, after] = [floats, integers].map(|file| file.metadata().map_or(0, |file| file.len() / 1024));
+    println!("int8     {accuracy:5.2} %, {after} KB in place of {before}; {layers}");
     Ok(())
 }
 
@@ -87,12 +110,12 @@ fn train(model: &Model, digits: &Arrays, epochs: u64) -> Result<(), Box<dyn Erro
 }
 
 /// Share of the digits that are recognized, in percent.
-fn test(model: &Model, digits: &Arrays) -> Result<f64, Box<dyn Error>> {
+fn test(run: impl Fn(&Tensor) -> Result<Tensor>, digits: &Arrays) -> Result<f64, Box<dyn Error>> {
     let mut confusion = Confusion::new(10);
     for batch in Loader::new(digits.clone(), 500).batches()? {
         let batch = batch?;
         let [images, labels] = batch.fields()?;
-        confusion.add(&no_grad(|| model.forward_t(images, false))?, labels)?;
+        confusion.add(&no_grad(|| run(images))?, labels)?;
     }
     Ok(100.0 * confusion.accuracy())
 }

@@ -339,10 +339,11 @@ macro_rules! model_of {
 
             /// Writes the network with its parameters as an ONNX file (opset 21), in test mode. Parameters lie in the file under
             /// their paths, quantized ones as integers; inputs, outputs and the batch are as for
-            /// [`export_nnp`](Self::export_nnp).
+            /// [`export_nnp`](Self::export_nnp). A file cannot have 2 GB; parameters that would make it that large are written to
+            /// `NAME.onnx.data` beside it.
             ///
             /// # Errors
-            /// As [`export_nnp`](Self::export_nnp); [`Error::InvalidArgument`] if the file would be larger than 2 GB.
+            /// As [`export_nnp`](Self::export_nnp).
             pub fn export_onnx(&self, path: impl AsRef<Path>, inputs: [impl Into<Example>; $inputs]) -> Result<()>
             where
                 O: Value,

@@ -600,9 +600,10 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
     read().map_err(|fault: Fault| fault.into_error("read", &path.display().to_string()))
 }
 
-/// Writes a file, or leaves what was there before as it was.
-pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    file::replace(path, |temporary| Ok(temporary.as_file_mut().write_all(bytes)?))
+/// Writes a file of these parts, or leaves what was there before as it was.
+pub(crate) fn write_file(path: &Path, parts: &[&[u8]]) -> Result<()> {
+    let write = |file: &mut std::fs::File| parts.iter().try_for_each(|part| file.write_all(part));
+    file::replace(path, |temporary| Ok(write(temporary.as_file_mut())?))
         .map_err(|fault| fault.into_error("write", &path.display().to_string()))
 }
 

@@ -14,6 +14,9 @@ pub(crate) const FLOAT: i32 = 1;
 pub(crate) const INT64: i32 = 7;
 pub(crate) const BOOL: i32 = 9;
 
+/// Where the elements of a tensor are, if not in the file.
+pub(crate) const OUTSIDE: i32 = 1;
+
 /// Types of attributes.
 const OF_FLOAT: i32 = 1;
 const OF_INT: i32 = 2;
