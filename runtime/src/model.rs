@@ -393,7 +393,7 @@ macro_rules! model_of {
                 self.exported(Vec::new(), |source| source.to_int8(path.as_ref(), batches, range))
             }
 
-            fn exported<R>(&self, inputs: Vec<Example>, to: impl FnOnce(Source<'_>) -> Result<R>) -> Result<R>
+            fn exported<R>(&self, inputs: Vec<Example>, to: impl FnOnce(&Source<'_>) -> Result<R>) -> Result<R>
             where
                 O: Value,
             {
@@ -403,7 +403,7 @@ macro_rules! model_of {
                     };
                     Ok(tensors(&self.network.forward_t($($x,)+ false)?))
                 };
-                to(Source { store: &self.store, inputs, forward: &forward })
+                to(&Source { store: &self.store, inputs, forward: &forward })
             }
 
             /// What the model consists of, from a run on zeros of the shapes that it was made on.
@@ -532,12 +532,12 @@ where
         self.exported(Vec::new(), |source| source.to_int8(path.as_ref(), batches, range))
     }
 
-    fn exported<R>(&self, inputs: Vec<Example>, to: impl FnOnce(Source<'_>) -> Result<R>) -> Result<R>
+    fn exported<R>(&self, inputs: Vec<Example>, to: impl FnOnce(&Source<'_>) -> Result<R>) -> Result<R>
     where
         O: Value,
     {
         let forward = |inputs: &[Tensor]| Ok(tensors(&self.network.forward_t(inputs, false)?));
-        to(Source { store: &self.store, inputs, forward: &forward })
+        to(&Source { store: &self.store, inputs, forward: &forward })
     }
 
     /// What the model consists of, from a run on zeros of the shapes that it was made on.

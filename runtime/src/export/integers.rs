@@ -103,7 +103,7 @@ pub(super) struct Integers {
 impl Integers {
     /// The network with folded normalizations, and what of it becomes integers.
     pub(super) fn new(
-        mut source: Source<'_>,
+        source: &Source<'_>,
         batches: impl IntoIterator<Item = Vec<Tensor>>,
         range: Range,
     ) -> Result<(Traced, Self)> {
@@ -112,7 +112,8 @@ impl Integers {
         let first = batches.next().ok_or_else(|| {
             Error::invalid("batches", "must hold a batch at least to find the ranges of activations", "none")
         })?;
-        source.inputs = first.iter().map(Example::like).collect();
+        let inputs = first.iter().map(Example::like).collect();
+        let source = Source { store: source.store, inputs, forward: source.forward };
         let traced = Traced::new(&source)?;
         let mut folded = traced.clone();
         fold::constants(&mut folded);

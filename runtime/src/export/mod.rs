@@ -55,7 +55,7 @@ impl Source<'_> {
 
     /// Writes the network as an ONNX file of integers.
     pub(crate) fn to_int8(
-        self,
+        &self,
         path: &Path,
         batches: impl IntoIterator<Item = Vec<Tensor>>,
         range: Range,
