@@ -231,6 +231,9 @@ pub fn gradients(
 
 /// The elements as f64, row-major.
 pub fn flat(x: &Tensor) -> Vec<f64> {
+    if x.elem_count() == 0 {
+        return Vec::new(); // candle fails on these on a GPU
+    }
     x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 

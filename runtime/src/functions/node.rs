@@ -95,7 +95,7 @@ fn widen(function: &'static str, tensors: &mut [Cow<'_, Tensor>]) -> Result<()> 
 /// The tensor in type `dtype`. candle starts no kernel for CUDA without elements.
 fn cast(tensor: &Tensor, dtype: DType) -> candle_core::Result<Tensor> {
     match tensor.elem_count() {
-        0 => Tensor::zeros(tensor.shape(), dtype, tensor.device()),
+        0 if tensor.dtype() != dtype => Tensor::zeros(tensor.shape(), dtype, tensor.device()),
         _ => tensor.to_dtype(dtype),
     }
 }
