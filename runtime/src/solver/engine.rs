@@ -198,15 +198,17 @@ impl<R: Rule<N>, const N: usize> RuleSolver<R, N> {
     fn prepare(&self, gradients: &GradStore, changes: &[Change]) -> Result<Vec<Prepared>> {
         self.check(changes)?;
         let rate = self.rate()?;
-        let mut steps = Vec::with_capacity(self.entries.len());
-        for (index, (entry, settings)) in self.entries.values().zip(self.settings()?).enumerate() {
-            let Some(gradient) = gradients.get(entry.parameter.var()) else { continue };
-            if settings.frozen {
-                continue;
-            }
+        let all_settings = self.settings()?;
+        let fitting = self.fitting(gradients, &all_settings)?;
+        let mut steps = Vec::with_capacity(fitting.len());
+        for Fitting { index, gradient, largest } in fitting {
+            let (entry, settings) = (&self.entries[index], all_settings[index]);
             let learning_rate = rate * settings.factor;
             check::within("learning_rate", learning_rate, 0.0..)?;
-            let (gradient, largest) = usable(entry.path(), &entry.parameter, gradient)?;
+            if !largest.is_finite() {
+                let reason = format!("of `{}` must be finite; nothing was updated", entry.path());
+                return Err(Error::invalid("gradient", reason, "infinite or NaN elements"));
+            }
             let decay = settings.decay.or(self.rule.own_decay()).unwrap_or(0.0);
             let pending = Pending::new(gradient, largest);
             steps.push(Prepared { index, pending, settings, learning_rate, decay });
@@ -223,6 +225,21 @@ impl<R: Rule<N>, const N: usize> RuleSolver<R, N> {
             self.apply(&mut steps, *change)?;
         }
         Ok(steps)
+    }
+
+    /// The gradients of the parameters that are not frozen, as a step needs them.
+    fn fitting(&self, gradients: &GradStore, settings: &[Settings]) -> Result<Vec<Fitting>> {
+        let mut found = Vec::with_capacity(self.entries.len());
+        for (index, (entry, settings)) in self.entries.values().zip(settings).enumerate() {
+            let Some(gradient) = gradients.get(entry.parameter.var()).filter(|_| !settings.frozen) else {
+                continue;
+            };
+            let gradient = fitting(entry.path(), &entry.parameter, gradient)?;
+            found.push(Fitting { index, gradient, largest: 0.0 });
+        }
+        let largest = state::largest_of(found.iter().map(|fitting| &fitting.gradient))?;
+        found.iter_mut().zip(largest).for_each(|(fitting, largest)| fitting.largest = largest);
+        Ok(found)
     }
 
     fn apply(&self, steps: &mut [Prepared], change: Change) -> Result<()> {
@@ -411,15 +428,11 @@ impl<R: Rule<N>, const N: usize> Solver for RuleSolver<R, N> {
     }
 
     fn bad_gradient(&self, gradients: &GradStore) -> Result<Option<String>> {
-        for (entry, settings) in self.entries.values().zip(self.settings()?) {
-            let var = entry.parameter.var();
-            let Some(gradient) = gradients.get(var).filter(|_| !settings.frozen) else { continue };
-            let (_, largest) = fitting(entry.path(), &entry.parameter, gradient)?;
-            if !largest.is_finite() {
-                return Ok(Some(entry.path().to_owned()));
-            }
-        }
-        Ok(None)
+        let bad = self
+            .fitting(gradients, &self.settings()?)?
+            .into_iter()
+            .find(|fitting| !fitting.largest.is_finite());
+        Ok(bad.map(|Fitting { index, .. }| self.entries[index].path().to_owned()))
     }
 
     fn learning_rate(&self) -> f64 {
@@ -502,18 +515,15 @@ fn alike(a: &Tensor, b: &Tensor) -> bool {
     a.dims() == b.dims() && a.dtype() == b.dtype() && a.device().same_device(b.device())
 }
 
-/// The gradient as a step needs it: contiguous, in the type of the computation; and its largest element, which is finite.
-fn usable(path: &str, parameter: &Parameter, gradient: &Tensor) -> Result<(Tensor, f64)> {
-    let (gradient, largest) = fitting(path, parameter, gradient)?;
-    if !largest.is_finite() {
-        let reason = format!("of `{path}` must be finite; nothing was updated");
-        return Err(Error::invalid("gradient", reason, "infinite or NaN elements"));
-    }
-    Ok((gradient, largest))
+/// The gradient of an entry, and its largest element, which may not be finite.
+struct Fitting {
+    index: usize,
+    gradient: Tensor,
+    largest: f64,
 }
 
-/// [`usable`] without a look at the largest element.
-fn fitting(path: &str, parameter: &Parameter, gradient: &Tensor) -> Result<(Tensor, f64)> {
+/// The gradient contiguous and in the type of the computation.
+fn fitting(path: &str, parameter: &Parameter, gradient: &Tensor) -> Result<Tensor> {
     let (var, dims) = (parameter.var(), parameter.var().dims());
     check::float("parameters", var)?;
     check::float("gradient", gradient)?;
@@ -526,9 +536,7 @@ fn fitting(path: &str, parameter: &Parameter, gradient: &Tensor) -> Result<(Tens
         return Err(Error::invalid("gradient", reason, gradient.device().location()));
     }
     check::tensor("gradient", dims, computed_in(var.dtype()))?;
-    let gradient = gradient.to_dtype(computed_in(var.dtype()))?.contiguous()?;
-    let largest = state::largest(&gradient)?;
-    Ok((gradient, largest))
+    Ok(gradient.to_dtype(computed_in(var.dtype()))?.contiguous()?)
 }
 
 /// Whether the step can compute with a gradient whose largest element has this size.

@@ -6,7 +6,8 @@ use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Storage, Tensor
 
 use super::change::Changed;
 use super::{Rule, computed_in, state_path};
-use crate::device::has_kernels;
+use crate::device::{Arguments, fused, has_kernels};
+use crate::kernels::cuda::Kernel;
 use crate::kernels::{self, Float};
 use crate::number::{Composed, Number, fused_map};
 use crate::{Error, Parameters, Result, check};
@@ -305,20 +306,67 @@ fn part_mut<'a, T>(values: &'a mut [T], layout: &Layout) -> candle_core::Result<
 
 /// The largest `|x|` of a gradient of type f32 or f64; it is not finite if an element is not.
 pub(super) fn largest(gradient: &Tensor) -> Result<f64> {
+    Ok(largest_of([gradient])?.swap_remove(0))
+}
+
+/// [`largest`] of each; a GPU is waited for once.
+pub(super) fn largest_of<'a>(gradients: impl IntoIterator<Item = &'a Tensor>) -> Result<Vec<f64>> {
+    let mut found = Vec::new();
+    // Of one device and type: the candidates of some gradients.
+    let mut elsewhere: Vec<Vec<(usize, Tensor)>> = Vec::new();
+    for (index, gradient) in gradients.into_iter().enumerate() {
+        let by_kernel = if gradient.elem_count() > 0 { by_kernel(gradient)? } else { Some(0.0) };
+        found.push(by_kernel.unwrap_or(0.0));
+        if by_kernel.is_some() {
+            continue;
+        }
+        let alike = |group: &&mut Vec<(usize, Tensor)>| {
+            let like = &group[0].1;
+            like.dtype() == gradient.dtype() && like.device().same_device(gradient.device())
+        };
+        let candidate = (index, candidates(gradient)?);
+        match elsewhere.iter_mut().find(alike) {
+            Some(group) => group.push(candidate),
+            None => elsewhere.push(vec![candidate]),
+        }
+    }
+    for group in elsewhere {
+        let all: Vec<&Tensor> = group.iter().map(|(_, candidates)| candidates).collect();
+        let all = Tensor::cat(&all, 0)?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+        let mut rest = &*all;
+        for (index, candidates) in &group {
+            let (own, others) = rest.split_at(candidates.elem_count());
+            found[*index] = own.iter().copied().fold(0.0, f64::max);
+            rest = others;
+        }
+    }
+    Ok(found)
+}
+
+fn by_kernel(gradient: &Tensor) -> Result<Option<f64>> {
+    if !has_kernels(gradient.device()) {
+        return Ok(None);
+    }
     let (storage, layout) = gradient.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(CpuStorage::F32(values)) => return Ok(kernels::largest(part(values, layout)?)),
-        Storage::Cpu(CpuStorage::F64(values)) => return Ok(kernels::largest(part(values, layout)?)),
-        _ => drop(storage),
+    Ok(match &*storage {
+        Storage::Cpu(CpuStorage::F32(values)) => Some(kernels::largest(part(values, layout)?)),
+        Storage::Cpu(CpuStorage::F64(values)) => Some(kernels::largest(part(values, layout)?)),
+        _ => None,
+    })
+}
+
+/// Some numbers, of which the largest is that of the elements; not all are finite if an element is not.
+fn candidates(gradient: &Tensor) -> Result<Tensor> {
+    let len = gradient.elem_count();
+    let n = len.div_ceil(64).min(1024);
+    let arguments = Arguments { sizes: &[len], numbers: &[f64::INFINITY], inputs: &[gradient] };
+    if let Some(candidates) = fused(Kernel::named("largest"), n, arguments, n)? {
+        return Ok(candidates);
     }
-    if gradient.elem_count() == 0 {
-        return Ok(0.0);
-    }
-    // 0 · x is 0 for every finite x and NaN for the others. One copy brings both numbers here.
+    // 0 · x is 0 for every finite x and NaN for the others; 1 / 0 is infinite then.
     let zero = gradient.affine(0.0, 0.0)?.sum_all()?;
-    let both = Tensor::stack(&[zero, gradient.abs()?.flatten_all()?.max(0)?], 0)?;
-    let both = both.to_dtype(DType::F64)?.to_vec1::<f64>()?;
-    Ok(if both[0] == 0.0 { both[1] } else { f64::NAN })
+    let is_finite = zero.eq(&zero)?.to_dtype(gradient.dtype())?;
+    Ok(Tensor::stack(&[(is_finite.recip()? - 1.0)?, gradient.abs()?.flatten_all()?.max(0)?], 0)?)
 }
 
 /// What is made of each element of a parameter before its length is taken.
