@@ -1,6 +1,6 @@
 //! Kernels for CUDA on tensors.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{CudaStorage, Device, Result, Tensor};
 
 use crate::kernels::cuda::Kernel;
 
@@ -57,9 +57,20 @@ pub(crate) fn fused_indices(
     fused(kernel, n, arguments, out_len)?.map(|places| places.to_dtype(candle_core::DType::U32)).transpose()
 }
 
+/// The number of elements of a storage of `f32` or `f64`, 0 of other types.
+pub(crate) fn len(storage: &CudaStorage) -> usize {
+    #[cfg(feature = "cuda")]
+    return on_cuda::len(storage);
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = storage;
+        0
+    }
+}
+
 #[cfg(feature = "cuda")]
 mod on_cuda {
-    use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
+    use candle_core::cuda_backend::cudarc::driver::{DeviceRepr, DeviceSlice};
     use candle_core::cuda_backend::{CudaDType, CudaDevice, CudaStorage};
     use candle_core::op::BackpropOp;
     use candle_core::{DType, Device, Result, Storage, Tensor};
@@ -67,6 +78,11 @@ mod on_cuda {
     use super::Arguments;
     use crate::kernels::Float;
     use crate::kernels::cuda::{Kernel, launch};
+
+    pub(super) fn len(storage: &CudaStorage) -> usize {
+        let narrow = storage.as_cuda_slice::<f32>().map(DeviceSlice::len);
+        narrow.or_else(|_| storage.as_cuda_slice::<f64>().map(DeviceSlice::len)).unwrap_or(0)
+    }
 
     pub(super) fn fused(
         kernel: Kernel<'_>,

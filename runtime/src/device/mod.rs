@@ -10,7 +10,7 @@ use std::cell::Cell;
 
 use candle_core::Device;
 
-pub(crate) use fused::{Arguments, fused, fused_indices, has_fused};
+pub(crate) use fused::{Arguments, fused, fused_indices, has_fused, len};
 
 thread_local! {
     static COMPOSED: Cell<bool> = const { Cell::new(false) };

@@ -137,6 +137,47 @@ fn places_of_the_largest() {
 }
 
 #[test]
+fn columns_of_windows() {
+    // Sizes, outmaps, kernel, pad, stride, dilation, group.
+    type Sizes = (&'static [usize], usize, &'static [usize], usize, usize, usize, usize);
+    let all: [Sizes; 4] = [
+        (&[2, 3, 7], 4, &[3], 1, 2, 1, 1),
+        (&[2, 4, 5, 6], 6, &[2, 3], 2, 2, 2, 2),
+        (&[2, 2, 5, 4], 2, &[3, 3], 1, 1, 1, 2),
+        (&[1, 2, 3, 4, 3], 2, &[2, 1, 3], 1, 2, 1, 1),
+    ];
+    for (dims, outmaps, kernel, pad, stride, dilation, group) in all {
+        let [pad, stride, dilation] = [pad, stride, dilation].map(crate::PerAxis::Every);
+        let kernel_axes = crate::PerAxis::from(kernel.to_vec());
+        let geometry = ConvGeometry::new(dims, &kernel_axes, &pad, &stride, &dilation, group, 1).unwrap();
+        let weights = [&[outmaps, dims[1] / group], kernel].concat();
+        check(|t| convolution(&t[0], &t[1], Some(&t[2]), &geometry), &[dims, &weights, &[outmaps]]);
+        let geometry = DeconvGeometry::new(dims, &kernel_axes, &pad, &stride, &dilation, group, 1).unwrap();
+        let weights = [&[dims[1], outmaps / group], kernel].concat();
+        check(|t| deconvolution(&t[0], &t[1], Some(&t[2]), &geometry), &[dims, &weights, &[outmaps]]);
+    }
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_is_found() {
+    for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -7.0] {
+        for place in [0, 63, 64, 299] {
+            let store = ParameterStore::new();
+            let var = Var::zeros(300, DType::F64, &Device::Cpu).unwrap();
+            store.set("w", Parameter::new(var.clone(), true)).unwrap();
+            let mut solver = Sgd::new(1.0);
+            solver.set_parameters(&store.parameters());
+            let factors: Vec<f64> = (0..300).map(|i| if i == place { bad } else { 0.5 }).collect();
+            let loss =
+                (var.as_tensor() * Tensor::new(factors, &Device::Cpu).unwrap()).unwrap().sum_all().unwrap();
+            let gradients = loss.backward().unwrap();
+            let updated = with_kernels_in_c(|| solver.update(&gradients));
+            assert_eq!(updated.is_ok(), bad.is_finite(), "{bad} at {place}: {updated:?}");
+        }
+    }
+}
+
+#[test]
 fn quantizers() {
     for (sign, with_zero, fine) in [(true, true, true), (false, true, false), (false, false, true)] {
         let fixed = FixedPoint { sign, n: 3, delta: 0.3, ste_fine_grained: fine };

@@ -23,7 +23,7 @@ pub(super) mod reparameterization;
 mod rule;
 mod window;
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Shape, Tensor};
 
 pub(super) use convolution::convolution;
 pub(super) use recurrent::lstm_cell;
@@ -33,12 +33,25 @@ pub(super) fn affine(x: &Tensor, w: &Tensor, b: Option<&Tensor>, base_axis: usiz
     let (samples, outputs) = (&x.dims()[..base_axis], &w.dims()[1..]);
     let rows: usize = samples.iter().product();
     let (inmaps, outmaps) = (w.dim(0)?, outputs.iter().product::<usize>());
-    let y = x.reshape((rows, inmaps))?.matmul(&w.reshape((inmaps, outmaps))?)?;
+    let (arg, weights) = (x.detach().reshape((rows, inmaps))?, w.detach().reshape((inmaps, outmaps))?);
+    let y = arg.matmul(&weights)?;
     let y = match b {
-        Some(b) => y.broadcast_add(&b.reshape((1, outmaps))?)?,
+        Some(b) => y.broadcast_add(&b.detach().reshape((1, outmaps))?)?,
         None => y,
     };
-    y.reshape([samples, outputs].concat())
+    let inputs: Vec<&Tensor> = [x, w].into_iter().chain(b).collect();
+    let shapes: Vec<Shape> = inputs.iter().map(|input| input.shape().clone()).collect();
+    attach("affine", &inputs, &y.reshape([samples, outputs].concat())?, move |dy, needed| {
+        let dy = dy.reshape((rows, outmaps))?;
+        let gradient = |index: usize, of: &dyn Fn() -> Result<Tensor>| {
+            needed.get(index).filter(|needed| **needed).map(|_| of()?.reshape(&shapes[index])).transpose()
+        };
+        Ok(vec![
+            gradient(0, &|| dy.matmul(&weights.t()?))?,
+            gradient(1, &|| arg.t()?.matmul(&dy))?,
+            gradient(2, &|| dy.sum(0))?,
+        ])
+    })
 }
 
 /// The products of matrices, transposed before if asked for.
@@ -49,6 +62,9 @@ pub(super) fn products(a: &Tensor, b: &Tensor, transpose_a: bool, transpose_b: b
 
 /// The rows of `table`, which has `n_rows`, at `indices`, as a tensor of `dims`.
 pub(super) fn rows(table: &Tensor, n_rows: usize, indices: &[usize], dims: &[usize]) -> Result<Tensor> {
+    if indices.is_empty() {
+        return Tensor::zeros(dims, table.dtype(), table.device()); // candle fails on these on a GPU
+    }
     let len = table.elem_count().checked_div(n_rows).unwrap_or(0);
     table.reshape((n_rows, len))?.index_select(&row_numbers(table, indices)?, 0)?.reshape(dims)
 }
@@ -57,6 +73,9 @@ pub(super) fn rows(table: &Tensor, n_rows: usize, indices: &[usize], dims: &[usi
 pub(super) fn placed(x: &Tensor, n_rows: usize, indices: &[usize], dims: &[usize]) -> Result<Tensor> {
     let len = dims.iter().product::<usize>().checked_div(n_rows).unwrap_or(0);
     let zeros = Tensor::zeros((n_rows, len), x.dtype(), x.device())?;
+    if indices.is_empty() {
+        return zeros.reshape(dims);
+    }
     zeros.index_add(&row_numbers(x, indices)?, &x.reshape((indices.len(), len))?, 0)?.reshape(dims)
 }
 

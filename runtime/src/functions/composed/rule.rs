@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CudaStorage, Error, Result, Shape, Storage, Tensor};
 
+use crate::device;
 pub(super) use crate::functions::operation::Gradients;
 use crate::functions::operation::{Operation, apply};
 
@@ -32,8 +33,20 @@ fn attach_boxed(
     if !needed.contains(&true) {
         return Ok(value.clone());
     }
-    let value = value.force_contiguous()?;
+    let value = if is_whole(value) { value.clone() } else { value.force_contiguous()? };
     apply(Node { name, value: Mutex::new(Some(value)), needed, backward }, inputs)
+}
+
+/// Whether the elements of a tensor are all that its memory holds.
+fn is_whole(tensor: &Tensor) -> bool {
+    let (storage, layout) = tensor.storage_and_layout();
+    let n = match &*storage {
+        Storage::Cpu(CpuStorage::F32(values)) => values.len(),
+        Storage::Cpu(CpuStorage::F64(values)) => values.len(),
+        Storage::Cuda(storage) => device::len(storage),
+        _ => return false,
+    };
+    layout.contiguous_offsets() == Some((0, n))
 }
 
 struct Node {

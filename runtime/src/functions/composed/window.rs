@@ -2,7 +2,9 @@
 
 use candle_core::{Result, Tensor};
 
+use crate::device::{Arguments, fused};
 use crate::kernels::Window;
+use crate::kernels::cuda::Kernel;
 
 /// For each tap and output on an axis, `(taps, outputs)`, the input that `seen` says.
 pub(super) fn table(window: &Window, axis: usize, seen: impl Fn(usize, usize) -> usize) -> Vec<u32> {
@@ -38,9 +40,21 @@ impl Axis {
     }
 }
 
+/// The sizes that the kernels take.
+fn sizes(window: &Window, n: usize, c: usize) -> Vec<usize> {
+    let Window { input, output, kernel, pad, stride, dilation } = window;
+    [&[n, c][..], input, output, kernel, stride, pad, dilation].concat()
+}
+
 /// What each tap sees at each output of images `(N, C, D, H, W)`, as `(C, taps, N, outputs)`.
 pub(super) fn unfold(images: &Tensor, window: &Window) -> Result<Tensor> {
     let (n, c, ..) = images.dims5()?;
+    let dims = (c, window.n_taps(), n, window.n_outputs());
+    let len = c * window.n_taps() * n * window.n_outputs();
+    let arguments = Arguments { sizes: &sizes(window, n, c), numbers: &[], inputs: &[images] };
+    if let Some(columns) = fused(Kernel::named("unfold"), len, arguments, len)? {
+        return columns.reshape(dims);
+    }
     let mut x = images.clone();
     for axis in 0..3 {
         let plan = Axis::new(window, axis);
@@ -50,17 +64,18 @@ pub(super) fn unfold(images: &Tensor, window: &Window) -> Result<Tensor> {
         }
     }
     let ([kd, kh, kw], [d, h, w]) = (window.kernel, window.output);
-    x.reshape(&[n, c, kd, d, kh, h, kw, w][..])?.permute(vec![1, 2, 4, 6, 0, 3, 5, 7])?.reshape((
-        c,
-        kd * kh * kw,
-        n,
-        d * h * w,
-    ))
+    x.reshape(&[n, c, kd, d, kh, h, kw, w][..])?.permute(vec![1, 2, 4, 6, 0, 3, 5, 7])?.reshape(dims)
 }
 
 /// The transpose of [`unfold`]: adds each value to the input it was taken from.
 pub(super) fn fold(columns: &Tensor, window: &Window) -> Result<Tensor> {
     let (c, _, n, _) = columns.dims4()?;
+    let len = n * c * window.n_inputs();
+    let arguments = Arguments { sizes: &sizes(window, n, c), numbers: &[], inputs: &[columns] };
+    if let Some(images) = fused(Kernel::named("fold"), len, arguments, len)? {
+        let [d, h, w] = window.input;
+        return images.reshape((n, c, d, h, w));
+    }
     let ([kd, kh, kw], [d, h, w]) = (window.kernel, window.output);
     let mut x = columns
         .reshape(&[c, kd, kh, kw, n, d, h, w][..])?

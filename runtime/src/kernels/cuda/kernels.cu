@@ -48,3 +48,55 @@ KERNEL void pow2(size n, size is_signed, size with_zero, T low, T high, T zero_b
         out[n + i] = cut ? (T)0 : (T)1;
     }
 }
+
+/* What each tap sees at each output of images (images, channels, d, h, w), as (channels, taps, images, outputs). */
+KERNEL void unfold(size n, size images, size channels, size d, size h, size w, size od, size oh, size ow, size kd, size kh,
+                   size kw, size sd, size sh, size sw, size pd, size ph, size pw, size dd, size dh, size dw, const T *x,
+                   T *out) {
+    FOR_EACH(i, n) {
+        size output = i % (od * oh * ow), rest = i / (od * oh * ow), image = rest % images, tap = rest / images % (kd * kh * kw);
+        size c = rest / images / (kd * kh * kw);
+        size z = output / (oh * ow) * sd + tap / (kh * kw) * dd, y = output / ow % oh * sh + tap / kw % kh * dh;
+        size column = output % ow * sw + tap % kw * dw;
+        int inside = z >= pd && z - pd < d && y >= ph && y - ph < h && column >= pw && column - pw < w;
+        out[i] = inside ? x[(((image * channels + c) * d + (z - pd)) * h + (y - ph)) * w + (column - pw)] : (T)0;
+    }
+}
+
+/* The transpose of unfold: each input gets the sum of what was taken from it. */
+KERNEL void fold(size n, size images, size channels, size d, size h, size w, size od, size oh, size ow, size kd, size kh,
+                 size kw, size sd, size sh, size sw, size pd, size ph, size pw, size dd, size dh, size dw, const T *x, T *out) {
+    FOR_EACH(i, n) {
+        size image = i / (d * h * w * channels), c = i / (d * h * w) % channels;
+        size z = i / (h * w) % d + pd, y = i / w % h + ph, column = i % w + pw;
+        const T *columns = x + c * (kd * kh * kw * images * od * oh * ow) + image * (od * oh * ow);
+        T sum = 0;
+        for (size a = 0; a < kd && a * dd <= z; a++) {
+            size oz = (z - a * dd) / sd;
+            if (oz * sd != z - a * dd || oz >= od) continue;
+            for (size b = 0; b < kh && b * dh <= y; b++) {
+                size oy = (y - b * dh) / sh;
+                if (oy * sh != y - b * dh || oy >= oh) continue;
+                for (size e = 0; e < kw && e * dw <= column; e++) {
+                    size ox = (column - e * dw) / sw;
+                    if (ox * sw != column - e * dw || ox >= ow) continue;
+                    sum += columns[((a * kh + b) * kw + e) * (images * od * oh * ow) + (oz * oh + oy) * ow + ox];
+                }
+            }
+        }
+        out[i] = sum;
+    }
+}
+
+/* The largest |x| of every n-th element; infinity, if one is not a number. */
+KERNEL void largest(size n, size len, T infinity, const T *x, T *out) {
+    FOR_EACH(i, n) {
+        T top = 0;
+        for (size k = i; k < len; k += n) {
+            T modulus = fabs(x[k]);
+            if (!(modulus <= infinity)) modulus = infinity;
+            if (modulus > top) top = modulus;
+        }
+        out[i] = top;
+    }
+}
