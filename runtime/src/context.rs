@@ -10,6 +10,7 @@ use std::thread::{self, ThreadId};
 use candle_core::{DType, Device};
 
 use crate::ParameterStore;
+use crate::group::Group;
 use crate::parameter::path::append;
 use crate::parameter::store::Place;
 use crate::run::{Observer, Owners, Position, Run};
@@ -83,6 +84,8 @@ pub(crate) struct State {
     pub(crate) flags: Flags,
     pub(crate) run: Option<Arc<Run>>,
     pub(crate) position: Position,
+    /// What normalizations by the statistics of several calls share.
+    pub(crate) group: Option<Arc<dyn Group>>,
     /// Number of stages begun.
     pub(crate) n_visits: u64,
     /// Parameters that the layers which run now have made, to be taken back if the call fails.
@@ -130,6 +133,7 @@ thread_local! {
             },
             run: None,
             position: Position::default(),
+            group: None,
             n_visits: 0,
             created: Vec::new(),
         },
@@ -236,6 +240,24 @@ impl Flags {
         (self.training, self.detached, self.fixed) = (false, true, true);
         self.detached_around = true;
     }
+}
+
+/// The group of calls that share a batch with those of this thread.
+pub(crate) fn group() -> Option<Arc<dyn Group>> {
+    with(|state| state.group.clone())
+}
+
+/// Runs `f` with another group; what was current before is restored after it, on a panic too.
+pub(crate) fn enter_group<R>(group: Option<Arc<dyn Group>>, f: impl FnOnce() -> R) -> R {
+    struct Before(Option<Arc<dyn Group>>);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            let group = self.0.take();
+            drop(with(|state| std::mem::replace(&mut state.group, group)));
+        }
+    }
+    let _before = Before(with(|state| std::mem::replace(&mut state.group, group)));
+    f()
 }
 
 /// Changes what applies to what is called until the guard is dropped.

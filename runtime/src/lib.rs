@@ -121,7 +121,7 @@
 //! | negative axes | – | `base_axis`, `axes`, `batch_axis`, `channel_axis` and `dim` count from the back everywhere. NNabla wants `pad`, `stride` and `dilation` beside a negative `base_axis`, refuses it in [`svd_convolution`](fn@svd_convolution), [`cpd3_convolution`](fn@cpd3_convolution) and [`fused_batch_normalization`](fn@fused_batch_normalization), and crashes in [`weight_normalization`](fn@weight_normalization) |
 //! | [`layer_normalization`](fn@layer_normalization), [`group_normalization`](fn@group_normalization), [`instance_normalization`](fn@instance_normalization) | – | `output_stat` gives the mean and the biased *variance*, where NNabla's documentation says standard deviation |
 //! | [`fused_batch_normalization`](fn@fused_batch_normalization) | – | no `nonlinearity`: NNabla has none but ReLU |
-//! | [`sync_batch_normalization`](fn@sync_batch_normalization) | – | no communicator: one process |
+//! | [`sync_batch_normalization`](fn@sync_batch_normalization) | – | no argument `comm`: the group is that of [`DataParallel::step_together`](training::DataParallel::step_together) or [`Communicator::enter`](communicator::Communicator::enter) |
 //! | [`rms_normalization`](fn@rms_normalization) | – | not in NNabla |
 //! | `apply_w`, `apply_b` | – | depthwise layers have them, too; `fix_parameters` of a layer holds for the layers in its functions, in NNabla it does not |
 //! | [`spectral_norm`](fn@spectral_norm) | – | has its gradient in test mode, where NNabla's is unusable, and leaves a weight of zeros as it is, which NNabla makes NaN |
@@ -143,6 +143,7 @@ mod error;
 pub mod export;
 pub mod functions;
 mod fusion;
+mod group;
 pub mod guide;
 pub mod import;
 mod initializer;

@@ -1,10 +1,12 @@
 //! Ranks that compute together.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
 use layerfn::communicator::{Communicator, Local};
 use layerfn::prelude::*;
+use layerfn::BatchStat;
 use layerfn::solver::{Momentum, Solver};
 use layerfn::training::{DataParallel, TrainState};
 
@@ -23,7 +25,7 @@ fn tensor(rank: usize, number: usize, n: usize, dtype: DType) -> Result<Tensor> 
 #[test]
 fn collectives_do_what_they_say() -> Result<()> {
     for size in 1..=4 {
-        for n in [0, 1, 3, 1001] {
+        for n in [0, 1, 3, 1001, 20_011] {
             for dtype in [DType::F32, DType::F64, DType::F16, DType::BF16] {
                 Local::new(size).run(move |communicator| check_collectives(&communicator, n, dtype))?;
             }
@@ -82,11 +84,28 @@ fn groups_are_communicators_of_some_ranks() -> Result<()> {
     Ok(())
 }
 
+/// How a step is taken.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    OneByOne,
+    /// With so many bytes in a pack.
+    Packs(usize),
+    Together,
+    Fast,
+}
+
 /// Trains on so many ranks, and goes on with the states of an earlier run; the bytes of all parameters and of the solver.
-fn trained(ranks: usize, steps: std::ops::Range<u64>, from: Option<Vec<u8>>) -> Result<Vec<u8>> {
+fn trained(ranks: usize, way: Way, steps: Range<u64>, from: Option<Vec<u8>>) -> Result<Vec<u8>> {
     let states = Local::new(ranks).run(move |communicator| {
-        let network = network! { affine(12) -> bn -> relu -> dropout -> out: affine(3) };
-        let model = network.init((1, 5))?;
+        let plain = network! { affine(12) -> bn -> relu -> dropout -> out: affine(3) };
+        let together = network! {
+            affine(12) -> bn -> relu -> dropout -> sync: sync_batch_normalization -> affine(7)
+                -> dropout -> last: sync_batch_normalization -> relu -> out: affine(3)
+        };
+        let model = match way {
+            Way::Together => together.boxed().init((1, 5))?,
+            _ => plain.boxed().init((1, 5))?,
+        };
         let mut solver = Momentum::new(0.1, 0.9);
         solver.set_parameters(&model.parameters());
         let dir = tempfile::tempdir().unwrap();
@@ -96,17 +115,27 @@ fn trained(ranks: usize, steps: std::ops::Range<u64>, from: Option<Vec<u8>>) -> 
             TrainState::new().with("model", &model).with("solver", &mut solver).load(&file)?;
         }
         let mut parallel = DataParallel::new(&communicator, model.store(), 6)?;
+        parallel = match way {
+            Way::Packs(bytes) => parallel.pack_size(bytes),
+            Way::Fast => parallel.fast_sums(),
+            Way::OneByOne | Way::Together => parallel,
+        };
         for step in steps.clone() {
-            // 22 examples in 6 micro-batches of 3 or 4.
+            // 22 examples in 6 micro-batches of 3 or 4; at last 4, so that two micro-batches have none.
+            let n = if step == 5 { 4 } else { 22 };
             let x: Vec<f32> =
-                (0..22 * 5).map(|i| ((i as u64 * 7 + step * 13) % 19) as f32 / 9.0 - 1.0).collect();
-            let x = Tensor::from_vec(x, (22, 5), &Device::Cpu)?;
-            let labels = Tensor::from_vec((0..22u32).map(|i| i % 3).collect(), 22, &Device::Cpu)?;
-            let found = parallel.step(22, |rows| {
+                (0..n * 5).map(|i| ((i as u64 * 7 + step * 13) % 19) as f32 / 9.0 - 1.0).collect();
+            let x = Tensor::from_vec(x, (n, 5), &Device::Cpu)?;
+            let labels = Tensor::from_vec((0..n as u32).map(|i| i % 3).collect(), n, &Device::Cpu)?;
+            let loss = |rows: Range<usize>| {
                 let x = x.narrow(0, rows.start, rows.len())?;
                 let labels = labels.narrow(0, rows.start, rows.len())?;
                 mean_softmax_cross_entropy(&model.forward(&x)?, &labels, 1)
-            })?;
+            };
+            let found = match way {
+                Way::Together => parallel.step_together(n, loss)?,
+                _ => parallel.step(n, loss)?,
+            };
             assert!(found.loss.is_finite());
             solver.update(&found.gradients)?;
         }
@@ -120,13 +149,225 @@ fn trained(ranks: usize, steps: std::ops::Range<u64>, from: Option<Vec<u8>>) -> 
 
 #[test]
 fn any_number_of_ranks_gives_the_same_bits() -> Result<()> {
-    let one = trained(1, 0..6, None)?;
-    for ranks in [2, 3, 4, 7] {
-        assert_eq!(trained(ranks, 0..6, None)?, one, "{ranks} ranks");
+    for way in [Way::OneByOne, Way::Together] {
+        let one = trained(1, way, 0..6, None)?;
+        for ranks in [2, 3, 4, 7] {
+            assert!(trained(ranks, way, 0..6, None)? == one, "{ranks} ranks");
+        }
+        let half = trained(2, way, 0..3, None)?;
+        assert!(half != one);
+        for ranks in [1, 3, 4] {
+            assert!(trained(ranks, way, 3..6, Some(half.clone()))? == one, "going on with {ranks} ranks");
+        }
     }
-    let half = trained(2, 0..3, None)?;
-    assert_ne!(half, one);
-    assert_eq!(trained(3, 3..6, Some(half))?, one, "going on with another number");
+    Ok(())
+}
+
+#[test]
+fn packs_of_any_size_give_the_same_bits() -> Result<()> {
+    let one = trained(1, Way::OneByOne, 0..6, None)?;
+    for (ranks, bytes) in [(1, 1), (2, 0), (2, 200), (3, 500), (4, 1 << 40)] {
+        assert!(
+            trained(ranks, Way::Packs(bytes), 0..6, None)? == one,
+            "{ranks} ranks, packs of {bytes} bytes"
+        );
+    }
+    Ok(())
+}
+
+/// Trains a step of a network of one kind of parameters, by sums in order and by fast ones; the largest difference.
+fn difference_of_fast_sums(ranks: usize, dtype: DType) -> Result<f64> {
+    let found = Local::new(ranks).run(move |communicator| {
+        let x = (0..60).map(|i| f64::from(i * 7 % 11) / 11.0).collect();
+        let x = Tensor::from_vec(x, (20, 3), &Device::Cpu)?.to_dtype(dtype)?;
+        let model = network! { affine(9) -> bn -> tanh -> out: affine(2) }.init(&x)?;
+        let mut steps = Vec::new();
+        for is_fast in [false, true] {
+            let mut parallel = DataParallel::new(&communicator, model.store(), 6)?.pack_size(40);
+            parallel = if is_fast { parallel.fast_sums() } else { parallel };
+            steps.push(parallel.step(20, |rows| {
+                Ok(model.forward(&x.narrow(0, rows.start, rows.len())?)?.sqr()?.mean_all()?)
+            })?);
+        }
+        let mut largest = (steps[0].loss - steps[1].loss).abs();
+        for var in model.parameters().vars() {
+            let [a, b] = [&steps[0], &steps[1]].map(|step| step.gradients.get(&var).unwrap());
+            assert_eq!(a.dtype(), dtype);
+            largest = values(&(a - b)?.abs()?)?.into_iter().fold(largest, f64::max);
+        }
+        Ok(largest)
+    })?;
+    Ok(found.into_iter().fold(0.0, f64::max))
+}
+
+#[test]
+fn fast_sums_differ_in_the_last_bits_only() -> Result<()> {
+    for ranks in [1, 2, 3, 5] {
+        let wide = difference_of_fast_sums(ranks, DType::F64)?;
+        // Only the loss is sent as `f32`.
+        assert!(wide < 1e-7, "{ranks} ranks, f64: {wide}");
+        let narrow = difference_of_fast_sums(ranks, DType::F32)?;
+        assert!(narrow < 1e-6, "{ranks} ranks, f32: {narrow}");
+        // All ranks have the same.
+        trained(ranks, Way::Fast, 0..6, None)?;
+    }
+    Ok(())
+}
+
+/// The gradients of all parameters and the running statistics, by path: of a step on so many ranks, or of the whole batch in one
+/// process with plain batch normalization, if there are none.
+fn of_statistics(ranks: Option<usize>, composed: bool) -> Result<Vec<(String, Vec<f64>)>> {
+    let run = move |communicator: Communicator| {
+        let (n, wide) = (11i32, DType::F64);
+        // Far from 0, and so that parts differ in their means.
+        let x = (0..n * 3 * 4).map(|i| f64::from(i * i % 23) / 7.0 + 50.0 + f64::from(i / 24)).collect();
+        let x = Tensor::from_vec(x, (n as usize, 3, 2, 2), &Device::Cpu)?.to_dtype(wide)?;
+        let weights = Tensor::from_vec(
+            (0..n * 12).map(|i| f64::from(i % 5)).collect(),
+            (n as usize, 3, 2, 2),
+            &Device::Cpu,
+        )?;
+        let loss = |rows: Range<usize>| -> Result<Tensor> {
+            let part = |of: &Tensor| of.narrow(0, rows.start, rows.len());
+            let x = part(&x)?;
+            let w = convolution(&x, 3, (1, 1)).call()?;
+            let stat = BatchStat::default();
+            let y = match ranks {
+                Some(_) => sync_batch_normalization(&w).output_stat(&stat).call()?,
+                None => batch_normalization(&w).output_stat(&stat).call()?,
+            };
+            let of_statistics = (stat.mean()?.sqr()?.sum_all()? + stat.var()?.sqr()?.sum_all()?)?;
+            let of_output = (y * part(&weights)?)?.tanh()?.mean_all()?;
+            Ok((of_output + of_statistics * 0.01)?)
+        };
+        let loss = |rows: Range<usize>| match composed {
+            true => layerfn::__private::composed(|| loss(rows)),
+            false => loss(rows),
+        };
+        let store = ParameterStore::with_seed(3);
+        let gradients = store.enter(|| match ranks {
+            None => backward(loss(0..n as usize)?),
+            Some(_) => {
+                // The parameters are made by a call.
+                communicator.enter(|| loss(0..n as usize)).map(drop)?;
+                store.get("bn/mean").unwrap().var().set(&Tensor::zeros((1, 3, 1, 1), wide, &Device::Cpu)?)?;
+                store.get("bn/var").unwrap().var().set(&Tensor::ones((1, 3, 1, 1), wide, &Device::Cpu)?)?;
+                Ok(DataParallel::new(&communicator, &store, 4)?.step_together(n as usize, loss)?.gradients)
+            }
+        })?;
+        let mut found = Vec::new();
+        for (path, parameter) in store.parameters().iter() {
+            let tensor = match gradients.get(parameter.var()) {
+                Some(gradient) => gradient.clone(),
+                None => parameter.var().as_detached_tensor(),
+            };
+            found.push((path.to_owned(), values(&tensor)?));
+        }
+        Ok(found)
+    };
+    let mut found = Local::new(ranks.unwrap_or(1)).run(run)?;
+    assert!(found.iter().all(|of_rank| *of_rank == found[0]), "the ranks differ");
+    Ok(found.swap_remove(0))
+}
+
+#[test]
+fn statistics_over_all_ranks_have_the_gradients_of_the_whole_batch() -> Result<()> {
+    for composed in [false, true] {
+        let whole = of_statistics(None, composed)?;
+        assert_eq!(whole.len(), 6);
+        let one = of_statistics(Some(1), composed)?;
+        for ((path, wanted), (other, found)) in whole.iter().zip(&one) {
+            assert_eq!(path, other);
+            let size = wanted.iter().fold(1.0, |size: f64, value| size.max(value.abs()));
+            for (wanted, found) in wanted.iter().zip(found) {
+                assert!((wanted - found).abs() < 1e-9 * size, "{path}: {found}, not {wanted}");
+            }
+        }
+        if !composed {
+            for ranks in [2, 3, 4] {
+                assert!(of_statistics(Some(ranks), composed)? == one, "{ranks} ranks");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn statistics_over_all_ranks_are_refused_where_they_cannot_be() {
+    let run = |n_micro: usize, ranks: usize| {
+        Local::new(ranks).run(move |communicator| {
+            let model = network! { affine(4) -> sync: sync_batch_normalization }.init((1, 3))?;
+            let x = Tensor::arange(0f32, 24., &Device::Cpu)?.reshape((8, 3))?;
+            let mut parallel = DataParallel::new(&communicator, model.store(), n_micro)?;
+            parallel.step(8, |rows| {
+                Ok(model.forward(&x.narrow(0, rows.start, rows.len())?)?.sqr()?.mean_all()?)
+            })?;
+            Ok(())
+        })
+    };
+    for ranks in [1, 2] {
+        assert_eq!(
+            run(4, ranks).unwrap_err().to_string(),
+            "sync/bn: sync_batch_normalization: `step` must be `step_together` for layers with statistics of all micro-batches, \
+             which does not run one after the other, got \"4 micro-batches\""
+        );
+    }
+    assert!(run(1, 1).is_ok());
+}
+
+/// What becomes of a step on two ranks in which micro-batch 3 does something else.
+fn odd_one(odd: fn(&Tensor) -> Result<Tensor>) -> String {
+    let begun = Instant::now();
+    let run = Local::new(2).time_limit(Duration::from_secs(5)).run(move |communicator| {
+        let store = ParameterStore::new();
+        let x = Tensor::arange(0f32, 24., &Device::Cpu)?.reshape((8, 3))?;
+        let mut parallel = DataParallel::new(&communicator, &store, 4)?;
+        store.enter(|| {
+            parallel.step_together(8, |rows| {
+                let x = sync_batch_normalization(&x.narrow(0, rows.start, 2)?).call()?;
+                Ok(if rows.start == 6 { odd(&x)? } else { sync_batch_normalization(&x).name("b").call()? }
+                    .mean_all()?)
+            })
+        })?;
+        Ok(())
+    });
+    assert!(begun.elapsed() < Duration::from_secs(4), "it hangs");
+    run.unwrap_err().to_string()
+}
+
+#[test]
+fn micro_batches_of_different_layers_are_an_error() {
+    let unlike = "normalizes something else at this place";
+    for odd in [(|x| Ok(x.clone())) as fn(&Tensor) -> Result<Tensor>, |x| {
+        sync_batch_normalization(&x.reshape((1, 1, 6))?).axes(2).name("c").call()
+    }] {
+        let error = odd_one(odd);
+        assert!(error.contains(unlike), "{error}");
+    }
+    let error = odd_one(|_| Err(layerfn::Error::invalid("x", "must be another one", "this")));
+    assert_eq!(error, "`x` must be another one, got \"this\"");
+    assert_eq!(odd_one(|_| panic!("no more")), "rank 1 panicked: no more");
+}
+
+#[test]
+fn a_communicator_in_the_context_is_that_of_the_statistics() -> Result<()> {
+    let found = Local::new(3).run(|communicator| {
+        let rank = communicator.rank();
+        let x = Tensor::from_vec(vec![rank as f64; 2 * (rank + 1)], (2 * (rank + 1), 1), &Device::Cpu)?;
+        communicator.enter(|| sync_batch_normalization(&x).eps(0.0).call())?;
+        // Elsewhere a rank is alone.
+        let y = sync_batch_normalization(&x).eps(1.0).name("alone").call()?;
+        assert!(values(&y)?.iter().all(|value| *value == 0.0));
+        let store = ParameterStore::current();
+        let value = |name: &str| values(&store.get(name).unwrap().var().as_detached_tensor());
+        Ok([value("bn/mean")?[0], value("bn/var")?[0]])
+    })?;
+    // 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2
+    let (mean, var) = (16.0 / 12.0, 28.0 / 12.0 - (16.0f64 / 12.0).powi(2));
+    for [running_mean, running_var] in found {
+        assert!((running_mean - 0.1 * mean).abs() < 1e-12);
+        assert!((running_var - 0.9 - 0.1 * var * 12.0 / 11.0).abs() < 1e-12);
+    }
     Ok(())
 }
 

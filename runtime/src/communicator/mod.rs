@@ -18,7 +18,7 @@ mod mpi;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor, WithDType};
 use indexmap::IndexMap;
 
 use bytes::{from_bytes, to_bytes};
@@ -26,7 +26,8 @@ pub use local::Local;
 #[cfg(feature = "mpi")]
 pub use mpi::Mpi;
 
-use crate::{Error, Parameters, Result};
+use crate::group::{self, Group};
+use crate::{Error, Parameters, Result, context};
 
 /// How messages get from rank to rank.
 ///
@@ -58,6 +59,14 @@ pub trait Transport: Send + Sync {
 
     /// Makes the operations of the other ranks fail.
     fn abort(&self, reason: &str);
+
+    /// Puts the sums over all ranks in place of the values, if the transport can add up itself, in an order of its own; whether it has.
+    ///
+    /// # Errors
+    /// [`Error::Communication`] if a rank has failed, or does not come in time.
+    fn sum(&self, _values: &mut [f32]) -> Result<bool> {
+        Ok(false)
+    }
 }
 
 /// The name of the group of all ranks.
@@ -216,7 +225,7 @@ impl Communicator {
                 true => Ok(tensor.clone()),
                 false => self.tensor_like(rank, &self.receive(rank)?, tensor),
             };
-            self.sum((0..self.size()).map(of_rank), division)
+            self.sum_of((0..self.size()).map(of_rank), division)
         };
         tensors.iter().map(one).collect::<Result<_>>().map(Some)
     }
@@ -254,7 +263,7 @@ impl Communicator {
             true => Ok(own.clone()),
             false => self.tensor_like(rank, message, own),
         };
-        self.sum(messages.iter().enumerate().map(of_rank), division)
+        self.sum_of(messages.iter().enumerate().map(of_rank), division)
     }
 
     /// Gives the parameters of all ranks the values that rank 0 has.
@@ -308,6 +317,79 @@ impl Communicator {
         self.transport.abort(reason);
     }
 
+    /// Runs `f` with this group as that of [`sync_batch_normalization`](crate::sync_batch_normalization()): its statistics and their
+    /// gradients are those of the inputs of all ranks together, and every rank's running statistics move alike.
+    ///
+    /// All ranks call the same layers, in `f` and in the backward pass. The gradients are those of the sum of all ranks' losses; to
+    /// be added up, with [`all_reduce`](Self::all_reduce), or averaged where the batches are of one size. The statistics depend
+    /// on how the batch is cut; for bits that do not, see
+    /// [`DataParallel::step_together`](crate::training::DataParallel::step_together).
+    ///
+    /// ```
+    /// use candle_core::{Device, Tensor};
+    /// use layerfn::{communicator::Local, sync_batch_normalization};
+    ///
+    /// let outputs = Local::new(2).run(|communicator| {
+    ///     let x = Tensor::new(&[[communicator.rank() as f32]], &Device::Cpu)?;
+    ///     let y = communicator.enter(|| sync_batch_normalization(&x).eps(0.0).call())?;
+    ///     Ok(y.to_vec2::<f32>()?[0][0])
+    /// })?;
+    /// assert_eq!(outputs, [-1.0, 1.0]);
+    /// # Ok::<(), layerfn::Error>(())
+    /// ```
+    pub fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
+        context::enter_group(Some(Arc::new(self.clone())), f)
+    }
+
+    /// The sums over all ranks, in the order of the ranks.
+    pub(crate) fn sum<T: WithDType>(&self, values: Vec<T>) -> Result<Vec<T>> {
+        let n = values.len();
+        let sums = self.all_reduce(&[Tensor::from_vec(values, n, &Device::Cpu)?], false)?;
+        Ok(sums[0].to_vec1()?)
+    }
+
+    /// The sums over all ranks, in the order that is fastest.
+    pub(crate) fn fast_sum(&self, mut values: Vec<f32>) -> Result<Vec<f32>> {
+        let is_world = self.size() == self.transport.size();
+        if self.size() == 1 || is_world && self.transport.sum(&mut values)? {
+            return Ok(values);
+        }
+        self.sum(values)
+    }
+
+    /// Some of the ranks as a group without a name; none if this rank does not belong to it.
+    pub(crate) fn among(&self, ranks: impl Iterator<Item = usize>) -> Option<Self> {
+        self.of(ranks.map(|rank| self.members[rank]).collect())
+    }
+
+    /// What the parts of all ranks are, by rank. All are of one length.
+    pub(crate) fn gather_parts(&self, own: Vec<Vec<f64>>) -> Result<Vec<Vec<f64>>> {
+        let n = own.first().map_or(0, Vec::len);
+        let header = [n as f64, own.len() as f64];
+        let message: Vec<u8> =
+            header.iter().chain(own.iter().flatten()).flat_map(|value| value.to_ne_bytes()).collect();
+        let messages = self.exchange(vec![message; self.size()])?;
+        let mut own = Some(own);
+        let mut parts = Vec::new();
+        for (rank, message) in messages.into_iter().enumerate() {
+            if rank == self.rank {
+                parts.extend(own.take().unwrap_or_default());
+                continue;
+            }
+            let values: Vec<f64> =
+                message.as_chunks::<8>().0.iter().map(|bytes| f64::from_ne_bytes(*bytes)).collect();
+            match values.split_first_chunk::<2>() {
+                Some((&[length, count], values))
+                    if length == n as f64 && values.len() as f64 == count * length && n > 0 =>
+                {
+                    parts.extend(values.chunks(n).map(<[f64]>::to_vec));
+                }
+                _ => return Err(Error::communication(rank, group::UNLIKE)),
+            }
+        }
+        Ok(parts)
+    }
+
     /// Sends a message to each rank and gets one of each. That of this rank to itself stays here.
     pub(crate) fn exchange(&self, mut messages: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>> {
         let others = || (1..self.size()).map(|step| (self.rank + step) % self.size());
@@ -333,7 +415,7 @@ impl Communicator {
         Ok(flat.narrow(0, start, end - start)?)
     }
 
-    fn sum(&self, tensors: impl Iterator<Item = Result<Tensor>>, division: bool) -> Result<Tensor> {
+    fn sum_of(&self, tensors: impl Iterator<Item = Result<Tensor>>, division: bool) -> Result<Tensor> {
         let sum = tensors.reduce(|sum, tensor| Ok((sum? + tensor?)?));
         let sum = sum.unwrap_or_else(|| Err(Error::invalid("ranks", "must be at least one", 0)))?;
         Ok(if division { (sum / self.size() as f64)? } else { sum })
@@ -401,6 +483,12 @@ fn difference(first: &str, other: &str) -> Option<String> {
         } else {
             format!("has other values in the parameter `{}` than rank 0", path(a))
         });
+    }
+}
+
+impl Group for Communicator {
+    fn gather(&self, own: Vec<f64>) -> Result<Vec<Vec<f64>>> {
+        self.gather_parts(vec![own])
     }
 }
 

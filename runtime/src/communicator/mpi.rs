@@ -7,9 +7,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use mpi::Threading;
+use mpi::collective::SystemOperation;
 use mpi::environment::Universe;
 use mpi::topology::SimpleCommunicator;
-use mpi::traits::{Communicator as _, Destination, MatchedReceiveVec, Source};
+use mpi::traits::{Communicator as _, CommunicatorCollectives, Destination, MatchedReceiveVec, Source};
 
 use super::{Communicator, Transport};
 use crate::{Error, Result};
@@ -85,7 +86,7 @@ impl Mpi {
     fn piece(&self, from: usize, end: Instant) -> Result<Vec<u8>> {
         let world = SimpleCommunicator::world();
         let process = world.process_at_rank(from as i32);
-        let mut looks = 0u32;
+        let mut looks = Looks::default();
         loop {
             if let Some(message) = process.immediate_matched_probe() {
                 return Ok(message.matched_receive_vec::<u8>().0);
@@ -95,9 +96,19 @@ impl Mpi {
                 self.failed.get_or_init(|| error.to_string());
                 return Err(error);
             }
-            looks = looks.saturating_add(1);
-            if looks < 1000 { thread::yield_now() } else { thread::sleep(PAUSE) }
+            looks.pause();
         }
+    }
+}
+
+/// How often a thread has looked for something.
+#[derive(Default)]
+struct Looks(u32);
+
+impl Looks {
+    fn pause(&mut self) {
+        self.0 = self.0.saturating_add(1);
+        if self.0 < 1000 { thread::yield_now() } else { thread::sleep(PAUSE) }
     }
 }
 
@@ -141,6 +152,27 @@ impl Transport for Mpi {
             message.extend(self.piece(from, end)?);
         }
         if message.len() == len { Ok(message) } else { Err(broken()) }
+    }
+
+    fn sum(&self, values: &mut [f32]) -> Result<bool> {
+        let world = SimpleCommunicator::world();
+        for values in values.chunks_mut(PIECE / size_of::<f32>()) {
+            let (own, end) = (values.to_vec(), Instant::now() + self.limit);
+            mpi::request::scope(|scope| {
+                let mut looks = Looks::default();
+                let mut sum =
+                    world.immediate_all_reduce_into(scope, &own[..], &mut *values, SystemOperation::sum());
+                while let Err(pending) = sum.test() {
+                    sum = pending;
+                    if Instant::now() > end {
+                        // MPI writes to the values until all ranks have come.
+                        self.abort(&format!("a sum of all ranks has not ended for {:?}", self.limit));
+                    }
+                    looks.pause();
+                }
+            });
+        }
+        Ok(true)
     }
 
     fn abort(&self, reason: &str) {

@@ -65,8 +65,17 @@ use crate::Result;
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn backward(loss: impl Loss) -> Result<GradStore> {
-    gradients_of(loss.borrow(), loss.is_used_up())
+    gradients_of(loss.borrow(), loss.is_used_up(), None)
 }
+
+/// [`backward`] of a loss that is used up, which hands the gradient of a variable to `is_final` as soon as nothing adds to it any
+/// more. Returns those of the other variables: all of them where operations of candle's are on the way.
+pub(crate) fn backward_each(loss: &Tensor, is_final: &mut IsFinal<'_>) -> Result<GradStore> {
+    gradients_of(loss, true, Some(is_final))
+}
+
+/// Takes the gradient of a variable.
+pub(crate) type IsFinal<'a> = dyn FnMut(TensorId, Tensor) -> Result<()> + 'a;
 
 /// What [`backward`] takes: a loss to be kept, `&Tensor`, or one to be used up, `Tensor`.
 pub trait Loss: Borrow<Tensor> + sealed::Sealed {
@@ -93,7 +102,7 @@ impl Loss for &Tensor {
     }
 }
 
-fn gradients_of(loss: &Tensor, is_used_up: bool) -> Result<GradStore> {
+fn gradients_of(loss: &Tensor, is_used_up: bool, is_final: Option<&mut IsFinal<'_>>) -> Result<GradStore> {
     struct Restore(Option<Variables>);
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -105,7 +114,7 @@ fn gradients_of(loss: &Tensor, is_used_up: bool) -> Result<GradStore> {
     let origin = Origin::of(loss);
     let mut gradients = match origin.as_ref().and_then(|origin| Some((origin, Walk::to(&origin.node)?))) {
         Some((origin, walk)) => {
-            walk.run(origin, loss.ones_like()?, is_used_up)?;
+            walk.run(origin, loss.ones_like()?, is_used_up, is_final)?;
             GradStore::default()
         }
         None => loss.backward()?,
@@ -164,13 +173,20 @@ impl<'a> Walk<'a> {
     }
 
     /// Calls the rules from the last to the first, beginning with the gradient of `last`.
-    fn run(&self, last: &Origin, gradient: Tensor, is_used_up: bool) -> candle_core::Result<()> {
+    fn run(
+        &self,
+        last: &Origin,
+        gradient: Tensor,
+        is_used_up: bool,
+        mut is_final: Option<&mut IsFinal<'_>>,
+    ) -> candle_core::Result<()> {
         let place = |node: &Node| self.places[&ptr::from_ref(node)];
         let mut sums = Vec::new();
         sums.resize_with(self.n_results, Sum::default);
         sums[place(&last.node) + last.index].add(gradient.into())?;
+        let first_uses = if is_final.is_some() { self.first_uses() } else { HashMap::new() };
         let mut own = Vec::new();
-        for &node in self.order.iter().rev() {
+        for (at, &node) in self.order.iter().enumerate().rev() {
             let first = place(node);
             own.extend(sums[first..first + node.n_results].iter_mut().map(mem::take));
             node.run(&mut own, is_used_up, &mut |input, gradient| match (input, gradient) {
@@ -181,8 +197,28 @@ impl<'a> Walk<'a> {
                 (Input::Constant, _) | (_, None) => Ok(()),
             })?;
             own.clear();
+            let Some(is_final) = &mut is_final else { continue };
+            for variable in node.variables().filter(|variable| first_uses.get(variable) == Some(&at)) {
+                let sum = OF_VARIABLES.with_borrow_mut(|variables| {
+                    variables.as_mut().and_then(|all| all.sums.remove(&variable))
+                });
+                if let Some(gradient) = sum.map(Sum::into_tensor).transpose()?.flatten() {
+                    is_final(variable, gradient)?;
+                }
+            }
         }
         Ok(())
+    }
+
+    /// By variable, the place in the order of the first function that uses it, which is the last to add to its gradient.
+    fn first_uses(&self) -> HashMap<TensorId, usize> {
+        let mut uses = HashMap::new();
+        for (at, node) in self.order.iter().enumerate() {
+            node.variables().for_each(|variable| {
+                uses.entry(variable).or_insert(at);
+            });
+        }
+        uses
     }
 }
 
@@ -474,6 +510,14 @@ impl Node {
         let token = Token::apply(&node, &arguments, false)?;
         drop(arguments);
         Ok((node, token))
+    }
+
+    /// The variables among its inputs.
+    fn variables(&self) -> impl Iterator<Item = TensorId> {
+        self.links.inputs.iter().filter_map(|input| match input {
+            Input::Candle(tensor) if tensor.is_variable() => Some(tensor.id()),
+            _ => None,
+        })
     }
 
     /// What candle's backward pass has found on this thread; a pass is one thread's.

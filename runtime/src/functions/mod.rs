@@ -98,7 +98,9 @@ pub use matrices::{batch_matmul, matrix_diag, matrix_diag_part};
 pub use metrics::top_n_error;
 pub use min_max::{MinMax, MinMaxQuantized};
 pub use normalization::{batch_normalization, batch_normalization_by, subtract_mean};
-pub(crate) use normalization::{batch_normalization_by_then, batch_normalization_then, sample_mean};
+pub(crate) use normalization::{
+    batch_normalization_among, batch_normalization_by_then, batch_normalization_then, sample_mean,
+};
 pub use pooling::{average_pooling, global_average_pooling, max_pooling, sum_pooling};
 pub use position::{add_position_embedding, rotary_position_embedding};
 pub use quantization::{

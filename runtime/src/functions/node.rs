@@ -203,6 +203,13 @@ impl<const M: usize> Results for [Tensor; M] {
     }
 }
 
+/// With a number of elements.
+impl<const M: usize> Results for ([Tensor; M], f64) {
+    fn all(&mut self) -> &mut [Tensor] {
+        &mut self.0
+    }
+}
+
 impl Results for Vec<Tensor> {
     fn all(&mut self) -> &mut [Tensor] {
         self

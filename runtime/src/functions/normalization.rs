@@ -1,10 +1,12 @@
 //! Batch normalization and mean subtraction.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 
 use super::arithmetic::sub2;
 use super::composed;
-use super::composed::normalization::{Centred, InputGradient, Normalized};
+use super::composed::normalization::{Centred, Coupling, InputGradient, Moments, Normalized};
 use super::graph::{Gradients, attach, tracked};
 use super::node::{
     Element, Value, compute, element_count, for_float, in_type, read, wide_without_kernels, widened,
@@ -12,6 +14,7 @@ use super::node::{
 };
 use super::parts;
 use super::relu::{relu_gradient_of, relu_if, relu_of};
+use crate::group::{self, Group};
 use crate::kernels::{Channels, Float};
 use crate::number::Formula;
 use crate::told::{Form, listens, told};
@@ -62,28 +65,45 @@ pub(crate) fn batch_normalization_then(
     eps: f64,
     then_relu: bool,
 ) -> Result<(Tensor, Tensor, Tensor)> {
+    let (y, mean, var, _) = batch_normalization_among(inp, [beta, gamma], axes, eps, then_relu, None)?;
+    Ok((y, mean, var))
+}
+
+/// [`batch_normalization_then`] by the statistics of all calls of a group, whose inputs are parts of one batch; the last result is
+/// how many elements each statistic is of. The gradients of the input are those of the sum of all losses; those of `beta` and
+/// `gamma` are the share of this call.
+pub(crate) fn batch_normalization_among(
+    inp: &Tensor,
+    [beta, gamma]: [Option<&Tensor>; 2],
+    axes: &[usize],
+    eps: f64,
+    then_relu: bool,
+    group: Option<Arc<dyn Group>>,
+) -> Result<(Tensor, Tensor, Tensor, usize)> {
+    let layout = Layout::new(inp, axes)?;
     if listens() {
         let over: Vec<_> = (0..inp.rank()).filter(|axis| !axes.contains(axis)).collect();
         let (y, mean, var) = parts::normalized(inp, &over, eps, [beta, gamma])?;
-        return Ok((relu_if(then_relu, y)?, mean, var));
+        return Ok((relu_if(then_relu, y)?, mean, var, layout.channels.per_channel()));
     }
-    let layout = Layout::new(inp, axes)?;
     let beta = &coefficient("beta", beta, 0.0, &layout.parameter_dims, inp)?;
     let gamma = &coefficient("gamma", gamma, 1.0, &layout.parameter_dims, inp)?;
     check::within("eps", eps, 0.0..)?;
     if layout.channels.per_channel() == 0 {
         return Err(Error::invalid("inp", "must have elements to take the statistics of", inp.dims()));
     }
-    let compose = |t: &[Tensor]| composed::normalization::by_batch(&t[0], &t[1], &t[2], eps);
+    let shared = group.clone();
+    let compose = |t: &[Tensor]| composed::normalization::by_batch(&t[0], &t[1], &t[2], eps, shared.clone());
     let dtype = inp.dtype();
-    if let Some([y, mean, var]) = wide_without_kernels("batch_normalization", &[inp, beta, gamma], compose)? {
-        return Ok((relu_if(then_relu, y.to_dtype(dtype)?)?, mean, var));
+    if let Some(([y, mean, var], n)) =
+        wide_without_kernels("batch_normalization", &[inp, beta, gamma], compose)?
+    {
+        return Ok((relu_if(then_relu, y.to_dtype(dtype)?)?, mean, var, n as usize));
     }
     let [x, beta, gamma] = widened("batch_normalization", [inp, beta, gamma])?;
     let x = layout.gathered(&x)?;
-    let (y, mean, var) =
-        for_float!(x.dtype(), T => normalize_by_batch::<T>(&layout, &x, &beta, &gamma, eps, then_relu))?;
-    Ok((layout.restored(&y)?.to_dtype(dtype)?, mean, var))
+    let ([y, mean, var], n) = for_float!(x.dtype(), T => normalize_by_batch::<T>(&layout, &x, &beta, &gamma, eps, then_relu, group))?;
+    Ok((layout.restored(&y)?.to_dtype(dtype)?, mean, var, n as usize))
 }
 
 /// Batch normalization by given statistics, which are constants: `y = gamma (x - mean) / sqrt(var + eps) + beta`.
@@ -170,7 +190,7 @@ pub(crate) fn batch_normalization_by_then(
                 let map = ChannelMap::new(&layout, &beta, &gamma, &mean, var, eps, then_relu)?;
                 let y = map.apply(&x)?;
                 let (arg, needed) = (x.clone(), tracked([&x, &beta, &gamma]));
-                attach("batch_normalization", [&x, &beta, &gamma], y, move |dy| map.gradients(&arg, dy, false, needed))
+                attach("batch_normalization", [&x, &beta, &gamma], y, move |dy| map.gradients(&arg, dy, None, needed))
             })?;
             Ok(layout.restored(&y)?.to_dtype(inp.dtype())?)
         },
@@ -344,28 +364,42 @@ fn normalize_by_batch<T: Element>(
     gamma: &Tensor,
     eps: f64,
     then_relu: bool,
-) -> Result<(Tensor, Tensor, Tensor)> {
+    group: Option<Arc<dyn Group>>,
+) -> Result<([Tensor; 3], f64)> {
     let channels = layout.channels;
-    let n = channels.per_channel() as f64;
-    let (means, vars) = read([x], |[x]: [&[T]; 1]| {
-        let sums = channels.sums(x, x, |_| |x, _| [x]).into_iter();
-        let means: Vec<T> = sums.map(|[sum]| T::of(sum / n)).collect();
+    let mut n = channels.per_channel() as f64;
+    let (mut means, mut vars, sums) = read([x], |[x]: [&[T]; 1]| {
+        let sums: Vec<f64> = channels.sums(x, x, |_| |x, _| [x]).into_iter().map(|[sum]| sum).collect();
+        let means: Vec<T> = sums.iter().map(|sum| T::of(sum / n)).collect();
         let squares = channels.sums(x, x, |c| {
             let mean = means[c];
             move |x, _| [(x - mean) * (x - mean)]
         });
         let vars: Vec<f64> = squares.into_iter().map(|[sum]| sum / n).collect();
-        (means, vars)
+        (means, vars, sums)
     })?;
+    if let Some(group) = &group {
+        // The variance is about the mean that was rounded.
+        let own = sums.iter().zip(&means).zip(&vars).map(|((sum, mean), var)| {
+            let exact = sum / n;
+            (exact, (var - (exact - mean.wide()).powi(2)).max(0.0))
+        });
+        let all = Moments::among(&**group, n, own)?;
+        (n, vars) = (all.n, all.vars);
+        means = all.means.into_iter().map(T::of).collect();
+    }
     let map = ChannelMap::new(layout, beta, gamma, &means, vars.iter().copied(), eps, then_relu)?;
     let y = map.apply(x)?;
     let (arg, needed) = (x.clone(), tracked([x, beta, gamma]));
-    let y =
-        attach("batch_normalization", [x, beta, gamma], y, move |dy| map.gradients(&arg, dy, true, needed))?;
+    let coupling = Coupling { n, group };
+    let shared = coupling.clone();
+    let y = attach("batch_normalization", [x, beta, gamma], y, move |dy| {
+        map.gradients(&arg, dy, Some(&shared), needed)
+    })?;
 
     let vars = vars.into_iter().map(T::of).collect();
-    let [mean, var] = statistics(channels, &layout.parameter_dims, x, means, vars)?;
-    Ok((y, mean, var))
+    let [mean, var] = statistics(channels, &layout.parameter_dims, x, [means, vars], &coupling)?;
+    Ok(([y, mean, var], n))
 }
 
 /// The means and variances of the channels as results whose gradients flow to the input.
@@ -373,23 +407,25 @@ pub(super) fn statistics<T: Element>(
     channels: Channels,
     dims: &[usize],
     x: &Tensor,
-    means: Vec<T>,
-    vars: Vec<T>,
+    [means, vars]: [Vec<T>; 2],
+    coupling: &Coupling,
 ) -> Result<[Tensor; 2]> {
-    let n = channels.per_channel() as f64;
+    let n = coupling.n;
     let mean = Value { data: means.clone(), dims: dims.to_vec() };
-    let arg = x.clone();
+    let (arg, shared) = (x.clone(), coupling.clone());
     let mean = attach("batch_mean", [x], mean, move |dm| {
-        let dx = compute::<T, 2>(arg.dims(), [&arg, dm], |[x, dm], dx| {
+        let [dm] = shared.totals([dm])?;
+        let dx = compute::<T, 2>(arg.dims(), [&arg, &dm], |[x, dm], dx| {
             let shares: Vec<[T; 1]> = dm.iter().map(|dm| [*dm / T::of(n)]).collect();
             channels.map(&shares, x, x, dx, |[share], _, _| *share);
         })?;
         Ok([Some(dx.into_tensor()?)])
     })?;
     let var = Value { data: vars, dims: dims.to_vec() };
-    let arg = x.clone();
+    let (arg, shared) = (x.clone(), coupling.clone());
     let var = attach("batch_variance", [x], var, move |dv| {
-        let dx = compute::<T, 2>(arg.dims(), [&arg, dv], |[x, dv], dx| {
+        let [dv] = shared.totals([dv])?;
+        let dx = compute::<T, 2>(arg.dims(), [&arg, &dv], |[x, dv], dx| {
             let factors: Vec<[T; 2]> =
                 means.iter().zip(dv).map(|(mean, dv)| [*mean, *dv * T::of(2.0 / n)]).collect();
             channels.map(&factors, x, x, dx, |[mean, factor], x, _| (x - *mean) * *factor);
@@ -443,9 +479,14 @@ impl<T: Element> ChannelMap<T> {
         })
     }
 
-    /// Gradients of the input, `beta` and `gamma`. `coupled`: the statistics are the batch's own, so that the input acts
-    /// through them, too.
-    fn gradients(&self, x: &Tensor, dy: &Tensor, coupled: bool, needed: [bool; 3]) -> Gradients<3> {
+    /// Gradients of the input, `beta` and `gamma`. With a coupling the input acts through the statistics, too.
+    fn gradients(
+        &self,
+        x: &Tensor,
+        dy: &Tensor,
+        coupled: Option<&Coupling>,
+        needed: [bool; 3],
+    ) -> Gradients<3> {
         if self.then_relu {
             self.gradients_before(x, dy, coupled, needed, |c, x, dy| relu_gradient_of(normalized(c, x), dy))
         } else {
@@ -458,7 +499,7 @@ impl<T: Element> ChannelMap<T> {
         &self,
         x: &Tensor,
         dy: &Tensor,
-        coupled: bool,
+        coupled: Option<&Coupling>,
         [need_x, need_beta, need_gamma]: [bool; 3],
         before: impl Fn(Coefficients<T>, T, T) -> T + Copy + Send + Sync,
     ) -> Gradients<3> {
@@ -466,7 +507,7 @@ impl<T: Element> ChannelMap<T> {
         let (mut dx, mut dbeta, mut dgamma) = (None, None, None);
         // For each channel the sums of dy and of dy (x - mean).
         let mut sums = Vec::new();
-        if need_beta || need_gamma || coupled {
+        if need_beta || need_gamma || coupled.is_some() {
             sums = read([x, dy], |[x, dy]| {
                 channels.sums(x, dy, |c| {
                     let coefficients @ [mean, ..] = coefficients[c];
@@ -478,12 +519,17 @@ impl<T: Element> ChannelMap<T> {
             })?;
         }
         if need_x {
-            let n = channels.per_channel() as f64;
+            let all = match coupled {
+                Some(Coupling { n, group }) => {
+                    Some((*n, group::sums(group.as_ref(), sums.as_flattened().to_vec())?))
+                }
+                None => None,
+            };
             let factors = (0..inv_std.len()).map(|c| {
                 let [mean, scale, beta] = coefficients[c];
                 let (mut mean_dy, mut slope) = (T::ZERO, T::ZERO);
-                if coupled {
-                    let ([sum, moment], inv_std) = (sums[c], inv_std[c].wide());
+                if let Some((n, sums)) = &all {
+                    let (sum, moment, inv_std) = (sums[2 * c], sums[2 * c + 1], inv_std[c].wide());
                     (mean_dy, slope) = (T::of(sum / n), T::of(moment * inv_std * inv_std / n));
                 }
                 [mean, scale, beta, mean_dy, slope]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
 
-use super::composed::normalization::{Centred, InputGradient, Normalized, by_row};
+use super::composed::normalization::{Centred, Coupling, InputGradient, Normalized, by_row};
 use super::graph::attach;
 use super::node::{
     Element, Value, compute, element_count, for_float, in_type, wide_without_kernels, widened,
@@ -357,8 +357,9 @@ impl RowNormalization {
             Ok([Some(dx.into_tensor()?), Some(of(0)?), Some(of(1)?)])
         })?;
         let channels = Channels { outer: 1, channels: self.n_rows, inner: rows.len };
+        let coupling = Coupling { n: rows.len as f64, group: None };
         let of = |k: usize| moments.iter().map(|moments| moments[k]).collect();
-        let [mean, var] = statistics(channels, &[self.n_rows], x, of(0), of(1))?;
+        let [mean, var] = statistics(channels, &[self.n_rows], x, [of(0), of(1)], &coupling)?;
         Ok([y, mean, var])
     }
 

@@ -4,10 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Tensor};
 
+use crate::group::Group;
 use crate::options::scale_and_bias;
 use crate::{
-    Axes, Axis, Error, Initializer, Result, check, full_precision, functions, is_training, option_group,
-    parametric_function, update_state,
+    Axes, Axis, Error, Initializer, Result, check, context, full_precision, functions, is_training,
+    option_group, parametric_function, update_state,
 };
 
 option_group! {
@@ -137,7 +138,7 @@ pub fn batch_normalization(
     /// Input.
     inp: &Tensor,
 ) -> Result<Tensor> {
-    let batch = Batch { axes, decay_rate, eps, batch_stat, output_stat };
+    let batch = Batch { axes, decay_rate, eps, batch_stat, output_stat, group: None };
     let shape = batch.shape(inp)?;
     let (beta, gamma) = (param!(beta)?, param!(gamma)?);
     let running = [full_precision(|| param!(mean))?, full_precision(|| param!(var))?];
@@ -199,7 +200,7 @@ pub fn fused_batch_normalization(
     if let Some(z) = z {
         check::like("z", z, "inp", inp)?;
     }
-    let batch = Batch { axes, decay_rate, eps, batch_stat, output_stat };
+    let batch = Batch { axes, decay_rate, eps, batch_stat, output_stat, group: None };
     let shape = batch.shape(inp)?;
     let (beta, gamma) = (param!(beta)?, param!(gamma)?);
     let running = [full_precision(|| param!(mean))?, full_precision(|| param!(var))?];
@@ -209,15 +210,20 @@ pub fn fused_batch_normalization(
 
 /// Batch normalization by the statistics of a batch that several processes share.
 ///
-/// `n`, μ and σ² of [`batch_normalization`](fn@batch_normalization) are those of all processes together. This crate runs in
-/// one process and has no communicator yet, so the layer is [`batch_normalization`](fn@batch_normalization), with the same
-/// parameters: files of networks that were trained on several devices fit.
+/// `n`, μ and σ² of [`batch_normalization`](fn@batch_normalization) are those of all parts of the batch together, and so are the
+/// sums in its gradient; the running statistics move alike everywhere. In
+/// [`DataParallel::step_together`](crate::training::DataParallel::step_together) the parts are the micro-batches of the step, in
+/// [`Communicator::enter`](crate::communicator::Communicator::enter) the inputs of all ranks. Elsewhere the layer is
+/// [`batch_normalization`](fn@batch_normalization). The parameters are the same.
 ///
 /// # Shapes
 /// As [`batch_normalization`](fn@batch_normalization).
 ///
 /// # Errors
-/// As [`batch_normalization`](fn@batch_normalization).
+/// As [`batch_normalization`](fn@batch_normalization);
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) in [`DataParallel::step`](crate::training::DataParallel::step),
+/// whose micro-batches run one after the other; [`Error::Communication`](crate::Error::Communication) if another rank fails or
+/// calls other layers.
 ///
 /// # Source
 /// NNabla `PF.sync_batch_normalization`, which takes a communicator `comm` and its `group` as well.
@@ -257,7 +263,7 @@ pub fn sync_batch_normalization(
     /// Input.
     inp: &Tensor,
 ) -> Result<Tensor> {
-    let batch = Batch { axes, decay_rate, eps, batch_stat, output_stat };
+    let batch = Batch { axes, decay_rate, eps, batch_stat, output_stat, group: context::group() };
     let shape = batch.shape(inp)?;
     let (beta, gamma) = (param!(beta)?, param!(gamma)?);
     let running = [full_precision(|| param!(mean))?, full_precision(|| param!(var))?];
@@ -271,6 +277,8 @@ struct Batch {
     eps: f64,
     batch_stat: bool,
     output_stat: Option<BatchStat>,
+    /// The calls that share the batch.
+    group: Option<Arc<dyn Group>>,
 }
 
 impl Batch {
@@ -295,8 +303,6 @@ impl Batch {
     }
 
     /// The normalized input, and ReLU of it if asked for; the running statistics move on.
-    ///
-    /// Where a batch is shared with other processes, its statistics are to be brought together here.
     fn normalize(
         self,
         inp: &Tensor,
@@ -316,10 +322,9 @@ impl Batch {
                 then_relu,
             );
         }
-        let (y, batch_mean, batch_var) =
-            functions::batch_normalization_then(inp, coefficients, &axes, self.eps, then_relu)?;
+        let (y, batch_mean, batch_var, n) =
+            functions::batch_normalization_among(inp, coefficients, &axes, self.eps, then_relu, self.group)?;
         if let [_] = axes[..] {
-            let n = inp.elem_count() / batch_var.elem_count().max(1);
             full_precision(|| {
                 update_state(["mean", "var"], |running| {
                     moved_statistics(running, [&batch_mean, &batch_var], n, self.decay_rate)

@@ -1,0 +1,421 @@
+//! One step of several ranks, with the same bits for any number of them.
+
+mod exchange;
+mod numbers;
+mod turns;
+
+use std::ops::Range;
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Tensor};
+
+use crate::communicator::Communicator;
+use crate::context::enter_group;
+use crate::functions::graph::backward_each;
+use crate::group::Group;
+use crate::{Error, ParameterStore, Result, Rng, functions};
+use exchange::Exchange;
+use numbers::{Numbers, Pack, Variables, cover, spine, tree};
+use turns::Turns;
+
+/// Data-parallel training: each rank computes some of the micro-batches of a step, and all get the same gradients.
+///
+/// A step is a fixed number of micro-batches, whatever computes them. Their gradients are added up along a binary tree over the
+/// numbers of the micro-batches, and what is random in one follows from its number. So one, two or five ranks, threads or
+/// processes, end with the same weights to the last bit.
+///
+/// While the backward pass of a rank's last micro-batch runs, the gradients that are complete are sent and added up already, in
+/// packs. Results do not depend on the size of the packs.
+///
+/// Batch normalization sees one micro-batch at a time;
+/// [`sync_batch_normalization`](crate::sync_batch_normalization()) sees all of them, in a [step](Self::step_together) that runs them at
+/// once. Running statistics, and whatever else layers keep from call to call, become
+/// the mean of what each micro-batch has made of them.
+///
+/// ```
+/// use layerfn::{communicator::Local, prelude::*, solver::Sgd, training::DataParallel};
+///
+/// let train = |ranks: usize| {
+///     Local::new(ranks).run(|communicator| {
+///         let model = network! { affine(8) -> relu -> dropout -> out: affine(2) }.init((1, 4))?;
+///         let mut parallel = DataParallel::new(&communicator, model.store(), 4)?;
+///         let mut solver = Sgd::new(0.1);
+///         solver.set_parameters(&model.parameters());
+///         let x = Tensor::arange(0f32, 32., &Device::Cpu)?.reshape((8, 4))?;
+///         for _ in 0..3 {
+///             let step = parallel.step(8, |rows| {
+///                 let x = x.narrow(0, rows.start, rows.len())?;
+///                 Ok(model.forward(&x)?.sqr()?.mean_all()?)
+///             })?;
+///             solver.update(&step.gradients)?;
+///         }
+///         Ok(model.store().get("out/affine/W").unwrap().var().flatten_all()?.to_vec1::<f32>()?)
+///     })
+/// };
+/// assert_eq!(train(1)?[0], train(3)?[2]);
+/// # Ok::<(), layerfn::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct DataParallel {
+    communicator: Communicator,
+    store: ParameterStore,
+    n_micro: usize,
+    pack_size: usize,
+    is_fast: bool,
+}
+
+/// Bytes of a pack, if nothing else is said.
+const PACK_SIZE: usize = 4 << 20;
+
+/// What a [step](DataParallel::step) has found.
+#[derive(Debug)]
+pub struct ParallelStep {
+    /// The mean of the gradients over all examples of the step: the same on every rank.
+    pub gradients: GradStore,
+    /// The mean loss.
+    pub loss: f64,
+}
+
+impl DataParallel {
+    /// For the parameters in `store`, and steps of `n_micro` micro-batches; as many as the largest number of ranks that the
+    /// training is to run on. Every rank gets the values that rank 0 has.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if `n_micro` is 0; [`Error::Communication`] if the ranks have different parameters.
+    pub fn new(communicator: &Communicator, store: &ParameterStore, n_micro: usize) -> Result<Self> {
+        if n_micro == 0 {
+            return Err(Error::invalid("n_micro", "must be at least 1", n_micro));
+        }
+        communicator.broadcast_parameters(&store.parameters())?;
+        Ok(Self {
+            communicator: communicator.clone(),
+            store: store.clone(),
+            n_micro,
+            pack_size: PACK_SIZE,
+            is_fast: false,
+        })
+    }
+
+    /// How many bytes of gradients are sent together, at least: the gradients of parameters that stand next to each other fill a pack.
+    /// Default: 4 MiB. Every rank gives the same.
+    #[must_use]
+    pub fn pack_size(mut self, bytes: usize) -> Self {
+        self.pack_size = bytes;
+        self
+    }
+
+    /// Gives up equal bits for any number of ranks, to send less: each rank adds up its own micro-batches and sends the sum as `f32`
+    /// (`f64` for parameters of that type), and MPI adds these up in an order of its own. Every rank still gets the same gradients. Every
+    /// rank calls this, or none.
+    #[must_use]
+    pub fn fast_sums(mut self) -> Self {
+        self.is_fast = true;
+        self
+    }
+
+    /// The micro-batches of this rank.
+    #[must_use]
+    pub fn own(&self) -> Range<usize> {
+        of_rank(self.n_micro, &self.communicator, self.communicator.rank())
+    }
+
+    /// One step over a batch of `n_examples`. `loss` is called for each micro-batch of this rank, one after the other, with the numbers
+    /// of its examples in the batch, and gives the mean of its loss over them.
+    ///
+    /// # Errors
+    /// Those of `loss`, after which the other ranks fail too; [`Error::InvalidArgument`] if there are no examples, or if
+    /// [`sync_batch_normalization`](crate::sync_batch_normalization()) is to see more than one micro-batch;
+    /// [`Error::Communication`] if another rank fails.
+    pub fn step(
+        &mut self,
+        n_examples: usize,
+        loss: impl FnMut(Range<usize>) -> Result<Tensor>,
+    ) -> Result<ParallelStep> {
+        let apart = (self.n_micro > 1).then(|| Arc::new(Apart { n_micro: self.n_micro }) as Arc<dyn Group>);
+        self.whole(n_examples, |batch, ready| enter_group(apart, || batch.one_by_one(loss, ready)))
+    }
+
+    /// As [`step`](Self::step), with all micro-batches at once, so that
+    /// [`sync_batch_normalization`](crate::sync_batch_normalization()) takes its statistics over the whole batch: the gradients are those of
+    /// the batch in one piece, up to rounding, and have the same bits for any number of ranks.
+    ///
+    /// The micro-batches of a rank run in threads that take turns: each runs until it needs statistics, then the next one does, and
+    /// ranks exchange what they have. So a rank has the memory for the activations of all its micro-batches, and no gradient is sent
+    /// before the backward pass is over. All micro-batches go through the same layers: whether a stage is skipped must not depend on
+    /// the examples.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step); [`Error::Communication`] if the micro-batches do not go through the same normalizations.
+    ///
+    /// ```
+    /// use layerfn::{communicator::Local, prelude::*, training::DataParallel};
+    ///
+    /// let gradient = |ranks: usize| {
+    ///     Local::new(ranks).run(|communicator| {
+    ///         let model = network! { affine(8) -> sync_bn: sync_batch_normalization -> out: affine(2) }.init((1, 4))?;
+    ///         let mut parallel = DataParallel::new(&communicator, model.store(), 4)?;
+    ///         let x = Tensor::arange(0f32, 32., &Device::Cpu)?.reshape((8, 4))?;
+    ///         let step = parallel.step_together(8, |rows| {
+    ///             let x = x.narrow(0, rows.start, rows.len())?;
+    ///             Ok(model.forward(&x)?.sqr()?.mean_all()?)
+    ///         })?;
+    ///         let w = model.store().get("out/affine/W").unwrap().var().clone();
+    ///         Ok(step.gradients.get(&w).unwrap().flatten_all()?.to_vec1::<f32>()?)
+    ///     })
+    /// };
+    /// assert_eq!(gradient(1)?[0], gradient(3)?[2]);
+    /// # Ok::<(), layerfn::Error>(())
+    /// ```
+    pub fn step_together(
+        &mut self,
+        n_examples: usize,
+        loss: impl Fn(Range<usize>) -> Result<Tensor> + Sync,
+    ) -> Result<ParallelStep> {
+        self.whole(n_examples, |batch, ready| batch.at_once(loss, ready))
+    }
+
+    /// A step: `compute` hands over each pack of sums as soon as it is there, and a thread sends it.
+    fn whole(
+        &self,
+        n_examples: usize,
+        compute: impl FnOnce(&Batch<'_>, &mut Ready<'_>) -> Result<()>,
+    ) -> Result<ParallelStep> {
+        self.try_whole(n_examples, compute).inspect_err(|error| self.communicator.abort(&error.to_string()))
+    }
+
+    fn try_whole(
+        &self,
+        n_examples: usize,
+        compute: impl FnOnce(&Batch<'_>, &mut Ready<'_>) -> Result<()>,
+    ) -> Result<ParallelStep> {
+        if n_examples == 0 {
+            return Err(Error::invalid("n_examples", "must be at least 1", n_examples));
+        }
+        let variables = &Variables::of(&self.store)?;
+        let packs = &*variables.packs(self.pack_size);
+        let noise = self.store.rng();
+        let seeds = [noise.next_u32(), noise.next_u32()];
+        let (words, spare) = noise.position();
+        let (communicator, n_micro) = (&self.communicator, self.n_micro);
+        let batch = Batch { communicator, n_micro, n_examples, variables, packs, noise: &noise, seeds };
+        let exchange =
+            Exchange { communicator, n_micro, variables, weight: n_examples as f64, is_fast: self.is_fast };
+        let means = thread::scope(|threads| {
+            let (outgoing, incoming) = mpsc::channel::<(Range<usize>, Vec<Vec<f64>>)>();
+            let send = move || {
+                let means = incoming.iter().map(|(range, own)| exchange.means(&range, &own));
+                means.collect::<Result<Vec<_>>>()
+            };
+            let sends = thread::Builder::new().name("gradients".to_owned()).spawn_scoped(threads, send);
+            let sends = sends.map_err(|error| {
+                Error::communication(
+                    communicator.rank(),
+                    format!("cannot start a thread that sends: {error}"),
+                )
+            })?;
+            // The other ranks are told before the thread is waited for, which may wait for them.
+            let aborts = AbortOnPanic(communicator);
+            let computed = compute(&batch, &mut |pack: &Pack, own| {
+                // If the thread has ended, its error is returned below.
+                let _ = outgoing.send((pack.numbers.clone(), own));
+            });
+            drop(aborts);
+            if let Err(error) = &computed {
+                communicator.abort(&error.to_string());
+            }
+            drop(outgoing);
+            let means = sends.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            computed.and(means)
+        });
+        noise.set_position(&words, spare);
+        match means {
+            Ok(means) => variables.take(&means.concat()),
+            Err(error) => variables.restore().and(Err(error)),
+        }
+    }
+}
+
+/// Takes the sums of a pack, one for each node of the tree that is this rank's.
+type Ready<'a> = dyn FnMut(&Pack, Vec<Vec<f64>>) + 'a;
+
+/// The micro-batches of a rank.
+fn of_rank(n_micro: usize, communicator: &Communicator, rank: usize) -> Range<usize> {
+    let size = communicator.size();
+    n_micro * rank / size..n_micro * (rank + 1) / size
+}
+
+/// What a step computes on this rank.
+struct Batch<'a> {
+    communicator: &'a Communicator,
+    n_micro: usize,
+    n_examples: usize,
+    variables: &'a Variables,
+    packs: &'a [Pack],
+    noise: &'a Rng,
+    seeds: [u32; 2],
+}
+
+impl Batch<'_> {
+    fn own(&self) -> Range<usize> {
+        of_rank(self.n_micro, self.communicator, self.communicator.rank())
+    }
+
+    /// The nodes of the tree that this rank adds up.
+    fn nodes(&self) -> Vec<Range<usize>> {
+        let mut nodes = Vec::new();
+        cover(0..self.n_micro, &self.own(), &mut nodes);
+        nodes
+    }
+
+    /// The examples of a micro-batch.
+    fn rows(&self, micro: usize) -> Range<usize> {
+        self.n_examples * micro / self.n_micro..self.n_examples * (micro + 1) / self.n_micro
+    }
+
+    /// What is drawn in a micro-batch.
+    fn noise_of(&self, micro: usize) -> Rng {
+        Rng::from_key(&[self.seeds[0], self.seeds[1], micro as u32])
+    }
+
+    fn one_by_one(
+        &self,
+        mut loss: impl FnMut(Range<usize>) -> Result<Tensor>,
+        ready: &mut Ready<'_>,
+    ) -> Result<()> {
+        let mut run = |micro: usize, is_final: &mut dyn FnMut(&[f64], usize)| -> Result<Vec<f64>> {
+            let rows = self.rows(micro);
+            if rows.is_empty() {
+                return Ok(vec![0.0; self.variables.length()]);
+            }
+            let (words, spare) = self.noise_of(micro).position();
+            self.noise.set_position(&words, spare);
+            self.variables.restore()?;
+            let weight = rows.len() as f64;
+            numbers_of(self.variables, &loss(rows)?, [weight, weight], is_final)
+        };
+        let mut nodes = self.nodes();
+        let last = nodes.pop();
+        let mut alone = |micro: usize| run(micro, &mut |_, _| ());
+        let mut own = nodes.into_iter().map(|node| tree(node, &mut alone)).collect::<Result<Vec<_>>>()?;
+        let Some(last) = last else {
+            self.packs.iter().for_each(|pack| ready(pack, Vec::new()));
+            return Ok(());
+        };
+        // The last micro-batch completes all sums, each pack when its gradients are there.
+        let (left, micro) = spine(last, &mut alone)?;
+        let mut complete = |pack: &Pack, numbers: &[f64]| {
+            let range = || pack.numbers.clone();
+            let mut last = numbers[range()].to_vec();
+            for left in left.iter().rev() {
+                last.iter_mut().zip(&left[range()]).for_each(|(sum, left)| *sum += left);
+            }
+            let sums = own.iter_mut().map(|sum| sum[range()].to_vec());
+            ready(pack, sums.chain([last]).collect());
+        };
+        let (mut is_there, mut n_ready) = (vec![false; self.variables.n_trained()], 0);
+        let numbers = run(micro, &mut |numbers, place| {
+            is_there[place] = true;
+            // The last pack has the loss.
+            while let [pack, _, ..] = &self.packs[n_ready..]
+                && is_there.get(pack.variables.clone()).is_some_and(|there| there.iter().all(|there| *there))
+            {
+                complete(pack, numbers);
+                n_ready += 1;
+            }
+        })?;
+        self.packs[n_ready..].iter().for_each(|pack| complete(pack, &numbers));
+        Ok(())
+    }
+
+    fn at_once(
+        &self,
+        loss: impl Fn(Range<usize>) -> Result<Tensor> + Sync,
+        ready: &mut Ready<'_>,
+    ) -> Result<()> {
+        let takes_part = |micro: &usize| !self.rows(*micro).is_empty();
+        let n_parts = (0..self.n_micro).filter(takes_part).count() as f64;
+        let own: Vec<usize> = self.own().filter(takes_part).collect();
+        let ranks = (0..self.communicator.size())
+            .filter(|&rank| of_rank(self.n_micro, self.communicator, rank).any(|micro| takes_part(&micro)));
+        let mut numbers: Vec<Option<Vec<f64>>> = vec![None; self.n_micro];
+        if let Some(among) = self.communicator.among(ranks) {
+            let kept = self.variables.kept().map(|(var, before)| (var.clone(), before.clone())).collect();
+            let noises: Vec<Rng> = own.iter().map(|&micro| self.noise_of(micro)).collect();
+            let turns = Turns::new(among, self.noise.clone(), &noises, kept);
+            let all = turns.run(|number| {
+                let rows = self.rows(own[number]);
+                let weight = rows.len() as f64;
+                let loss = loss(rows)?;
+                // The gradients of statistics are those of the sum of all losses: each counts by its examples.
+                let share = weight * n_parts / self.n_examples as f64;
+                let weights = [weight, self.n_examples as f64 / n_parts];
+                if share == 1.0 {
+                    return numbers_of(self.variables, &loss, weights, &mut |_, _| ());
+                }
+                let scaled = functions::mul_scalar(&loss, share)?;
+                let mut numbers = numbers_of(self.variables, &scaled, weights, &mut |_, _| ())?;
+                if let Some(last) = numbers.last_mut() {
+                    *last = weight * scalar(&loss)?;
+                }
+                Ok(numbers)
+            })?;
+            own.iter().zip(all).for_each(|(&micro, of_micro)| numbers[micro] = Some(of_micro));
+        }
+        let mut given =
+            |micro: usize| Ok(numbers[micro].take().unwrap_or_else(|| vec![0.0; self.variables.length()]));
+        let sums = self.nodes().into_iter().map(|node| tree(node, &mut given)).collect::<Result<Vec<_>>>()?;
+        for pack in self.packs {
+            ready(pack, sums.iter().map(|sum| sum[pack.numbers.clone()].to_vec()).collect());
+        }
+        Ok(())
+    }
+}
+
+/// What a micro-batch adds to the step: its loss and what layers keep times the first weight, its gradients times the second.
+/// `is_final` is told of each variable whose gradient is there.
+fn numbers_of(
+    variables: &Variables,
+    loss: &Tensor,
+    [weight, of_gradients]: [f64; 2],
+    is_final: &mut dyn FnMut(&[f64], usize),
+) -> Result<Vec<f64>> {
+    let value = scalar(loss)?;
+    let mut numbers = Numbers::new(variables);
+    let rest = backward_each(loss, &mut |id, gradient| {
+        if let Some(place) = variables.place(id) {
+            numbers.set(place, &gradient, of_gradients)?;
+            is_final(numbers.values(), place);
+        }
+        Ok(())
+    })?;
+    numbers.finish(&rest, of_gradients, weight, value)
+}
+
+fn scalar(loss: &Tensor) -> Result<f64> {
+    Ok(loss.to_dtype(DType::F64)?.to_scalar::<f64>()?)
+}
+
+/// Micro-batches that run one after the other.
+struct Apart {
+    n_micro: usize,
+}
+
+impl Group for Apart {
+    fn gather(&self, _: Vec<f64>) -> Result<Vec<Vec<f64>>> {
+        let reason = "must be `step_together` for layers with statistics of all micro-batches, which does not run one after the other";
+        Err(Error::invalid("step", reason, format!("{} micro-batches", self.n_micro)))
+    }
+}
+
+/// Tells the other ranks of a panic.
+struct AbortOnPanic<'a>(&'a Communicator);
+
+impl Drop for AbortOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.abort("panicked");
+        }
+    }
+}
