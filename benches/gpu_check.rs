@@ -5,6 +5,9 @@
 //! workloads are those of `bench`, which has to be built beside it: `cargo build --release --features layerfn/cuda
 //! --bins`. The status is 0 unless a check has failed.
 
+#[cfg(feature = "nccl")]
+mod nccl;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, ExitCode};
 
@@ -17,6 +20,10 @@ use layerfn_tests::support::elementwise::{Elementwise, FUNCTIONS, OF_ONE_SHAPE};
 use layerfn_tests::{assert_device_agrees, values};
 
 fn main() -> ExitCode {
+    #[cfg(feature = "nccl")]
+    if let Some(passed) = nccl::as_rank() {
+        return if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let smoke = std::env::args().any(|argument| argument == "--smoke");
     let filters = if smoke { vec!["basic".to_owned()] } else { Vec::new() };
     let passed = match Device::new_cuda(0) {
@@ -25,6 +32,8 @@ fn main() -> ExitCode {
             let fixtures = run_all(", cuda", &device, &filters);
             let functions = check_functions(&device);
             let empty = check_empty_batches(&device);
+            #[cfg(feature = "nccl")]
+            let empty = nccl::check() && empty;
             fixtures && functions && empty && (smoke || run_workloads())
         }
         Err(error) => {

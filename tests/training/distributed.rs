@@ -4,65 +4,27 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
+use layerfn::BatchStat;
 use layerfn::communicator::{Communicator, Local};
 use layerfn::prelude::*;
-use layerfn::BatchStat;
 use layerfn::solver::{Momentum, Solver};
 use layerfn::training::{DataParallel, TrainState};
 
+use layerfn_tests::support::collectives;
+
 use crate::values;
-
-/// The element `i` of the tensor `number` of a rank.
-fn element(rank: usize, number: usize, i: usize) -> f64 {
-    ((rank + 1) * (i % 17 + 3) + number) as f64 / 8.0
-}
-
-fn tensor(rank: usize, number: usize, n: usize, dtype: DType) -> Result<Tensor> {
-    let elements: Vec<f64> = (0..n).map(|i| element(rank, number, i)).collect();
-    Ok(Tensor::from_vec(elements, n, &Device::Cpu)?.to_dtype(dtype)?)
-}
 
 #[test]
 fn collectives_do_what_they_say() -> Result<()> {
     for size in 1..=4 {
         for n in [0, 1, 3, 1001, 20_011] {
             for dtype in [DType::F32, DType::F64, DType::F16, DType::BF16] {
-                Local::new(size).run(move |communicator| check_collectives(&communicator, n, dtype))?;
+                Local::new(size)
+                    .run(move |communicator| collectives::check(&communicator, n, dtype, &Device::Cpu))?;
             }
         }
     }
     Ok(())
-}
-
-fn check_collectives(communicator: &Communicator, n: usize, dtype: DType) -> Result<()> {
-    let (rank, size) = (communicator.rank(), communicator.size());
-    let own = |number| tensor(rank, number, n, dtype);
-    // In the order of the ranks, rounded as the type rounds.
-    let sum = |number| -> Result<Tensor> {
-        (1..size)
-            .try_fold(tensor(0, number, n, dtype)?, |sum, rank| Ok((sum + tensor(rank, number, n, dtype)?)?))
-    };
-    for division in [false, true] {
-        let wanted = |number| -> Result<Vec<f64>> {
-            values(&if division { (sum(number)? / size as f64)? } else { sum(number)? })
-        };
-        let reduced = communicator.all_reduce(&[own(0)?, own(1)?], division)?;
-        assert_eq!([values(&reduced[0])?, values(&reduced[1])?], [wanted(0)?, wanted(1)?]);
-        let root = size - 1;
-        match communicator.reduce(&[own(2)?], root, division)? {
-            Some(reduced) => assert_eq!((rank, values(&reduced[0])?), (root, wanted(2)?)),
-            None => assert_ne!(rank, root),
-        }
-        let of_ranks = (0..size).map(own).collect::<Result<Vec<_>>>()?;
-        assert_eq!(values(&communicator.reduce_scatter(&of_ranks, division)?)?, wanted(rank)?);
-    }
-    let root = size / 2;
-    assert_eq!(values(&communicator.broadcast(&[own(5)?], root)?[0])?, values(&tensor(root, 5, n, dtype)?)?);
-    let gathered = communicator.all_gather(&tensor(rank, 0, n + rank, dtype)?)?;
-    for (rank, gathered) in gathered.iter().enumerate() {
-        assert_eq!(values(gathered)?, values(&tensor(rank, 0, n + rank, dtype)?)?);
-    }
-    communicator.barrier()
 }
 
 #[test]

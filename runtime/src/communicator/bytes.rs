@@ -8,34 +8,73 @@ use crate::{Error, Result, check};
 /// Bytes before the sizes: the type and the number of axes.
 const HEADER: usize = 2;
 
+/// Added to the type if the elements take another way.
+const APART: u8 = 1 << 7;
+
 /// The type, the sizes and the elements of a tensor, in the byte order of this machine.
 pub(super) fn to_bytes(tensor: &Tensor) -> Result<Vec<u8>> {
-    let (code, elements) = elements(tensor)?;
+    let mut bytes = head(tensor, 0)?;
+    bytes.extend(elements(tensor)?);
+    Ok(bytes)
+}
+
+/// The type and the sizes of a tensor whose elements take another way.
+pub(super) fn to_head(tensor: &Tensor) -> Result<Vec<u8>> {
+    head(tensor, APART)
+}
+
+fn head(tensor: &Tensor, apart: u8) -> Result<Vec<u8>> {
     let rank = u8::try_from(tensor.rank())
         .map_err(|_| Error::invalid("tensor", "must have fewer axes to be sent", tensor.rank()))?;
-    let mut bytes = Vec::with_capacity(HEADER + 8 * tensor.rank() + elements.len());
-    bytes.extend([code, rank]);
+    let mut bytes = vec![code(tensor.dtype())? | apart, rank];
     tensor.dims().iter().for_each(|&size| bytes.extend((size as u64).to_ne_bytes()));
-    bytes.extend(elements);
     Ok(bytes)
 }
 
 /// The reverse of [`to_bytes`]; none if the bytes are no tensor.
 pub(super) fn from_bytes(bytes: &[u8], device: &Device) -> Result<Option<Tensor>> {
-    let Some((&[code, rank], rest)) = bytes.split_first_chunk::<HEADER>() else { return Ok(None) };
-    let Some((sizes, elements)) = rest.split_at_checked(8 * usize::from(rank)) else { return Ok(None) };
+    let Some((code, dims, elements)) = split(bytes) else { return Ok(None) };
+    tensor(code, elements, dims, device)
+}
+
+/// The reverse of [`to_head`]; none if the bytes are something else.
+pub(super) fn from_head(bytes: &[u8]) -> Option<(DType, Vec<usize>)> {
+    let (code, dims, elements) = split(bytes)?;
+    let dtype = dtype(code.checked_sub(APART)?)?;
+    check::count("tensor", &dims).ok()?;
+    elements.is_empty().then_some((dtype, dims))
+}
+
+/// The type, the sizes and the elements.
+fn split(bytes: &[u8]) -> Option<(u8, Vec<usize>, &[u8])> {
+    let (&[code, rank], rest) = bytes.split_first_chunk::<HEADER>()?;
+    let (sizes, elements) = rest.split_at_checked(8 * usize::from(rank))?;
     let sizes = sizes.as_chunks::<8>().0.iter().map(|size| u64::from_ne_bytes(*size) as usize);
-    tensor(code, elements, sizes.collect(), device)
+    Some((code, sizes.collect(), elements))
 }
 
 macro_rules! types {
     ($($code:literal $dtype:ident $T:ty),+ $(,)?) => {
-        fn elements(tensor: &Tensor) -> Result<(u8, Vec<u8>)> {
+        fn code(dtype: DType) -> Result<u8> {
+            match dtype {
+                $(DType::$dtype => Ok($code),)+
+                other => Err(Error::invalid("tensor", "must be of a type that can be sent", other)),
+            }
+        }
+
+        fn dtype(code: u8) -> Option<DType> {
+            match code {
+                $($code => Some(DType::$dtype),)+
+                _ => None,
+            }
+        }
+
+        fn elements(tensor: &Tensor) -> Result<Vec<u8>> {
             let flat = tensor.flatten_all()?;
             match tensor.dtype() {
                 $(DType::$dtype => {
                     let values = flat.to_vec1::<$T>()?;
-                    Ok(($code, values.iter().flat_map(|value| value.to_ne_bytes()).collect()))
+                    Ok(values.iter().flat_map(|value| value.to_ne_bytes()).collect())
                 })+
                 other => Err(Error::invalid("tensor", "must be of a type that can be sent", other)),
             }

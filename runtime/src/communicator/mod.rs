@@ -14,17 +14,21 @@ mod bytes;
 mod local;
 #[cfg(feature = "mpi")]
 mod mpi;
+#[cfg(feature = "nccl")]
+mod nccl;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::{Device, Tensor, WithDType};
+use candle_core::{DType, Device, Tensor, WithDType};
 use indexmap::IndexMap;
 
-use bytes::{from_bytes, to_bytes};
+use bytes::{from_bytes, from_head, to_bytes, to_head};
 pub use local::Local;
 #[cfg(feature = "mpi")]
 pub use mpi::Mpi;
+#[cfg(feature = "nccl")]
+pub use nccl::Nccl;
 
 use crate::group::{self, Group};
 use crate::{Error, Parameters, Result, context};
@@ -67,7 +71,23 @@ pub trait Transport: Send + Sync {
     fn sum(&self, _values: &mut [f32]) -> Result<bool> {
         Ok(false)
     }
+
+    /// Whether [`pass`](Self::pass) is the way for tensors that lie where this one does.
+    fn passes(&self, _tensor: &Tensor) -> bool {
+        false
+    }
+
+    /// Sends tensors to ranks, and receives those that other ranks send at the same time: from GPU to GPU.
+    ///
+    /// # Errors
+    /// [`Error::Communication`] if a rank has failed, or does not come in time.
+    fn pass(&self, _outgoing: &[(usize, Tensor)], _incoming: &[Incoming]) -> Result<Vec<Tensor>> {
+        Err(Error::communication(self.rank(), "has no other way for tensors than messages"))
+    }
 }
+
+/// A tensor that a rank sends: the rank, and the type and the sizes of the tensor.
+pub type Incoming = (usize, DType, Vec<usize>);
 
 /// The name of the group of all ranks.
 const WORLD: &str = "world";
@@ -181,14 +201,12 @@ impl Communicator {
         self.check_rank(root)?;
         if self.rank == root {
             for tensor in tensors {
-                let message = to_bytes(tensor)?;
-                for (rank, &member) in self.members.iter().enumerate().filter(|(rank, _)| *rank != root) {
-                    self.transport.send(member, message.clone()).map_err(|error| self.named(rank, error))?;
-                }
+                let outgoing: Vec<_> = self.others().map(|rank| (rank, tensor)).collect();
+                self.pass(&outgoing, &[], tensor)?;
             }
             return Ok(tensors.to_vec());
         }
-        tensors.iter().map(|tensor| self.tensor_like(root, &self.receive(root)?, tensor)).collect()
+        tensors.iter().map(|tensor| self.one_like(root, tensor)).collect()
     }
 
     /// The sums of the tensors over all ranks, in the order of the ranks, or their means with `division`.
@@ -215,15 +233,14 @@ impl Communicator {
         self.check_rank(root)?;
         if self.rank != root {
             for tensor in tensors {
-                let message = to_bytes(tensor)?;
-                self.transport.send(self.members[root], message).map_err(|error| self.named(root, error))?;
+                self.pass(&[(root, tensor)], &[], tensor)?;
             }
             return Ok(None);
         }
         let one = |tensor: &Tensor| {
             let of_rank = |rank: usize| match rank == root {
                 true => Ok(tensor.clone()),
-                false => self.tensor_like(rank, &self.receive(rank)?, tensor),
+                false => self.one_like(rank, tensor),
             };
             self.sum_of((0..self.size()).map(of_rank), division)
         };
@@ -235,13 +252,7 @@ impl Communicator {
     /// # Errors
     /// As [`barrier`](Self::barrier).
     pub fn all_gather(&self, tensor: &Tensor) -> Result<Vec<Tensor>> {
-        let message = to_bytes(tensor)?;
-        let messages = self.exchange(vec![message; self.size()])?;
-        let read = |(rank, message): (usize, &Vec<u8>)| match rank == self.rank {
-            true => Ok(tensor.clone()),
-            false => from_bytes(message, tensor.device())?.ok_or_else(|| self.no_tensor(rank)),
-        };
-        messages.iter().enumerate().map(read).collect()
+        self.trade(&vec![tensor; self.size()], tensor)
     }
 
     /// Each rank gives a tensor for every rank; gets the sum of those for itself, or their mean with `division`.
@@ -254,16 +265,11 @@ impl Communicator {
             return Err(Error::invalid("tensors", reason, tensors.len()));
         }
         let own = &tensors[self.rank];
-        let messages = tensors.iter().enumerate().map(|(rank, tensor)| match rank == self.rank {
-            true => Ok(Vec::new()),
-            false => to_bytes(tensor),
-        });
-        let messages = self.exchange(messages.collect::<Result<_>>()?)?;
-        let of_rank = |(rank, message): (usize, &Vec<u8>)| match rank == self.rank {
-            true => Ok(own.clone()),
-            false => self.tensor_like(rank, message, own),
-        };
-        self.sum_of(messages.iter().enumerate().map(of_rank), division)
+        let traded = self.trade(&tensors.iter().collect::<Vec<_>>(), own)?;
+        self.sum_of(
+            traded.into_iter().enumerate().map(|(rank, tensor)| self.alike(rank, tensor, own)),
+            division,
+        )
     }
 
     /// Gives the parameters of all ranks the values that rank 0 has.
@@ -392,16 +398,76 @@ impl Communicator {
 
     /// Sends a message to each rank and gets one of each. That of this rank to itself stays here.
     pub(crate) fn exchange(&self, mut messages: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>> {
-        let others = || (1..self.size()).map(|step| (self.rank + step) % self.size());
-        for rank in others() {
-            let message = std::mem::take(&mut messages[rank]);
-            self.transport.send(self.members[rank], message).map_err(|error| self.named(rank, error))?;
+        for rank in self.others() {
+            self.send(rank, std::mem::take(&mut messages[rank]))?;
         }
-        for step in 1..self.size() {
-            let rank = (self.rank + self.size() - step) % self.size(); // who has sent its message to this rank at this step
+        for rank in self.senders() {
             messages[rank] = self.receive(rank)?;
         }
         Ok(messages)
+    }
+
+    /// The other ranks, in the order in which this one sends to them all.
+    fn others(&self) -> impl Iterator<Item = usize> {
+        let (rank, size) = (self.rank, self.size());
+        (1..size).map(move |step| (rank + step) % size)
+    }
+
+    /// The other ranks, in the order in which they send to this one if all send to all.
+    fn senders(&self) -> impl Iterator<Item = usize> {
+        let (rank, size) = (self.rank, self.size());
+        (1..size).map(move |step| (rank + size - step) % size)
+    }
+
+    /// Sends a tensor to each rank and gets one of each, by rank. That of this rank to itself stays here.
+    fn trade(&self, tensors: &[&Tensor], own: &Tensor) -> Result<Vec<Tensor>> {
+        let outgoing: Vec<_> = self.others().map(|rank| (rank, tensors[rank])).collect();
+        let senders: Vec<_> = self.senders().collect();
+        let mut traded = vec![own.clone(); self.size()];
+        for (rank, tensor) in senders.iter().zip(self.pass(&outgoing, &senders, own)?) {
+            traded[*rank] = tensor;
+        }
+        Ok(traded)
+    }
+
+    /// Sends tensors to ranks and gets one of each of others, to where `place` lies. From GPU to GPU, if the transport can do that.
+    fn pass(&self, outgoing: &[(usize, &Tensor)], incoming: &[usize], place: &Tensor) -> Result<Vec<Tensor>> {
+        let (mut passed_on, mut last) = (Vec::new(), None);
+        for &(rank, tensor) in outgoing {
+            if self.transport.passes(tensor) {
+                self.send(rank, to_head(tensor)?)?;
+                passed_on.push((self.members[rank], tensor.clone()));
+                continue;
+            }
+            // The same tensor often goes to all.
+            let message = match last.take() {
+                Some((id, message)) if id == tensor.id() => message,
+                _ => to_bytes(tensor)?,
+            };
+            self.send(rank, message.clone())?;
+            last = Some((tensor.id(), message));
+        }
+        let messages = incoming.iter().map(|&rank| self.receive(rank)).collect::<Result<Vec<_>>>()?;
+        let heads: Vec<_> = messages.iter().map(|message| from_head(message)).collect();
+        let apart = heads
+            .iter()
+            .zip(incoming)
+            .filter_map(|(head, &rank)| head.clone().map(|(dtype, dims)| (self.members[rank], dtype, dims)));
+        let apart: Vec<Incoming> = apart.collect();
+        let passed = match passed_on.is_empty() && apart.is_empty() {
+            true => Vec::new(),
+            false => self.transport.pass(&passed_on, &apart)?,
+        };
+        let mut passed = passed.into_iter();
+        let tensor = |((head, message), &rank): ((&Option<_>, &Vec<u8>), &usize)| match head {
+            Some(_) => Ok(passed.next().ok_or_else(|| self.no_tensor(rank))?.to_device(place.device())?),
+            None => from_bytes(message, place.device())?.ok_or_else(|| self.no_tensor(rank)),
+        };
+        heads.iter().zip(&messages).zip(incoming).map(tensor).collect()
+    }
+
+    fn send(&self, rank: usize, message: Vec<u8>) -> Result<()> {
+        self.transport.send(self.members[rank], message).map_err(|error| self.named(rank, error))
     }
 
     fn receive(&self, rank: usize) -> Result<Vec<u8>> {
@@ -421,8 +487,13 @@ impl Communicator {
         Ok(if division { (sum / self.size() as f64)? } else { sum })
     }
 
-    fn tensor_like(&self, rank: usize, message: &[u8], like: &Tensor) -> Result<Tensor> {
-        let tensor = from_bytes(message, like.device())?.ok_or_else(|| self.no_tensor(rank))?;
+    /// A tensor of a rank that is to be like another one.
+    fn one_like(&self, rank: usize, like: &Tensor) -> Result<Tensor> {
+        let tensor = self.pass(&[], &[rank], like)?.pop().ok_or_else(|| self.no_tensor(rank))?;
+        self.alike(rank, tensor, like)
+    }
+
+    fn alike(&self, rank: usize, tensor: Tensor, like: &Tensor) -> Result<Tensor> {
         if tensor.dims() != like.dims() || tensor.dtype() != like.dtype() {
             let reason = format!(
                 "has sent a tensor of {:?} with shape {:?} where rank {} has {:?} with shape {:?}",
