@@ -141,6 +141,24 @@ fn layers_without_integers_are_named() -> Result<()> {
     Ok(())
 }
 
+/// What does not depend on the input stays as it is, even where it is an output.
+#[test]
+fn outputs_may_be_parameters() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let net = Network::new(|x: &Tensor| {
+        let scale = layerfn::get_parameter_or_create("scale")
+            .shape(3)
+            .initializer(layerfn::Initializer::constant(2.0))
+            .call()?;
+        Ok::<_, layerfn::Error>(vec![affine(x, 3).call()?, functions::mul_scalar(&scale, 2.0)?])
+    });
+    let model = net.init([1, 2])?;
+    model.export_onnx_int8(path(&folder), batches(&[1, 2])?, Range::MinMax)?;
+    let found = Onnx::open(path(&folder))?.model()?.forward(&[numbers(&[4, 2], 7)?])?;
+    assert_eq!((found[0].dims(), found[1].to_vec1::<f32>()?), (&[4, 3][..], vec![4.0; 3]));
+    Ok(())
+}
+
 #[test]
 fn what_gives_no_range_is_refused() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();

@@ -15,11 +15,14 @@ pub(super) const WHOLE: [&str; 2] = ["FixedPointQuantize", "MinMaxQuantize"];
 /// as they are.
 pub(super) fn constants(traced: &mut Traced) {
     let uses = traced.uses();
-    let (mut steps, values) = (std::mem::take(&mut traced.steps), &mut traced.values);
+    let (mut steps, values, outputs) =
+        (std::mem::take(&mut traced.steps), &mut traced.values, &traced.outputs);
     steps.retain(|step| {
         let is_known =
             |&place: &usize| matches!(values[place].origin, Origin::Parameter(_) | Origin::Constant);
-        if step.inputs.is_empty() || !step.inputs.iter().all(is_known) || WHOLE.contains(&step.kind) {
+        let is_output = step.outputs.iter().any(|output| outputs.contains(output));
+        let is_computed = step.inputs.is_empty() || !step.inputs.iter().all(is_known);
+        if is_computed || is_output || WHOLE.contains(&step.kind) {
             return true;
         }
         let origin = match (&step.inputs[..], &step.outputs[..]) {
