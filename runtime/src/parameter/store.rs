@@ -709,15 +709,15 @@ impl ParameterStore {
         // A name of several parts, or a parameter on the way, goes the long way.
         let is_plain = !request.name.is_empty() && !request.name.as_bytes().contains(&b'/');
         let located = if is_plain { tree.locate(request.scope, place) } else { None };
+        let is_located = located.is_some();
         let leaf = match located {
             Some(scope) => scope.get_mut(request.name),
-            None => {
-                let path = request.path();
-                let (scope, name) = descend(&mut tree.root, &path)?;
-                scope.get_mut(name)
-            }
+            None => reach(&mut tree.root, request),
         };
         let Some(leaf) = leaf else {
+            if !is_located {
+                descend(&mut tree.root, &request.path())?;
+            }
             if !tree.seals.is_empty() {
                 tree.check_open(&request.path())?;
             }
@@ -810,6 +810,19 @@ fn descend<'a, 'p>(tree: &'a mut Scope, path: &'p str) -> Result<(&'a mut Scope,
         };
     }
     Ok((scope, name))
+}
+
+/// What is at the path asked for, if something is; the paths of what has been made need no other check.
+fn reach<'a>(tree: &'a mut Scope, request: &Request<'_>) -> Option<&'a mut Node> {
+    let (mut scope, mut parts) = (tree, segments(request.scope).chain(segments(request.name)).peekable());
+    loop {
+        let node = scope.get_mut(parts.next()?)?;
+        if parts.peek().is_none() {
+            return Some(node);
+        }
+        let Node::Scope(members) = node else { return None };
+        scope = members;
+    }
 }
 
 /// The number of the member `name`, a new scope if there is none.
