@@ -21,7 +21,8 @@ const LOOKS: usize = 64;
 const BATCHES: usize = 16;
 
 thread_local! {
-    static IS_WORKER: Cell<bool> = const { Cell::new(false) };
+    /// The number of a worker, from 1; 0 elsewhere.
+    static NUMBER: Cell<usize> = const { Cell::new(0) };
     /// The threads that [`with_threads`] has asked for.
     static OWN: RefCell<Option<(Arc<Pool>, usize)>> = const { RefCell::new(None) };
 }
@@ -63,7 +64,7 @@ impl Team {
     /// As many threads as there are, or the caller alone if another one has them.
     pub(crate) fn gather() -> Self {
         let n = n_threads();
-        if n == 1 || IS_WORKER.get() {
+        if n == 1 || NUMBER.get() > 0 {
             return Self::alone();
         }
         let own = OWN.with_borrow(|own| own.as_ref().map(|(pool, _)| pool.clone()));
@@ -86,8 +87,8 @@ impl Team {
         f: impl Fn(&mut S, usize) + Sync,
     ) {
         self.run(n, &|batches| {
-            let mut memory = None;
-            while let Some(batch) = batches.next() {
+            let (mut memory, number) = (None, NUMBER.get());
+            while let Some(batch) = batches.next(number) {
                 let memory = memory.get_or_insert_with(&scratch);
                 batch.for_each(|i| f(memory, i));
             }
@@ -120,27 +121,55 @@ impl Drop for Team {
     }
 }
 
-/// The pieces that nobody has begun.
+/// The pieces that nobody has begun: a share for each thread, which helps with those of others when its own is done. So a
+/// thread gets the same part of a tensor in one kernel after the other, and finds it in its cache.
 struct Batches {
-    next: AtomicUsize,
-    n: usize,
+    /// That of the caller, which may be alone and needs no list then.
+    first: Share,
+    others: Vec<Share>,
     size: usize,
+}
+
+/// In a cache line of its own.
+#[repr(align(64))]
+struct Share {
+    next: AtomicUsize,
+    end: usize,
 }
 
 impl Batches {
     fn new(n: usize, n_threads: usize) -> Self {
         let size = if n_threads == 1 { n } else { n / (n_threads * BATCHES) };
-        Self { next: AtomicUsize::new(0), n, size: size.max(1) }
+        let start = |number: usize| (n / n_threads) * number + (n % n_threads).min(number);
+        let share = |number| Share { next: AtomicUsize::new(start(number)), end: start(number + 1) };
+        Self { first: share(0), others: (1..n_threads).map(share).collect(), size: size.max(1) }
     }
 
-    fn next(&self) -> Option<Range<usize>> {
-        let start = self.next.fetch_add(self.size, Ordering::Relaxed);
-        (start < self.n).then(|| start..self.n.min(start + self.size))
+    /// Some pieces for the thread with this number.
+    fn next(&self, number: usize) -> Option<Range<usize>> {
+        let n_threads = 1 + self.others.len();
+        (0..n_threads).find_map(|others| match (number + others) % n_threads {
+            0 => self.first.next(self.size),
+            other => self.others[other - 1].next(self.size),
+        })
     }
 
     /// Nobody gets any more.
     fn end(&self) {
-        self.next.store(self.n, Ordering::Relaxed);
+        self.others
+            .iter()
+            .chain([&self.first])
+            .for_each(|share| share.next.store(share.end, Ordering::Relaxed));
+    }
+}
+
+impl Share {
+    fn next(&self, size: usize) -> Option<Range<usize>> {
+        if self.next.load(Ordering::Relaxed) >= self.end {
+            return None;
+        }
+        let start = self.next.fetch_add(size, Ordering::Relaxed);
+        (start < self.end).then(|| start..self.end.min(start + size))
     }
 }
 
@@ -198,7 +227,9 @@ impl Pool {
         while state.n_workers < helpers {
             let pool = self.clone();
             // Where no thread can be had, the others do its work.
-            if thread::Builder::new().name("layerfn kernels".into()).spawn(move || pool.work()).is_err() {
+            let number = state.n_workers + 1;
+            if thread::Builder::new().name("layerfn kernels".into()).spawn(move || pool.work(number)).is_err()
+            {
                 break;
             }
             state.n_workers += 1;
@@ -227,8 +258,8 @@ impl Pool {
     }
 
     /// What a worker does until the pool is closed.
-    fn work(&self) {
-        IS_WORKER.set(true);
+    fn work(&self, number: usize) {
+        NUMBER.set(number);
         let mut state = self.lock();
         while !state.closed {
             let Some(task) = state.task.filter(|_| state.places > 0) else {
