@@ -143,12 +143,17 @@ pub(crate) fn wide_without_kernels<R: Results>(
     }
     let inputs = widened_list(function, inputs)?;
     let inputs: Vec<_> = inputs.into_iter().map(Cow::into_owned).collect();
-    if inputs.iter().any(|input| input.elem_count() == 0)
+    if (inputs[0].elem_count() == 0 || inputs.iter().any(is_empty))
         && let Some(results) = of_nothing(function, &inputs, &mut compose)?
     {
         return Ok(Some(results));
     }
     Ok(Some(compose(&inputs)?))
+}
+
+/// Whether a tensor has no elements, and does not stand in the place of one that there is not.
+fn is_empty(tensor: &Tensor) -> bool {
+    tensor.elem_count() == 0 && tensor.dims() != [0]
 }
 
 /// The results for inputs some of which have no elements: candle fails or panics on these on a GPU, so they are computed on the CPU.
