@@ -15,7 +15,7 @@ use super::node::{Element, Value, compute, for_float, in_type, nothing_like, rea
 use super::parts;
 use super::sum::Gradient;
 use crate::device::has_kernels;
-use crate::kernels::{Float, Mat, MatMut, Start, Threads, cell, channel_sums, gemm, zip_in_place};
+use crate::kernels::{Float, Mat, MatMut, Start, Threads, cell, channel_sums, gemm, transpose, zip_in_place};
 use crate::told::{Form, listens, told};
 use crate::{Error, Result, Rng, check};
 
@@ -564,13 +564,9 @@ impl<C> Steps<C> {
         C: Layer<P, S>,
     {
         let Sizes { inmaps, state, .. } = self.sizes;
-        let rows = C::N_WEIGHTS * state;
+        let (rows, width) = (C::N_WEIGHTS * state, inmaps + state);
         let mut transposed = vec![T::ZERO; state * rows];
-        for (row, weights) in w.chunks_exact(inmaps + state).enumerate() {
-            for (column, weight) in weights[inmaps..].iter().enumerate() {
-                transposed[column * rows + row] = *weight;
-            }
-        }
+        transpose(&w[inmaps..], width, rows, state, &mut transposed, rows);
         transposed
     }
 

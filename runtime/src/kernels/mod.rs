@@ -52,6 +52,7 @@ pub(crate) use position::{Positions, add_positions, angle, rotate, sum_positions
 pub(crate) use products::{Matrices, products};
 pub(crate) use rows::{Moments, Rows};
 pub use simd::level;
+pub(crate) use simd::transpose;
 pub(crate) use softmax::{
     Lanes, cross_entropy, cross_entropy_gradient, log_softmax, log_softmax_gradient, pick, put_back, softmax,
     softmax_gradient,

@@ -410,7 +410,7 @@ mod other {
     vectorized!(f64, 2);
 }
 
-/// `to[j * to_stride + i] = from[i * from_stride + j]` for the `rows` values of `i` and the `columns` of `j`.
+/// What [`transpose`] does.
 pub(crate) struct Transpose<'a, T> {
     pub(crate) from: &'a [T],
     pub(crate) from_stride: usize,
@@ -455,6 +455,18 @@ impl<T: Float> Job<T> for Transpose<'_, T> {
             }
         }
     }
+}
+
+/// `to[j * to_stride + i] = from[i * from_stride + j]` for the `rows` values of `i` and the `columns` of `j`.
+pub(crate) fn transpose<T: Float>(
+    from: &[T],
+    from_stride: usize,
+    rows: usize,
+    columns: usize,
+    to: &mut [T],
+    to_stride: usize,
+) {
+    T::run(Level::detect(), Transpose { from, from_stride, rows, columns, to, to_stride });
 }
 
 #[cfg(test)]
