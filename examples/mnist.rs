@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use candle_core::backprop::GradStore;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use layerfn::communicator::{Communicator, Local};
@@ -72,7 +73,8 @@ struct Options {
     #[arg(long)]
     fresh: bool,
     /// Train with other ranks: the processes that `mpirun` has started, in a build with the feature `mpi`, or N threads of this
-    /// one. The weights are the same for any number of ranks
+    /// one. The weights are the same for any number of ranks, and a training that was stopped goes on after its last epoch with any
+    /// number of them
     #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
     distributed: Option<usize>,
     /// A run of a second that shows that everything works: few digits, one epoch
@@ -197,7 +199,7 @@ struct Training {
 }
 
 impl Training {
-    fn new(options: &Options, digits: &Arrays) -> Result<Self> {
+    fn new(options: &Options, digits: &Arrays) -> layerfn::Result<Self> {
         let steps = (options.epochs() * digits.len().div_ceil(BATCH)) as u64;
         let model = lenet(options.seed)?;
         let (solver, average) = solver(options, &model, steps)?;
@@ -219,19 +221,17 @@ impl Training {
             .with("settings", &mut self.settings)
     }
 
-    /// Goes on with a training that was stopped, if there is one.
-    fn resume(&mut self, files: &StateFiles) -> Result<()> {
+    /// Goes on with a training that was stopped; whether there is one.
+    fn resume(&mut self, files: &StateFiles) -> layerfn::Result<bool> {
         let settings = self.settings.clone();
-        if files.resume(&mut self.state())? {
-            if self.settings != settings {
-                return Err(
-                    "a training with other options was stopped; give them again, or --fresh to start anew"
-                        .into(),
-                );
-            }
-            println!("goes on after {} steps", self.losses.len());
+        let goes_on = files.resume(&mut self.state())?;
+        if self.settings != settings {
+            let wanted = "must be those of the training that was stopped, or have --fresh to start anew";
+            let names = ["seed", "learning rate", "steps", "digits"];
+            let got: Vec<_> = names.into_iter().zip(settings).collect();
+            return Err(layerfn::Error::invalid("options", wanted, got));
         }
-        Ok(())
+        Ok(goes_on)
     }
 
     /// Trains until the end, which is true, or until Ctrl-C.
@@ -241,7 +241,9 @@ impl Training {
             fs::remove_dir_all(&folder)?;
         }
         let files = StateFiles::new(&folder, "safetensors").keep(2);
-        self.resume(&files)?;
+        if self.resume(&files)? {
+            println!("goes on after {} steps", self.losses.len());
+        }
         println!(
             "{} parameters, {} digits to train on, {} to test with",
             self.model.parameters().elem_count(),
@@ -294,14 +296,20 @@ impl Training {
     fn step(&mut self, images: &Tensor, labels: &Tensor) -> Result<f64> {
         let loss = softened_cross_entropy(&self.model.forward(images)?, labels)?;
         let value = f64::from(loss.to_scalar::<f32>()?);
-        self.solver.update(&backward(loss)?)?;
-        self.average.update()?;
-        self.losses.push(value);
+        self.update(&backward(loss)?, value)?;
         Ok(value)
     }
 
+    /// Takes the gradients of a step, whose loss was `loss`.
+    fn update(&mut self, gradients: &GradStore, loss: f64) -> layerfn::Result<()> {
+        self.solver.update(gradients)?;
+        self.average.update()?;
+        self.losses.push(loss);
+        Ok(())
+    }
+
     /// Tests, and says how the epoch went.
-    fn end_epoch(&mut self, epochs: usize, per_epoch: usize, digits: &Arrays) -> Result<String> {
+    fn end_epoch(&mut self, epochs: usize, per_epoch: usize, digits: &Arrays) -> layerfn::Result<String> {
         let (_, confusion) = self.average.with(|| test(&self.model, digits))??;
         let accuracy = 100.0 * confusion.accuracy();
         self.accuracies.push(accuracy);
@@ -335,35 +343,45 @@ fn distributed(options: &Options, mnist: &Mnist, threads: usize) -> Result<()> {
         .into())
 }
 
-/// What one rank does: some of the micro-batches of each step. Rank 0 tests, prints and saves.
+/// What one rank does: some of the micro-batches of each step. Rank 0 tests, prints and saves; after each epoch it saves what any
+/// number of ranks goes on with.
 fn train_rank(communicator: &Communicator, options: &Options, mnist: &Mnist) -> layerfn::Result<()> {
-    let (leads, epochs) = (communicator.rank() == 0, options.epochs());
-    let model = lenet(options.seed)?;
-    let steps = (epochs * mnist.train.len().div_ceil(BATCH)) as u64;
-    let (mut solver, mut average) = solver(options, &model, steps)?;
-    let mut parallel = DataParallel::new(communicator, model.store(), MICRO_BATCHES)?;
-    let mut losses = Vec::new();
-    for batch in loader(options, &mnist.train).batches()? {
+    let leads = communicator.rank() == 0;
+    let folder = options.out.join("distributed");
+    if leads && options.fresh && folder.exists() {
+        fs::remove_dir_all(&folder).map_err(candle_core::Error::wrap)?;
+    }
+    communicator.barrier()?;
+    let files = StateFiles::new(&folder, "safetensors").keep(2);
+    let mut training = Training::new(options, &mnist.train)?;
+    if training.resume(&files)? && leads {
+        println!("goes on after {} steps", training.losses.len());
+    }
+    // A rank that does not see the file would start anew.
+    communicator.check_parameters(&training.model.parameters())?;
+    let mut parallel = DataParallel::new(communicator, training.model.store(), MICRO_BATCHES)?;
+    let mut batches = loader(options, &mnist.train).start_at(training.position).batches()?;
+    while let Some(batch) = batches.next() {
         let batch = batch?;
         let [images, labels] = batch.fields()?;
         let step = parallel.step(batch.len(), |rows| {
             let part = |field: &Tensor| field.narrow(0, rows.start, rows.len());
-            softened_cross_entropy(&model.forward(&part(images)?)?, &part(labels)?)
+            softened_cross_entropy(&training.model.forward(&part(images)?)?, &part(labels)?)
         })?;
-        solver.update(&step.gradients)?;
-        average.update()?;
-        losses.push(step.loss);
+        training.update(&step.gradients, step.loss)?;
+        training.position = batches.position();
         if leads && batch.ends_epoch() {
-            let (_, confusion) = average.with(|| test(&model, &mnist.test))??;
-            let (epoch, accuracy) = (batch.position().epoch + 1, 100.0 * confusion.accuracy());
-            println!("epoch {epoch:2}/{epochs}   loss {:.4}   test accuracy {accuracy:.2} %", mean(&losses));
-            losses.clear();
+            println!("{}", training.end_epoch(options.epochs(), batches.per_epoch() as usize, &mnist.test)?);
+            let step = training.losses.len() as u64;
+            files.save(&training.state(), step)?;
         }
     }
     if leads {
         let file = options.out.join("distributed.safetensors");
         fs::create_dir_all(&options.out).map_err(candle_core::Error::wrap)?;
-        average.with(|| model.save(&file))??;
+        training.average.with(|| training.model.save(&file))??;
+        // The next run starts anew.
+        fs::remove_dir_all(&folder).map_err(candle_core::Error::wrap)?;
         println!("{} ranks, {}; saved {}", communicator.size(), communicator.name(), file.display());
     }
     communicator.barrier()

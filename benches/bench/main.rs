@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use candle_core::Device;
 use clap::{Parser, ValueEnum};
+use layerfn::communicator::Communicator;
 use workloads::Workload;
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
@@ -25,7 +26,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const UNKNOWN_WORKLOAD: u8 = 3;
 
 fn main() -> ExitCode {
-    let options = Options::parse().for_smoke();
+    let options = Options::parse().for_smoke().for_processes();
     if !(options.table || options.sweep || options.is_known()) {
         eprintln!("error: there is no workload `{}` to {}", options.workload, options.mode.name());
         return ExitCode::from(UNKNOWN_WORKLOAD);
@@ -50,10 +51,24 @@ fn run(options: &Options) -> Result<()> {
     let workload = Workload::named(&options.workload).ok_or("there is no such workload")?;
     let base_rss = measure::memory("VmRSS:");
     measure::set_threads(options.threads)?;
-    let timing = measure::time(&workload, options)?;
+    let communicator = options.distributed.then(communicator).transpose()?;
+    let timing = measure::time(&workload, options, communicator.as_ref())?;
     let peak_rss = measure::memory("VmHWM:"); // before the dry run that counts operations
-    println!("{}", timing.to_json(options, [base_rss, peak_rss], workload.operations(options.infer())?));
+    if communicator.is_none_or(|communicator| communicator.rank() == 0) {
+        println!("{}", timing.to_json(options, [base_rss, peak_rss], workload.operations(options.infer())?));
+    }
     Ok(())
+}
+
+/// The processes that `mpirun` has started.
+#[cfg(feature = "mpi")]
+fn communicator() -> Result<Communicator> {
+    Ok(layerfn::communicator::Mpi::new()?.communicator())
+}
+
+#[cfg(not(feature = "mpi"))]
+fn communicator() -> Result<Communicator> {
+    Err("this build knows no MPI; build it with `cargo build --release --features layerfn-benches/mpi --bin bench`".into())
 }
 
 /// Times training and inference of some networks and prints one line of JSON.
@@ -90,6 +105,16 @@ struct Options {
     /// Stop after so many seconds, whatever is missing
     #[arg(long, value_name = "SECONDS", default_value_t = 90.0)]
     max_wall: f64,
+    /// Train with the processes that `mpirun` has started, in a build with the feature `mpi`: each takes its share of the batch.
+    /// Exactly --steps steps are timed
+    #[arg(long, conflicts_with_all = ["table", "sweep", "smoke"])]
+    distributed: bool,
+    /// With --distributed: parts of a batch that processes share
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = at_least_one)]
+    micro_batches: usize,
+    /// With --distributed: give up equal bits for any number of processes
+    #[arg(long)]
+    fast_sums: bool,
     /// Every workload, each in a process of its own, with its share of the speed of a large matrix product measured in
     /// the same run; a table in Markdown
     #[arg(long, conflicts_with = "sweep")]
@@ -121,6 +146,20 @@ impl Options {
     fn for_smoke(self) -> Self {
         match self.smoke {
             true => Self { workload: "w1b1".to_owned(), steps: 2, max_steps: 2, warmup: 0, ..self },
+            false => self,
+        }
+    }
+
+    /// All processes take the same number of steps.
+    fn for_processes(self) -> Self {
+        match self.distributed {
+            true => Self {
+                mode: Mode::Train,
+                budget: 0.0,
+                max_steps: self.steps,
+                max_wall: f64::INFINITY,
+                ..self
+            },
             false => self,
         }
     }

@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
+use layerfn::communicator::Communicator;
 use layerfn::prelude::*;
+use layerfn::training::DataParallel;
 
 use crate::workloads::Workload;
 use crate::{Options, Result};
@@ -15,8 +17,12 @@ pub(crate) fn set_threads(threads: usize) -> Result<()> {
     Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?)
 }
 
-/// Times the workload in a store of its own.
-pub(crate) fn time(workload: &Workload, options: &Options) -> Result<Timing> {
+/// Times the workload in a store of its own, on this rank of a group, if there is one.
+pub(crate) fn time(
+    workload: &Workload,
+    options: &Options,
+    communicator: Option<&Communicator>,
+) -> Result<Timing> {
     ParameterStore::new().enter(|| {
         let x = workload.inputs()?.to_device(&options.device)?;
         let forward = || test_mode(|| no_grad(|| (workload.network)(&x)));
@@ -26,6 +32,23 @@ pub(crate) fn time(workload: &Workload, options: &Options) -> Result<Timing> {
             return measure(options, 1, || Ok(forward()?.abs()?.mean_all()?.to_scalar::<f32>()?));
         }
         let (mut update, labels) = (workload.solver()?, workload.labels()?);
+        if let Some(communicator) = communicator {
+            let mut parallel =
+                DataParallel::new(communicator, &ParameterStore::current(), options.micro_batches)?;
+            if options.fast_sums {
+                parallel = parallel.fast_sums();
+            }
+            let (axis, n) = (workload.batch_axis(), labels.elem_count());
+            return measure(options, CHECK_STEP, || {
+                let step = parallel.step(n, |rows| {
+                    let x = x.narrow(axis, rows.start, rows.len())?;
+                    let labels = labels.narrow(0, rows.start, rows.len())?;
+                    mean_softmax_cross_entropy(&(workload.network)(&x)?, &labels, 1)
+                })?;
+                update(&step.gradients)?;
+                Ok(step.loss as f32)
+            });
+        }
         measure(options, CHECK_STEP, || {
             let loss = mean_softmax_cross_entropy(&(workload.network)(&x)?, &labels, 1)?;
             let value = loss.to_scalar::<f32>()?;

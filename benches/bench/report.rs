@@ -113,7 +113,8 @@ fn lines(
 ) -> Result<[pictures::Line; 2]> {
     let line = |mode| {
         let options = Options { mode, ..options.clone() };
-        let point = |&size: &usize| Ok((size as f64, measure::time(&workload(size), &options)?.median()));
+        let point =
+            |&size: &usize| Ok((size as f64, measure::time(&workload(size), &options, None)?.median()));
         sizes.iter().map(point).collect::<Result<Vec<_>>>()
     };
     Ok([("training", line(Mode::Train)?), ("inference", line(Mode::Infer)?)])

@@ -232,6 +232,11 @@ impl Workload {
         Ok(Tensor::from_vec(values, &*self.input, &Device::Cpu)?)
     }
 
+    /// The axis of its examples.
+    pub(crate) fn batch_axis(&self) -> usize {
+        self.input.iter().position(|&n| n == self.batch).unwrap_or(0)
+    }
+
     /// Its labels.
     pub(crate) fn labels(&self) -> Result<Tensor> {
         let labels: Vec<u32> = (0..self.batch as u64).map(|i| (bits(self.base + 2, i) % 10) as u32).collect();

@@ -6,3 +6,4 @@ pub mod elementwise;
 pub mod fixtures;
 pub mod functions;
 pub mod layers;
+pub mod parallel;

@@ -7,10 +7,10 @@ use candle_core::{DType, Device, Tensor};
 use layerfn::BatchStat;
 use layerfn::communicator::{Communicator, Local};
 use layerfn::prelude::*;
-use layerfn::solver::{Momentum, Solver};
-use layerfn::training::{DataParallel, TrainState};
+use layerfn::training::DataParallel;
 
 use layerfn_tests::support::collectives;
+use layerfn_tests::support::parallel::{self, Way};
 
 use crate::values;
 
@@ -46,65 +46,10 @@ fn groups_are_communicators_of_some_ranks() -> Result<()> {
     Ok(())
 }
 
-/// How a step is taken.
-#[derive(Clone, Copy, PartialEq)]
-enum Way {
-    OneByOne,
-    /// With so many bytes in a pack.
-    Packs(usize),
-    Together,
-    Fast,
-}
-
 /// Trains on so many ranks, and goes on with the states of an earlier run; the bytes of all parameters and of the solver.
 fn trained(ranks: usize, way: Way, steps: Range<u64>, from: Option<Vec<u8>>) -> Result<Vec<u8>> {
-    let states = Local::new(ranks).run(move |communicator| {
-        let plain = network! { affine(12) -> bn -> relu -> dropout -> out: affine(3) };
-        let together = network! {
-            affine(12) -> bn -> relu -> dropout -> sync: sync_batch_normalization -> affine(7)
-                -> dropout -> last: sync_batch_normalization -> relu -> out: affine(3)
-        };
-        let model = match way {
-            Way::Together => together.boxed().init((1, 5))?,
-            _ => plain.boxed().init((1, 5))?,
-        };
-        let mut solver = Momentum::new(0.1, 0.9);
-        solver.set_parameters(&model.parameters());
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("state.safetensors");
-        if let Some(from) = &from {
-            std::fs::write(&file, from).unwrap();
-            TrainState::new().with("model", &model).with("solver", &mut solver).load(&file)?;
-        }
-        let mut parallel = DataParallel::new(&communicator, model.store(), 6)?;
-        parallel = match way {
-            Way::Packs(bytes) => parallel.pack_size(bytes),
-            Way::Fast => parallel.fast_sums(),
-            Way::OneByOne | Way::Together => parallel,
-        };
-        for step in steps.clone() {
-            // 22 examples in 6 micro-batches of 3 or 4; at last 4, so that two micro-batches have none.
-            let n = if step == 5 { 4 } else { 22 };
-            let x: Vec<f32> =
-                (0..n * 5).map(|i| ((i as u64 * 7 + step * 13) % 19) as f32 / 9.0 - 1.0).collect();
-            let x = Tensor::from_vec(x, (n, 5), &Device::Cpu)?;
-            let labels = Tensor::from_vec((0..n as u32).map(|i| i % 3).collect(), n, &Device::Cpu)?;
-            let loss = |rows: Range<usize>| {
-                let x = x.narrow(0, rows.start, rows.len())?;
-                let labels = labels.narrow(0, rows.start, rows.len())?;
-                mean_softmax_cross_entropy(&model.forward(&x)?, &labels, 1)
-            };
-            let found = match way {
-                Way::Together => parallel.step_together(n, loss)?,
-                _ => parallel.step(n, loss)?,
-            };
-            assert!(found.loss.is_finite());
-            solver.update(&found.gradients)?;
-        }
-        communicator.check_parameters(&model.store().parameters())?;
-        TrainState::new().with("model", &model).with("solver", &mut solver).save(&file)?;
-        Ok(std::fs::read(&file).unwrap())
-    })?;
+    let states = Local::new(ranks)
+        .run(move |communicator| parallel::train(&communicator, way, steps.clone(), from.as_deref()))?;
     assert!(states.iter().all(|state| *state == states[0]), "the ranks differ");
     Ok(states[0].clone())
 }

@@ -21,6 +21,9 @@ const PIECE: usize = 1 << 30;
 /// How long a rank sleeps between two looks for a message, after the first ones.
 const PAUSE: Duration = Duration::from_micros(50);
 
+/// Takes messages for one rank, and the thread that sends them.
+type Outgoing = (mpsc::Sender<Vec<u8>>, JoinHandle<()>);
+
 /// Ranks that are processes, started by `mpirun`. With the feature `mpi`, which needs an MPI library and libclang to build.
 ///
 /// A rank that dies is noticed by `mpirun`, which ends the others; one that hangs is an error after the time limit. MPI cannot
@@ -41,7 +44,7 @@ pub struct Mpi {
     limit: Duration,
     /// For each receiver the thread that sends to it: a message may have to wait for its receiver, and must not keep those to
     /// others waiting.
-    senders: Mutex<HashMap<usize, (mpsc::Sender<Vec<u8>>, JoinHandle<()>)>>,
+    senders: Mutex<HashMap<usize, Outgoing>>,
     /// What the rank did for which this one has stopped waiting.
     failed: OnceLock<String>,
     /// Ends MPI when dropped.
@@ -182,7 +185,7 @@ impl Transport for Mpi {
 }
 
 /// A thread that sends messages to one rank.
-fn sender(to: usize) -> std::io::Result<(mpsc::Sender<Vec<u8>>, JoinHandle<()>)> {
+fn sender(to: usize) -> std::io::Result<Outgoing> {
     let (outgoing, messages) = mpsc::channel::<Vec<u8>>();
     let run = move || {
         let world = SimpleCommunicator::world();
