@@ -250,6 +250,14 @@ fn statistics_flow_back_and_shift_and_scale_have_any_shape() {
     let inputs = [values([3, 4, 2], 1), values([4, 2], 2), values([3, 4, 2], 3)];
     gate(|t| Ok(f::tensor_normalization(&t[0], 0, Some(&t[1]), Some(&t[2]), 0.1)?.0), &inputs);
     // Of half precisions the statistics are f32.
+    // Shapes that cannot be, or for which there is no memory, are errors.
+    let x = Tensor::ones((2, 3), DType::F32, &Device::Cpu).unwrap();
+    for dims in [vec![2, 1, 2, 3], vec![1 << 40, 1], vec![1 << 45], vec![4, 3]] {
+        let large = Tensor::ones(1, DType::F32, &Device::Cpu).unwrap().broadcast_as(dims.clone()).unwrap();
+        for [beta, gamma] in [[Some(&large), None], [None, Some(&large)]] {
+            assert!(f::tensor_normalization(&x, 1, beta, gamma, 0.1).is_err(), "{dims:?}");
+        }
+    }
     assert_gradients(|t| Ok(f::tensor_normalization(&t[0], -1, None, None, 0.1)?.2), &inputs[..1]);
 }
 

@@ -5,8 +5,7 @@ use candle_core::Tensor;
 use super::arithmetic::{add2, mul2};
 use super::normalization::batch_normalization;
 use super::parts::of_rank;
-use crate::told::listens;
-use crate::{Axes, Axis, Result, check};
+use crate::{Axes, Axis, Error, Result, check};
 
 /// Normalized by the mean and the variance over all axes but the ones named; returns the output, the mean and the biased
 /// variance.
@@ -53,12 +52,21 @@ pub fn tensor_normalization(
     let (mut y, mean, var) =
         batch_normalization(inp, shift.unwrap_or(&zeros), scale.unwrap_or(&ones), &axes, eps)?;
     if let Some(gamma) = gamma.filter(|_| !fits) {
-        y = if listens() { mul2(&y, &of_rank(gamma, y.rank())?)? } else { y.broadcast_mul(gamma)? };
+        y = mul2(&y, &alike("gamma", gamma, inp)?)?;
     }
     if let Some(beta) = beta.filter(|_| !fits) {
-        y = if listens() { add2(&y, &of_rank(beta, y.rank())?)? } else { y.broadcast_add(beta)? };
+        y = add2(&y, &alike("beta", beta, inp)?)?;
     }
     Ok((y, mean, var))
+}
+
+/// A coefficient with as many axes as the input.
+fn alike(name: &'static str, given: &Tensor, inp: &Tensor) -> Result<Tensor> {
+    if given.rank() > inp.rank() {
+        let reason = format!("must be what can be repeated to the shape {:?} of `inp`", inp.dims());
+        return Err(Error::invalid(name, reason, given.dims()));
+    }
+    of_rank(given, inp.rank())
 }
 
 /// [`tensor_normalization`] of weights in each channel; returns the weights, their mean and their biased variance. NNabla's
