@@ -74,7 +74,7 @@ macro_rules! types {
             match tensor.dtype() {
                 $(DType::$dtype => {
                     let values = flat.to_vec1::<$T>()?;
-                    Ok(values.iter().flat_map(|value| value.to_ne_bytes()).collect())
+                    Ok(bytemuck::cast_slice(&values).to_vec())
                 })+
                 other => Err(Error::invalid("tensor", "must be of a type that can be sent", other)),
             }
@@ -83,11 +83,11 @@ macro_rules! types {
         fn tensor(code: u8, bytes: &[u8], dims: Vec<usize>, device: &Device) -> Result<Option<Tensor>> {
             match code {
                 $($code => {
-                    let (values, rest) = bytes.as_chunks::<{ size_of::<$T>() }>();
-                    if !rest.is_empty() || check::count("tensor", &dims).ok() != Some(values.len()) {
+                    let (n, size) = (check::count("tensor", &dims).ok(), size_of::<$T>());
+                    if bytes.len() % size != 0 || n != Some(bytes.len() / size) {
                         return Ok(None);
                     }
-                    let values: Vec<$T> = values.iter().map(|bytes| <$T>::from_ne_bytes(*bytes)).collect();
+                    let values: Vec<$T> = bytemuck::pod_collect_to_vec(bytes);
                     Ok(Some(Tensor::from_vec(values, dims, device)?))
                 })+
                 _ => Ok(None),

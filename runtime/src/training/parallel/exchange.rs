@@ -28,7 +28,7 @@ impl Exchange<'_> {
         // Each rank adds up one part, and sends it in the precision in which it is used.
         let (size, rank, n) = (self.communicator.size(), self.communicator.rank(), range.len());
         let part = |of: usize| n * of / size..n * (of + 1) / size;
-        let parts = (0..size).map(|to| bytes(own.iter().flat_map(|sum| &sum[part(to)])));
+        let parts = (0..size).map(|to| bytes(own.iter().map(|sum| &sum[part(to)])));
         let messages = self.communicator.exchange(parts.collect())?;
         let width = part(rank).len();
         let mut known = Vec::new();
@@ -60,8 +60,10 @@ impl Exchange<'_> {
         for (is_wide, piece) in self.variables.pieces(&(start..start + sums.len())) {
             let means = sums[piece.start - start..piece.end - start].iter().map(|sum| sum / self.weight);
             match is_wide {
-                true => message.extend(means.flat_map(f64::to_ne_bytes)),
-                false => message.extend(means.flat_map(|mean| (mean as f32).to_ne_bytes())),
+                true => message.extend(bytemuck::cast_slice(&means.collect::<Vec<f64>>())),
+                false => {
+                    message.extend(bytemuck::cast_slice(&means.map(|mean| mean as f32).collect::<Vec<f32>>()))
+                }
             }
         }
         message
@@ -76,8 +78,8 @@ impl Exchange<'_> {
             match is_wide {
                 true => means.extend(numbers(values)),
                 false => {
-                    let values = values.as_chunks::<4>().0.iter();
-                    means.extend(values.map(|bytes| f64::from(f32::from_ne_bytes(*bytes))));
+                    let values: Vec<f32> = bytemuck::pod_collect_to_vec(values);
+                    means.extend(values.into_iter().map(f64::from));
                 }
             }
             message = rest;
@@ -123,10 +125,13 @@ fn other_length(rank: usize) -> Error {
     Error::communication(rank, "has sent sums of another length: its parameters or its layers differ")
 }
 
-fn bytes<'a>(values: impl Iterator<Item = &'a f64>) -> Vec<u8> {
-    values.flat_map(|value| value.to_ne_bytes()).collect()
+fn bytes<'a>(parts: impl Iterator<Item = &'a [f64]>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    parts.for_each(|part| bytes.extend_from_slice(bytemuck::cast_slice(part)));
+    bytes
 }
 
+/// Whatever is behind the last whole number is left out: the caller looks at how many there are.
 fn numbers(message: &[u8]) -> Vec<f64> {
-    message.as_chunks::<8>().0.iter().map(|bytes| f64::from_ne_bytes(*bytes)).collect()
+    bytemuck::pod_collect_to_vec(&message[..message.len() - message.len() % size_of::<f64>()])
 }
