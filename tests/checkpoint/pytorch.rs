@@ -294,3 +294,13 @@ fn rules_change_what_they_match() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn weights_of_a_cell_are_not_those_of_a_linear_layer() -> Result<()> {
+    let store = ParameterStore::new();
+    let x = Tensor::ones((2, 3), DType::F32, &Device::Cpu)?;
+    store.enter(|| affine(&x, (4, 5)).call())?;
+    let error = Checkpoint::from_parameters(&store.parameters())?.to_pytorch().unwrap_err().to_string();
+    assert!(error.contains("`affine/W` of shape [3, 4, 5] is not a matrix"), "{error}");
+    Ok(())
+}

@@ -235,6 +235,15 @@ impl Checkpoint {
                 differences.push(format!("`{}` is of a layer that has no rule for PyTorch", entry.path()));
                 continue;
             };
+            if pair.is_transposed && entry.tensor().rank() != 2 {
+                // A gate of an LSTM cell is an affine layer with outputs of two axes.
+                let dims = entry.tensor().dims();
+                differences.push(format!(
+                    "`{}` of shape {dims:?} is not a matrix, which a `Linear` of PyTorch needs",
+                    entry.path()
+                ));
+                continue;
+            }
             let values = pair.back(entry.tensor())?;
             changes.push(pair.told(entry.path(), entry.tensor(), &name, &values));
             let Some(third) = pair.third else {
