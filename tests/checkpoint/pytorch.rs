@@ -93,6 +93,61 @@ fn transformers_give_the_answers_of_pytorch() -> Result<()> {
     Ok(())
 }
 
+/// Layers over sequences, and cells behind them.
+fn sequences(x: &Tensor) -> Result<Tensor> {
+    let (steps, n, _) = x.dims3()?;
+    let zeros =
+        |layers, directions, state| Tensor::zeros((layers, directions, n, state), DType::F32, &Device::Cpu);
+    let half = |state| Tensor::full(0.5f32, (n, state), &Device::Cpu);
+    let (h, c) = (zeros(2, 2, 4)?, zeros(2, 2, 4)?);
+    let (y, ..) = lstm_n_step(x, &h, &c).num_layers(2).bidirectional(true).name("first").call()?;
+    let (y, _) = gru(&y, &zeros(2, 1, 5)?).num_layers(2).name("second").call()?;
+    let (y, _) = rnn(&y, &zeros(1, 2, 4)?).bidirectional(true).with_bias(false).name("third").call()?;
+    let (h, _) = lstm(&y.get(steps - 1)?, &half(6)?.zeros_like()?, &half(6)?, 6).name("cell").call()?;
+    gru_cell(&h, &half(3)?, 3).name("gate").call()
+}
+
+#[test]
+fn recurrent_layers_give_the_answers_of_pytorch() -> Result<()> {
+    let answers = Checkpoint::open(fixture("recurrent.safetensors"))?;
+    let [x, wanted] = ["input", "output"].map(|name| answers.get(name).unwrap().tensor().clone());
+    let store = ParameterStore::new();
+    store.enter(|| sequences(&x))?;
+    let state = || Checkpoint::open(fixture("recurrent.pt"));
+    Load::new(state()?.from_pytorch(&store)?).apply_to(&store, "")?;
+    let y = store.enter(|| sequences(&x))?;
+    let difference = (&y - &wanted)?.abs()?.max_all()?.to_scalar::<f32>()?;
+    assert!(difference < 1e-5, "{difference}: {y} {wanted}");
+
+    // The way back has the names and shapes of there, and gives the same parameters again.
+    let before = described(&Checkpoint::from_parameters(&store.parameters())?);
+    let back = Checkpoint::from_parameters(&store.parameters())?.to_pytorch()?;
+    let named = |checkpoint: &Checkpoint| {
+        let entries = checkpoint.entries().iter();
+        let mut named: Vec<_> =
+            entries.map(|entry| format!("{} {:?}", entry.path(), entry.tensor().dims())).collect();
+        named.sort();
+        named
+    };
+    assert_eq!(named(&back), named(&state()?));
+    Load::new(back.from_pytorch(&store)?).apply_to(&store, "")?;
+    assert_eq!(described(&Checkpoint::from_parameters(&store.parameters())?), before);
+
+    // What is missing or of another shape is said by its name there.
+    let other = ParameterStore::new();
+    let h = Tensor::zeros((3, 1, 2, 4), DType::F32, &Device::Cpu)?;
+    other.enter(|| lstm_n_step(&x, &h, &h).num_layers(3).name("first").call())?;
+    let error = state()?.from_pytorch(&other).unwrap_err().to_string();
+    for wanted in [
+        "`first.weight_ih_l1` has the shape [16, 8], `first/lstm/weight` needs [16, 4]",
+        "`first.bias_hh_l2` is missing, for `first/lstm/bias`",
+        "`first.weight_ih_l0_reverse` belongs to no parameter here",
+    ] {
+        assert!(error.contains(wanted), "{wanted}\n{error}");
+    }
+    Ok(())
+}
+
 #[test]
 fn what_does_not_fit_is_listed() -> Result<()> {
     let model = network! { fc1: affine(5) -> fc3: affine(2) -> rest: rms_normalization }.init((1, 4))?;

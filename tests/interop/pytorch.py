@@ -63,6 +63,7 @@ def main():
     torch.save(net.state_dict(), folder / "state.pt")
     kinds(folder)
     transformer(folder)
+    recurrent(folder)
 
 
 class Translator(nn.Module):
@@ -86,6 +87,34 @@ def transformer(folder):
         answer = net(source, target)
     torch.save(net.state_dict(), folder / "transformer.pt")
     save_file({"source": source, "target": target, "output": answer}, folder / "transformer.safetensors")
+
+
+class Sequences(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.LSTM(3, 4, num_layers=2, bidirectional=True)
+        self.second = nn.GRU(8, 5, num_layers=2)
+        self.third = nn.RNN(5, 4, bidirectional=True, bias=False)
+        self.cell = nn.LSTMCell(8, 6)
+        self.gate = nn.GRUCell(6, 3)
+
+    def forward(self, x):
+        x = self.third(self.second(self.first(x)[0])[0])[0][-1]
+        zeros = torch.zeros(len(x), 6)
+        h = self.cell(x, (zeros, zeros + 0.5))[0]
+        return self.gate(h, torch.full((len(x), 3), 0.5))
+
+
+def recurrent(folder):
+    torch.manual_seed(7)
+    net = Sequences()
+    with torch.no_grad():
+        for value in net.state_dict().values():
+            value.copy_(torch.randn_like(value) / 2)
+        x = torch.randn(6, 2, 3)
+        answer = net(x)
+    torch.save(net.state_dict(), folder / "recurrent.pt")
+    save_file({"input": x, "output": answer}, folder / "recurrent.safetensors")
 
 
 def kinds(folder):

@@ -1,5 +1,7 @@
 //! State dicts of PyTorch and the layers of this library.
 
+mod recurrent;
+
 use std::collections::{BTreeMap, HashSet};
 
 use candle_core::{Tensor, Var};
@@ -7,6 +9,7 @@ use candle_core::{Tensor, Var};
 use super::Checkpoint;
 use super::entry::{Entries, Entry};
 use crate::{Error, ParameterStore, Result};
+use recurrent::Recurrent;
 
 /// A parameter of a layer here, and of the module there.
 struct Pair {
@@ -89,6 +92,12 @@ const MODULES: &[(&str, &str)] = &[
 /// What PyTorch keeps and nobody here needs.
 const IGNORED: &str = "num_batches_tracked";
 
+/// The module there with the label that a layer has here.
+fn module(label: &str) -> String {
+    let module = |part| MODULES.iter().find(|(ours, _)| *ours == part).map_or(part, |(_, theirs)| *theirs);
+    label.split('/').map(module).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".")
+}
+
 impl Pair {
     /// The parameter at a path of ours, and its name there.
     fn of(path: &str) -> Option<(&'static Self, String)> {
@@ -98,10 +107,8 @@ impl Pair {
         if label.is_empty() {
             return Some((pair, format!("{scope}.{}", pair.theirs)));
         }
-        let module =
-            |part| MODULES.iter().find(|(ours, _)| *ours == part).map_or(part, |(_, theirs)| *theirs);
-        let modules = label.split('/').map(module).chain([pair.theirs]);
-        Some((pair, modules.filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".")))
+        let names = [module(label), pair.theirs.to_owned()];
+        Some((pair, names.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".")))
     }
 
     /// The values in the layout of here, with the shape `dims`; none if they do not fit.
@@ -160,8 +167,9 @@ impl Checkpoint {
     /// The layer with the label `layer1/0` here is the module `layer1.0` there; [`rename`](Self::rename) the file before where names
     /// differ. Each parameter is found by the kind of its layer: the weights of `affine` are transposed, square ones too, and the
     /// parameters of normalizations get our shapes. `multi_head_attention` is an `nn.MultiheadAttention`, `transformer_encode` an
-    /// `nn.TransformerEncoderLayer`, `transformer_decode` an `nn.TransformerDecoderLayer`. `num_batches_tracked` is left out. What
-    /// `store` has a layer for and this has no rule for, such as recurrent layers, is an error.
+    /// `nn.TransformerEncoderLayer`, `transformer_decode` an `nn.TransformerDecoderLayer`. `rnn`, `gru` and `lstm_n_step` are
+    /// `nn.RNN`, `nn.GRU` and `nn.LSTM`, `lstm` and `gru_cell` are `nn.LSTMCell` and `nn.GRUCell`; the two biases that PyTorch
+    /// adds up become one. `num_batches_tracked` is left out. What `store` has a layer for and this has no rule for is an error.
     ///
     /// ```
     /// use layerfn::{checkpoint::{Checkpoint, Load}, prelude::*};
@@ -189,6 +197,20 @@ impl Checkpoint {
         let (mut entries, mut differences, mut used) = (Entries::new(), Vec::new(), HashSet::new());
         let mut changes = self.changes.clone();
         for (path, parameter) in store.parameters().iter() {
+            if let Some(layer) = Recurrent::of(path, parameter.var().dims()) {
+                used.extend(layer.names());
+                match layer.converted(path, |name| self.get(name).map(Entry::tensor))? {
+                    Ok(values) => {
+                        changes.push(layer.told(path, false));
+                        let parts = vec![(path.to_owned(), values)];
+                        for entry in recurrent::entries(parts, Some(parameter.need_grad()))? {
+                            entries.push(entry).map_err(|fault| fault.into_error("convert", &self.origin))?;
+                        }
+                    }
+                    Err(missing) => differences.extend(missing),
+                }
+                continue;
+            }
             let Some((pair, name)) = Pair::of(path) else {
                 differences.push(format!("`{path}` is of a layer that has no rule for PyTorch"));
                 continue;
@@ -223,7 +245,8 @@ impl Checkpoint {
         Ok(Self { changes, ..Self::new(self.origin, entries.into(), false) })
     }
 
-    /// The reverse: parameters of ours under the names and in the layout that `load_state_dict` of PyTorch takes.
+    /// The reverse: parameters of ours under the names and in the layout that `load_state_dict` of PyTorch takes. Of the two biases
+    /// that recurrent layers add up there, the second is 0.
     ///
     /// # Errors
     /// [`Error::Mismatch`] with every parameter of a layer without a rule.
@@ -231,12 +254,18 @@ impl Checkpoint {
         let (mut entries, mut differences) = (Entries::new(), Vec::new());
         let (mut changes, mut thirds) = (self.changes.clone(), BTreeMap::new());
         for entry in self.entries() {
+            if let Some(layer) = Recurrent::of(entry.path(), entry.tensor().dims()) {
+                changes.push(layer.told(entry.path(), true));
+                for entry in recurrent::entries(layer.back(entry.tensor())?, entry.need_grad())? {
+                    entries.push(entry).map_err(|fault| fault.into_error("convert", &self.origin))?;
+                }
+                continue;
+            }
             let Some((pair, name)) = Pair::of(entry.path()) else {
                 differences.push(format!("`{}` is of a layer that has no rule for PyTorch", entry.path()));
                 continue;
             };
             if pair.is_transposed && entry.tensor().rank() != 2 {
-                // A gate of an LSTM cell is an affine layer with outputs of two axes.
                 let dims = entry.tensor().dims();
                 differences.push(format!(
                     "`{}` of shape {dims:?} is not a matrix, which a `Linear` of PyTorch needs",
