@@ -83,7 +83,8 @@ fn a_training_that_was_stopped_goes_on_to_the_same_weights() {
     assert!(rest.last().unwrap().ends_with("steps; the same command goes on"), "{rest:?}");
 
     let other = run(command("stopped").args(["--seed", "2"]));
-    assert!(stderr(&other).contains("a training with other options was stopped"), "{}", stderr(&other));
+    let wanted = "`options` must be those of the training that was stopped, or have --fresh to start anew";
+    assert!(stderr(&other).contains(wanted), "{}", stderr(&other));
     let text = stdout(&run(&mut command("stopped")));
     assert!(text.starts_with("goes on after "), "{text}");
     for file in ["lenet.safetensors", "lenet.h5", "monitor/scalars.csv", "monitor/training-loss.series.txt"] {

@@ -66,7 +66,7 @@ impl Nccl {
         let run = move || match Comm::from_rank(cuda.cuda_stream(), rank, size, Id::uninit(internal)) {
             Ok(comm) => {
                 let _ = started.send(Ok(()));
-                serve(comm, &cuda, incoming);
+                serve(&comm, &cuda, incoming);
             }
             Err(error) => {
                 let _ = started.send(Err(failed(error)));
@@ -144,8 +144,8 @@ impl Nccl {
 type Job = Box<dyn FnOnce(&Comm, &CudaDevice) -> bool + Send>;
 
 /// Works until an error, after which the ranks are out of step, or until nobody has anything to do any more.
-fn serve(comm: Comm, device: &CudaDevice, jobs: mpsc::Receiver<Job>) {
-    jobs.into_iter().all(|job| job(&comm, device));
+fn serve(comm: &Comm, device: &CudaDevice, jobs: mpsc::Receiver<Job>) {
+    jobs.into_iter().all(|job| job(comm, device));
 }
 
 impl Transport for Nccl {
