@@ -136,7 +136,7 @@ impl Folder {
         self.folder.join(format!("{from} {to} {number}"))
     }
 
-    fn error(rank: usize, error: impl ToString) -> layerfn::Error {
+    fn error(rank: usize, error: &dyn std::fmt::Display) -> layerfn::Error {
         layerfn::Error::Communication { rank, reason: error.to_string() }
     }
 }
@@ -162,7 +162,7 @@ impl Transport for Folder {
         let path = self.next(self.rank, to);
         let unfinished = path.with_extension("part");
         let written = fs::write(&unfinished, message).and_then(|()| fs::rename(&unfinished, &path));
-        written.map_err(|error| Self::error(self.rank, error))
+        written.map_err(|error| Self::error(self.rank, &error))
     }
 
     fn receive(&self, from: usize) -> Result<Vec<u8>> {
@@ -172,7 +172,7 @@ impl Transport for Folder {
                 return Ok(message);
             }
             if self.folder.join("failed").exists() || Instant::now() > end {
-                return Err(Self::error(from, "has failed, or has sent nothing in time"));
+                return Err(Self::error(from, &"has failed, or has sent nothing in time"));
             }
             std::thread::sleep(Duration::from_micros(100));
         }
