@@ -193,3 +193,13 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn outputs_of_a_deconvolution_with_one_tap_may_be_padded() {
+    let (one, two) = (PerAxis::Every(1), PerAxis::Every(2));
+    let geometry = DeconvGeometry::new(&[1, 1, 3], &one, &PerAxis::Every(0), &one, &two, 1, 1).unwrap();
+    let geometry = geometry.with_output_padding(&vec![1].into()).unwrap();
+    let x = Tensor::new(&[[[1f64, 2., 3.]]], &Device::Cpu).unwrap();
+    let w = Tensor::new(&[[[2f64]]], &Device::Cpu).unwrap();
+    assert_eq!(flat(&deconvolution(&x, &w, None, &geometry).unwrap()), [2., 4., 6., 0.]);
+}

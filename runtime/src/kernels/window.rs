@@ -30,7 +30,8 @@ impl Window {
 
     /// Whether each output sees exactly the input at its own place.
     pub(crate) fn is_pointwise(&self) -> bool {
-        self.kernel == [1; 3] && self.stride == [1; 3] && self.pad == [0; 3]
+        // A deconvolution may have outputs, which are inputs here, behind those that are seen.
+        self.kernel == [1; 3] && self.stride == [1; 3] && self.pad == [0; 3] && self.input == self.output
     }
 
     /// The input position that `tap` of the window at output `o` sees on `axis`, if it is not padding.
