@@ -53,6 +53,18 @@ fn split(bytes: &[u8]) -> Option<(u8, Vec<usize>, &[u8])> {
     Some((code, sizes.collect(), elements))
 }
 
+/// Numbers as bytes, one part after the other.
+pub(crate) fn from_numbers<'a>(parts: impl IntoIterator<Item = &'a [f64]>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    parts.into_iter().for_each(|part| bytes.extend_from_slice(bytemuck::cast_slice(part)));
+    bytes
+}
+
+/// The reverse of [`from_numbers`]. Bytes behind the last whole number are left out; the caller checks how many numbers there are.
+pub(crate) fn to_numbers(bytes: &[u8]) -> Vec<f64> {
+    bytemuck::pod_collect_to_vec(&bytes[..bytes.len() - bytes.len() % size_of::<f64>()])
+}
+
 macro_rules! types {
     ($($code:literal $dtype:ident $T:ty),+ $(,)?) => {
         fn code(dtype: DType) -> Result<u8> {

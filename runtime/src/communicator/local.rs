@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Communicator, Transport};
+use super::{Communicator, TIME_LIMIT, Transport};
 use crate::{Error, ParameterStore, Result};
 
 /// Ranks that are threads of this process: for tests, and for trying a distributed training without MPI.
@@ -33,7 +33,7 @@ impl Local {
     /// So many ranks, at least one.
     #[must_use]
     pub fn new(size: usize) -> Self {
-        Self { size: size.max(1), limit: Duration::from_secs(300) }
+        Self { size: size.max(1), limit: TIME_LIMIT }
     }
 
     /// How long a rank waits for a message of another one. Default: five minutes.

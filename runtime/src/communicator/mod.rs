@@ -19,11 +19,13 @@ mod nccl;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use candle_core::{DType, Device, Tensor, WithDType};
 use indexmap::IndexMap;
 
 use bytes::{from_bytes, from_head, to_bytes, to_head};
+pub(crate) use bytes::{from_numbers, to_numbers};
 pub use local::Local;
 #[cfg(feature = "mpi")]
 pub use mpi::Mpi;
@@ -64,7 +66,8 @@ pub trait Transport: Send + Sync {
     /// Makes the operations of the other ranks fail.
     fn abort(&self, reason: &str);
 
-    /// Puts the sums over all ranks in place of the values, if the transport can add up itself, in an order of its own; whether it has.
+    /// Replaces the values by their sums over all ranks, added up in any order. Returns false, and changes nothing, if the transport
+    /// cannot add up.
     ///
     /// # Errors
     /// [`Error::Communication`] if a rank has failed, or does not come in time.
@@ -72,7 +75,7 @@ pub trait Transport: Send + Sync {
         Ok(false)
     }
 
-    /// Whether [`pass`](Self::pass) is the way for tensors that lie where this one does.
+    /// Whether tensors on the device of this one are sent by [`pass`](Self::pass).
     fn passes(&self, _tensor: &Tensor) -> bool {
         false
     }
@@ -88,6 +91,9 @@ pub trait Transport: Send + Sync {
 
 /// A tensor that a rank sends: the rank, and the type and the sizes of the tensor.
 pub type Incoming = (usize, DType, Vec<usize>);
+
+/// How long a rank waits for another one, if nothing else is said.
+const TIME_LIMIT: Duration = Duration::from_secs(300);
 
 /// The name of the group of all ranks.
 const WORLD: &str = "world";
@@ -372,8 +378,7 @@ impl Communicator {
     pub(crate) fn gather_parts(&self, own: Vec<Vec<f64>>) -> Result<Vec<Vec<f64>>> {
         let n = own.first().map_or(0, Vec::len);
         let header = [n as f64, own.len() as f64];
-        let message: Vec<u8> =
-            header.iter().chain(own.iter().flatten()).flat_map(|value| value.to_ne_bytes()).collect();
+        let message = from_numbers([&header[..]].into_iter().chain(own.iter().map(Vec::as_slice)));
         let messages = self.exchange(vec![message; self.size()])?;
         let mut own = Some(own);
         let mut parts = Vec::new();
@@ -382,8 +387,7 @@ impl Communicator {
                 parts.extend(own.take().unwrap_or_default());
                 continue;
             }
-            let values: Vec<f64> =
-                message.as_chunks::<8>().0.iter().map(|bytes| f64::from_ne_bytes(*bytes)).collect();
+            let values = to_numbers(&message);
             match values.split_first_chunk::<2>() {
                 Some((&[length, count], values))
                     if length == n as f64 && values.len() as f64 == count * length && n > 0 =>

@@ -12,7 +12,7 @@ use mpi::environment::Universe;
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::{Communicator as _, CommunicatorCollectives, Destination, MatchedReceiveVec, Source};
 
-use super::{Communicator, Transport};
+use super::{Communicator, TIME_LIMIT, Transport};
 use crate::{Error, Result};
 
 /// Bytes of a message at most; MPI counts in 31 bits.
@@ -67,7 +67,7 @@ impl Mpi {
         let world = universe.world();
         let (rank, size) = (world.rank() as usize, world.size() as usize);
         let local_rank = world.split_shared(world.rank()).rank() as usize;
-        let limit = Duration::from_secs(300);
+        let limit = TIME_LIMIT;
         let (senders, failed) = (Mutex::default(), OnceLock::new());
         Ok(Self { rank, size, local_rank, limit, senders, failed, _universe: universe })
     }

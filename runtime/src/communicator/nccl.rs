@@ -12,7 +12,7 @@ use candle_core::op::BackpropOp;
 use candle_core::{DType, Device, Storage, Tensor};
 use half::{bf16, f16};
 
-use super::{Communicator, Incoming, Transport};
+use super::{Communicator, Incoming, TIME_LIMIT, Transport};
 use crate::{Error, Result};
 
 /// Ranks with a GPU each, whose tensors go from GPU to GPU. With the feature `nccl`, which needs the CUDA toolkit and NCCL to build.
@@ -62,7 +62,7 @@ impl Nccl {
         let (jobs, incoming) = mpsc::channel();
         let (started, start) = mpsc::channel();
         let cuda = cuda.clone();
-        // What NCCL needs must not move to another thread.
+        // The handle of NCCL must stay in one thread.
         let run = move || match Comm::from_rank(cuda.cuda_stream(), rank, size, Id::uninit(internal)) {
             Ok(comm) => {
                 let _ = started.send(Ok(()));
@@ -75,12 +75,8 @@ impl Nccl {
         thread::Builder::new().name("nccl".to_owned()).spawn(run).map_err(|error| {
             Error::communication(rank, format!("cannot start a thread for NCCL: {error}"))
         })?;
-        let nccl = Self {
-            group: group.clone(),
-            device: device.clone(),
-            limit: Duration::from_secs(300),
-            jobs: Mutex::new(jobs),
-        };
+        let nccl =
+            Self { group: group.clone(), device: device.clone(), limit: TIME_LIMIT, jobs: Mutex::new(jobs) };
         nccl.wait(&start)??;
         Ok(nccl)
     }
@@ -110,7 +106,7 @@ impl Nccl {
         })
     }
 
-    /// Has the thread of NCCL do something.
+    /// Runs `work` in the thread of NCCL, and waits until the GPU has done it.
     fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Comm, &CudaDevice) -> Result<T, Failure> + Send + 'static,
@@ -143,7 +139,7 @@ impl Nccl {
 /// Returns whether to go on.
 type Job = Box<dyn FnOnce(&Comm, &CudaDevice) -> bool + Send>;
 
-/// Works until an error, after which the ranks are out of step, or until nobody has anything to do any more.
+/// Runs jobs until one fails, after which the ranks are out of step, or until the last sender is dropped.
 fn serve(comm: &Comm, device: &CudaDevice, jobs: mpsc::Receiver<Job>) {
     jobs.into_iter().all(|job| job(comm, device));
 }
@@ -210,7 +206,7 @@ fn pass(
 ) -> Result<Vec<Tensor>, Failure> {
     let outgoing = outgoing.iter().map(|(rank, tensor)| Ok((*rank, tensor.contiguous()?)));
     let outgoing = outgoing.collect::<Result<Vec<_>, Failure>>()?;
-    // What stands between start and end happens at once: nobody waits for a rank that waits itself.
+    // NCCL starts everything between these two calls together, so ranks do not wait for each other in a circle.
     group_start()?;
     let all = || {
         outgoing.iter().try_for_each(|(rank, tensor)| send(comm, tensor, *rank))?;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::numbers::{Variables, cover, join};
 use super::of_rank;
-use crate::communicator::Communicator;
+use crate::communicator::{Communicator, from_numbers, to_numbers};
 use crate::{Error, Result};
 
 /// What is to be known to add up numbers of a step.
@@ -28,14 +28,14 @@ impl Exchange<'_> {
         // Each rank adds up one part, and sends it in the precision in which it is used.
         let (size, rank, n) = (self.communicator.size(), self.communicator.rank(), range.len());
         let part = |of: usize| n * of / size..n * (of + 1) / size;
-        let parts = (0..size).map(|to| bytes(own.iter().map(|sum| &sum[part(to)])));
+        let parts = (0..size).map(|to| from_numbers(own.iter().map(|sum| &sum[part(to)])));
         let messages = self.communicator.exchange(parts.collect())?;
         let width = part(rank).len();
         let mut known = Vec::new();
         for (from, message) in messages.iter().enumerate() {
             let mut nodes = Vec::new();
             cover(0..self.n_micro, &of_rank(self.n_micro, self.communicator, from), &mut nodes);
-            let values = numbers(message);
+            let values = to_numbers(message);
             if values.len() != nodes.len() * width {
                 return Err(other_length(from));
             }
@@ -76,7 +76,7 @@ impl Exchange<'_> {
             let (values, rest) = message
                 .split_at_checked(piece.len() * if is_wide { size_of::<f64>() } else { size_of::<f32>() })?;
             match is_wide {
-                true => means.extend(numbers(values)),
+                true => means.extend(to_numbers(values)),
                 false => {
                     let values: Vec<f32> = bytemuck::pod_collect_to_vec(values);
                     means.extend(values.into_iter().map(f64::from));
@@ -123,15 +123,4 @@ impl Exchange<'_> {
 
 fn other_length(rank: usize) -> Error {
     Error::communication(rank, "has sent sums of another length: its parameters or its layers differ")
-}
-
-fn bytes<'a>(parts: impl Iterator<Item = &'a [f64]>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    parts.for_each(|part| bytes.extend_from_slice(bytemuck::cast_slice(part)));
-    bytes
-}
-
-/// Whatever is behind the last whole number is left out: the caller looks at how many there are.
-fn numbers(message: &[u8]) -> Vec<f64> {
-    bytemuck::pod_collect_to_vec(&message[..message.len() - message.len() % size_of::<f64>()])
 }
