@@ -202,10 +202,9 @@ impl Checkpoint {
                 match layer.converted(path, |name| self.get(name).map(Entry::tensor))? {
                     Ok(values) => {
                         changes.push(layer.told(path, false));
-                        let parts = vec![(path.to_owned(), values)];
-                        for entry in recurrent::entries(parts, Some(parameter.need_grad()))? {
-                            entries.push(entry).map_err(|fault| fault.into_error("convert", &self.origin))?;
-                        }
+                        let values = Var::from_tensor(&values)?;
+                        let entry = Entry::new(path.to_owned(), values, Some(parameter.need_grad()));
+                        entries.push(entry).map_err(|fault| fault.into_error("convert", &self.origin))?;
                     }
                     Err(missing) => differences.extend(missing),
                 }
@@ -256,7 +255,8 @@ impl Checkpoint {
         for entry in self.entries() {
             if let Some(layer) = Recurrent::of(entry.path(), entry.tensor().dims()) {
                 changes.push(layer.told(entry.path(), true));
-                for entry in recurrent::entries(layer.back(entry.tensor())?, entry.need_grad())? {
+                for (name, values) in layer.back(entry.tensor())? {
+                    let entry = Entry::new(name, Var::from_tensor(&values)?, entry.need_grad());
                     entries.push(entry).map_err(|fault| fault.into_error("convert", &self.origin))?;
                 }
                 continue;

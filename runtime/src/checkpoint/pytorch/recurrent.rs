@@ -1,10 +1,9 @@
 //! Recurrent layers: each parameter here is made of several tensors of PyTorch.
 
-use candle_core::{Tensor, Var};
+use candle_core::Tensor;
 
 use super::module;
 use crate::Result;
-use crate::checkpoint::entry::Entry;
 
 /// A recurrent layer here, which is `nn.RNN`, `nn.GRU`, `nn.LSTM`, `nn.GRUCell` or `nn.LSTMCell` there.
 #[derive(Debug)]
@@ -216,10 +215,4 @@ impl Recurrent {
 /// The first axis in another order.
 fn by_gate(values: &Tensor, order: [u32; 4]) -> Result<Tensor> {
     Ok(values.index_select(&Tensor::new(&order, values.device())?, 0)?)
-}
-
-/// The entries of a converted parameter.
-pub(super) fn entries(parts: Vec<(String, Tensor)>, need_grad: Option<bool>) -> Result<Vec<Entry>> {
-    let entry = |(name, part)| Ok(Entry::new(name, Var::from_tensor(&part)?, need_grad));
-    parts.into_iter().map(entry).collect()
 }
