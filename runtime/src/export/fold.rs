@@ -18,8 +18,7 @@ pub(super) fn constants(traced: &mut Traced) {
     let (mut steps, values, outputs) =
         (std::mem::take(&mut traced.steps), &mut traced.values, &traced.outputs);
     steps.retain(|step| {
-        let is_known =
-            |&place: &usize| matches!(values[place].origin, Origin::Parameter(_) | Origin::Constant);
+        let is_known = |&place: &usize| values[place].is_known();
         let is_output = step.outputs.iter().any(|output| outputs.contains(output));
         let is_computed = step.inputs.is_empty() || !step.inputs.iter().all(is_known);
         if is_computed || is_output || WHOLE.contains(&step.kind) {
@@ -59,8 +58,7 @@ fn argument<'a>(step: &'a Step, name: &str) -> Option<&'a Argument> {
 /// The step of the layer that can take the normalization of step `n`.
 fn layer_before(traced: &Traced, n: usize, uses: &[usize]) -> Option<usize> {
     let step = &traced.steps[n];
-    let is_known =
-        |place: &usize| matches!(traced.values[*place].origin, Origin::Parameter(_) | Origin::Constant);
+    let is_known = |place: &usize| traced.values[*place].is_known();
     let is_over_maps = argument(step, "axes") == Some(&Argument::Integers(vec![1]));
     let is_alone = step.outputs[1..].iter().all(|&output| uses[output] == 0);
     if step.kind != "BatchNormalization"

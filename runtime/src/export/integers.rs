@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use super::Source;
 use super::fold::{self, WHOLE};
 use super::trace::Traced;
-use crate::told::{Origin, Step};
+use crate::told::Step;
 use crate::{Error, Example, Result};
 
 /// How [`Model::export_onnx_int8`](crate::Model::export_onnx_int8) finds the range of each activation.
@@ -146,8 +146,7 @@ impl Integers {
         let uses = traced.uses();
         let (mut values, mut layers) = (HashSet::new(), HashSet::new());
         let (mut integers, mut floats) = (Vec::new(), Vec::new());
-        let is_known =
-            |place: usize| matches!(traced.values[place].origin, Origin::Parameter(_) | Origin::Constant);
+        let is_known = |place: usize| traced.values[place].is_known();
         // Those that are integers already.
         let mut whole: HashSet<usize> = HashSet::new();
         for step in &traced.steps {

@@ -125,7 +125,7 @@ impl Writer<'_> {
         network.set("batch_size", Value::Integer(self.traced.batch));
         for place in self.used() {
             let flow = &self.traced.values[place];
-            let is_parameter = matches!(flow.origin, Origin::Parameter(_) | Origin::Constant);
+            let is_parameter = flow.is_known();
             let mut variable = Message::named("Variable");
             variable.set("name", text(&self.names[place]));
             variable.set("type", text(if is_parameter { "Parameter" } else { "Buffer" }));
@@ -223,7 +223,7 @@ impl Writer<'_> {
             }
         }
         for place in self.used() {
-            if matches!(self.traced.values[place].origin, Origin::Parameter(_) | Origin::Constant) {
+            if self.traced.values[place].is_known() {
                 let mut variable = Message::named("ParameterVariable");
                 variable.set("variable_name", text(&self.names[place]));
                 executor.set("parameter_variable", variable.into());

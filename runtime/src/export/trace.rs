@@ -36,6 +36,13 @@ pub(super) struct Flow {
     pub(super) sizes: Vec<Size>,
 }
 
+impl Flow {
+    /// Whether it is a parameter or a constant, and not computed from the inputs.
+    pub(super) fn is_known(&self) -> bool {
+        matches!(self.origin, Origin::Parameter(_) | Origin::Constant)
+    }
+}
+
 /// The record of a run.
 struct Run {
     record: Record,

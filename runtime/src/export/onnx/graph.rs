@@ -169,7 +169,7 @@ impl Call<'_, '_> {
         if let Some(name) = self.graph.rounded.get(&place) {
             return name.clone();
         }
-        if matches!(self.flow(n).origin, Origin::Parameter(_) | Origin::Constant) {
+        if self.flow(n).is_known() {
             self.graph.constant(place);
         }
         self.graph.names[place].clone()

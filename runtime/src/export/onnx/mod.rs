@@ -19,7 +19,7 @@ use super::nnp::names;
 use super::sizes::Size;
 use super::trace::{Flow, Traced};
 use crate::onnx::{self, FLOAT, INT64, OUTSIDE};
-use crate::told::{Origin, Step};
+use crate::told::Step;
 use crate::{Error, Result, checkpoint};
 
 /// The version of the format, and that of the set of operators.
@@ -96,11 +96,7 @@ fn model(traced: &Traced, integers: Option<&Integers>) -> Result<onnx::Model> {
     let mut graph = Graph::new(traced, integers, &names);
     traced.inputs.iter().for_each(|&place| quantized::round(&mut graph, place));
     // What follows from parameters alone.
-    let mut constant: Vec<bool> = traced
-        .values
-        .iter()
-        .map(|flow| matches!(flow.origin, Origin::Parameter(_) | Origin::Constant))
-        .collect();
+    let mut constant: Vec<bool> = traced.values.iter().map(Flow::is_known).collect();
     for step in &traced.steps {
         let is_constant = !step.inputs.is_empty() && step.inputs.iter().all(|&input| constant[input]);
         step.outputs.iter().for_each(|&output| constant[output] = is_constant);
