@@ -165,7 +165,7 @@ fn of_nothing<R: Results>(
 ) -> candle_core::Result<Option<R>> {
     let there = inputs.iter().map(|input| moved(&input.detach(), &Device::Cpu));
     let mut results = compose(&there.collect::<candle_core::Result<Vec<_>>>()?)?;
-    // No more can be attached to. What is left out has the gradient 0, as these have.
+    // A node takes at most three inputs. The gradients of the others are 0, too.
     let tracked: Vec<&Tensor> = inputs.iter().filter(|input| input.track_op()).take(3).collect();
     let is_empty = results.all().iter().all(|result| result.elem_count() == 0);
     if !is_empty && !tracked.is_empty() {
@@ -183,7 +183,7 @@ fn of_nothing<R: Results>(
     Ok(Some(results))
 }
 
-/// The tensor on another device. candle copies nothing without elements.
+/// The tensor on another device. candle does not copy tensors without elements.
 fn moved(tensor: &Tensor, device: &Device) -> candle_core::Result<Tensor> {
     match tensor.elem_count() {
         0 => Tensor::zeros(tensor.shape(), tensor.dtype(), device),
