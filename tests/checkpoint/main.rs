@@ -8,6 +8,7 @@ mod load;
 mod pytorch;
 mod round_trip;
 mod save;
+mod tied;
 mod unusable;
 
 use std::path::PathBuf;

@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use candle_core::{Device, Var};
+use layerfn::{Parameter, ParameterStore};
+
 fn layerfn(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_layerfn")).args(arguments).output().unwrap()
 }
@@ -144,6 +147,25 @@ fn the_network_of_a_message_is_not_lost_unasked() {
         assert!(text(&refused.stderr).contains("  `network` of the message\n"), "{}", text(&refused.stderr));
         assert!(!Path::new(&target).exists());
     }
+}
+
+#[test]
+fn a_variable_of_several_paths_is_shown_and_not_lost_unasked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let w = Parameter::new(Var::new(&[1f32], &Device::Cpu).unwrap(), true);
+    let store = ParameterStore::new();
+    store.set("a/W", w.clone()).unwrap();
+    store.set("b/W", w).unwrap();
+    store.save_parameters(path("m.h5")).unwrap();
+    let shown = text(&layerfn(&["inspect", &path("m.h5")]).stdout);
+    assert!(shown.contains("\none variable: `a/W`, `b/W`\n"), "{shown}");
+    let json = layerfn(&["inspect", "--json", &path("m.h5")]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["tied"], serde_json::json!([["a/W", "b/W"]]));
+    let refused = layerfn(&["convert", &path("m.h5"), &path("m.protobuf")]);
+    assert_eq!(code(&refused), 2);
+    assert!(text(&refused.stderr).contains("`a/W`, `b/W` are one variable"), "{}", text(&refused.stderr));
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! What a checkpoint holds, between files and stores.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-use candle_core::{Tensor, Var};
+use candle_core::{Tensor, TensorId, Var};
 
-use super::values::Stored;
+use super::values::{Stored, with_bytes_as};
 use super::{Fault, Format, Outcome};
 use crate::limits::{self, brief};
 use crate::pattern::Renames;
@@ -18,11 +18,13 @@ pub struct Entry {
     need_grad: Option<bool>,
     /// The type that the file has, where candle has none like it: what is written has it again.
     foreign: Option<Stored>,
+    /// The number that a file gives to a variable with several paths, until [`Entries::push`] has found the others.
+    variable: Option<i64>,
 }
 
 impl Entry {
     pub(super) fn new(path: String, var: Var, need_grad: Option<bool>) -> Self {
-        Self { path, var, need_grad, foreign: None }
+        Self { path, var, need_grad, foreign: None, variable: None }
     }
 
     /// With the type that the file has.
@@ -32,6 +34,11 @@ impl Entry {
 
     pub(super) fn with_need_grad(self, need_grad: Option<bool>) -> Self {
         Self { need_grad, ..self }
+    }
+
+    /// With the number that the file gives to its variable.
+    pub(super) fn of_variable(self, variable: Option<i64>) -> Self {
+        Self { variable, ..self }
     }
 
     pub(super) fn called(self, path: String) -> Self {
@@ -83,6 +90,23 @@ impl Entry {
     pub(super) fn var(&self) -> &Var {
         &self.var
     }
+
+    /// The variable, if `other` has the same values: a file says that both paths are of one variable.
+    fn shared_with(&self, other: &Self) -> Outcome<Var> {
+        let (first, second) = (self.stored()?, other.stored()?);
+        let same = first == second
+            && self.tensor().dims() == other.tensor().dims()
+            && with_bytes_as(self.tensor(), first, |first| {
+                with_bytes_as(other.tensor(), second, |second| Ok(first == second))
+            })?;
+        if !same {
+            let (path, other) = (brief(&self.path), brief(&other.path));
+            return Err(Fault::format(format!(
+                "`{path}` and `{other}` are one variable in the file, but hold different values"
+            )));
+        }
+        Ok(self.var.clone())
+    }
 }
 
 /// Entries in order, under paths that differ and that every format can carry.
@@ -90,6 +114,8 @@ impl Entry {
 pub(super) struct Entries {
     list: Vec<Entry>,
     places: HashMap<String, usize>,
+    /// The first entry of each variable that a file gives a number.
+    variables: HashMap<i64, usize>,
 }
 
 impl Entries {
@@ -97,15 +123,41 @@ impl Entries {
         Self::default()
     }
 
-    pub(super) fn push(&mut self, entry: Entry) -> Outcome<()> {
+    /// Adds an entry. One of a variable that an earlier entry has shares it.
+    pub(super) fn push(&mut self, mut entry: Entry) -> Outcome<()> {
         check_path(&entry.path)?;
         limits::check_rank(entry.tensor().rank())
             .map_err(|reason| Fault::format(format!("`{}` {reason}", entry.path)))?;
         if self.places.insert(entry.path.clone(), self.list.len()).is_some() {
             return Err(Fault::format(format!("`{}` occurs twice", entry.path)));
         }
+        if let Some(variable) = entry.variable.take() {
+            let first = *self.variables.entry(variable).or_insert(self.list.len());
+            if let Some(first) = self.list.get(first) {
+                entry.var = first.shared_with(&entry)?;
+            }
+        }
         self.list.push(entry);
         Ok(())
+    }
+
+    /// The places of the entries whose variable has several paths, with the place of the first entry that has it.
+    pub(super) fn tied(&self) -> BTreeMap<usize, usize> {
+        let mut paths: HashMap<TensorId, Vec<usize>> = HashMap::new();
+        for (place, entry) in self.list.iter().enumerate() {
+            paths.entry(entry.var.id()).or_default().push(place);
+        }
+        let several = paths.into_values().filter(|places| places.len() > 1);
+        several.flat_map(|places| places.clone().into_iter().map(move |place| (place, places[0]))).collect()
+    }
+
+    /// The paths of each variable that has several, in order.
+    pub(super) fn tied_paths(&self) -> Vec<Vec<&str>> {
+        let mut paths: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+        for (place, first) in self.tied() {
+            paths.entry(first).or_default().push(self.list[place].path());
+        }
+        paths.into_values().collect()
     }
 
     /// Like [`push`](Self::push), but takes the place of an entry of the same path.

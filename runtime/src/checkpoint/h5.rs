@@ -19,12 +19,15 @@ const REPETITIONS: u64 = 8;
 const INDEX: &str = "index";
 const NEED_GRAD: &str = "need_grad";
 
+/// Attribute of our own on the datasets of a variable that has several paths: the same number on each.
+const VARIABLE: &str = "variable";
+
 /// Attribute of our own on f32 datasets that were bf16; other readers see f32 with the same numbers.
 const BFLOAT16: &str = "bfloat16";
 
 pub(super) fn read(source: &mut dyn Source) -> Outcome<Contents> {
     let length = length(source)?;
-    let mut file = File::open(source, &[INDEX, NEED_GRAD, BFLOAT16])?;
+    let mut file = File::open(source, &[INDEX, NEED_GRAD, BFLOAT16, VARIABLE])?;
     let mut members = std::mem::take(&mut file.members);
     members.sort_by(|a, b| a.path.cmp(&b.path));
     let mut budget = Budget::new(length);
@@ -93,9 +96,12 @@ fn entry(file: &mut File<'_>, number: usize, path: &str) -> Outcome<(Option<i64>
     let (stored, shape) = (dataset.stored, dataset.shape.clone());
     let attribute = |name: &str| dataset.attributes.iter().find(|attribute| attribute.name == name);
     let not = |name: &str, what: &str| Fault::format(format!("the attribute `{name}` is not {what}"));
-    let index = attribute(INDEX)
-        .map(|attribute| attribute.integer().ok_or_else(|| not(INDEX, "one integer")))
-        .transpose()?;
+    let integer = |name: &str| {
+        attribute(name)
+            .map(|attribute| attribute.integer().ok_or_else(|| not(name, "one integer")))
+            .transpose()
+    };
+    let (index, variable) = (integer(INDEX)?, integer(VARIABLE)?);
     let need_grad = attribute(NEED_GRAD)
         .map(|attribute| attribute.flag().ok_or_else(|| not(NEED_GRAD, "a boolean")))
         .transpose()?;
@@ -104,7 +110,7 @@ fn entry(file: &mut File<'_>, number: usize, path: &str) -> Outcome<(Option<i64>
     if was_bf16 {
         var = narrow_bf16(var)?;
     }
-    Ok((index, Entry::new(path.to_owned(), var, need_grad).of_type(stored)))
+    Ok((index, Entry::new(path.to_owned(), var, need_grad).of_type(stored).of_variable(variable)))
 }
 
 fn values(file: &mut File<'_>, number: usize, stored: Stored, shape: &[usize]) -> Outcome<Var> {
@@ -149,6 +155,8 @@ fn vector<T: Pod>(file: &mut File<'_>, number: usize, count: usize) -> Outcome<V
 }
 
 pub(super) fn write(output: &mut dyn Write, entries: &Entries) -> Outcome<()> {
+    let tied = entries.tied();
+    let plan = |(index, entry)| plan(index, entry, tied.get(&index).copied());
     let plans: Vec<_> = entries.into_iter().enumerate().map(plan).collect::<Outcome<_>>()?;
     hdf5::write(output, &plans, |number, output| {
         let entry = &entries.as_slice()[number];
@@ -157,12 +165,15 @@ pub(super) fn write(output: &mut dyn Write, entries: &Entries) -> Outcome<()> {
     })
 }
 
-fn plan((index, entry): (usize, &Entry)) -> Outcome<Plan<'_>> {
+fn plan(index: usize, entry: &Entry, variable: Option<usize>) -> Outcome<Plan<'_>> {
     let (path, stored) = (entry.path(), entry.stored()?);
     let mut attributes = vec![
         (NEED_GRAD, Value::Boolean(entry.need_grad_or_default())),
         (INDEX, Value::Integer(index as i64)),
     ];
+    if let Some(variable) = variable {
+        attributes.push((VARIABLE, Value::Integer(variable as i64)));
+    }
     // NumPy has no such type: its numbers are kept in f32.
     let is_bf16 = stored == Stored::BF16;
     if is_bf16 {

@@ -30,7 +30,7 @@ pub enum NeedGrad {
 /// Loads a checkpoint under rules of one's own.
 ///
 /// Without any rule it is strict: the checkpoint and the scope must have the same parameters, with the same shapes,
-/// types and flags. What is [unusable](Checkpoint::unusable) in the file cannot be loaded: a load that selects it fails and
+/// types and flags, and what is one variable in the file must be one in the scope. What is [unusable](Checkpoint::unusable) in the file cannot be loaded: a load that selects it fails and
 /// says why. With [`create_unknown`](Self::create_unknown) it fails only if the scope has a parameter there; the report names
 /// the rest.
 ///
@@ -106,7 +106,9 @@ impl Load {
     }
 
     /// Whether parameters of the file that the scope does not have are made: what one wants before the first call of
-    /// the layers, which finds the scope sealed then (see [`ParameterStore::seal`]). Default: false.
+    /// the layers, which finds the scope sealed then (see [`ParameterStore::seal`]). Those that are one variable in the file
+    /// become one in the scope; where the scope has several for it, these stay several, and the report names them.
+    /// Default: false.
     pub fn create_unknown(mut self, create: bool) -> Self {
         self.create_unknown = create;
         self
@@ -192,12 +194,14 @@ impl Load {
             report: LoadReport { file: origin.to_owned(), ..LoadReport::default() },
             problems: Vec::new(),
             updates: Vec::new(),
+            variables: HashMap::new(),
         };
         let targets = comparison.targets();
         comparison.conflicts(&targets);
         let unusable = comparison.unusable();
         let taken: HashSet<&str> =
             targets.iter().map(|(path, _)| path).chain(&unusable).map(String::as_str).collect();
+        comparison.untied(&targets);
         for (path, entry) in &targets {
             comparison.parameter(path, entry).map_err(|fault| fault.into_error("load", origin))?;
         }
@@ -216,6 +220,8 @@ struct Comparison<'a> {
     report: LoadReport,
     problems: Vec<Difference>,
     updates: Vec<Update>,
+    /// What a variable of the file is in the scope.
+    variables: HashMap<TensorId, Var>,
 }
 
 impl<'a> Comparison<'a> {
@@ -288,7 +294,7 @@ impl<'a> Comparison<'a> {
         match self.parameters.get(path) {
             Some(parameter) => self.existing(path, entry, parameter),
             None if self.load.create_unknown => {
-                let parameter = Parameter::new(self.fresh(entry)?, entry.need_grad_or_default());
+                let parameter = Parameter::new(self.variable(entry)?, entry.need_grad_or_default());
                 self.report.created.push(path.to_owned());
                 if entry.need_grad().is_none() {
                     self.report.guessed.push(path.to_owned());
@@ -303,13 +309,39 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// The entry's variable if nobody else has it, or else a copy.
-    fn fresh(&self, entry: &Entry) -> Outcome<Var> {
-        let tensor = entry.tensor().detach().to_device(&self.load.device)?;
-        if self.load.checkpoint.is_owned() && self.load.device.is_cpu() {
-            return Ok(entry.var().clone());
+    /// The variable that the scope already has for the entry's, or else the entry's own if nothing else uses it, or a
+    /// copy.
+    fn variable(&mut self, entry: &Entry) -> Outcome<Var> {
+        let id = entry.var().id();
+        if let Some(var) = self.variables.get(&id) {
+            return Ok(var.clone());
         }
-        Ok(Var::from_tensor(&tensor)?)
+        let var = if self.load.checkpoint.is_owned() && self.load.device.is_cpu() {
+            entry.var().clone()
+        } else {
+            Var::from_tensor(&entry.tensor().detach().to_device(&self.load.device)?)?
+        };
+        self.variables.insert(id, var.clone());
+        Ok(var)
+    }
+
+    /// Finds what each variable of the file is in the scope, and where the scope has several for one.
+    fn untied(&mut self, targets: &[(String, &Entry)]) {
+        let mut first: HashMap<TensorId, &str> = HashMap::new();
+        for (path, entry) in targets {
+            let (Some(parameter), id) = (self.parameters.get(path), entry.var().id()) else { continue };
+            let known = self.variables.entry(id).or_insert_with(|| parameter.var().clone());
+            let other = *first.entry(id).or_insert(path);
+            if known.id() == parameter.var().id() {
+                continue;
+            }
+            let (path, other) = (path.clone(), other.to_owned());
+            if self.load.create_unknown {
+                self.report.untied.push((path, other));
+            } else {
+                self.problems.push(Difference::Untied { path, other });
+            }
+        }
     }
 
     fn existing(&mut self, path: &str, entry: &Entry, parameter: &Parameter) -> Outcome<()> {
@@ -510,6 +542,13 @@ pub enum Difference {
         /// The other path of the variable.
         other: String,
     },
+    /// The store has two variables for one of the file.
+    Untied {
+        /// Path.
+        path: String,
+        /// The other path of the variable.
+        other: String,
+    },
     /// What the file has there is not a parameter, and it is asked for.
     Unusable {
         /// Path, after renaming.
@@ -538,6 +577,7 @@ impl Difference {
             | Self::Value { path, .. }
             | Self::NeedGrad { path, .. }
             | Self::Tied { path, .. }
+            | Self::Untied { path, .. }
             | Self::Unusable { path, .. }
             | Self::Path { path, .. } => path,
         }
@@ -573,6 +613,14 @@ impl fmt::Display for Difference {
                     brief(other)
                 )
             }
+            Self::Untied { other, .. } => {
+                write!(
+                    f,
+                    "is one variable with `{}` in the file and another in the store; before the load, \
+                     `ParameterStore::set` the parameter of one path at the other",
+                    brief(other)
+                )
+            }
             Self::Unusable { reason, .. } => {
                 write!(f, "cannot be loaded: in the file it {}; `partial` leaves it out", brief(reason))
             }
@@ -591,6 +639,7 @@ pub struct LoadReport {
     missing: Vec<String>,
     skipped: Vec<String>,
     unusable: Vec<Unusable>,
+    untied: Vec<(String, String)>,
     converted: Vec<(String, DType, DType)>,
 }
 
@@ -637,6 +686,12 @@ impl LoadReport {
         &self.unusable
     }
 
+    /// Paths that are one variable in the file and have another in the scope, each with the path that has the first.
+    #[must_use]
+    pub fn untied(&self) -> &[(String, String)] {
+        &self.untied
+    }
+
     /// Paths whose values were converted, with the type in the file and the type in the store.
     #[must_use]
     pub fn converted(&self) -> &[(String, DType, DType)] {
@@ -656,6 +711,9 @@ impl fmt::Display for LoadReport {
         }
         if !self.skipped.is_empty() {
             write!(f, ", {} left out", self.skipped.len())?;
+        }
+        for (path, other) in &self.untied {
+            write!(f, "; `{}` and `{}` are one variable in the file, not here", brief(path), brief(other))?;
         }
         for unusable in &self.unusable {
             write!(f, "; {unusable}")?;

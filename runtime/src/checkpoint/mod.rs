@@ -15,7 +15,9 @@
 //! | `.pt`, `.pth` | PyTorch's archive of tensors, read only | all |
 //!
 //! Paths have at most 4096 bytes and 1000 parts, parameters 32 axes: beyond that neither a store nor a file takes them.
-//! Where a file does not say whether a parameter is trained, as those of NumPy do not, `.npz` and `.safetensors` keep that
+//! A variable that has several paths, as tied weights have, has its values under each of them, so that other readers
+//! find them, and is one variable again when `.h5`, `.nnp`, `.npz` or `.safetensors` is read; NNabla's messages cannot
+//! say that. Where a file does not say whether a parameter is trained, as those of NumPy do not, `.npz` and `.safetensors` keep that
 //! open; NNabla's formats have to say something, and get `need_grad` true.
 //!
 //! A member of which no parameter can be made, such as text, does not keep the others from being read:
@@ -335,7 +337,13 @@ impl Checkpoint {
         &self.origin
     }
 
-    /// What saving in `format` would lose, a line each: types that the format does not have, what could not be read, and
+    /// The variables that have several paths: the paths of each, in the order of the file.
+    #[must_use]
+    pub fn tied(&self) -> Vec<Vec<&str>> {
+        self.entries.tied_paths()
+    }
+
+    /// What saving in `format` would lose, a line each: types that the format does not have, that a variable has several paths, what could not be read, and
     /// what the file that was read holds besides parameters, or that this no longer fits them: a network in an `.nnp` names
     /// parameters as before a [renaming](Self::rename). [`save`](Self::save) keeps the numbers all the same, and fails where it cannot.
     #[must_use]
@@ -356,6 +364,9 @@ impl Checkpoint {
             losses.extend(others.filter_map(|entry| {
                 let stored = entry.stored().ok()?;
                 Some(format!("the type of `{}`: {stored:?} becomes F32", entry.path()))
+            }));
+            losses.extend(self.tied().iter().map(|paths| {
+                format!("`{}` are one variable; each becomes a variable of its own", paths.join("`, `"))
             }));
         }
         losses

@@ -1,7 +1,7 @@
 //! NumPy's `.npz`: a zip file with an array at each path.
 //!
-//! NumPy knows neither `need_grad` nor bf16. Both stand in the comment of the member, which it ignores; a bf16
-//! parameter is an array of f32 with the same numbers.
+//! NumPy knows neither `need_grad` nor bf16 nor that a variable has several paths. All of it stands in the comment of the
+//! member, which it ignores; a bf16 parameter is an array of f32 with the same numbers.
 
 use std::io::{Seek, Write};
 
@@ -15,6 +15,9 @@ use super::input::{Input, Source, length};
 use super::values::{Stored, narrow_bf16, widened, with_bytes_as};
 use super::{Fault, Outcome};
 use crate::limits;
+
+/// What precedes the number of a variable that has several paths.
+const VARIABLE: &str = "variable=";
 
 const MAGIC: [u8; 6] = *b"\x93NUMPY";
 
@@ -34,17 +37,19 @@ pub(super) fn read(source: &mut dyn Source) -> Outcome<Contents> {
 
 fn entry(member: &mut Member<'_, '_>, path: &str) -> Outcome<Entry> {
     let (mut var, stored) = member.read(array)?;
-    let mut need_grad = None;
+    let (mut need_grad, mut variable) = (None, None);
     for word in member.comment.split_whitespace() {
         match word {
             "need_grad=true" => need_grad = Some(true),
             "need_grad=false" => need_grad = Some(false),
             "bfloat16" if var.dtype() == DType::F32 => var = narrow_bf16(var)?,
-            // A comment of somebody else.
-            _ => {}
+            // Anything else is a comment of another program.
+            word => {
+                variable = word.strip_prefix(VARIABLE).and_then(|number| number.parse().ok()).or(variable)
+            }
         }
     }
-    Ok(Entry::new(path.to_owned(), var, need_grad).of_type(stored))
+    Ok(Entry::new(path.to_owned(), var, need_grad).of_type(stored).of_variable(variable))
 }
 
 fn array(input: &mut Input<'_>) -> Outcome<(Var, Stored)> {
@@ -192,18 +197,25 @@ fn literal(text: &str) -> Option<(&str, &str)> {
 
 pub(super) fn write(output: impl Write + Seek, entries: &Entries) -> Outcome<()> {
     let mut archive = ZipWriter::new(FailsOnce::new(output));
-    for entry in entries {
-        write_array(&mut archive, entry).map_err(|fault| fault.within(&format!("`{}`", entry.path())))?;
+    let tied = entries.tied();
+    for (place, entry) in entries.into_iter().enumerate() {
+        write_array(&mut archive, entry, tied.get(&place))
+            .map_err(|fault| fault.within(&format!("`{}`", entry.path())))?;
     }
     archive.finish()?.flush()?;
     Ok(())
 }
 
-fn write_array(archive: &mut ZipWriter<impl Write + Seek>, entry: &Entry) -> Outcome<()> {
+fn write_array(
+    archive: &mut ZipWriter<impl Write + Seek>,
+    entry: &Entry,
+    variable: Option<&usize>,
+) -> Outcome<()> {
     let mut stored = entry.stored()?;
     let need_grad = entry.need_grad().map(|need_grad| format!("need_grad={need_grad}"));
     let bfloat16 = Some("bfloat16".to_owned()).filter(|_| stored == Stored::BF16);
-    let comment = need_grad.into_iter().chain(bfloat16).collect::<Vec<_>>().join(" ");
+    let variable = variable.map(|number| format!("{VARIABLE}{number}"));
+    let comment = need_grad.into_iter().chain(bfloat16).chain(variable).collect::<Vec<_>>().join(" ");
     let values: Tensor = widened(entry.tensor())?;
     if stored == Stored::BF16 {
         stored = Stored::F32;

@@ -1,8 +1,9 @@
 //! `.safetensors`: the header is JSON, the values follow it.
 //!
 //! The format knows no order and no `need_grad`: both stand in the metadata, as the JSON text
-//! `[["path", need_grad], ...]` under the key `layerfn.parameters`; a flag that nobody knows is `null`. Readers that do
-//! not know the key ignore it.
+//! `[["path", need_grad], ...]` under the key `layerfn.parameters`; a flag that nobody knows is `null`. Where a variable
+//! has several paths, its values stand under each, and `[["path", "path", ...], ...]` under the key `layerfn.tied` says
+//! which belong together. Readers that do not know the keys ignore them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -12,7 +13,7 @@ use candle_core::Var;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::Deserialize;
 use serde::de::value::StrDeserializer;
-use serde::de::{Deserializer, Error as _, IntoDeserializer as _, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, Error as _, IntoDeserializer as _, MapAccess, Visitor};
 
 use super::entry::{Contents, Entries, Entry, Other, Unusable};
 use super::input::Input;
@@ -20,6 +21,7 @@ use super::values::{Stored, with_bytes_as};
 use super::{Fault, Outcome};
 
 const PARAMETERS: &str = "layerfn.parameters";
+const TIED: &str = "layerfn.tied";
 
 /// A path and its `need_grad`.
 type Listed = (String, Option<bool>);
@@ -36,8 +38,9 @@ pub(super) fn read(input: &mut Input<'_>) -> Outcome<Contents> {
     }
     let header: Header = serde_json::from_slice(&input.bytes(length)?)
         .map_err(|error| Fault::format(format!("the header is damaged: {error}")))?;
-    let listed = header.listed()?;
-    let others = header.metadata.into_iter().flatten().filter(|(key, _)| key != PARAMETERS);
+    let listed: Option<Vec<Listed>> = header.metadata(PARAMETERS)?;
+    let tied: Vec<Vec<String>> = header.metadata(TIED)?.unwrap_or_default();
+    let others = header.metadata.into_iter().flatten().filter(|(key, _)| key != PARAMETERS && key != TIED);
     let others = others.map(|(key, value)| Other::Metadata(key, value)).collect();
     let mut tensors = header.tensors;
     // The order of the values in the file, which is also the order of the entries unless the metadata says otherwise.
@@ -55,12 +58,16 @@ pub(super) fn read(input: &mut Input<'_>) -> Outcome<Contents> {
         let read = info.read(input).map(|(var, stored)| Entry::new(path.clone(), var, None).of_type(stored));
         contents.take(path, read)?;
     }
-    in_order(contents, listed)
+    arranged(contents, listed, &tied)
 }
 
-/// Applies what the metadata says of order and `need_grad`.
-fn in_order(mut contents: Contents, listed: Option<Vec<Listed>>) -> Outcome<Contents> {
-    let Some(mut listed) = listed else { return Ok(contents) };
+/// Applies what the metadata says of order, `need_grad` and variables with several paths.
+fn arranged(mut contents: Contents, listed: Option<Vec<Listed>>, tied: &[Vec<String>]) -> Outcome<Contents> {
+    let order = |entry: &Entry| (entry.path().to_owned(), entry.need_grad());
+    let mut listed = listed.unwrap_or_else(|| contents.entries.into_iter().map(order).collect());
+    let tied =
+        tied.iter().zip(0..).flat_map(|(paths, number)| paths.iter().map(move |path| (&path[..], number)));
+    let variables: HashMap<&str, i64> = tied.collect();
     let unusable: HashSet<&str> = contents.unusable.iter().map(Unusable::path).collect();
     listed.retain(|(path, _)| !unusable.contains(path.as_str()));
     let entries = std::mem::take(&mut contents.entries).into_vec();
@@ -71,11 +78,16 @@ fn in_order(mut contents: Contents, listed: Option<Vec<Listed>>) -> Outcome<Cont
     }
     let mut entries: HashMap<String, Entry> =
         entries.into_iter().map(|entry| (entry.path().to_owned(), entry)).collect();
+    let absent = |path: &&&str| !entries.contains_key(**path) && !unusable.contains(**path);
+    if let Some(path) = variables.keys().find(absent) {
+        return Err(Fault::format(format!("`{TIED}` names `{path}`, which the file does not have")));
+    }
     for (path, need_grad) in listed {
         let entry = entries.remove(&path);
         let entry = entry
             .ok_or_else(|| Fault::format(format!("`{PARAMETERS}` lists `{path}` twice or without values")))?;
-        contents.entries.push(entry.with_need_grad(need_grad))?;
+        let variable = variables.get(&path[..]).copied();
+        contents.entries.push(entry.with_need_grad(need_grad).of_variable(variable))?;
     }
     Ok(contents)
 }
@@ -125,11 +137,12 @@ struct Header {
 }
 
 impl Header {
-    fn listed(&self) -> Outcome<Option<Vec<Listed>>> {
-        let text = self.metadata.as_ref().and_then(|metadata| metadata.get(PARAMETERS));
+    /// The value that stands as JSON under `key` of the metadata.
+    fn metadata<T: DeserializeOwned>(&self, key: &str) -> Outcome<Option<T>> {
+        let text = self.metadata.as_ref().and_then(|metadata| metadata.get(key));
         text.map(|text| serde_json::from_str(text))
             .transpose()
-            .map_err(|error| Fault::format(format!("the metadata `{PARAMETERS}` is damaged: {error}")))
+            .map_err(|error| Fault::format(format!("the metadata `{key}` is damaged: {error}")))
     }
 }
 
@@ -228,7 +241,10 @@ fn header(
 ) -> Result<Vec<u8>, serde_json::Error> {
     let listed: Vec<_> = entries.into_iter().map(|entry| (entry.path(), entry.need_grad())).collect();
     let listed = serde_json::to_string(&listed)?;
+    let tied = entries.tied_paths();
+    let tied = (!tied.is_empty()).then(|| serde_json::to_string(&tied)).transpose()?;
     let mut metadata = BTreeMap::from([(PARAMETERS, listed.as_str())]);
+    metadata.extend(tied.as_deref().map(|tied| (TIED, tied)));
     metadata.extend(others.iter().filter_map(|other| match other {
         Other::Metadata(key, value) => Some((key.as_str(), value.as_str())),
         _ => None,

@@ -19,7 +19,13 @@ pub(crate) fn run(file: &Path, json: bool, output: &mut Vec<u8>) -> Outcome {
             |unusable: &Unusable| serde_json::json!({ "path": unusable.path(), "reason": unusable.reason() });
         let unusable: Vec<_> = checkpoint.unusable().iter().map(unusable).collect();
         let file = file.display().to_string();
-        let value = serde_json::json!({ "file": file, "parameters": parameters, "unusable": unusable });
+        let tied = checkpoint.tied();
+        let value = serde_json::json!({
+            "file": file,
+            "parameters": parameters,
+            "tied": tied,
+            "unusable": unusable,
+        });
         writeln!(output, "{value:#}")?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -39,6 +45,10 @@ pub(crate) fn run(file: &Path, json: bool, output: &mut Vec<u8>) -> Outcome {
         _ => Style::new(),
     };
     table(&rows, style, output)?;
+    for paths in checkpoint.tied() {
+        let paths: Vec<_> = paths.into_iter().map(|path| format!("`{}`", brief(path))).collect();
+        writeln!(output, "{}", plain(&format!("one variable: {}", paths.join(", "))))?;
+    }
     for unusable in checkpoint.unusable() {
         writeln!(output, "{}", plain(&format!("cannot be used: {unusable}")))?;
     }
