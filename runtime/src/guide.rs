@@ -13,6 +13,7 @@ chapters! {
     parameters
     own_layer
     testing_layers
+    #[doc = include_str!("macro_docs/pictures.md")]
     networks
     training
     files

@@ -218,6 +218,7 @@ pub use parametric_functions::{
 pub use rng::Rng;
 pub use weight_fn::WeightFn;
 
+#[doc = include_str!("macro_docs/pictures.md")]
 #[doc = include_str!("macro_docs/network.md")]
 #[macro_export]
 macro_rules! network {
