@@ -4,7 +4,7 @@ use std::io;
 use std::panic::Location;
 use std::path::Path;
 
-/// What can go wrong; every text names the parameter or layer, what came in and the way out.
+/// What can go wrong. Each message names the parameter or layer, what came in, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -100,7 +100,7 @@ pub enum Error {
         /// What happened.
         source: Box<Error>,
     },
-    /// A file is damaged, or its format cannot hold what is to be saved.
+    /// A file is damaged, or its format cannot represent what was to be saved.
     #[error("`{file}`: {reason}")]
     Checkpoint {
         /// The file.
@@ -116,8 +116,8 @@ pub enum Error {
         /// Every difference, one line each.
         differences: Vec<String>,
     },
-    /// The name of a file does not say in which format it is.
-    #[error("`{file}` has none of the extensions of a checkpoint: {known}")]
+    /// The format does not follow from the extension of the file.
+    #[error("`{file}` has an unknown extension; a checkpoint has one of {known}")]
     UnknownExtension {
         /// The file.
         file: String,
@@ -181,7 +181,7 @@ impl Error {
     }
 }
 
-/// As many lines as somebody reads.
+/// At most as many lines as a reader can use.
 fn lines_of(differences: &[String]) -> String {
     const SHOWN: usize = 100;
     let lines = differences.iter().take(SHOWN).map(|difference| format!("\n  {difference}"));

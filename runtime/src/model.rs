@@ -17,7 +17,7 @@ use crate::{
 
 /// A [`Network`] with parameters of its own: made by [`Network::init`].
 ///
-/// It answers alike from any thread, whatever store that has entered. Two models never share parameters, even if they are made of
+/// It gives the same outputs in any thread, whatever store that thread has entered. Two models never share parameters, even if they are made of
 /// one network; a clone of a model is another handle to the same parameters, and [`deep_copy`](Self::deep_copy) makes a model with its own.
 /// Its store is [sealed](ParameterStore::seal): the layers find what [`init`](Network::init) has made and make nothing else.
 ///

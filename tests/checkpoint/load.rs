@@ -28,7 +28,7 @@ fn two(path: &str) -> ParameterStore {
 fn unknown_extensions_are_named() {
     let known = Format::extensions().map(|extension| format!(".{extension}")).collect::<Vec<_>>().join(", ");
     for file in ["model.ckpt", "model", ".h5", "model.h5.bak", "folder.h5/model"] {
-        let expected = format!("`{file}` has none of the extensions of a checkpoint: {known}");
+        let expected = format!("`{file}` has an unknown extension; a checkpoint has one of {known}");
         assert_eq!(text(load_parameters(file).unwrap_err()), expected);
         assert_eq!(text(layerfn::save_parameters(file).unwrap_err()), expected);
     }

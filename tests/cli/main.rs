@@ -378,7 +378,7 @@ fn mistakes_end_with_2_and_a_line_on_stderr() {
         (&["inspect", "no.h5"][..], "layerfn: cannot read `no.h5`: No such file or directory (os error 2)\n"),
         (
             &["convert", "no.h5", "out.txt"],
-            "layerfn: `out.txt` has none of the extensions of a checkpoint: \
+            "layerfn: `out.txt` has an unknown extension; a checkpoint has one of \
              .h5, .protobuf, .nntxt, .prototxt, .nnp, .npz, .safetensors\n",
         ),
     ] {

@@ -240,5 +240,5 @@ fn bad_sizes_are_errors() {
     assert!(pool(&[1, 1, 0], 1.into(), None, true, 0.into()).contains("size 0"));
     assert!(pool(&[3], 1.into(), None, true, 0.into()).contains("one to three spatial axes"));
     assert!(pool(&[3], (1, 1).into(), None, true, 0.into()).contains("one to three spatial axes"));
-    assert!(pool(&[1, 1, 3], 2.into(), None, true, usize::MAX.into()).contains("countable"));
+    assert!(pool(&[1, 1, 3], 2.into(), None, true, usize::MAX.into()).contains("too large to count"));
 }

@@ -312,7 +312,7 @@ fn what_does_not_fit_is_an_error_in_words() {
         (text(f::interpolate(&x, None, None, Interpolation::default())), "one to three axes"),
         (
             text(f::interpolate(&x, Some(&[0.1]), None, Interpolation::default())),
-            "`scale` must leave something of [3], got [0]",
+            "`scale` must keep at least one element on each of the spatial axes [3], got [0]",
         ),
         (
             text(f::interpolate(&x, Some(&[2.0]), Some(&[6]), Interpolation::default())),

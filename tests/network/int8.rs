@@ -169,7 +169,7 @@ fn what_gives_no_range_is_refused() -> Result<()> {
     };
     let x = Tensor::ones((1, 2), DType::F32, &Device::Cpu)?;
     for (batches, range, parts) in [
-        (vec![], Range::MinMax, &["`batches` must hold a batch at least"][..]),
+        (vec![], Range::MinMax, &["`batches` must contain at least one batch"][..]),
         (vec![[x.narrow(0, 0, 0)?]], Range::MinMax, &["must have examples"]),
         (vec![[x.clone()], [x.narrow(0, 0, 0)?]], Range::MinMax, &["batch 1", "[0, 2]"]),
         (

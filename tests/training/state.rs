@@ -165,7 +165,7 @@ fn a_state_of_another_training_is_refused_and_changes_nothing() -> Result<()> {
     assert_eq!(step, 9);
 
     let error = text(TrainState::new().with("a", &mut step).with("a", &mut 1u64).save(&file));
-    assert!(error.starts_with("`name` must be there, and another for each part"), "{error}");
+    assert!(error.starts_with("`name` must not be empty, and must differ between parts"), "{error}");
     let error = text(TrainState::new().with("a", &mut step).save(folder.path().join("state.npz")));
     assert!(error.starts_with("`path` must be a `.safetensors` or `.h5`"), "{error}");
     Ok(())

@@ -1,13 +1,10 @@
 //! The documentation of a layer: its arguments and parameters as tables.
 
 use syn::ext::IdentExt;
-use syn::{Attribute, Ident};
+use syn::{Attribute, Expr, Ident};
 
-use super::layer::{Argument, Layer};
+use super::layer::{Argument, Holding, Layer};
 use crate::support::{attrs, print};
-
-/// Longer code makes a table unreadable; the setter and the source show it whole.
-const LONGEST_CELL: usize = 90;
 
 /// The user's documentation with the tables in it: in front of the examples, at the end without any.
 pub(super) fn attributes(layer: &Layer) -> Vec<Attribute> {
@@ -29,7 +26,8 @@ fn arguments(layer: &Layer) -> String {
     let mut text = format!(
         "\n# Arguments\n\
          Required ones by position, the others as methods of [`{structure}`](struct@{structure}) before \
-         [`call()`]({structure}::call).\n\n{HEADER}"
+         [`call()`]({structure}::call).\n\n{}\n{HEADER}",
+        calls(layer)
     );
     let setter = |name: &Ident| format!("[`{}`]({structure}::{name})", name.unraw());
     text.extend(layer.arguments.iter().map(|argument| row(argument, setter)));
@@ -41,6 +39,33 @@ fn arguments(layer: &Layer) -> String {
             "| [`fix_parameters`]({structure}::fix_parameters) | `bool` | `false` | \
              Whether to take the parameters without gradient. |\n"
         ));
+    }
+    text
+}
+
+/// The layer as it is called, and as a stage of a network.
+fn calls(layer: &Layer) -> String {
+    let name = layer.name();
+    let (mut required, mut set, mut given) = (Vec::new(), String::new(), String::new());
+    for argument in &layer.arguments {
+        let name = argument.name.unraw();
+        let reference = matches!(argument.holding, Holding::Reference(_) | Holding::OptionReference(_));
+        let value = format!("{}{name}", if reference { "&" } else { "" });
+        match argument.option {
+            None => required.push(value),
+            Some(_) if set.is_empty() => {
+                (set, given) = (format!(".{name}({value})"), format!("{name} = {value}"))
+            }
+            Some(_) => {}
+        }
+    }
+    let call = format!("{name}({}){set}.name(\"x\").call()?", required.join(", "));
+    let mut text = format!("- Call: {}\n", code(&call));
+    if let [_, others @ ..] = required.as_slice() {
+        let mut others = others.to_vec();
+        others.extend((!given.is_empty()).then_some(given));
+        let arguments = if others.is_empty() { String::new() } else { format!("({})", others.join(", ")) };
+        text.push_str(&format!("- In a network: {}\n", code(&format!("x: {name}{arguments}"))));
     }
     text
 }
@@ -57,7 +82,12 @@ fn row(argument: &Argument, option: impl Fn(&Ident) -> String) -> String {
     let lines = argument.doc_lines();
     let (name, default, meaning) = match argument.default_text() {
         // The setter has room for the rest of the description.
-        Some(default) => (option(&argument.name), code(&default), attrs::first_paragraph(&lines)),
+        Some(default) => {
+            // Callers leave such an option out; they never write `None`.
+            let optional = matches!(argument.holding, Holding::Option(_) | Holding::OptionReference(_));
+            let default = if optional && default == "None" { "none".to_owned() } else { code(&default) };
+            (option(&argument.name), default, attrs::first_paragraph(&lines))
+        }
         None => (code(&argument.name.unraw().to_string()), "required".to_owned(), attrs::one_line(&lines)),
     };
     let (ty, meaning) = (code(&type_text(argument)), cell(&meaning));
@@ -78,12 +108,12 @@ fn parameters(layer: &Layer) -> String {
              `x/{scope}`.\n"
         );
     }
-    let mut text = "\n# Parameters to be registered\n\
+    let mut text = "\n# Parameters\n\
                     | path | shape | need_grad | initial value | description |\n|---|---|---|---|---|\n"
         .to_owned();
     for parameter in &layer.args.parameters {
         let path = code(&format!("{scope}/{}", parameter.name_text()));
-        let (shape, initial) = (code(&parameter.shape_text()), code(&print::expr(&parameter.initial)));
+        let (shape, initial) = (code(&parameter.shape_text()), initial(layer, &parameter.initial));
         let need_grad = parameter.need_grad;
         let mut description = cell(&attrs::one_line(&parameter.docs));
         if let Some(index) = &parameter.index {
@@ -97,9 +127,33 @@ fn parameters(layer: &Layer) -> String {
     }
     text.push_str(&format!(
         "\nThe paths are relative to the current parameter scope; with `.name(\"x\")` they start with `x/{scope}`. \
-         An initial value only counts if the parameter is not there yet.\n"
+         The initial value is used only when the parameter is created.\n"
     ));
     text
+}
+
+/// An initial value as a caller thinks of it: `w_init.unwrap_or_else(|| Initializer::zeros())` is the option `w_init`, or zeros if
+/// it is not set. The generator that it draws from is an option like others.
+fn initial(layer: &Layer, value: &Expr) -> String {
+    if let Expr::MethodCall(call) = value {
+        let otherwise = match (call.method.to_string().as_str(), call.args.first()) {
+            ("with_rng", Some(_)) => return initial(layer, &call.receiver),
+            ("unwrap_or", Some(otherwise)) => Some(otherwise),
+            ("unwrap_or_else", Some(Expr::Closure(closure))) if closure.inputs.is_empty() => {
+                Some(&*closure.body)
+            }
+            _ => None,
+        };
+        let option = match &*call.receiver {
+            Expr::Path(path) => path.path.get_ident(),
+            _ => None,
+        };
+        let is_option = |name: &Ident| layer.arguments.iter().any(|argument| argument.name == *name);
+        if let (Some(option), Some(otherwise)) = (option.filter(|name| is_option(name)), otherwise) {
+            return format!("{}, or {}", code(&option.unraw().to_string()), initial(layer, otherwise));
+        }
+    }
+    code(&print::expr(value))
 }
 
 /// Which functions run in one with the layer.
@@ -114,9 +168,9 @@ fn fused(layer: &Layer) -> String {
     }
 }
 
-/// Code in a table cell: cut if long; `|` would end the cell, even in code.
+/// Code in a table cell: `|` would end the cell, even in code.
 fn code(text: &str) -> String {
-    let text = cell(&print::cut(text, LONGEST_CELL));
+    let text = cell(text);
     if text.contains('`') { format!("`` {text} ``") } else { format!("`{text}`") }
 }
 

@@ -42,7 +42,7 @@ pub(super) fn replace(target: &Path, write: impl FnOnce(&mut NamedTempFile) -> O
     Ok(())
 }
 
-/// Opens an ordinary file. Opening a pipe would wait for somebody who writes to it.
+/// Opens an ordinary file. Opening a pipe would block until another process writes to it.
 pub(super) fn open(path: &Path) -> Outcome<File> {
     match fs::metadata(path)? {
         metadata if metadata.is_file() => Ok(File::open(path)?),

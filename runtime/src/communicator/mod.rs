@@ -118,7 +118,7 @@ impl Communicator {
         Self { rank: transport.rank(), transport, members, groups: Arc::new(Mutex::new(groups)) }
     }
 
-    /// A group of one, where nothing is to be sent: the same program runs in one process.
+    /// A group of one, which sends nothing: the same program runs in one process.
     #[must_use]
     pub fn alone() -> Self {
         Self::new(Arc::new(local::Alone))
@@ -148,7 +148,7 @@ impl Communicator {
         self.transport.local_rank()
     }
 
-    /// Makes a group of some ranks of this one. All ranks call this, those too that do not belong to it; these get `None`.
+    /// Makes a group of some ranks of this one. All ranks must call this, also those that do not belong to the group; they get `None`.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if the name is taken, or a rank does not exist or stands there twice.
@@ -160,13 +160,13 @@ impl Communicator {
                 return Err(Error::invalid("ranks", reason, ranks));
             };
             if members.contains(&member) {
-                return Err(Error::invalid("ranks", "must each stand there once", ranks));
+                return Err(Error::invalid("ranks", "must not contain a rank twice", ranks));
             }
             members.push(member);
         }
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         if groups.contains_key(name) {
-            return Err(Error::invalid("name", "must be one that no group has", name));
+            return Err(Error::invalid("name", "must differ from the names of the other groups", name));
         }
         groups.insert(name.to_owned(), members.clone().into());
         drop(groups);

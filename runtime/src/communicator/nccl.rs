@@ -49,7 +49,7 @@ impl Nccl {
     /// variable `NCCL_DEBUG=WARN` makes it explain, or if a rank fails.
     pub fn new(group: &Communicator, device: &Device) -> Result<Self> {
         let Device::Cuda(cuda) = device else {
-            return Err(Error::invalid("device", "must be a GPU of NVIDIA", device.location()));
+            return Err(Error::invalid("device", "must be an NVIDIA GPU", device.location()));
         };
         let (rank, size) = (group.rank(), group.size());
         let failed =

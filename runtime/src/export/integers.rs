@@ -42,7 +42,7 @@ impl Range {
 pub struct QuantizedLayers {
     /// The paths of the layers whose weights are integers.
     pub integers: Vec<String>,
-    /// The layers with weights that stay numbers with a fraction: those that are no products and no convolutions, and those whose
+    /// The layers whose weights stay floats: those that are neither products nor convolutions, and those whose
     /// weights are computed from the input.
     pub floats: Vec<String>,
 }
@@ -110,7 +110,11 @@ impl Integers {
         range.check()?;
         let mut batches = batches.into_iter();
         let first = batches.next().ok_or_else(|| {
-            Error::invalid("batches", "must hold a batch at least to find the ranges of activations", "none")
+            Error::invalid(
+                "batches",
+                "must contain at least one batch, from which the ranges of activations are measured",
+                "none",
+            )
         })?;
         let inputs = first.iter().map(Example::like).collect();
         let source = Source { store: source.store, inputs, forward: source.forward };

@@ -256,7 +256,9 @@ pub fn tile(inp: &Tensor, reps: impl Into<Dims>) -> Result<Tensor> {
     let (sizes, reps) = (padded(inp.dims()), padded(&reps));
     let pairs = || sizes.iter().zip(&reps);
     let dims: Option<Vec<_>> = pairs().map(|(n, reps)| n.checked_mul(*reps)).collect();
-    let dims = dims.ok_or_else(|| Error::invalid("reps", "must keep the result countable", &reps))?;
+    let dims = dims.ok_or_else(|| {
+        Error::invalid("reps", "must not make the result too large to count its elements", &reps)
+    })?;
     check::tensor("reps", &dims, inp.dtype())?;
     let along = pairs().flat_map(|(n, reps)| [Along::repeated(*reps), Along::all(*n)]);
     told(
@@ -300,7 +302,9 @@ pub fn unpooling(inp: &Tensor, kernel: &PerAxis, channel_last: bool) -> Result<T
         .collect::<Vec<_>>();
     let pairs = || inp.dims().iter().zip(&factors);
     let dims: Option<Vec<_>> = pairs().map(|(n, factor)| n.checked_mul(*factor)).collect();
-    let dims = dims.ok_or_else(|| Error::invalid("kernel", "must keep the result countable", &factors))?;
+    let dims = dims.ok_or_else(|| {
+        Error::invalid("kernel", "must not make the result too large to count its elements", &factors)
+    })?;
     check::tensor("kernel", &dims, inp.dtype())?;
     let along = pairs().flat_map(|(n, factor)| [Along::all(*n), Along::repeated(*factor)]);
     told(form, || taken("unpooling", inp, Places::in_order(along.collect()), 0.0, &dims))
@@ -369,8 +373,9 @@ pub fn pad(inp: &Tensor, pad_width: &[usize], mode: PadMode, constant_value: f64
     let (leading, padded) = last_axes("pad_width", inp, pad_width.len() / 2)?;
     let widths = || pad_width.chunks_exact(2).zip(padded);
     let sizes: Option<Vec<_>> = widths().map(|(w, n)| n.checked_add(w[0])?.checked_add(w[1])).collect();
-    let sizes =
-        sizes.ok_or_else(|| Error::invalid("pad_width", "must keep the result countable", pad_width))?;
+    let sizes = sizes.ok_or_else(|| {
+        Error::invalid("pad_width", "must not make the result too large to count its elements", pad_width)
+    })?;
     let dims = [leading, &sizes].concat();
     check::tensor("pad_width", &dims, inp.dtype())?;
     let along = widths().zip(&sizes).map(|((width, &n), &len)| {

@@ -255,10 +255,17 @@ impl DeconvGeometry {
                 .checked_mul(sizes.stride[axis])
                 .and_then(|start| start.checked_add(reach))
                 .filter(|&full| full <= isize::MAX as usize)
-                .ok_or_else(|| Error::invalid("stride", "must keep the output countable", &sizes.stride))?;
+                .ok_or_else(|| {
+                    Error::invalid(
+                        "stride",
+                        "must not make the output too large to count its elements",
+                        &sizes.stride,
+                    )
+                })?;
             let cut = sizes.padded(axis, 0)?;
             let Some(output) = full.checked_sub(cut).filter(|&output| output > 0) else {
-                let reason = format!("must leave something of the {full} outputs on spatial axis {axis}");
+                let reason =
+                    format!("must be smaller: it removes all of the {full} outputs on spatial axis {axis}");
                 return Err(Error::invalid("pad", reason, &sizes.pad));
             };
             sizes.output_spatial.push(output);
@@ -283,8 +290,13 @@ impl DeconvGeometry {
             }
             let output =
                 sizes.output_spatial[axis].checked_add(more).filter(|&output| output <= isize::MAX as usize);
-            sizes.output_spatial[axis] = output
-                .ok_or_else(|| Error::invalid("output_padding", "must keep the output countable", more))?;
+            sizes.output_spatial[axis] = output.ok_or_else(|| {
+                Error::invalid(
+                    "output_padding",
+                    "must not make the output too large to count its elements",
+                    more,
+                )
+            })?;
         }
         sizes.output_padding = more;
         Ok(self)
@@ -383,7 +395,11 @@ impl Sizes {
             .and_then(|reach| reach.checked_add(1))
             .filter(|&reach| reach <= isize::MAX as usize)
             .ok_or_else(|| {
-                Error::invalid("dilation", "must keep the dilated kernel countable", &self.dilation)
+                Error::invalid(
+                    "dilation",
+                    "must not make the dilated kernel too large to count its elements",
+                    &self.dilation,
+                )
             })
     }
 
@@ -472,7 +488,9 @@ pub(crate) fn padded(argument: &'static str, size: usize, pad: usize) -> Result<
     pad.checked_mul(2)
         .and_then(|pad| pad.checked_add(size))
         .filter(|&padded| padded <= isize::MAX as usize)
-        .ok_or_else(|| Error::invalid(argument, "must keep the padded input countable", pad))
+        .ok_or_else(|| {
+            Error::invalid(argument, "must not make the padded input too large to count its elements", pad)
+        })
 }
 
 /// Numbers for each spatial axis, none of them 0.
@@ -566,10 +584,10 @@ mod tests {
         assert!(text(conv(&[1, 4, 1, 1, 1, 1], 1, 0, 1, 1, 1)).contains("one to three spatial axes"));
         assert!(text(conv(&[], 1, 0, 1, 1, 1)).contains("`inp`"));
         assert!(text(conv(&[2, 0, 5], 1, 0, 1, 1, 1)).contains("at least one channel"));
-        assert!(text(conv(&[2, 1, 5], 1, usize::MAX / 2 + 1, 1, 1, 1)).contains("countable"));
-        assert!(text(conv(&[2, 1, 5], 3, 0, 1, usize::MAX, 1)).contains("countable"));
+        assert!(text(conv(&[2, 1, 5], 1, usize::MAX / 2 + 1, 1, 1, 1)).contains("too large to count"));
+        assert!(text(conv(&[2, 1, 5], 3, 0, 1, usize::MAX, 1)).contains("too large to count"));
         let deconv = DeconvGeometry::new(&[1, 1, 3], &1.into(), &2.into(), &1.into(), &1.into(), 1, 1);
-        assert!(text(deconv).contains("must leave something of the 3 outputs"));
+        assert!(text(deconv).contains("it removes all of the 3 outputs"));
         let deconv = DeconvGeometry::new(&[1, 1, 0], &3.into(), &0.into(), &1.into(), &1.into(), 1, 1);
         assert!(text(deconv).contains("no spatial axis of size 0"));
     }

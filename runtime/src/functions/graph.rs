@@ -305,7 +305,7 @@ fn hand_on_all<const N: usize>(
 
 fn one(results: Vec<Tensor>) -> Result<Tensor> {
     let n = results.len();
-    results.into_iter().next().ok_or_else(|| crate::Error::invalid("values", "must each become a result", n))
+    results.into_iter().next().ok_or_else(|| crate::Error::invalid("values", "must give one result each", n))
 }
 
 /// [`attach`] for a rule that needs the result as well: `backward(result, gradient)`.
@@ -347,7 +347,7 @@ where
     let backward =
         move |gradients: &[Option<Tensor>]| Ok(backward(array::from_fn(|i| gradients[i].as_ref()))?.into());
     let results = attach_list(name, &inputs, Vec::from(values), backward)?;
-    results.try_into().map_err(|_| crate::Error::invalid("values", "must each become a result", M))
+    results.try_into().map_err(|_| crate::Error::invalid("values", "must give one result each", M))
 }
 
 /// [`attach_all`] for any number of inputs and results.

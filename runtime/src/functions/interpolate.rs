@@ -140,7 +140,11 @@ fn sizes(spatial: &[usize], scale: Option<&[f64]>, output_size: Option<&[usize]>
     };
     if sizes.contains(&0) {
         let argument = if scale.is_some() { "scale" } else { "output_size" };
-        return Err(Error::invalid(argument, format!("must leave something of {spatial:?}"), sizes));
+        return Err(Error::invalid(
+            argument,
+            format!("must keep at least one element on each of the spatial axes {spatial:?}"),
+            sizes,
+        ));
     }
     Ok(sizes)
 }

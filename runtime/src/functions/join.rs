@@ -39,9 +39,9 @@ pub fn concatenate(inputs: &[&Tensor], axis: impl Into<Axis>) -> Result<Tensor> 
             let reason = format!("must have the sizes of the first, {:?}, but on axis {axis}", first.dims());
             return Err(Error::invalid("inputs", reason, inp.dims()));
         }
-        dims[axis] = dims[axis]
-            .checked_add(inp.dims()[axis])
-            .ok_or_else(|| Error::invalid("inputs", "must keep the result countable", inp.dims()))?;
+        dims[axis] = dims[axis].checked_add(inp.dims()[axis]).ok_or_else(|| {
+            Error::invalid("inputs", "must not make the result too large to count its elements", inp.dims())
+        })?;
     }
     told(
         || Form::new("Concatenate", inputs).with("axis", axis),

@@ -172,7 +172,11 @@ pub struct BinaryWeight {
 /// ```
 pub fn binary_weight(w: &Tensor, inputs: Range<usize>, quantize_zero_to: f64) -> Result<BinaryWeight> {
     if inputs.start > inputs.end || inputs.end > w.rank() {
-        return Err(Error::invalid("inputs", format!("must be axes of the weights {:?}", w.dims()), inputs));
+        return Err(Error::invalid(
+            "inputs",
+            format!("must be axes of weights of shape {:?}", w.dims()),
+            inputs,
+        ));
     }
     let outputs: Vec<usize> =
         (0..w.rank()).filter(|axis| !inputs.contains(axis)).map(|axis| w.dims()[axis]).collect();

@@ -107,7 +107,7 @@ pub(super) fn axis(axis: i64, rank: usize) -> Result<usize> {
 
 pub(super) fn counts(name: &'static str, values: &[i64]) -> Result<Vec<usize>> {
     let counts: std::result::Result<_, _> = values.iter().map(|&value| usize::try_from(value)).collect();
-    counts.map_err(|_| Error::invalid(name, "must hold no number below 0", values))
+    counts.map_err(|_| Error::invalid(name, "must not contain a negative number", values))
 }
 
 /// The elements as integers.

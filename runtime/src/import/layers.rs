@@ -44,7 +44,7 @@ fn gemm(call: &Call<'_>) -> Result<Vec<Tensor>> {
 /// Products of the last two axes; those in front are repeated to one shape.
 fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if a.rank() == 0 || b.rank() == 0 {
-        return Err(Error::invalid("input", "must have an axis at least", (a.dims(), b.dims())));
+        return Err(Error::invalid("input", "must have at least one axis", (a.dims(), b.dims())));
     }
     if b.rank() == 2 && a.rank() >= 2 {
         return functions::affine(a, b, None, a.rank() - 1);
@@ -120,7 +120,7 @@ fn evened(x: &Tensor, pads: &[[usize; 2]], value: f64) -> Result<(Tensor, PerAxi
 fn kernel(w: &Tensor) -> Result<Vec<usize>> {
     match w.dims() {
         [_, _, kernel @ ..] if !kernel.is_empty() => Ok(kernel.to_vec()),
-        dims => Err(Error::invalid("W", "must have three axes at least", dims)),
+        dims => Err(Error::invalid("W", "must have at least three axes", dims)),
     }
 }
 

@@ -207,7 +207,7 @@ fn cast(call: &Call<'_>) -> Result<Vec<Tensor>> {
         1 | 10 | 11 | 16 => of_kind(x, false)?,
         2..=7 | 12 | 13 => of_kind(x, true)?,
         9 => functions::not_equal_scalar(&of_kind(x, false)?, 0.0)?,
-        other => return Err(Error::invalid("to", "must be a type of numbers or of truths", other)),
+        other => return Err(Error::invalid("to", "must be a number type or bool", other)),
     })
 }
 

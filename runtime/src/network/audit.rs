@@ -93,7 +93,7 @@ impl GradientAudit {
     }
 }
 
-/// A trained parameter whose gradient is no use.
+/// A trained parameter whose gradient is missing, zero or not finite.
 pub(super) struct Lost<'a> {
     pub(super) path: &'a str,
     pub(super) fault: GradientFault,

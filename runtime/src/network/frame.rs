@@ -278,7 +278,7 @@ impl Fusing {
     }
 }
 
-/// Whether somebody records what runs on this thread.
+/// Whether a recorder is active on this thread.
 pub(crate) fn is_recorded() -> bool {
     with(|state| state.run.as_ref().is_some_and(|run| run.observer.is_some()))
 }

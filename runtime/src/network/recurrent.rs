@@ -123,6 +123,10 @@ impl CellOutput for (Tensor, Tensor) {
 fn check_axis(x: &Tensor, axis: usize) -> Result<()> {
     match x.dims().get(axis) {
         Some(&n_steps) if n_steps > 0 && x.rank() > 1 => Ok(()),
-        _ => Err(Error::invalid("axis", format!("must be an axis of {:?} with steps", x.dims()), axis)),
+        _ => Err(Error::invalid(
+            "axis",
+            format!("must be an axis of the shape {:?} whose size is at least 1", x.dims()),
+            axis,
+        )),
     }
 }

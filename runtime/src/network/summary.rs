@@ -41,7 +41,7 @@ pub struct SummaryRow {
     pub inputs: Vec<Vec<usize>>,
     /// Shapes of its outputs.
     pub outputs: Vec<Vec<usize>>,
-    /// Its parameters, those too that an earlier stage has taken.
+    /// Its parameters, including those that an earlier stage uses as well.
     pub parameters: Vec<SummaryParameter>,
     /// Multiplications with an addition that the weights take part in, as its layers declare them; zero for a function, `None` if a
     /// layer does not declare them.

@@ -62,7 +62,7 @@ pub(super) struct Pending {
     pub(super) changed: Changed,
     /// The largest element of the gradient.
     largest: f64,
-    /// The length of the gradient after the limit, once somebody has asked.
+    /// The length of the gradient after the limit, once it has been asked for.
     raw_norm: Option<f64>,
 }
 

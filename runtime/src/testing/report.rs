@@ -24,7 +24,7 @@ pub enum Property {
     Threads,
     /// A layer that was saved and loaded computes the same, in every format.
     Files,
-    /// In test mode and when frozen nothing moves; without gradients there is no graph.
+    /// In test mode and when frozen, no parameter changes; under `no_grad` there is no graph.
     TestMode,
     /// Parameters are declared, their flags are those declared, and their shapes do not depend on the batch.
     Declaration,

@@ -71,7 +71,7 @@ impl WeightAverage {
             averages.push((path.to_owned(), Parameter::new(average, false)));
         }
         if weights.is_empty() {
-            return Err(Error::invalid("parameters", "must be there to be averaged", "none"));
+            return Err(Error::invalid("parameters", "must not be empty", "none"));
         }
         let (weights, averages): (Parameters, Parameters) =
             (weights.into_iter().collect(), averages.into_iter().collect());

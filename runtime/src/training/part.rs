@@ -61,7 +61,7 @@ pub fn gather(parts: &[(&str, &dyn Part)]) -> Result<Parameters> {
     let mut states = Vec::new();
     for (i, (name, part)) in parts.iter().enumerate() {
         if name.is_empty() || parts[..i].iter().any(|(other, _)| other == name) {
-            return Err(Error::invalid("name", "must be there, and another for each part", name));
+            return Err(Error::invalid("name", "must not be empty, and must differ between parts", name));
         }
         let state = part.state()?;
         states.extend(state.into_iter().map(|(path, value)| (format!("{name}/{path}"), value)));

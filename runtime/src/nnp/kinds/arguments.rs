@@ -71,5 +71,5 @@ impl<'a> Arguments<'a> {
 
 fn counts(name: &str, values: &[i64]) -> Result<Vec<usize>, Fault> {
     let counts: Result<_, _> = values.iter().map(|&value| usize::try_from(value)).collect();
-    counts.map_err(|_| Fault::new(format!("`{name}` must hold no number below 0, got {values:?}")))
+    counts.map_err(|_| Fault::new(format!("`{name}` must not contain a negative number, got {values:?}")))
 }
