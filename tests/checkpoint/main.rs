@@ -1,8 +1,10 @@
 //! Files of parameters: NNabla's, our own, damaged ones.
 
+mod candle;
 mod damage;
 mod golden;
 mod hdf5;
+mod keras;
 mod limits;
 mod load;
 mod pytorch;

@@ -83,6 +83,63 @@ fn convert_takes_rules_and_knows_pytorch() {
 }
 
 #[test]
+fn convert_knows_keras_and_candle() {
+    use layerfn::prelude::*;
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let model =
+        network! { c: conv(2, (1, 1), with_bias = false) -> fc: affine(2) }.init((1, 2, 1, 3)).unwrap();
+    model.save(path("like.h5")).unwrap();
+    let theirs = ParameterStore::new();
+    let set = |name: &str, values: Vec<f32>, shape: &[usize]| {
+        let values = Tensor::from_vec(values, shape, &Device::Cpu).unwrap();
+        let var = layerfn::candle_core::Var::from_tensor(&values).unwrap();
+        theirs.set(name, layerfn::Parameter::new(var, true)).unwrap();
+    };
+    set("layers/conv2d/vars/0", vec![1., 2., 3., 4.], &[1, 1, 2, 2]);
+    set("layers/dense/vars/0", (0..12).map(|n| n as f32).collect(), &[6, 2]);
+    set("layers/dense/vars/1", vec![5., 6.], &[2]);
+    set("optimizer/vars/0", vec![1.], &[1]);
+    theirs.save_parameters(path("theirs.weights.h5")).unwrap();
+
+    let (theirs, ours, like) = (path("theirs.weights.h5"), path("ours.h5"), path("like.h5"));
+    let names = ["--rule", "rename(layers/conv2d/**, c/**)", "--rule", "rename(layers/dense/**, fc/**)"];
+    let from = ["convert", "--from", "keras", "--like", &like, &theirs, &ours];
+    let output = layerfn(&[&from[..], &names].concat());
+    assert_eq!(code(&output), 2);
+    let error = text(&output.stderr);
+    assert!(error.contains("`channels_first(fc/vars/0, HEIGHT, WIDTH)`"), "{error}");
+    let output = layerfn(&[&from[..], &names, &["--rule", "channels_first(fc/vars/0, 1, 3)"]].concat());
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    let told = text(&output.stderr);
+    assert!(
+        told.ends_with(
+            "layerfn: `fc/vars/0` [6, 2] takes images of [1, 3] with the channels first\n\
+             layerfn: `c/vars/0` [1, 1, 2, 2] becomes `c/conv/W` [2, 2, 1, 1], channels first\n\
+             layerfn: `fc/vars/0` [6, 2] becomes `fc/affine/W` [6, 2]\n\
+             layerfn: `fc/vars/1` [2] becomes `fc/affine/b` [2]\n"
+        ),
+        "{told}"
+    );
+    model.load(&ours).unwrap();
+    let values =
+        |path: &str| model.store().get(path).unwrap().var().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert_eq!(values("c/conv/W"), [1., 3., 2., 4.]);
+    assert_eq!(values("fc/affine/W"), [0., 1., 4., 5., 8., 9., 2., 3., 6., 7., 10., 11.]);
+
+    let (candle, again) = (path("candle.safetensors"), path("again.h5"));
+    let output = layerfn(&["convert", "--to", "candle", &ours, &candle]);
+    assert_eq!(code(&output), 0);
+    assert!(text(&output.stderr).contains("`fc/affine/W` [6, 2] becomes `fc.weight` [2, 6], transposed"));
+    let output = layerfn(&["convert", "--from", "candle", "--like", &like, &candle, &again]);
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    assert_eq!(code(&layerfn(&["diff", &ours, &again])), 0);
+    let output = layerfn(&["convert", "--to", "keras", &ours, &path("keras.h5")]);
+    assert_eq!(code(&output), 2);
+    assert!(text(&output.stderr).contains("from Keras, not to it"), "{}", text(&output.stderr));
+}
+
+#[test]
 fn convert_keeps_everything_or_refuses() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();

@@ -20,11 +20,13 @@ pub struct Entry {
     foreign: Option<Stored>,
     /// The number that a file gives to a variable with several paths, until [`Entries::push`] has found the others.
     variable: Option<i64>,
+    /// Whether its rows, which are a flattened image, have been put in the order of here.
+    is_channels_first: bool,
 }
 
 impl Entry {
     pub(super) fn new(path: String, var: Var, need_grad: Option<bool>) -> Self {
-        Self { path, var, need_grad, foreign: None, variable: None }
+        Self { path, var, need_grad, foreign: None, variable: None, is_channels_first: false }
     }
 
     /// With the type that the file has.
@@ -48,6 +50,15 @@ impl Entry {
     /// The same under another path and with other values of its type.
     pub(super) fn holding(&self, path: String, values: &Tensor) -> candle_core::Result<Self> {
         Ok(Self { path, var: Var::from_tensor(&values.contiguous()?)?, ..self.clone() })
+    }
+
+    /// With a note that its rows have the order of here.
+    pub(super) fn with_channels_first(self) -> Self {
+        Self { is_channels_first: true, ..self }
+    }
+
+    pub(super) fn is_channels_first(&self) -> bool {
+        self.is_channels_first
     }
 
     /// Path, from the scope that was saved.

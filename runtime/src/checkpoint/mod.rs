@@ -40,6 +40,7 @@ mod generated;
 mod h5;
 mod hdf5;
 mod input;
+mod libraries;
 mod load;
 mod nnp;
 mod npz;
@@ -47,7 +48,6 @@ mod optimizer;
 mod pickle;
 mod protobuf;
 mod pth;
-mod pytorch;
 mod rule;
 mod safetensors;
 mod text;
@@ -400,8 +400,8 @@ impl Checkpoint {
         Ok(self)
     }
 
-    /// What [`change`](Self::change), [`from_pytorch`](Self::from_pytorch) and [`to_pytorch`](Self::to_pytorch) have done to the
-    /// parameters, a line for each.
+    /// What [`change`](Self::change), and a conversion as [`from_pytorch`](Self::from_pytorch) is one, have done to the parameters, a
+    /// line for each.
     #[must_use]
     pub fn changes(&self) -> &[String] {
         &self.changes

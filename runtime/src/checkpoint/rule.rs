@@ -25,6 +25,7 @@ use crate::{Error, Result};
 /// | `reshape(w, 4, 6)` | gives another shape with as many elements |
 /// | `split(*.in_proj_weight, 0, *.q, *.k, *.v)` | cuts along an axis into parts of equal size |
 /// | `merge(*.q, *.k, *.v, 0, *.qkv)` | joins along an axis |
+/// | `channels_first(fc/kernel, 7, 5)` | sorts the rows of a matrix, which take images of 7 × 5 flattened with the channels last, so that they take them with the channels first |
 ///
 /// ```
 /// use layerfn::checkpoint::Rule;
@@ -50,9 +51,10 @@ enum Kind {
     Split(Pattern, usize, Vec<Pattern>),
     /// The first names the others.
     Merge(Vec<Pattern>, usize, Pattern),
+    ChannelsFirst(Pattern, Vec<usize>),
 }
 
-const FORMS: [(&str, &str); 7] = [
+const FORMS: [(&str, &str); 8] = [
     ("drop", "drop(PATTERN)"),
     ("rename", "rename(FROM, TO)"),
     ("transpose", "transpose(PATTERN)"),
@@ -60,6 +62,7 @@ const FORMS: [(&str, &str); 7] = [
     ("reshape", "reshape(PATTERN, SIZE, ..)"),
     ("split", "split(FROM, AXIS, TO, TO, ..)"),
     ("merge", "merge(FROM, FROM, .., AXIS, TO)"),
+    ("channels_first", "channels_first(PATTERN, SIZE, ..)"),
 ];
 
 impl fmt::Display for Rule {
@@ -105,6 +108,9 @@ impl Kind {
                 sorted.into_iter().eq(0..axes.len()).then_some(Self::Permute(first()?, axes))
             }
             ("reshape", [_, sizes @ ..]) => Some(Self::Reshape(first()?, numbers(sizes)?)),
+            ("channels_first", [_, sizes @ ..]) if !sizes.is_empty() => {
+                Some(Self::ChannelsFirst(first()?, numbers(sizes)?))
+            }
             ("split", [_, axis, to @ ..]) if to.len() > 1 => {
                 Some(Self::Split(first()?, axis.parse().ok()?, patterns(to)))
             }
@@ -128,6 +134,7 @@ impl Kind {
                 | Self::Transpose(pattern)
                 | Self::Permute(pattern, _)
                 | Self::Reshape(pattern, _)
+                | Self::ChannelsFirst(pattern, _)
                 | Self::Split(pattern, ..) => pattern,
                 Self::Merge(..) => continue,
             };
@@ -162,6 +169,16 @@ impl Kind {
                     let parts: Vec<String> = parts.iter().map(|part| format!("`{part}`")).collect();
                     lines.push(format!("`{path}` {dims:?} is cut into {}", parts.join(", ")));
                 }
+                Self::ChannelsFirst(_, sizes) => {
+                    let values = channels_first(before, sizes).ok_or_else(|| {
+                        format!(
+                            "`{path}` has the shape {dims:?}; it must be a matrix with some rows for each place in {sizes:?}"
+                        )
+                    })?;
+                    lines
+                        .push(format!("`{path}` {dims:?} takes images of {sizes:?} with the channels first"));
+                    changed.push(entry.holding(path.clone(), &values).map_err(fault)?.with_channels_first());
+                }
                 Self::Transpose(_) | Self::Permute(..) | Self::Reshape(..) | Self::Merge(..) => {
                     let values = self.arranged(before).ok_or_else(|| {
                         format!("`{path}` has the shape {dims:?}, which the rule does not fit")
@@ -182,6 +199,14 @@ impl Kind {
             _ => None,
         }
     }
+}
+
+/// A matrix whose rows take flattened images of these sizes, in the other order.
+fn channels_first(values: &Tensor, sizes: &[usize]) -> Option<Tensor> {
+    let (rows, columns) = values.dims2().ok()?;
+    let places = sizes.iter().try_fold(1usize, |places, &size| places.checked_mul(size))?;
+    let channels = rows.checked_div(places).filter(|channels| channels * places == rows)?;
+    values.reshape((places, channels, columns)).ok()?.transpose(0, 1).ok()?.reshape((rows, columns)).ok()
 }
 
 fn merged(
@@ -250,8 +275,10 @@ impl Checkpoint {
                 entries.push(entry).map_err(|fault| fault.into_error("change", &self.origin))?;
             }
             self.entries = entries;
-            self.is_renamed |=
-                !matches!(rule.kind, Kind::Transpose(_) | Kind::Permute(..) | Kind::Reshape(..));
+            self.is_renamed |= !matches!(
+                rule.kind,
+                Kind::Transpose(_) | Kind::Permute(..) | Kind::Reshape(..) | Kind::ChannelsFirst(..)
+            );
             self.changes.extend(lines);
         }
         Ok(self)

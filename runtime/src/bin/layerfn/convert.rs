@@ -14,6 +14,10 @@ use crate::table::plain;
 pub(crate) enum Library {
     /// State dicts of `torch.nn`
     Pytorch,
+    /// `.weights.h5` and `.h5` of Keras; `--from` alone
+    Keras,
+    /// What a `VarMap` of candle-nn saves
+    Candle,
 }
 
 /// Where parameters come from, with a file that is like the model, and where they go.
@@ -31,15 +35,24 @@ pub(crate) fn run(
 ) -> Outcome {
     // A mistyped extension is told before a large file is read.
     Format::from_path(output)?;
+    if matches!(libraries.to, Some(Library::Keras)) {
+        return Err("nothing was written; parameters can be converted from Keras, not to it".into());
+    }
     let mut checkpoint = Checkpoint::open(input)?.change(rules)?;
-    if let Some((Library::Pytorch, like)) = libraries.from {
+    if let Some((library, like)) = libraries.from {
         let store = ParameterStore::new();
         Load::like_nnabla(Checkpoint::open(like)?).apply_to(&store, "")?;
-        checkpoint = checkpoint.from_pytorch(&store)?;
+        checkpoint = match library {
+            Library::Pytorch => checkpoint.from_pytorch(&store)?,
+            Library::Keras => checkpoint.from_keras(&store)?,
+            Library::Candle => checkpoint.from_candle(&store)?,
+        };
     }
-    if let Some(Library::Pytorch) = libraries.to {
-        checkpoint = checkpoint.to_pytorch()?;
-    }
+    checkpoint = match libraries.to {
+        Some(Library::Pytorch) => checkpoint.to_pytorch()?,
+        Some(Library::Candle) => checkpoint.to_candle()?,
+        Some(Library::Keras) | None => checkpoint,
+    };
     let changes = checkpoint.changes().to_vec();
     let written = write(checkpoint, output, allow_loss)?;
     for change in changes {

@@ -1,11 +1,37 @@
-//! Recurrent layers: each parameter here is made of several tensors of PyTorch.
+//! Recurrent layers: each parameter here is made of several tensors of another library.
 
 use candle_core::Tensor;
 
-use super::module;
+use super::Library;
 use crate::Result;
 
-/// A recurrent layer here, which is `nn.RNN`, `nn.GRU`, `nn.LSTM`, `nn.GRUCell` or `nn.LSTMCell` there.
+/// How a library names and arranges the parameters of recurrent layers.
+pub(super) struct Recurrences {
+    /// Those for the input and for the state: a row for each unit of each gate.
+    pub(super) weights: [&'static str; 2],
+    /// Those for the input and for the state, or one for both.
+    pub(super) biases: &'static [&'static str],
+    /// The name of a parameter in a module; none if the library has no such layer.
+    pub(super) name: fn(module: &str, name: &str, unit: Unit) -> Option<String>,
+    /// Whether there is a column for each unit instead.
+    pub(super) is_transposed: bool,
+    /// Whether the update gate of a GRU comes before the reset gate.
+    pub(super) is_update_first: bool,
+}
+
+/// A cell, or a layer in one direction.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Unit {
+    Cell,
+    Layer {
+        number: usize,
+        is_reverse: bool,
+        /// Whether its layer has one direction.
+        is_only: bool,
+    },
+}
+
+/// A recurrent layer here, which is `nn.RNN`, `nn.GRU`, `nn.LSTM`, `nn.GRUCell` or `nn.LSTMCell` in PyTorch.
 #[derive(Debug)]
 struct Kind {
     scope: &'static str,
@@ -39,9 +65,8 @@ pub(super) struct Recurrent {
     state: usize,
     /// The inputs and the state, unless it is a bias.
     columns: usize,
-    module: String,
-    /// What the names there end with, one for each layer and direction.
-    units: Vec<String>,
+    label: String,
+    units: Vec<Unit>,
 }
 
 impl Recurrent {
@@ -70,13 +95,17 @@ impl Recurrent {
         let mut rest = dims;
         let mut next = || rest.split_off_first().copied();
         let units = match layers {
-            None => vec![String::new()],
+            None => vec![Unit::Cell],
             Some((first, counted)) => {
                 let n_layers = if counted { next()? } else { 1 };
-                let directions = ["", "_reverse"].into_iter().take(next().filter(|n| (1..=2).contains(n))?);
+                let directions = next().filter(|n| (1..=2).contains(n))?;
+                let is_only = directions == 1;
+                let ways = [false, true].into_iter().take(directions);
                 let layers = first..first.checked_add(n_layers)?;
                 layers
-                    .flat_map(|layer| directions.clone().map(move |way| format!("_l{layer}{way}")))
+                    .flat_map(|number| {
+                        ways.clone().map(move |is_reverse| Unit::Layer { number, is_reverse, is_only })
+                    })
                     .collect()
             }
         };
@@ -92,48 +121,83 @@ impl Recurrent {
             (&[gates, state], true) if gates == of_gates => (state, state),
             _ => return None,
         };
-        let module = if label.is_empty() { kind.scope.split('/').next()?.to_owned() } else { module(label) };
-        (columns >= state).then(|| Self { kind, is_bias, dims: dims.to_vec(), state, columns, module, units })
+        let label = if label.is_empty() { kind.scope.split('/').next()? } else { label }.to_owned();
+        (columns >= state).then(|| Self { kind, is_bias, dims: dims.to_vec(), state, columns, label, units })
     }
 
-    /// The names there: two for each layer and direction.
-    pub(super) fn names(&self) -> Vec<String> {
-        let name = if self.is_bias { "bias" } else { "weight" };
-        let of = |unit: &String| ["ih", "hh"].map(|of| format!("{}.{name}_{of}{unit}", self.module));
-        self.units.iter().flat_map(of).collect()
+    /// Whether it is the weight of a GRU, with the path of the bias that it may have.
+    pub(super) fn bias_of_gru(&self, path: &str) -> Option<String> {
+        let (layer, _) = path.rsplit_once('/')?;
+        let is_gru = self.kind.biases > self.kind.gates && !self.is_bias;
+        is_gru.then(|| format!("{layer}/{}", if self.kind.is_cell { "b" } else { "bias" }))
     }
 
-    /// The shapes there, for the input and for the state.
-    fn shapes(&self) -> [Vec<usize>; 2] {
-        let rows = self.kind.gates * self.state;
-        match self.is_bias {
-            true => [vec![rows], vec![rows]],
-            false => [vec![rows, self.columns - self.state], vec![rows, self.state]],
+    /// The names there of each layer and direction: two, or one of a bias for both. None if the library has no such layer.
+    pub(super) fn names(&self, library: &Library) -> Option<Vec<Vec<String>>> {
+        let names = match self.is_bias {
+            true => library.recurrences.biases,
+            false => &library.recurrences.weights,
+        };
+        // A module with the label that the layer has here.
+        let module = library.module(&self.label);
+        let named = |unit: &Unit| {
+            names.iter().map(|name| (library.recurrences.name)(&module, name, *unit)).collect::<Option<_>>()
+        };
+        self.units.iter().map(named).collect()
+    }
+
+    /// Where the first of the variables of a layer stands among them, where a file has them by number.
+    pub(super) fn number(&self) -> usize {
+        if self.is_bias { 2 } else { 0 }
+    }
+
+    /// The shapes there, for the input and for the state, or for both.
+    fn shapes(&self, library: &Library) -> Vec<Vec<usize>> {
+        let (gates, n, state) = (self.kind.gates, library.recurrences.biases.len(), self.state);
+        let rows = gates * state;
+        let shapes = [self.columns - state, state].map(|columns| [rows, columns]);
+        match (self.is_bias, library.recurrences.is_transposed) {
+            (true, _) if n == 1 && self.kind.biases > gates => vec![vec![2, rows]],
+            (true, _) => vec![vec![rows]; n],
+            (false, false) => shapes.map(|shape| shape.to_vec()).to_vec(),
+            (false, true) => shapes.map(|[rows, columns]| vec![columns, rows]).to_vec(),
         }
     }
 
-    /// The values here from those there; or what is missing or has another shape.
+    /// The values here from those there, which `get` finds by layer and direction and by name; or what is missing or has
+    /// another shape.
     pub(super) fn converted<'a>(
         &self,
         path: &str,
-        get: impl Fn(&str) -> Option<&'a Tensor>,
+        library: &Library,
+        names: &[Vec<String>],
+        mut get: impl FnMut(usize, usize) -> Option<(&'a str, &'a Tensor)>,
     ) -> Result<Result<Tensor, Vec<String>>> {
-        let (names, shapes) = (self.names(), self.shapes());
+        let shapes = self.shapes(library);
         let (mut units, mut differences) = (Vec::new(), Vec::new());
-        for pair in names.chunks_exact(2) {
+        for (unit, names) in names.iter().enumerate() {
             let mut found = Vec::new();
-            for (name, shape) in pair.iter().zip(&shapes) {
-                match get(name) {
-                    Some(values) if values.dims() == shape => found.push(values),
-                    Some(values) => differences.push(format!(
+            for (number, (name, shape)) in names.iter().zip(&shapes).enumerate() {
+                match get(unit, number) {
+                    Some((_, values)) if values.dims() == shape => {
+                        found.push(self.arranged(values, library)?);
+                    }
+                    Some((name, values)) => differences.push(format!(
                         "`{name}` has the shape {:?}, `{path}` needs {shape:?}",
                         values.dims()
                     )),
                     None => differences.push(format!("`{name}` is missing, for `{path}`")),
                 }
             }
-            if let [of_input, of_state] = found[..] {
-                units.push(self.joined(of_input, of_state)?);
+            match &found[..] {
+                [of_input, of_state] => units.push(self.joined(of_input, of_state)?),
+                [both] if self.is_bias && both.rank() == 2 => {
+                    units.push(self.joined(&both.get(0)?, &both.get(1)?)?);
+                }
+                [both] if self.is_bias && names.len() == 1 => {
+                    units.push(self.joined(both, &both.zeros_like()?)?);
+                }
+                _ => {}
             }
         }
         if !differences.is_empty() {
@@ -148,6 +212,18 @@ impl Recurrent {
             _ => values,
         };
         Ok(Ok(values.contiguous()?.reshape(&*self.dims)?))
+    }
+
+    /// A tensor there with a row for each unit, or two rows of biases, and with the gates of a GRU as they are here.
+    fn arranged(&self, values: &Tensor, library: &Library) -> Result<Tensor> {
+        let layout = &library.recurrences;
+        let values = if layout.is_transposed && !self.is_bias { values.t()? } else { values.clone() };
+        if !layout.is_update_first || self.kind.gates != 3 {
+            return Ok(values);
+        }
+        let axis = if self.is_bias { values.rank() - 1 } else { 0 };
+        let gate = |number: usize| values.narrow(axis, number * self.state, self.state);
+        Ok(Tensor::cat(&[gate(1)?, gate(0)?, gate(2)?], axis)?)
     }
 
     /// The numbers of a layer and direction.
@@ -166,7 +242,7 @@ impl Recurrent {
     }
 
     /// The values there, by name. Of two biases that are added up there, the second is 0.
-    pub(super) fn back(&self, values: &Tensor) -> Result<Vec<(String, Tensor)>> {
+    pub(super) fn back(&self, values: &Tensor, names: &[Vec<String>]) -> Result<Vec<(String, Tensor)>> {
         let (gates, state) = (self.kind.gates, self.state);
         let values = match (self.kind.scope, self.is_bias) {
             (LSTM_CELL, true) => by_gate(values, GATES_THERE)?,
@@ -177,9 +253,8 @@ impl Recurrent {
             true => values.reshape((self.units.len(), self.kind.biases * state))?,
             false => values.reshape((self.units.len(), gates * state, self.columns))?,
         };
-        let mut names = self.names().into_iter();
         let mut all = Vec::with_capacity(2 * self.units.len());
-        for unit in 0..self.units.len() {
+        for (unit, names) in names.iter().enumerate() {
             let values = values.get(unit)?;
             let parts = if self.is_bias {
                 let of_input = values.narrow(0, 0, gates * state)?;
@@ -196,20 +271,28 @@ impl Recurrent {
                 let inputs = self.columns - state;
                 [values.narrow(1, 0, inputs)?, values.narrow(1, inputs, state)?]
             };
-            all.extend(names.by_ref().take(2).zip(parts));
+            all.extend(names.iter().cloned().zip(parts));
         }
         all.into_iter().map(|(name, part)| Ok((name, part.contiguous()?))).collect()
     }
 
-    /// What has been done, for [`Checkpoint::changes`](crate::checkpoint::Checkpoint::changes).
-    pub(super) fn told(&self, path: &str, to_pytorch: bool) -> String {
-        let names = self.names();
-        let (first, last) = (&names[0], &names[names.len() - 1]);
-        match to_pytorch {
-            true => format!("`{path}` {:?} becomes `{first}` to `{last}`", self.dims),
-            false => format!("`{first}` to `{last}` become `{path}` {:?}", self.dims),
+    /// What the library has in another order than this, as the end of a sentence.
+    pub(super) fn told(&self, library: &Library) -> &'static str {
+        let layout = &library.recurrences;
+        match (layout.is_transposed && !self.is_bias, layout.is_update_first && self.kind.gates == 3) {
+            (true, true) => ", transposed, with the reset gate first",
+            (true, false) => ", transposed",
+            (false, true) => ", with the reset gate first",
+            (false, false) => "",
         }
     }
+}
+
+/// The number of a layer's outputs, if this is a parameter of a recurrent layer.
+pub(super) fn outputs(path: &str, dims: &[usize]) -> Option<usize> {
+    let layer = Recurrent::of(path, dims)?;
+    let is_double = layer.units.iter().any(|unit| matches!(unit, Unit::Layer { is_only: false, .. }));
+    Some(if is_double { 2 * layer.state } else { layer.state })
 }
 
 /// The first axis in another order.

@@ -1,0 +1,542 @@
+//! Parameters under the names and in the layouts of other libraries.
+
+mod keras;
+mod pytorch;
+mod recurrent;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use candle_core::{Tensor, Var};
+
+use super::Checkpoint;
+use super::entry::{Entries, Entry};
+use crate::{Error, ParameterStore, Result};
+use keras::{Images, KERAS};
+use pytorch::{CANDLE, PYTORCH};
+use recurrent::{Recurrences, Recurrent};
+
+/// A library, as a table of what its layers call their parameters and how they arrange them.
+struct Library {
+    name: &'static str,
+    pairs: &'static [&'static [Pair]],
+    /// Scopes within layers here, and the modules there.
+    modules: &'static [(&'static str, &'static str)],
+    /// What stands between the parts of a name.
+    separator: &'static str,
+    recurrences: Recurrences,
+    /// By what a name in a file is found; none for what nobody here needs.
+    address: fn(&str) -> Option<String>,
+    /// Whether names may be numbers: a layer's variables in the order of `pairs`, without those that it does not have.
+    is_numbered: bool,
+    /// Whether images have their channels last, so that they are flattened in another order.
+    has_channels_last: bool,
+}
+
+/// A parameter of a layer here, and of the layer there.
+struct Pair {
+    /// The scope of the layer.
+    scope: &'static str,
+    ours: &'static str,
+    theirs: &'static str,
+    layout: Layout,
+}
+
+const fn pair(scope: &'static str, ours: &'static str, theirs: &'static str, layout: Layout) -> Pair {
+    Pair { scope, ours, theirs, layout }
+}
+
+const ATTENTION: &str = "multi_head_attention";
+
+/// How a library arranges the values of a parameter.
+#[derive(Clone, Copy, Debug)]
+enum Layout {
+    /// As here.
+    Same,
+    /// As here, except for axes of size 1.
+    Sizes,
+    /// One number a channel, whatever axes there are here.
+    Channel,
+    /// As here, without the axes of size 1 in front.
+    LastAxes,
+    /// One axis, whatever others of size 1 there are here or there.
+    OneAxis,
+    /// A matrix that is `(outputs, inputs)`.
+    Transposed,
+    /// Queries, keys and values of attention stand one below the other.
+    Third { third: usize, is_transposed: bool },
+    /// A group for each map: there is an axis of one input map of the group.
+    Grouped,
+    /// `(sizes.., inputs, outputs)` for `(outputs, inputs, sizes..)`, and so for a deconvolution.
+    ChannelsLast,
+    /// `(sizes.., maps, multiplier)` for `(maps × multiplier, sizes..)`.
+    Multiplied,
+    /// The heads of attention are an axis of their own.
+    Heads,
+}
+
+impl Layout {
+    /// The values in the layout of here, with the shape `dims`; none if they do not fit.
+    fn converted(self, values: &Tensor, dims: &[usize]) -> Result<Option<Tensor>> {
+        let rank = values.rank();
+        let values = match self {
+            Self::Transposed if rank == 2 => values.t()?,
+            Self::Third { third, is_transposed } => {
+                let rows = values.dims().first().copied().unwrap_or_default() / 3;
+                if rows == 0 || values.dims()[0] != 3 * rows || (is_transposed && rank != 2) {
+                    return Ok(None);
+                }
+                let values = values.narrow(0, third * rows, rows)?;
+                if is_transposed { values.t()? } else { values }
+            }
+            Self::ChannelsLast if rank > 2 => {
+                values.permute([rank - 1, rank - 2].into_iter().chain(0..rank - 2).collect::<Vec<_>>())?
+            }
+            Self::Multiplied if rank > 2 => values
+                .permute([rank - 2, rank - 1].into_iter().chain(0..rank - 2).collect::<Vec<_>>())?
+                .contiguous()?
+                .flatten(0, 1)?,
+            // Of weights, the axis that is not that of the heads tells which side they are on.
+            Self::Heads if matches!((dims, values.dims()), ([n, _], [m, _, _]) if n == m) => {
+                values.contiguous()?.flatten_from(1)?
+            }
+            Self::Heads if matches!((dims, values.dims()), ([_, n], [_, _, m]) if n == m) => {
+                values.contiguous()?.flatten_to(1)?
+            }
+            Self::Heads if dims.len() == 1 => values.flatten_all()?,
+            Self::Transposed | Self::ChannelsLast | Self::Multiplied | Self::Heads => return Ok(None),
+            _ => values.clone(),
+        };
+        // A shape may have more axes of size 1, as that of a normalization has.
+        let real = |dims: &[usize]| dims.iter().copied().filter(|&size| size != 1).collect::<Vec<_>>();
+        let fits = match self {
+            Self::Same | Self::ChannelsLast | Self::Multiplied | Self::Heads => values.dims() == dims,
+            Self::OneAxis => real(values.dims()) == real(dims) && real(dims).len() < 2,
+            _ => real(values.dims()) == real(dims),
+        };
+        Ok(if fits { Some(values.contiguous()?.reshape(dims)?) } else { None })
+    }
+
+    /// The values in the layout of there, those of a third alone; none if it is not known.
+    fn back(self, values: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(match self {
+            Self::Transposed | Self::Third { is_transposed: true, .. } => {
+                if values.rank() != 2 {
+                    return Ok(None);
+                }
+                values.t()?.contiguous()?
+            }
+            Self::Channel => values.flatten_all()?,
+            Self::LastAxes => {
+                let first = values.dims().iter().position(|&size| size != 1).unwrap_or(values.rank() - 1);
+                values.reshape(&values.dims()[first..])?
+            }
+            Self::Grouped => values.unsqueeze(1)?,
+            _ => values.copy()?,
+        }))
+    }
+
+    /// What has been done, as the end of a sentence.
+    fn told(self) -> &'static str {
+        match self {
+            Self::Transposed => ", transposed",
+            Self::Third { third, is_transposed } => match (third, is_transposed) {
+                (0, false) => ", its first third",
+                (1, false) => ", its second third",
+                (_, false) => ", its last third",
+                (0, true) => ", its first third, transposed",
+                (1, true) => ", its second third, transposed",
+                (_, true) => ", its last third, transposed",
+            },
+            Self::ChannelsLast | Self::Multiplied => ", channels first",
+            Self::Heads => ", heads side by side",
+            _ => "",
+        }
+    }
+}
+
+impl Library {
+    fn pairs(&self) -> impl Iterator<Item = &'static Pair> {
+        self.pairs.iter().copied().flatten()
+    }
+
+    /// The module there with the label that a layer has here.
+    fn module(&self, label: &str) -> String {
+        let module =
+            |part| self.modules.iter().find(|(ours, _)| *ours == part).map_or(part, |(_, theirs)| *theirs);
+        let parts = label.split('/').map(module).filter(|part| !part.is_empty());
+        parts.collect::<Vec<_>>().join(self.separator)
+    }
+
+    /// The parameter at a path of ours, and the module that it is in there.
+    fn pair(&self, path: &str) -> Option<(&'static Pair, String)> {
+        let (scope, name) = path.rsplit_once('/')?;
+        let (label, scope) = scope.rsplit_once('/').unwrap_or(("", scope));
+        let pair = self.pairs().find(|pair| pair.scope == scope && pair.ours == name)?;
+        Some((pair, if label.is_empty() { scope.to_owned() } else { self.module(label) }))
+    }
+
+    /// The name in a module.
+    fn name(&self, module: &str, name: &str) -> String {
+        let parts = [module, name].into_iter().filter(|part| !part.is_empty());
+        parts.collect::<Vec<_>>().join(self.separator)
+    }
+
+    /// The number that the parameter has among those of its layer, and how that is called.
+    fn number(&self, pair: &Pair, path: &str, has: impl Fn(&str) -> bool) -> Option<String> {
+        let sublayer = |pair: &Pair| pair.theirs.rsplit_once('/').map(|(sublayer, _)| sublayer);
+        let layer = path.strip_suffix(pair.ours).filter(|_| self.is_numbered)?;
+        let before = self.pairs().take_while(|other| !std::ptr::eq(*other, pair)).filter(|other| {
+            other.scope == pair.scope
+                && sublayer(other) == sublayer(pair)
+                && has(&format!("{layer}{}", other.ours))
+        });
+        let number = before.count().to_string();
+        Some(sublayer(pair).map_or(number.clone(), |sublayer| format!("{sublayer}/{number}")))
+    }
+}
+
+/// What a file of a library holds.
+struct Source<'a> {
+    library: &'static Library,
+    entries: HashMap<String, &'a Entry>,
+    used: HashSet<&'a str>,
+    differences: Vec<String>,
+}
+
+impl<'a> Source<'a> {
+    fn new(library: &'static Library, checkpoint: &'a Checkpoint) -> Self {
+        let (mut entries, mut differences) = (HashMap::<String, &Entry>::new(), Vec::new());
+        for entry in checkpoint.entries() {
+            let Some(address) = (library.address)(entry.path()) else { continue };
+            if let Some(other) = entries.insert(address, entry) {
+                let (one, other) = (other.path(), entry.path());
+                differences
+                    .push(format!("`{one}` and `{other}` are the same parameter; a rule must drop one"));
+            }
+        }
+        Self { library, entries, used: HashSet::new(), differences }
+    }
+
+    /// The entry of a name, or else of a number.
+    fn find(&mut self, name: &str, number: Option<&str>) -> Option<&'a Entry> {
+        let find = |name: &str| self.entries.get(&(self.library.address)(name)?).copied();
+        let entry = find(name).or_else(|| find(number?))?;
+        self.used.insert(entry.path());
+        Some(entry)
+    }
+
+    /// The values of the parameter at `path`, if there are some that fit, and a line about each thing that was done.
+    fn values(
+        &mut self,
+        path: &str,
+        dims: &[usize],
+        has: impl Fn(&str) -> bool,
+    ) -> Result<Option<(Tensor, String)>> {
+        let library = self.library;
+        let without = || format!("`{path}` is of a layer that has no rule for {}", library.name);
+        if let Some(layer) = Recurrent::of(path, dims) {
+            let Some(names) = layer.names(library) else {
+                self.differences.push(format!(
+                    "`{path}` is of several layers; {} has a name for each, so declare them one by one",
+                    library.name
+                ));
+                return Ok(None);
+            };
+            return self.recurrent(path, &layer, &names, has);
+        }
+        let Some((pair, module)) = library.pair(path) else {
+            self.differences.push(without());
+            return Ok(None);
+        };
+        let name = library.name(&module, pair.theirs);
+        let number = library.number(pair, path, has).map(|number| library.name(&module, &number));
+        let Some(entry) = self.find(&name, number.as_deref()) else {
+            self.differences.push(format!("`{name}` is missing, for `{path}`"));
+            return Ok(None);
+        };
+        let (name, got) = (entry.path(), entry.tensor());
+        let Some(values) = pair.layout.converted(got, dims)? else {
+            let reason = match pair.layout {
+                Layout::OneAxis if got.elem_count() == dims.iter().product::<usize>() => {
+                    "; only normalizations over one axis can be converted"
+                }
+                _ => "",
+            };
+            let line = format!("`{name}` has the shape {:?}, `{path}` {dims:?}{reason}", got.dims());
+            self.differences.push(line);
+            return Ok(None);
+        };
+        let told = pair.layout.told();
+        Ok(Some((values, format!("`{name}` {:?} becomes `{path}` {dims:?}{told}", got.dims()))))
+    }
+
+    fn recurrent(
+        &mut self,
+        path: &str,
+        layer: &Recurrent,
+        names: &[Vec<String>],
+        has: impl Fn(&str) -> bool,
+    ) -> Result<Option<(Tensor, String)>> {
+        let library = self.library;
+        // What the two kinds of a GRU differ in shows by its bias alone.
+        if library.recurrences.is_update_first && layer.bias_of_gru(path).is_some_and(|bias| !has(&bias)) {
+            self.differences.push(format!(
+                "`{path}` is of a GRU without biases, which in {} may have `reset_after=False`, and has the same shapes then: \
+                 give it biases, of zeros perhaps, here and there",
+                library.name
+            ));
+            return Ok(None);
+        }
+        let mut told = Vec::new();
+        let get = |unit: usize, number: usize| {
+            let name = &names[unit][number];
+            let (module, _) = name.rsplit_once(library.separator)?;
+            let by_number = library.name(module, &(layer.number() + number).to_string());
+            let entry = self.find(name, library.is_numbered.then_some(&*by_number))?;
+            told.push(entry.path());
+            Some((entry.path(), entry.tensor()))
+        };
+        match layer.converted(path, library, names, get)? {
+            Ok(values) => {
+                let how = layer.told(library);
+                let line = match told[..] {
+                    [only] => format!("`{only}` becomes `{path}` {:?}{how}", values.dims()),
+                    _ => {
+                        let (first, last) = (told[0], told[told.len() - 1]);
+                        format!("`{first}` to `{last}` become `{path}` {:?}{how}", values.dims())
+                    }
+                };
+                Ok(Some((values, line)))
+            }
+            Err(differences) => {
+                self.differences.extend(differences);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Rows of a matrix whose order follows from how images are flattened.
+    fn check_flattened(
+        &mut self,
+        path: &str,
+        dims: &[usize],
+        (channels, layer): (usize, String),
+        has: impl Fn(&str) -> bool,
+    ) {
+        let library = self.library;
+        let Some((pair, module)) = library.pair(path) else { return };
+        let number = library.number(pair, path, has).map(|number| library.name(&module, &number));
+        let name = library.name(&module, pair.theirs);
+        let Some(entry) = self.find(&name, number.as_deref()).filter(|entry| !entry.is_channels_first())
+        else {
+            return;
+        };
+        let (name, there, each) = (entry.path(), library.name, dims[0] / channels);
+        self.differences.push(format!(
+            "`{name}` has {each} inputs for each of the {channels} channels of `{layer}`: {there} flattens images with the \
+             channels last; say their size by the rule `channels_first({name}, HEIGHT, WIDTH)`, or that they are not \
+             flattened by `channels_first({name}, 1)`"
+        ));
+    }
+}
+
+impl Checkpoint {
+    /// A state dict of PyTorch as the parameters of `store`, ready for a strict [`Load`](super::Load).
+    ///
+    /// The layer with the label `layer1/0` here is the module `layer1.0` there; [`rename`](Self::rename) the file before where names
+    /// differ. Each parameter is found by the kind of its layer: the weights of `affine` are transposed, square ones too, and the
+    /// parameters of normalizations get our shapes. `multi_head_attention` is an `nn.MultiheadAttention`, `transformer_encode` an
+    /// `nn.TransformerEncoderLayer`, `transformer_decode` an `nn.TransformerDecoderLayer`. `rnn`, `gru` and `lstm_n_step` are
+    /// `nn.RNN`, `nn.GRU` and `nn.LSTM`, `lstm` and `gru_cell` are `nn.LSTMCell` and `nn.GRUCell`; the two biases that PyTorch
+    /// adds up become one. `num_batches_tracked` is left out. What `store` has a layer for and this has no rule for is an error.
+    ///
+    /// ```
+    /// use layerfn::{checkpoint::{Checkpoint, Load}, prelude::*};
+    ///
+    /// let model = network! { fc: affine(2) }.init((1, 2))?;
+    /// # let there = ParameterStore::new();
+    /// # there.enter(|| -> layerfn::Result<()> {
+    /// #     let set = |name: &str, value| layerfn::set_parameter(name, layerfn::Parameter::new(layerfn::candle_core::Var::from_tensor(&value)?, true));
+    /// #     set("fc.weight", Tensor::new(&[[1f32, 2.], [3., 4.]], &Device::Cpu)?)?;
+    /// #     set("fc.bias", Tensor::new(&[0f32, 0.], &Device::Cpu)?)
+    /// # })?;
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("linear.safetensors");
+    /// # there.save_parameters(&path)?;
+    /// let state = Checkpoint::open(path)?.from_pytorch(model.store())?; // `fc.weight` and `fc.bias` of an `nn.Linear(2, 2)`
+    /// Load::new(state).apply_to(model.store(), "")?;
+    /// # assert_eq!(model.store().get("fc/affine/W").unwrap().var().to_vec2::<f32>()?, [[1., 3.], [2., 4.]]);
+    /// # Ok::<(), layerfn::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] with every parameter that is missing, left over, of another shape, or of a layer without a rule.
+    #[allow(clippy::wrong_self_convention)] // `from` is where the file comes from
+    pub fn from_pytorch(self, store: &ParameterStore) -> Result<Self> {
+        self.taken_from(&PYTORCH, store)
+    }
+
+    /// The reverse: parameters of ours under the names and in the layout that `load_state_dict` of PyTorch takes. Of the two biases
+    /// that recurrent layers add up there, the second is 0.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] with every parameter of a layer without a rule.
+    pub fn to_pytorch(&self) -> Result<Self> {
+        self.to_library(&PYTORCH)
+    }
+
+    /// What a `VarMap` of candle-nn has saved as the parameters of `store`, as [`from_pytorch`](Self::from_pytorch) does it: the
+    /// layer with the label `block/fc` is what was made with `vb.pp("block.fc")`. `rms_normalization` is an `RmsNorm`, and an `LSTM`
+    /// or `GRU` is one layer and direction of `lstm_n_step` or `gru`, or the cell `lstm` or `gru_cell`.
+    ///
+    /// # Errors
+    /// As [`from_pytorch`](Self::from_pytorch).
+    #[allow(clippy::wrong_self_convention)] // `from` is where the file comes from
+    pub fn from_candle(self, store: &ParameterStore) -> Result<Self> {
+        self.taken_from(&CANDLE, store)
+    }
+
+    /// The reverse: parameters of ours as a `VarBuilder` of candle-nn finds them.
+    ///
+    /// # Errors
+    /// As [`to_pytorch`](Self::to_pytorch).
+    pub fn to_candle(&self) -> Result<Self> {
+        self.to_library(&CANDLE)
+    }
+
+    /// Weights of Keras as the parameters of `store`, ready for a strict [`Load`](super::Load).
+    ///
+    /// The layer with the label `fc` here is the layer `fc` there. Files are `.weights.h5`, in which Keras calls each layer after its
+    /// class (`layers/dense_1/vars/0` is the `kernel` of `dense_1`), `.h5` as older versions write it
+    /// (`model_weights/fc/fc/kernel:0`), or others with names such as `fc/kernel` and `fc.kernel`; [`rename`](Self::rename) the file
+    /// before where names differ.
+    ///
+    /// Each parameter is found by the kind of its layer: kernels of `Conv2D`, `Conv2DTranspose` and `DepthwiseConv2D` and of their
+    /// like of other ranks get the channels first. `affine` is a `Dense`, `bn` a `BatchNormalization`, `embed` an `Embedding`,
+    /// `multi_head_attention` a `MultiHeadAttention`; `rnn`, `gru` and `lstm_n_step` of one layer are `SimpleRNN`, `GRU` (with
+    /// `reset_after`) and `LSTM`, or these in `Bidirectional`; `gru_cell` and `lstm` are one step of these. States of optimizers,
+    /// metrics and random generators are left out. What `store` has a layer for and this has no rule for is an error.
+    ///
+    /// Keras flattens images with the channels last. Where the shapes show that a `Dense` comes behind a `Flatten`, this is an error
+    /// unless the [rule](super::Rule) `channels_first` has been applied to its kernel, with the size of the images.
+    ///
+    /// ```
+    /// use layerfn::{checkpoint::{Checkpoint, Load}, prelude::*};
+    ///
+    /// let model = network! { fc: affine(3) }.init((1, 2))?;
+    /// # let there = ParameterStore::new();
+    /// # there.enter(|| -> layerfn::Result<()> {
+    /// #     let set = |name: &str, value| layerfn::set_parameter(name, layerfn::Parameter::new(layerfn::candle_core::Var::from_tensor(&value)?, true));
+    /// #     set("model_weights/fc/fc/kernel:0", Tensor::new(&[[1f32, 2., 3.], [4., 5., 6.]], &Device::Cpu)?)?;
+    /// #     set("model_weights/fc/fc/bias:0", Tensor::new(&[0f32, 0., 0.], &Device::Cpu)?)
+    /// # })?;
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("model.h5");
+    /// # there.save_parameters(&path)?;
+    /// let weights = Checkpoint::open(path)?.from_keras(model.store())?; // `fc` is a `Dense(3, name="fc")`
+    /// assert_eq!(weights.changes()[1], "`model_weights/fc/fc/bias:0` [3] becomes `fc/affine/b` [3]");
+    /// Load::new(weights).apply_to(model.store(), "")?;
+    /// # assert_eq!(model.store().get("fc/affine/W").unwrap().var().to_vec2::<f32>()?, [[1., 2., 3.], [4., 5., 6.]]);
+    /// # Ok::<(), layerfn::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] with every parameter that is missing, left over, of another shape, of a layer without a rule, or of which
+    /// the file does not say what it means.
+    #[allow(clippy::wrong_self_convention)] // `from` is where the file comes from
+    pub fn from_keras(self, store: &ParameterStore) -> Result<Self> {
+        self.taken_from(&KERAS, store)
+    }
+
+    fn taken_from(self, library: &'static Library, store: &ParameterStore) -> Result<Self> {
+        let parameters = store.parameters();
+        let mut source = Source::new(library, &self);
+        let (mut entries, mut changes, mut images) =
+            (Entries::new(), self.changes.clone(), Images::default());
+        for (path, parameter) in parameters.iter() {
+            let dims = parameter.var().dims();
+            let has = |path: &str| parameters.get(path).is_some();
+            if let Some((values, line)) = source.values(path, dims, has)? {
+                changes.push(line);
+                let entry =
+                    Entry::new(path.to_owned(), Var::from_tensor(&values)?, Some(parameter.need_grad()));
+                entries.push(entry).map_err(|fault| fault.into_error("convert", &self.origin))?;
+            }
+            if library.has_channels_last
+                && let Some(images) = images.flattened(path, dims)
+            {
+                source.check_flattened(path, dims, images, has);
+            }
+        }
+        for entry in self.entries() {
+            if (library.address)(entry.path()).is_some() && !source.used.contains(entry.path()) {
+                source.differences.push(format!("`{}` belongs to no parameter here", entry.path()));
+            }
+        }
+        let differences = source.differences;
+        if !differences.is_empty() {
+            return Err(Error::Mismatch { file: self.origin, differences });
+        }
+        Ok(Self { changes, ..Self::new(self.origin, entries.into(), false) })
+    }
+
+    fn to_library(&self, library: &'static Library) -> Result<Self> {
+        let (mut entries, mut differences) = (Entries::new(), Vec::new());
+        let (mut changes, mut thirds) = (self.changes.clone(), BTreeMap::new());
+        let mut push = |name, values: &Tensor, need_grad| -> Result<()> {
+            let entry = Entry::new(name, Var::from_tensor(values)?, need_grad);
+            entries.push(entry).map_err(|fault| fault.into_error("convert", &self.origin))
+        };
+        for entry in self.entries() {
+            let (path, dims) = (entry.path(), entry.tensor().dims());
+            let recurrent = Recurrent::of(path, dims);
+            if let Some((layer, names)) =
+                recurrent.and_then(|layer| layer.names(library).map(|names| (layer, names)))
+            {
+                let values = layer.back(entry.tensor(), &names)?;
+                if let [(first, _), .., (last, _)] = &values[..] {
+                    changes.push(format!("`{path}` {dims:?} becomes `{first}` to `{last}`"));
+                }
+                for (name, values) in values {
+                    push(name, &values, entry.need_grad())?;
+                }
+                continue;
+            }
+            let Some((pair, module)) = library.pair(path) else {
+                differences.push(format!("`{path}` is of a layer that has no rule for {}", library.name));
+                continue;
+            };
+            let Some(values) = pair.layout.back(entry.tensor())? else {
+                let there = library.name;
+                differences.push(format!(
+                    "`{path}` of shape {dims:?} is not a matrix, which a `Linear` of {there} needs"
+                ));
+                continue;
+            };
+            let (name, told) = (library.name(&module, pair.theirs), pair.layout.told());
+            changes.push(format!("`{path}` {dims:?} becomes `{name}` {:?}{told}", values.dims()));
+            let Layout::Third { third, .. } = pair.layout else {
+                push(name, &values, entry.need_grad())?;
+                continue;
+            };
+            let all = thirds.entry(name.clone()).or_insert_with(|| [const { None }; 3]);
+            all[third] = Some(values);
+            if let [Some(q), Some(k), Some(v)] = all {
+                if q.dims() != k.dims() || q.dims() != v.dims() {
+                    let reason =
+                        format!("`{name}` can't be made: queries, keys and values have different sizes");
+                    differences.push(reason);
+                    continue;
+                }
+                push(name, &Tensor::cat(&[q, k, v], 0)?, entry.need_grad())?;
+            }
+        }
+        let partial = thirds.iter().filter(|(_, all)| all.iter().any(Option::is_none));
+        differences
+            .extend(partial.map(|(name, _)| format!("`{name}` lacks a part: queries, keys or values")));
+        if !differences.is_empty() {
+            return Err(Error::Mismatch { file: self.origin.clone(), differences });
+        }
+        Ok(Self { changes, ..Self::new(self.origin.clone(), entries.into(), false) })
+    }
+}

@@ -1,0 +1,260 @@
+//! Weights that Keras saved (tests/interop/keras_files.py), and its answers.
+
+use std::path::PathBuf;
+
+use layerfn::checkpoint::{Checkpoint, Load, Rule};
+use layerfn::prelude::*;
+
+fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/checkpoint/keras")).join(name)
+}
+
+fn opened(name: &str, rules: &[&str]) -> Result<Checkpoint> {
+    let rules = rules.iter().map(|rule| rule.parse()).collect::<Result<Vec<Rule>>>()?;
+    Checkpoint::open(fixture(name))?.change(&rules)
+}
+
+fn answers<const N: usize>(names: [&str; N]) -> [Tensor; N] {
+    let answers = Checkpoint::open(fixture("answers.safetensors")).unwrap();
+    names.map(|name| answers.get(name).unwrap().tensor().clone())
+}
+
+fn assert_close(y: &Tensor, wanted: &Tensor) -> Result<()> {
+    assert_eq!(y.dims(), wanted.dims());
+    let difference = (y - wanted)?.abs()?.max_all()?.to_scalar::<f32>()?;
+    assert!(difference < 1e-5, "{difference}: {y} {wanted}");
+    Ok(())
+}
+
+fn images() -> Result<Model> {
+    network! {
+        conv2d: conv(3, (3, 3), pad = 1) -> relu
+     -> batch_normalization: bn(eps = 1e-3)
+     -> depthwise_conv2d: depthwise_convolution((3, 3), multiplier = 2)
+     -> p_re_lu: prelu(shared = false)
+     -> conv2d_1: conv(4, (3, 2), stride = 2, with_bias = false)
+     -> group_normalization: group_normalization(2, eps = 1e-3)
+     -> conv2d_transpose: deconvolution(4, (2, 2), stride = 2)
+     -> dense: affine(5) -> relu
+     -> sequential: { dense: affine(5) -> tanh }
+     -> layer_normalization: layer_normalization(eps = 1e-3)
+     -> dense_1: affine(3, with_bias = false)
+    }
+    .boxed()
+    .init((1, 3, 8, 7))
+}
+
+#[test]
+fn each_kind_of_file_gives_the_answers_of_keras() -> Result<()> {
+    let [x, wanted] = answers(["images", "images_output"]);
+    // Channels first.
+    let x = x.permute((0, 3, 1, 2))?.contiguous()?;
+    for (file, kernel) in [
+        ("images.weights.h5", "layers/dense/vars/0"),
+        ("images.h5", "model_weights/dense/images/dense/kernel"),
+        ("images.safetensors", "dense/kernel"),
+    ] {
+        let model = images()?;
+        let error = opened(file, &[])?.from_keras(model.store()).unwrap_err().to_string();
+        let flattened = format!(
+            "`{kernel}` has 16 inputs for each of the 4 channels of `conv2d_transpose/deconv/b`: Keras flattens images"
+        );
+        assert!(error.contains(&flattened) && error.matches('`').count() == 10, "{error}");
+
+        let weights =
+            opened(file, &[&format!("channels_first({kernel}, 4, 4)")])?.from_keras(model.store())?;
+        let changes = weights.changes().join("\n");
+        assert!(changes.contains("becomes `conv2d/conv/W` [3, 3, 3, 3], channels first"), "{changes}");
+        Load::new(weights).apply_to(model.store(), "")?;
+        assert_close(&no_grad(|| model.forward_t(&x, false))?, &wanted)?;
+    }
+    Ok(())
+}
+
+/// The layers of the file, in their order there.
+fn sequences(x: &Tensor) -> Result<Tensor> {
+    let n = x.dim(0)?;
+    let zeros = |directions, state| Tensor::zeros((1, directions, n, state), DType::F32, &Device::Cpu);
+    let y = embed(x, 9, 4).name("words").call()?.transpose(0, 1)?.contiguous()?;
+    let (y, ..) = lstm_n_step(&y, &zeros(2, 4)?, &zeros(2, 4)?).bidirectional(true).name("both").call()?;
+    let y = multi_head_attention(&y, &y, &y).num_heads(2).name("attend").call()?;
+    let (y, _) = gru(&y, &zeros(1, 5)?).name("gated").call()?;
+    let (y, _) = gru(&y, &zeros(2, 3)?).bidirectional(true).name("two").call()?;
+    let (y, _) = rnn(&y, &zeros(1, 3)?).name("plain").call()?;
+    let (y, ..) = lstm_n_step(&y, &zeros(1, 3)?, &zeros(1, 3)?).with_bias(false).name("bare").call()?;
+    let y = convolution(&y.permute((1, 2, 0))?.contiguous()?, 4, (3,)).name("line").call()?;
+    let y = y.narrow(2, y.dim(2)? - 1, 1)?.squeeze(2)?.contiguous()?;
+    let half = Tensor::full(0.5f32, (n, 3), &Device::Cpu)?;
+    let (y, _) = lstm(&y, &half, &half, 3).name("lstm_cell").call()?;
+    gru_cell(&y, &half, 3).name("gru_cell").call()
+}
+
+/// Attributes of a model are groups of their names, except for those that Keras finds in the list of all layers first.
+const SEQUENCES: [&str; 4] = [
+    "rename(layers/embedding/**, words/**)",
+    "rename(layers/bidirectional_1/**, two/**)",
+    "rename(layers/simple_rnn/**, plain/**)",
+    "rename(layers/conv1d/**, line/**)",
+];
+
+#[test]
+fn sequences_give_the_answers_of_keras() -> Result<()> {
+    let [x, wanted] = answers(["sequences", "sequences_output"]);
+    let store = ParameterStore::new();
+    store.enter(|| sequences(&x))?;
+    let weights = opened("sequences.weights.h5", &SEQUENCES)?.from_keras(&store)?;
+    let changes = weights.changes().join("\n");
+    for line in [
+        "`both/forward_layer/cell/vars/0` to `both/backward_layer/cell/vars/1` become `both/lstm/weight_l0` [2, 4, 4, 8], transposed",
+        "`gated/cell/vars/2` becomes `gated/gru/bias` [1, 1, 4, 5], with the reset gate first",
+        "`attend/query_dense/vars/0` [8, 2, 4] becomes `attend/multi_head_attention/q_weight` [8, 8], heads side by side",
+    ] {
+        assert!(changes.contains(line), "{line}\n{changes}");
+    }
+    Load::new(weights).apply_to(&store, "")?;
+    assert_close(&store.enter(|| sequences(&x))?, &wanted)
+}
+
+fn named(names: &[(&str, &[usize])]) -> Checkpoint {
+    let store = ParameterStore::new();
+    for (number, (name, shape)) in names.iter().enumerate() {
+        let values = Tensor::full(number as f32, *shape, &Device::Cpu).unwrap();
+        let var = layerfn::candle_core::Var::from_tensor(&values).unwrap();
+        store.set(name, layerfn::Parameter::new(var, true)).unwrap();
+    }
+    Checkpoint::from_parameters(&store.parameters()).unwrap()
+}
+
+#[test]
+fn names_of_all_versions_are_found() -> Result<()> {
+    let store = ParameterStore::new();
+    let x = Tensor::ones((5, 2, 3), DType::F32, &Device::Cpu)?;
+    let h = Tensor::zeros((1, 2, 2, 4), DType::F32, &Device::Cpu)?;
+    store.enter(|| {
+        let (y, ..) = lstm_n_step(&x, &h, &h).bidirectional(true).with_bias(false).name("net/both").call()?;
+        affine(&y.get(0)?, 2).name("net/fc").call()
+    })?;
+    let shapes: [&[usize]; 6] = [&[3, 16], &[4, 16], &[3, 16], &[4, 16], &[8, 2], &[2]];
+    let both = |way: [&str; 2], weights: [&str; 2]| {
+        way.map(|way| weights.map(|weight| format!("{way}/{weight}"))).concat()
+    };
+    let weights = ["kernel", "recurrent_kernel"];
+    let found = |lstm: Vec<String>, fc: &str| {
+        let fc = if fc.ends_with("vars/") { ["0", "1"] } else { ["kernel", "bias"] }
+            .map(|name| format!("{fc}{name}"));
+        lstm.into_iter().chain(fc).collect::<Vec<_>>()
+    };
+    let cases = [
+        found(
+            both(["net/both/forward_lstm/lstm_cell", "net/both/backward_lstm/lstm_cell"], weights),
+            "net/fc/",
+        ),
+        found(
+            both(
+                [
+                    "_layer_checkpoint_dependencies/net/layers/both/forward_layer/cell/vars",
+                    "_layer_checkpoint_dependencies/net/layers/both/backward_layer/cell/vars",
+                ],
+                ["0", "1"],
+            ),
+            "_layer_checkpoint_dependencies/net/layers/fc/vars/",
+        ),
+    ];
+    let older = ["model_weights/", ""].map(|prefix| {
+        let ways = ["forward_lstm/lstm_cell_1", "backward_lstm/lstm_cell_2"];
+        let ways = ways.map(|way| format!("{prefix}net/both/{way}"));
+        let names = found(both([&ways[0], &ways[1]], weights), &format!("{prefix}net/fc/"));
+        names.into_iter().map(|name| format!("{name}:0")).collect()
+    });
+    for names in cases.into_iter().chain(older) {
+        let mut file: Vec<(&str, &[usize])> = names.iter().map(String::as_str).zip(shapes).collect();
+        let state: &[usize] = &[];
+        file.extend([
+            ("optimizer/vars/0", state),
+            ("optimizer_weights/adam/iteration:0", state),
+            ("layers/dropout/seed_generator/vars/0", state),
+        ]);
+        let read = named(&file).from_keras(&store)?;
+        let first =
+            |path: &str| read.get(path).unwrap().tensor().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        // The first three columns of each row are those of the input.
+        let weight = first("net/both/lstm/weight_l0");
+        assert_eq!((weight[0], weight[6], weight[16 * 7], weight[16 * 7 + 6]), (0., 1., 2., 3.), "{names:?}");
+        assert_eq!((first("net/fc/affine/W")[0], first("net/fc/affine/b")[0]), (4., 5.));
+    }
+    Ok(())
+}
+
+#[test]
+fn what_keras_leaves_open_is_refused() -> Result<()> {
+    let x = Tensor::ones((5, 2, 3), DType::F32, &Device::Cpu)?;
+    let h = |layers| Tensor::zeros((layers, 1, 2, 4), DType::F32, &Device::Cpu);
+    let store = ParameterStore::new();
+    store.enter(|| -> Result<()> {
+        gru(&x, &h(1)?).with_bias(false).name("open").call()?;
+        gru(&x, &h(1)?).name("old").call()?;
+        gru(&x, &h(2)?).num_layers(2).name("two").call()?;
+        affine(&x.get(0)?, 3).name("fc").call()?;
+        layer_normalization(&Tensor::ones((2, 3, 3, 3), DType::F32, &Device::Cpu)?)
+            .no_bias(true)
+            .name("ln")
+            .call()?;
+        rms_normalization(&x).name("rms").call()?;
+        Ok(())
+    })?;
+    let error = named(&[
+        ("open/kernel", &[3, 12]),
+        ("open/recurrent_kernel", &[4, 12]),
+        ("old/kernel", &[3, 12]),
+        ("old/recurrent_kernel", &[4, 12]),
+        ("old/bias", &[12]),
+        ("layers/fc/vars/0", &[3, 3]),
+        ("fc/kernel", &[3, 3]),
+        ("fc.bias", &[3]),
+        ("layers/fc/vars/1", &[3]),
+        ("layers/fc/vars/2", &[3]),
+        ("model_weights/fc/fc/kernel:0", &[3, 3]),
+        ("ln/gamma", &[3, 3, 3]),
+    ])
+    .from_keras(&store)
+    .unwrap_err()
+    .to_string();
+    for line in [
+        "`open/gru/weight_l0` is of a GRU without biases, which in Keras may have `reset_after=False`",
+        "`old/bias` has the shape [12], `old/gru/bias` needs [2, 12]",
+        "`two/gru/weight` is of several layers; Keras has a name for each",
+        "`ln/gamma` has the shape [3, 3, 3], `ln/layer_normalization/gamma` [1, 3, 3, 3]; only normalizations over one axis",
+        "`rms/rms_normalization/gamma` is of a layer that has no rule for Keras",
+        "are the same parameter; a rule must drop one",
+        "`layers/fc/vars/0` belongs to no parameter here",
+        "`layers/fc/vars/2` belongs to no parameter here",
+    ] {
+        assert!(error.contains(line), "{line}\n{error}");
+    }
+    Ok(())
+}
+
+#[test]
+fn rows_of_flattened_images_are_sorted_by_a_rule() -> Result<()> {
+    let values = Tensor::arange(0f32, 12., &Device::Cpu)?.reshape((12, 1))?;
+    let store = ParameterStore::new();
+    store
+        .set("fc/kernel", layerfn::Parameter::new(layerfn::candle_core::Var::from_tensor(&values)?, true))?;
+    let checkpoint = || Checkpoint::from_parameters(&store.parameters());
+    let rules = ["channels_first(*/kernel, 3, 2)".parse()?];
+    // Row `2 · place + channel` becomes row `6 · channel + place`.
+    let sorted = checkpoint()?.change(&rules)?;
+    let rows = sorted.get("fc/kernel").unwrap().tensor().flatten_all()?.to_vec1::<f32>()?;
+    assert_eq!(rows, [0., 2., 4., 6., 8., 10., 1., 3., 5., 7., 9., 11.]);
+    for rule in [
+        "channels_first(fc/kernel, 5)",
+        "channels_first(fc/kernel, 0)",
+        "channels_first(fc/kernel, 9223372036854775807, 4)",
+    ] {
+        let error = checkpoint()?.change(&[rule.parse()?]).unwrap_err().to_string();
+        assert!(error.contains("it must be a matrix with some rows for each place"), "{error}");
+    }
+    let error = "channels_first(a)".parse::<Rule>().unwrap_err().to_string();
+    assert!(error.contains("must read channels_first(PATTERN, SIZE, ..)"), "{error}");
+    Ok(())
+}
