@@ -148,6 +148,86 @@ fn recurrent_layers_give_the_answers_of_pytorch() -> Result<()> {
     Ok(())
 }
 
+network! {
+    /// As torchvision declares it, with an eighth of its channels.
+    fn resnet18()
+    < conv1: conv(8, (7, 7), pad = 3, stride = 2, with_bias = false) -> bn1: bn -> relu
+   -> max_pooling((3, 3), stride = 2, pad = 1, ignore_border = true)
+   -> layer1: { block(8, 1, name = "0") -> block(8, 1, name = "1") }
+   -> layer2: { block(16, 2, name = "0") -> block(16, 1, name = "1") }
+   -> layer3: { block(32, 2, name = "0") -> block(32, 1, name = "1") }
+   -> layer4: { block(64, 2, name = "0") -> block(64, 1, name = "1") }
+   -> global_average_pooling -> fc: affine(5) >
+}
+
+/// The output for the input that stands beside it under `name`, and a way back that has the tensors of the file.
+fn travels(name: &str, store: &ParameterStore, run: impl Fn(&Tensor) -> Result<Tensor>) -> Result<()> {
+    let state = || Checkpoint::open(fixture(&format!("{name}.pt")));
+    Load::new(state()?.from_pytorch(store)?).apply_to(store, "")?;
+    let answers = Checkpoint::open(fixture(&format!("{name}.safetensors")))?;
+    let [x, wanted] = ["input", "output"].map(|name| answers.get(name).unwrap().tensor().clone());
+    let y = no_grad(|| run(&x))?;
+    assert_eq!(y.dims(), wanted.dims());
+    let difference = (&y - &wanted)?.abs()?.max_all()?.to_scalar::<f32>()?;
+    assert!(difference < 1e-5, "{difference}: {y} {wanted}");
+
+    let back = Checkpoint::from_parameters(&store.parameters())?.to_pytorch()?;
+    // Of two biases that are added up, one is 0 then.
+    let known = |checkpoint: &Checkpoint| {
+        let lines = described(checkpoint).into_iter().filter(|line| !line.contains("num_batches_tracked"));
+        lines
+            .map(
+                |line| {
+                    if line.contains("bias_") { line.rsplit_once(" [").unwrap().0.to_owned() } else { line }
+                },
+            )
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(known(&back), known(&state()?));
+    if let Some(folder) = std::env::var_os("LAYERFN_PYTORCH_DIR") {
+        std::fs::create_dir_all(&folder).unwrap();
+        back.save(std::path::Path::new(&folder).join(format!("{name}.safetensors")))?;
+    }
+    let before = described(&Checkpoint::from_parameters(&store.parameters())?);
+    Load::new(back.from_pytorch(store)?).apply_to(store, "")?;
+    assert_eq!(described(&Checkpoint::from_parameters(&store.parameters())?), before);
+    Ok(())
+}
+
+#[test]
+fn resnet18_gives_the_answers_of_pytorch() -> Result<()> {
+    let state = Checkpoint::open(fixture("resnet18.pt"))?;
+    assert_eq!(state.entries().len(), 122); // as many as torchvision's
+    let model = network! { < resnet18() > }.boxed().init((1, 3, 40, 48))?;
+    travels("resnet18", model.store(), |x| model.forward_t(x, false))
+}
+
+/// A recurrent layer of each kind that [`sequences`] does not have.
+fn sequence(x: &Tensor) -> Result<Tensor> {
+    let n = x.dim(1)?;
+    let zeros =
+        |layers, directions, state| Tensor::zeros((layers, directions, n, state), DType::F32, &Device::Cpu);
+    let (h, c) = (zeros(1, 1, 4)?, zeros(1, 1, 4)?);
+    let (y, ..) = lstm_n_step(x, &h, &c).with_bias(false).name("lstm").call()?;
+    let (y, _) = gru(&y, &zeros(2, 1, 3)?).num_layers(2).with_bias(false).name("gru").call()?;
+    let (y, _) = gru(&y, &zeros(1, 2, 4)?).bidirectional(true).name("both").call()?;
+    let (y, _) = rnn(&y, &zeros(3, 1, 3)?).num_layers(3).name("rnn").call()?;
+    let (h, c) = (zeros(2, 2, 2)?, zeros(2, 2, 2)?);
+    let wide = lstm_n_step(&y, &h, &c).num_layers(2).bidirectional(true).with_bias(false);
+    let (y, ..) = wide.name("wide").call()?;
+    let (y, _) = gru(&y, &zeros(2, 2, 2)?).num_layers(2).bidirectional(true).name("two").call()?;
+    let (y, _) = gru(&y, &zeros(1, 1, 3)?).name("gate").call()?;
+    Ok(y)
+}
+
+#[test]
+fn recurrent_layers_of_all_kinds_travel_both_ways() -> Result<()> {
+    let answers = Checkpoint::open(fixture("sequence.safetensors"))?;
+    let store = ParameterStore::new();
+    store.enter(|| sequence(answers.get("input").unwrap().tensor()))?;
+    travels("sequence", &store, |x| store.enter(|| sequence(x)))
+}
+
 #[test]
 fn what_does_not_fit_is_listed() -> Result<()> {
     let model = network! { fc1: affine(5) -> fc3: affine(2) -> rest: rms_normalization }.init((1, 4))?;

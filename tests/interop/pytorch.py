@@ -1,12 +1,18 @@
 """Makes tests/checkpoint/pytorch: a state dict of random weights, an input and PyTorch's output.
 
     python tests/interop/pytorch.py            # needs torch and safetensors
+
+With the folder in which the test has saved its way back, it loads that with `strict=True` and compares the outputs:
+
+    LAYERFN_PYTORCH_DIR=/tmp/back cargo test -p layerfn-tests --test checkpoint pytorch
+    python tests/interop/pytorch.py /tmp/back
 """
 
+import sys
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 
@@ -64,6 +70,97 @@ def main():
     kinds(folder)
     transformer(folder)
     recurrent(folder)
+    resnet(folder)
+    sequence(folder)
+
+
+class Resnet(nn.Module):
+    """torchvision's `resnet18` with an eighth of its channels: the same modules under the same names."""
+
+    def __init__(self, classes=5, widths=(8, 16, 32, 64)):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, widths[0], 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(widths[0])
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        inmaps = widths[0]
+        for number, width in enumerate(widths, 1):
+            stride = 1 if number == 1 else 2
+            setattr(self, f"layer{number}", nn.Sequential(Block(inmaps, width, stride), Block(width, width, 1)))
+            inmaps = width
+        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
+        self.fc = nn.Linear(inmaps, classes)
+
+    def forward(self, x):
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(torch.flatten(self.avgpool(x), 1))
+
+
+def resnet(folder):
+    torch.manual_seed(11)
+    net = Resnet()
+    with torch.no_grad():
+        for value in net.state_dict().values():
+            if value.is_floating_point():
+                value.copy_(torch.rand_like(value) + 0.5 if value.dim() < 2 else torch.randn_like(value) / value[0].numel() ** 0.5)
+        net.eval()
+        x = torch.randn(2, 3, 40, 48)
+        answer = net(x)
+        # So that each block counts, and differences of 1e-5 do.
+        net.fc.weight /= answer.abs().max()
+        answer = net(x)
+    torch.save(net.state_dict(), folder / "resnet18.pt")
+    save_file({"input": x, "output": answer}, folder / "resnet18.safetensors")
+
+
+class Sequence(nn.Module):
+    """A recurrent layer of each kind that the others are not."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4, bias=False)
+        self.gru = nn.GRU(4, 3, bias=False, num_layers=2)
+        self.both = nn.GRU(3, 4, bidirectional=True)
+        self.rnn = nn.RNN(8, 3, num_layers=3)
+        self.wide = nn.LSTM(3, 2, num_layers=2, bidirectional=True, bias=False)
+        self.two = nn.GRU(4, 2, num_layers=2, bidirectional=True)
+        self.gate = nn.GRU(4, 3)
+
+    def forward(self, x):
+        for layer in self.children():
+            x = layer(x)[0]
+        return x
+
+
+def sequence(folder):
+    torch.manual_seed(13)
+    net = Sequence()
+    with torch.no_grad():
+        for value in net.state_dict().values():
+            value.copy_(torch.randn_like(value) / 2)
+        x = torch.randn(5, 2, 3)
+        answer = net(x)
+    torch.save(net.state_dict(), folder / "sequence.pt")
+    save_file({"input": x, "output": answer}, folder / "sequence.safetensors")
+
+
+def check(back):
+    """What the test has saved is what PyTorch takes."""
+    folder = Path(__file__).parent.parent / "checkpoint" / "pytorch"
+    for name, net in [("resnet18", Resnet()), ("sequence", Sequence())]:
+        state = load_file(back / f"{name}.safetensors")
+        # The number of batches counts in training alone, and is not known here.
+        for key, value in net.state_dict().items():
+            if key.endswith("num_batches_tracked"):
+                state[key] = value
+        net.load_state_dict(state, strict=True)
+        net.eval()
+        wanted = load_file(folder / f"{name}.safetensors")
+        with torch.no_grad():
+            difference = (net(wanted["input"]) - wanted["output"]).abs().max().item()
+        assert difference < 1e-5, (name, difference)
+        print(f"{name}: within {difference:.1e}")
 
 
 class Translator(nn.Module):
@@ -160,4 +257,7 @@ def kinds(folder):
     save_file(copies, folder / "kinds.safetensors")
 
 
-main()
+if sys.argv[1:]:
+    check(Path(sys.argv[1]))
+else:
+    main()
