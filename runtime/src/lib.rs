@@ -28,21 +28,23 @@
 //! | --- | --- |
 //! | a start | the [`guide`] |
 //! | the layers | [`LAYERS`] and the functions in this page, from [`affine`](fn@affine) to [`lstm`](fn@lstm) |
-//! | a layer of one's own | [`parametric_function`] |
-//! | networks | [`network!`] and [`Network`] |
+//! | your own layer | [`parametric_function`], [`testing`] |
+//! | networks | [`network!`], with [pictures](guide::networks), and [`Network`] |
 //! | networks that own their parameters | [`Model`] |
 //! | threads | [`Context`], [`ParameterStore`](ParameterStore#threads) |
 //! | functions without parameters | [`functions`] |
 //! | parameters and scopes | [`parameter_scope`], [`get_parameters`], [`ParameterStore`] |
-//! | first values | [`Initializer`] |
+//! | initial values | [`Initializer`] |
 //! | training and testing | [`test_mode`], [`no_grad`] |
 //! | data and batches | [`data`] |
-//! | accuracy, records of a training | [`metrics`], [`monitor`], `report` |
+//! | accuracy, logs of a training | [`metrics`], [`monitor`], `report` |
 //! | updating parameters | [`solver`] |
-//! | around the step; stopping and going on | [`training`] |
+//! | accumulation, averages, resuming | [`training`] |
 //! | GPUs and half precisions | [`ParameterStore::to_device`], [`full_precision`] |
 //! | files | [`save_parameters`], [`load_parameters`] |
-//! | NNabla's networks | [`nnp`] |
+//! | NNabla's networks, ONNX | [`nnp`], [`import`], [`export`] |
+//! | several processes | [`communicator`], [`training::DataParallel`] |
+//! | coming from PyTorch, NNabla, candle-nn or burn | [a chapter](guide::coming_from) |
 //!
 //! # Whose parameters a network uses
 //!
@@ -61,36 +63,36 @@
 //! # Ok::<(), layerfn::Error>(())
 //! ```
 //!
-//! A layer makes a parameter that it does not find. It does not in a model, in a store that is [sealed](ParameterStore::seal), in a
-//! scope that was empty when a file was loaded into it, and on a thread that has entered no store, which is every
-//! thread but the main one. There it is an error that says what to do; [`Context`] brings the store and the mode to a thread.
+//! A layer creates a parameter that does not exist yet, except in four places: in a model, in a store that is
+//! [sealed](ParameterStore::seal), in a scope that was empty when a file was loaded into it, and on a thread that has entered no
+//! store, which is every thread but the main one. There, a missing parameter is an error that says what to do. [`Context`] brings the
+//! store and the mode to another thread.
 //!
 //! # For speed
 //!
 //! - Build with `--release`. AVX2 and AVX-512 are found when a program runs; no compiler flag is needed.
 //! - Use [`backward`] in place of candle's `loss.backward()`, and the [`solver`]s.
-//! - Give the program an allocator that keeps freed memory for the next step. The system's gives large blocks back and
-//!   has every page cleared anew, a third of a training step:
+//! - Give the program an allocator that keeps freed memory for the next step. The system's allocator returns large blocks to the
+//!   kernel, which clears every page again; that takes up to a third of a training step:
 //!   ```text
 //!   #[global_allocator]
 //!   static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 //!   ```
-//! - Loops run in the calling thread and in helpers of their own, as many threads together as rayon has
-//!   (`RAYON_NUM_THREADS`). One caller at a time has the helpers; calls beside it run in their own thread alone, so a server
-//!   answers each request on one processor.
+//! - Kernels run in the calling thread and in helper threads, together as many as rayon has (`RAYON_NUM_THREADS`). One caller at a
+//!   time has the helpers; concurrent calls run in their own thread alone, so a server answers each request on one processor.
 //!
 //! # Equal bits
 //!
-//! On one kind of processor, equal programs give equal bits: with any number of threads, in debug and release builds. The
-//! kinds are the processors with AVX-512, those with AVX2 and FMA, and all others of one architecture. Each adds in an order of
-//! its own, so between them, and on a GPU, the last bits differ, and after many steps of training more than these.
+//! On one kind of processor, the same program gives the same bits with any number of threads, in debug and release builds. The
+//! kinds are: processors with AVX-512, those with AVX2 and FMA, and all others of one architecture. Each kind adds in a different
+//! order, so the last bits differ between kinds and on a GPU; after many training steps the difference grows.
 //!
-//! # Where NNabla's page and its behaviour differ
+//! # Where NNabla's documentation and its behaviour differ
 //!
-//! The layers follow the documentation of NNabla 1.0. Where NNabla computes something else than its page says, they
-//! compute what NNabla computes, and where it fails for no reason, they work:
+//! The layers follow the documentation of NNabla 1.0. Where NNabla computes something else than its documentation says, they
+//! compute what NNabla computes. Where NNabla fails without a reason, they work:
 //!
-//! | layer | the page says | here, as in NNabla unless noted |
+//! | layer | the documentation says | here, as in NNabla unless noted |
 //! | --- | --- | --- |
 //! | all weights | Glorot limit √(6/(NK+M)) | as the page; NNabla today draws within √(6/(K(N+M))): [`Initializer::xavier_uniform`] |
 //! | [`prelu`](fn@prelu) | the slope starts at −1 | as the page; NNabla today starts at 0.25: `.slope_init(0.25)` |

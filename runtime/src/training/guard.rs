@@ -6,10 +6,10 @@ use candle_core::{DType, Tensor};
 use crate::solver::Solver;
 use crate::{Error, Result, check};
 
-/// Leaves out steps whose loss or gradients are infinite or NaN, up to so many in a row, and then says where it comes from.
+/// Skips steps whose loss or gradients are infinite or NaN. After too many in a row it returns an error that says where they come from.
 ///
-/// An update alone refuses such gradients at once, and changes nothing. The guard is for trainings in which a bad batch now and
-/// then is known.
+/// Without a guard, an update returns an error for such gradients and changes nothing. Use the guard if an occasional bad batch is
+/// expected.
 ///
 /// ```
 /// use layerfn::{prelude::*, solver::Sgd, training::NanGuard};

@@ -1,7 +1,7 @@
-//! What stands around the step of a solver: gradients of several batches, averages of weights, scaled losses, guards, and the
+//! Parts of a training loop besides the solver: accumulation of gradients, averages of weights, loss scaling, guards, and the
 //! whole state of a training in one file.
 //!
-//! None of it owns the loop. A training that is killed and started again goes on with the same bits:
+//! You write the loop. A training that is killed and started again resumes with the same bits:
 //!
 //! ```
 //! use layerfn::{prelude::*, solver::{Adam, schedule}, training::{StateFiles, TrainState, WeightAverage}};

@@ -3,7 +3,7 @@
 use super::part::{Part, gather, scatter};
 use crate::{Parameters, Result};
 
-/// Notes the best value of a metric and says when none has been better for long.
+/// Remembers the best value of a metric and says when to stop waiting for a better one.
 ///
 /// ```
 /// use layerfn::training::{EarlyStopping, Progress};
@@ -28,9 +28,9 @@ pub struct EarlyStopping {
 pub enum Progress {
     /// It is the best so far: the state is worth keeping.
     Best,
-    /// Another was as good.
+    /// An earlier value was as good or better.
     Worse,
-    /// As many in a row as are waited for were not the best.
+    /// It is the last of `patience` values in a row that were not the best.
     Stop,
 }
 
