@@ -34,9 +34,18 @@ pub(crate) fn lane_sums<T: Float, const N: usize, const K: usize>(
         }
         return sums;
     }
+    let mut run = inputs;
+    for n in 0..N {
+        run[n] = &inputs[n][..len.min(RUN)];
+    }
+    let lanes = sum_run(run, &term);
     let mut wide = [[0.0; LANES]; K];
-    for start in (0..len).step_by(RUN) {
-        let mut run = inputs;
+    for k in 0..K {
+        for lane in 0..LANES {
+            wide[k][lane] = lanes[k][lane].wide();
+        }
+    }
+    for start in (RUN..len).step_by(RUN) {
         for n in 0..N {
             run[n] = &inputs[n][start..len.min(start + RUN)];
         }
@@ -48,14 +57,22 @@ pub(crate) fn lane_sums<T: Float, const N: usize, const K: usize>(
         }
     }
     for k in 0..K {
-        let mut half = LANES / 2;
-        while half > 0 {
-            for lane in 0..half {
-                wide[k][lane] += wide[k][lane + half];
-            }
-            half /= 2;
-        }
-        sums[k] = wide[k][0];
+        let halves: [f64; LANES / 2] = halved(&wide[k]);
+        let quarters: [f64; LANES / 4] = halved(&halves);
+        let [a, b, c, d] = halved(&quarters);
+        sums[k] = (a + c) + (b + d);
+    }
+    sums
+}
+
+/// The sums of the places that lie half an array apart. Arrays of a known size stay in registers.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)] // two places are indexed
+fn halved<const FROM: usize, const TO: usize>(lanes: &[f64; FROM]) -> [f64; TO] {
+    const { assert!(FROM == 2 * TO) };
+    let mut sums = [0.0; TO];
+    for lane in 0..TO {
+        sums[lane] = lanes[lane] + lanes[lane + TO];
     }
     sums
 }
