@@ -192,3 +192,31 @@ fn a_parameter_without_floating_point_is_refused() -> Result<()> {
     }
     Ok(())
 }
+
+/// A solver that squares gradients would add infinities, and then stand still.
+#[test]
+fn a_decay_that_is_too_large_to_be_squared_is_an_error() -> Result<()> {
+    for value in [1e25f32, f32::NAN] {
+        let (w, small) = (Var::new(&[value], &Device::Cpu)?, Var::new(&[1f32], &Device::Cpu)?);
+        let all: Parameters = [("w", &w), ("small", &small)]
+            .map(|(path, var)| (path.to_owned(), Parameter::new(var.clone(), true)))
+            .into_iter()
+            .collect();
+        let gradients = backward(&(w.ones_like()? * w.as_tensor() + small.as_tensor())?.sum_all()?)?;
+        let mut solver = Adam::new(1e-3).weight_decay(1e-2);
+        solver.set_parameters(&all);
+        let error = solver.update(&gradients).unwrap_err().to_string();
+        assert!(
+            error.starts_with("`gradient` of `w` must have elements of at most 1e16 after the weight decay"),
+            "{error}"
+        );
+        assert_eq!(small.to_vec1::<f32>()?, [1.]);
+        // One that squares nothing goes on.
+        if value.is_finite() {
+            let mut solver = Sgd::new(1e-3).weight_decay(1e-2);
+            solver.set_parameters(&all);
+            solver.update(&gradients)?;
+        }
+    }
+    Ok(())
+}

@@ -76,6 +76,11 @@ impl Pending {
         self.changed.scale.of(self.largest.min(self.changed.limit))
     }
 
+    /// How many times the parameter is added.
+    pub(super) fn decay_rate(&self) -> f64 {
+        self.changed.decay
+    }
+
     pub(super) fn decay(&mut self, rate: f64) {
         self.changed.decay += rate;
     }

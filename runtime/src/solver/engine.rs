@@ -306,13 +306,29 @@ impl<R: Rule<N>, const N: usize> RuleSolver<R, N> {
         }
     }
 
-    /// The rates of one step; nothing can go wrong after that.
-    fn rates(&self, step: &Prepared) -> Result<R::Rates> {
+    /// The largest element that the weight decay adds to each gradient, if the rule squares it; a GPU is waited for once.
+    fn decayed(&self, steps: &[Prepared]) -> Result<Vec<f64>> {
+        let mut found = vec![0.0; steps.len()];
+        let decays = |(_, step): &(usize, &Prepared)| R::SQUARES && step.pending.decay_rate() != 0.0;
+        let (mut places, mut values) = (Vec::new(), Vec::new());
+        for (place, step) in steps.iter().enumerate().filter(decays) {
+            let var = self.entries[step.index].parameter.var();
+            places.push(place);
+            values.push(var.as_detached_tensor().to_dtype(computed_in(var.dtype()))?.contiguous()?);
+        }
+        for (place, largest) in places.into_iter().zip(state::largest_of(&values)?) {
+            found[place] = steps[place].pending.decay_rate().abs() * largest;
+        }
+        Ok(found)
+    }
+
+    /// The rates of one step, to whose gradient the decay adds up to `decayed`; nothing can go wrong after that.
+    fn rates(&self, step: &Prepared, decayed: f64) -> Result<R::Rates> {
         let entry = &self.entries[step.index];
         let (path, var, pending) = (entry.path(), entry.parameter.var(), &step.pending);
         let at = self.at(step);
         self.rule.check(&at)?;
-        check_size::<R, N>(path, var, pending.largest())?;
+        check_size::<R, N>(path, var, pending.largest(), decayed)?;
         let rates = self.rule.rates(&at);
         if !R::MEASURES {
             return Ok(rates);
@@ -394,7 +410,9 @@ impl<R: Rule<N>, const N: usize> Solver for RuleSolver<R, N> {
             let entry = &mut self.entries[step.index];
             entry.state.allocate(entry.parameter.var())?;
         }
-        let rates = steps.iter().map(|step| self.rates(step)).collect::<Result<Vec<_>>>()?;
+        let decayed = self.decayed(&steps)?;
+        let rates = steps.iter().zip(decayed).map(|(step, decayed)| self.rates(step, decayed));
+        let rates = rates.collect::<Result<Vec<_>>>()?;
         let mixed = steps.iter().map(|step| self.mixed(step)).collect::<Result<Vec<_>>>()?;
         // From the last on: it has been looked at just now, and what is nearest in memory is fastest.
         let all = steps.into_iter().zip(rates).zip(mixed).rev();
@@ -539,8 +557,13 @@ fn fitting(path: &str, parameter: &Parameter, gradient: &Tensor) -> Result<Tenso
     Ok(gradient.to_dtype(computed_in(var.dtype()))?.contiguous()?)
 }
 
-/// Whether the step can compute with a gradient whose largest element has this size.
-fn check_size<R: Rule<N>, const N: usize>(path: &str, var: &Tensor, largest: f64) -> Result<()> {
+/// Whether the step can compute with a gradient whose largest element has this size, to which the decay adds up to `decayed`.
+fn check_size<R: Rule<N>, const N: usize>(
+    path: &str,
+    var: &Tensor,
+    largest: f64,
+    decayed: f64,
+) -> Result<()> {
     let narrow = computed_in(var.dtype()) == candle_core::DType::F32;
     // Sums of some hundred thousand squares, too.
     let limit = match (narrow, R::SQUARES) {
@@ -549,8 +572,15 @@ fn check_size<R: Rule<N>, const N: usize>(path: &str, var: &Tensor, largest: f64
         (true, false) => f64::from(f32::MAX),
         (false, false) => f64::MAX,
     };
-    if largest <= limit {
+    if largest + decayed <= limit {
         return Ok(());
+    }
+    if largest <= limit {
+        let reason = format!(
+            "of `{path}` must have elements of at most {limit:e} after the weight decay, since the solver squares them; the \
+             parameter itself is too large for this rate"
+        );
+        return Err(Error::invalid("gradient", reason, largest + decayed));
     }
     let squares = if R::SQUARES { ", since the solver squares them" } else { "" };
     let reason = format!(
