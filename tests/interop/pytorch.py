@@ -133,16 +133,21 @@ class Sequence(nn.Module):
         return x
 
 
-def sequence(folder):
-    torch.manual_seed(13)
-    net = Sequence()
+def answers(folder, name, seed, module, *dims):
+    """A module of recurrent layers with random weights, and what it answers."""
+    torch.manual_seed(seed)
+    net = module()
     with torch.no_grad():
         for value in net.state_dict().values():
             value.copy_(torch.randn_like(value) / 2)
-        x = torch.randn(5, 2, 3)
+        x = torch.randn(*dims)
         answer = net(x)
-    torch.save(net.state_dict(), folder / "sequence.pt")
-    save_file({"input": x, "output": answer}, folder / "sequence.safetensors")
+    torch.save(net.state_dict(), folder / f"{name}.pt")
+    save_file({"input": x, "output": answer}, folder / f"{name}.safetensors")
+
+
+def sequence(folder):
+    answers(folder, "sequence", 13, Sequence, 5, 2, 3)
 
 
 def check(back):
@@ -203,15 +208,7 @@ class Sequences(nn.Module):
 
 
 def recurrent(folder):
-    torch.manual_seed(7)
-    net = Sequences()
-    with torch.no_grad():
-        for value in net.state_dict().values():
-            value.copy_(torch.randn_like(value) / 2)
-        x = torch.randn(6, 2, 3)
-        answer = net(x)
-    torch.save(net.state_dict(), folder / "recurrent.pt")
-    save_file({"input": x, "output": answer}, folder / "recurrent.safetensors")
+    answers(folder, "recurrent", 7, Sequences, 6, 2, 3)
 
 
 def kinds(folder):

@@ -343,9 +343,9 @@ impl Checkpoint {
         self.entries.tied_paths()
     }
 
-    /// What saving in `format` would lose, a line each: types that the format does not have, that a variable has several paths, what could not be read, and
-    /// what the file that was read holds besides parameters, or that this no longer fits them: a network in an `.nnp` names
-    /// parameters as before a [renaming](Self::rename). [`save`](Self::save) keeps the numbers all the same, and fails where it cannot.
+    /// What saving in `format` would lose, a line each: types that the format does not have; that a variable has several
+    /// paths; what could not be read; what the file that was read holds besides parameters, or that this no longer fits
+    /// them: a network in an `.nnp` names parameters as before a [renaming](Self::rename). [`save`](Self::save) keeps the numbers all the same, and fails where it cannot.
     #[must_use]
     pub fn losses(&self, format: Format) -> Vec<String> {
         let kept = |other: &Other| match other {
@@ -400,8 +400,8 @@ impl Checkpoint {
         Ok(self)
     }
 
-    /// What [`change`](Self::change), and a conversion as [`from_pytorch`](Self::from_pytorch) is one, have done to the parameters, a
-    /// line for each.
+    /// What [`change`](Self::change) and conversions such as [`from_pytorch`](Self::from_pytorch) have done to the parameters, a line
+    /// for each.
     #[must_use]
     pub fn changes(&self) -> &[String] {
         &self.changes
