@@ -236,7 +236,7 @@ thread_local! {
 }
 
 /// Hands the gradient of a variable to [`backward`], or returns it for candle where that does not run.
-fn keep(variable: &Tensor, gradient: Gradient) -> candle_core::Result<Option<Tensor>> {
+pub(super) fn keep(variable: &Tensor, gradient: Gradient) -> candle_core::Result<Option<Tensor>> {
     OF_VARIABLES.with_borrow_mut(|variables| match variables {
         Some(variables) => variables.sums.entry(variable.id()).or_default().add(gradient).map(|()| None),
         None => gradient.into_tensor(),

@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor, WithDType};
 
 use super::node::{Element, Elements, Value, compute, for_float};
 use crate::Result;
+use crate::device::has_kernels;
 use crate::kernels::{Mat, MatMut, Start, Threads, gemm, zip, zip_in_place};
 
 /// A gradient as a backward rule gives it.
@@ -62,6 +63,10 @@ impl Sum {
             self.tensor = Some(gradient);
             return Ok(());
         };
+        if !has_kernels(sum.device()) {
+            self.tensor = Some((sum + gradient)?);
+            return Ok(());
+        }
         if self.is_own {
             return sum.inplace_op2(&gradient, &Add);
         }

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{CpuStorage, CudaStorage, Error, Result, Shape, Storage, Tensor};
 
 use crate::device;
+use crate::functions::graph;
 pub(super) use crate::functions::operation::Gradients;
 use crate::functions::operation::{Operation, apply};
 
@@ -34,7 +35,11 @@ fn attach_boxed(
         return Ok(value.clone());
     }
     let value = if is_whole(value) { value.clone() } else { value.force_contiguous()? };
-    apply(Node { name, value: Mutex::new(Some(value)), needed, backward }, inputs)
+    let variables = inputs.iter().map(|&input| Some(input).filter(|input| input.is_variable()).cloned());
+    apply(
+        Node { name, value: Mutex::new(Some(value)), needed, variables: variables.collect(), backward },
+        inputs,
+    )
 }
 
 /// Whether the elements of a tensor are all that its memory holds.
@@ -55,6 +60,8 @@ struct Node {
     value: Mutex<Option<Tensor>>,
     /// Which of the inputs need a gradient.
     needed: Vec<bool>,
+    /// The inputs that are variables: candle need not add up their gradients.
+    variables: Vec<Option<Tensor>>,
     backward: Box<Rule>,
 }
 
@@ -89,6 +96,11 @@ impl Operation for Node {
     }
 
     fn backward(&self, gradient: &Tensor, _: usize) -> Result<Gradients> {
-        (self.backward)(&gradient.contiguous()?, &self.needed)
+        let gradients = (self.backward)(&gradient.contiguous()?, &self.needed)?;
+        let hand_on = |(gradient, variable): (Option<Tensor>, &Option<Tensor>)| match (gradient, variable) {
+            (Some(gradient), Some(variable)) => graph::keep(variable, gradient.into()),
+            (gradient, _) => Ok(gradient),
+        };
+        gradients.into_iter().zip(&self.variables).map(hand_on).collect()
     }
 }

@@ -1,7 +1,6 @@
 //! Compilation, once for each source, and launch.
 #![allow(unsafe_code)] // kernels work on raw memory; each use says why it is sound
 
-use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use candle_core::Result;
@@ -10,6 +9,7 @@ use candle_core::cuda_backend::cudarc::driver::{
 };
 use candle_core::cuda_backend::cudarc::nvrtc::compile_ptx;
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
+use foldhash::HashMap;
 
 use super::{BLOCK, Kernel, prelude};
 
@@ -60,20 +60,25 @@ struct Compiled {
 
 /// The source as PTX; `None` if it could not be compiled, which is tried and said once.
 fn compiled(source: &str, number: &'static str) -> Option<Arc<Compiled>> {
-    type Cache = HashMap<(String, &'static str), Option<Arc<Compiled>>>;
-    static CACHE: LazyLock<Mutex<Cache>> = LazyLock::new(Mutex::default);
+    type OfNumber = HashMap<String, Option<Arc<Compiled>>>;
+    static CACHE: LazyLock<Mutex<HashMap<&'static str, OfNumber>>> = LazyLock::new(Mutex::default);
     let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
-    let module = format!("layerfn {}", cache.len());
-    let entry = cache.entry((source.to_owned(), number)).or_insert_with(|| {
-        match compile_ptx(prelude(number) + source) {
-            Ok(ptx) => Some(Arc::new(Compiled { module, ptx: ptx.to_src() })),
-            Err(error) => {
-                eprintln!("layerfn: NVRTC cannot compile a kernel, its function is composed of slower ones: {error:?}");
-                None
-            }
+    let of_number = cache.entry(number).or_default();
+    if let Some(known) = of_number.get(source) {
+        return known.clone();
+    }
+    let module = format!("layerfn {number} {}", of_number.len());
+    let compiled = match compile_ptx(prelude(number) + source) {
+        Ok(ptx) => Some(Arc::new(Compiled { module, ptx: ptx.to_src() })),
+        Err(error) => {
+            eprintln!(
+                "layerfn: NVRTC cannot compile a kernel, its function is composed of slower ones: {error:?}"
+            );
+            None
         }
-    });
-    entry.clone()
+    };
+    of_number.insert(source.to_owned(), compiled.clone());
+    compiled
 }
 
 #[cfg(test)]
