@@ -140,11 +140,15 @@ fn places_of_the_largest() {
 fn columns_of_windows() {
     // Sizes, outmaps, kernel, pad, stride, dilation, group.
     type Sizes = (&'static [usize], usize, &'static [usize], usize, usize, usize, usize);
-    let all: [Sizes; 4] = [
+    let all: [Sizes; 7] = [
         (&[2, 3, 7], 4, &[3], 1, 2, 1, 1),
         (&[2, 4, 5, 6], 6, &[2, 3], 2, 2, 2, 2),
         (&[2, 2, 5, 4], 2, &[3, 3], 1, 1, 1, 2),
         (&[1, 2, 3, 4, 3], 2, &[2, 1, 3], 1, 2, 1, 1),
+        // One map a group.
+        (&[2, 3, 7, 5], 6, &[3, 2], 1, 2, 1, 3),
+        (&[2, 2, 9], 2, &[3], 2, 1, 2, 2),
+        (&[1, 2, 3, 4, 5], 4, &[2, 3, 1], 1, 1, 1, 2),
     ];
     for (dims, outmaps, kernel, pad, stride, dilation, group) in all {
         let [pad, stride, dilation] = [pad, stride, dilation].map(crate::PerAxis::Every);

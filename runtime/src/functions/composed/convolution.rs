@@ -3,9 +3,11 @@
 use candle_core::{Result, Tensor};
 
 use super::rule::attach;
-use super::window::{fold, unfold};
+use super::window::{fold, sizes, unfold};
+use crate::device::{Arguments, fused};
 use crate::functions::geometry::Direction;
 use crate::kernels::Convolution;
+use crate::kernels::cuda::Kernel;
 
 /// Bytes of columns that one product takes at a time, if there is more than one image.
 const COLUMN_BYTES: usize = 256 << 20;
@@ -47,6 +49,10 @@ pub(crate) fn convolution(
 fn outputs(plan: &Convolution, x: &Tensor, w: &Tensor) -> Result<Tensor> {
     let GroupSizes { group, outmaps, columns, .. } = GroupSizes::of(plan);
     let [d, h, wide] = plan.window.output;
+    let n = plan.n_images * plan.outmaps * plan.window.n_outputs();
+    if let Some(y) = depthwise("depthwise", plan, [x, w], n)? {
+        return y.reshape((plan.n_images, plan.outmaps, d, h, wide));
+    }
     let x = images(x, plan.n_images, plan.inmaps, plan.window.input)?;
     let parts = parts(plan, &x).map(|(start, len)| {
         let x = x.narrow(0, start, len)?;
@@ -66,6 +72,11 @@ fn outputs(plan: &Convolution, x: &Tensor, w: &Tensor) -> Result<Tensor> {
 /// The transpose of [`outputs`]: `(N, C, D, H, W)`.
 fn inputs(plan: &Convolution, dy: &Tensor, w: &Tensor) -> Result<Tensor> {
     let GroupSizes { group, outmaps, columns, taps } = GroupSizes::of(plan);
+    let [d, h, wide] = plan.window.input;
+    let n = plan.n_images * plan.inmaps * plan.window.n_inputs();
+    if let Some(dx) = depthwise("depthwise_data", plan, [dy, w], n)? {
+        return dx.reshape((plan.n_images, plan.inmaps, d, h, wide));
+    }
     let dy = images(dy, plan.n_images, plan.outmaps, plan.window.output)?;
     let w = w.reshape((group, outmaps, columns))?.t()?.contiguous()?;
     let parts = parts(plan, &dy).map(|(start, len)| {
@@ -73,13 +84,19 @@ fn inputs(plan: &Convolution, dy: &Tensor, w: &Tensor) -> Result<Tensor> {
         fold(&w.matmul(&dy)?.reshape((plan.inmaps, taps, len, ()))?, &plan.window)
     });
     let parts = parts.collect::<Result<Vec<_>>>()?;
-    let [d, h, wide] = plan.window.input;
     joined(&parts, dy.zeros_like()?.reshape((0, plan.inmaps, d, h, wide)))
 }
 
 /// The gradient of the weights, `(group, outmaps, columns)`.
 fn weight_gradient(plan: &Convolution, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
     let GroupSizes { group, outmaps, columns, .. } = GroupSizes::of(plan);
+    let [depth, height, _] = plan.window.output;
+    let (rows, taps) = (depth * height, plan.window.n_taps());
+    let n = plan.n_images * plan.outmaps * rows * taps;
+    if let Some(dw) = depthwise("depthwise_weights", plan, [x, dy], n)? {
+        let dw = dw.reshape((plan.n_images, plan.outmaps, rows, taps))?.sum((0, 2))?;
+        return dw.reshape((group, outmaps, columns));
+    }
     let x = images(x, plan.n_images, plan.inmaps, plan.window.input)?;
     let dy = images(dy, plan.n_images, plan.outmaps, plan.window.output)?;
     let zeros = Tensor::zeros((group, outmaps, columns), x.dtype(), x.device())?;
@@ -89,7 +106,21 @@ fn weight_gradient(plan: &Convolution, x: &Tensor, dy: &Tensor) -> Result<Tensor
     })
 }
 
-/// GroupSizes of one group.
+/// `n` results of a kernel for convolutions whose groups have one map each, if this is one and the kernel can run.
+fn depthwise(
+    name: &'static str,
+    plan: &Convolution,
+    inputs: [&Tensor; 2],
+    n: usize,
+) -> Result<Option<Tensor>> {
+    if plan.group == 1 || plan.group != plan.inmaps || plan.n_images == 0 {
+        return Ok(None);
+    }
+    let sizes = sizes(&plan.window, plan.inmaps, plan.outmaps / plan.inmaps);
+    fused(Kernel::named(name), n, Arguments { sizes: &sizes, numbers: &[], inputs: &inputs }, n)
+}
+
+/// Sizes of one group.
 struct GroupSizes {
     group: usize,
     outmaps: usize,

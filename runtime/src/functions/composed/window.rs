@@ -40,8 +40,8 @@ impl Axis {
     }
 }
 
-/// The sizes that the kernels take.
-fn sizes(window: &Window, n: usize, c: usize) -> Vec<usize> {
+/// The sizes that the kernels take, after two of their own.
+pub(super) fn sizes(window: &Window, n: usize, c: usize) -> Vec<usize> {
     let Window { input, output, kernel, pad, stride, dilation } = window;
     [&[n, c][..], input, output, kernel, stride, pad, dilation].concat()
 }

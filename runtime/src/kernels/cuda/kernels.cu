@@ -88,6 +88,79 @@ KERNEL void fold(size n, size images, size channels, size d, size h, size w, siz
     }
 }
 
+/* The convolution of each channel with m kernels of its own, (images, channels m, outputs). */
+KERNEL void depthwise(size n, size channels, size m, size d, size h, size w, size od, size oh, size ow, size kd, size kh, size kw,
+                      size sd, size sh, size sw, size pd, size ph, size pw, size dd, size dh, size dw, const T *x,
+                      const T *weights, T *out) {
+    FOR_EACH(i, n) {
+        size output = i % (od * oh * ow), map = i / (od * oh * ow), kernel = map % (channels * m);
+        const T *plane = x + map / m * (d * h * w), *taps = weights + kernel * (kd * kh * kw);
+        size z = output / (oh * ow) * sd, y = output / ow % oh * sh, column = output % ow * sw;
+        T sum = 0;
+        for (size a = 0; a < kd; a++) {
+            size iz = z + a * dd - pd;
+            if (iz >= d) continue;
+            for (size b = 0; b < kh; b++) {
+                size iy = y + b * dh - ph;
+                if (iy >= h) continue;
+                for (size e = 0; e < kw; e++) {
+                    size ix = column + e * dw - pw;
+                    if (ix < w) sum += plane[(iz * h + iy) * w + ix] * taps[(a * kh + b) * kw + e];
+                }
+            }
+        }
+        out[i] = sum;
+    }
+}
+
+/* The gradient of its input, (images, channels, inputs), from that of its outputs. */
+KERNEL void depthwise_data(size n, size channels, size m, size d, size h, size w, size od, size oh, size ow, size kd, size kh,
+                           size kw, size sd, size sh, size sw, size pd, size ph, size pw, size dd, size dh, size dw,
+                           const T *dy, const T *weights, T *out) {
+    FOR_EACH(i, n) {
+        size map = i / (d * h * w), z = i / (h * w) % d + pd, y = i / w % h + ph, column = i % w + pw;
+        T sum = 0;
+        for (size kernel = 0; kernel < m; kernel++) {
+            const T *plane = dy + (map * m + kernel) * (od * oh * ow);
+            const T *taps = weights + (map % channels * m + kernel) * (kd * kh * kw);
+            for (size a = 0; a < kd && a * dd <= z; a++) {
+                size oz = (z - a * dd) / sd;
+                if (oz * sd != z - a * dd || oz >= od) continue;
+                for (size b = 0; b < kh && b * dh <= y; b++) {
+                    size oy = (y - b * dh) / sh;
+                    if (oy * sh != y - b * dh || oy >= oh) continue;
+                    for (size e = 0; e < kw && e * dw <= column; e++) {
+                        size ox = (column - e * dw) / sw;
+                        if (ox * sw != column - e * dw || ox >= ow) continue;
+                        sum += plane[(oz * oh + oy) * ow + ox] * taps[(a * kh + b) * kw + e];
+                    }
+                }
+            }
+        }
+        out[i] = sum;
+    }
+}
+
+/* What each row of outputs adds to the gradient of the kernels, (images, channels m, rows, taps). */
+KERNEL void depthwise_weights(size n, size channels, size m, size d, size h, size w, size od, size oh, size ow, size kd, size kh,
+                              size kw, size sd, size sh, size sw, size pd, size ph, size pw, size dd, size dh, size dw,
+                              const T *x, const T *dy, T *out) {
+    FOR_EACH(i, n) {
+        size tap = i % (kd * kh * kw), row = i / (kd * kh * kw), map = row / (od * oh);
+        size z = row / oh % od * sd + tap / (kh * kw) * dd - pd, y = row % oh * sh + tap / kw % kh * dh - ph;
+        size before = tap % kw * dw - pw;
+        T sum = 0;
+        if (z < d && y < h) {
+            const T *inputs = x + ((map / m * d + z) * h + y) * w, *slopes = dy + row * ow;
+            for (size column = 0; column < ow; column++) {
+                size at = column * sw + before;
+                if (at < w) sum += inputs[at] * slopes[column];
+            }
+        }
+        out[i] = sum;
+    }
+}
+
 /* The largest |x| of every n-th element; infinity, if one is not a number. */
 KERNEL void largest(size n, size len, T infinity, const T *x, T *out) {
     FOR_EACH(i, n) {
