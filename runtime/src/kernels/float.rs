@@ -25,6 +25,8 @@ pub(crate) trait Float:
 {
     const ZERO: Self;
     const ONE: Self;
+    /// Signed: processors compare such vectors.
+    type Bits: Copy + Default + Ord;
 
     fn of(value: f64) -> Self;
     fn wide(self) -> f64;
@@ -66,6 +68,12 @@ pub(crate) trait Float:
     /// The larger of the two; the other one if one is NaN.
     fn max(self, other: Self) -> Self;
 
+    /// The bits of `|self|` as a number: they are in the order of the magnitudes, infinity above what is finite and NaN above
+    /// infinity. So the largest of several is found without a comparison of numbers that may be NaN.
+    fn magnitude(self) -> Self::Bits;
+    /// The number whose [`magnitude`](Self::magnitude) this is.
+    fn of_magnitude(bits: Self::Bits) -> Self;
+
     /// `self * factor + addend`, rounded once where the target's instructions do so anyway.
     fn mul_add_if_fast(self, factor: Self, addend: Self) -> Self;
 
@@ -79,10 +87,11 @@ pub(crate) trait Float:
 }
 
 macro_rules! float {
-    ($T:ty, $exp:path, $tanh:path, $erf:path $(, $more:item)*) => {
+    ($T:ty, $Bits:ty, $exp:path, $tanh:path, $erf:path $(, $more:item)*) => {
         impl Float for $T {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
+            type Bits = $Bits;
 
             #[inline(always)]
             fn of(value: f64) -> Self {
@@ -161,6 +170,14 @@ macro_rules! float {
                 self.max(other)
             }
             #[inline(always)]
+            fn magnitude(self) -> $Bits {
+                self.abs().to_bits().cast_signed()
+            }
+            #[inline(always)]
+            fn of_magnitude(bits: $Bits) -> Self {
+                Self::from_bits(bits.cast_unsigned())
+            }
+            #[inline(always)]
             fn mul_add_if_fast(self, factor: Self, addend: Self) -> Self {
                 if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
                     self.mul_add(factor, addend)
@@ -175,6 +192,7 @@ macro_rules! float {
 
 float!(
     f32,
+    i32,
     math::exp,
     math::tanh::<false>,
     math::erf,
@@ -191,4 +209,4 @@ float!(
         math::sigmoid::<FUSED>(self)
     }
 );
-float!(f64, f64::exp, f64::tanh, libm::erf);
+float!(f64, i64, f64::exp, f64::tanh, libm::erf);

@@ -95,6 +95,8 @@ pub(crate) unsafe trait Simd<T>: Copy {
     unsafe fn sub(self, other: Self) -> Self;
     /// `self * factor + addend`.
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
+    /// The sum of the elements, halves added to halves.
+    unsafe fn sum(self) -> T;
     /// `to[j * to_stride + i] = from[i * from_stride + j]` for `i` and `j` below `BLOCK`.
     unsafe fn transpose(from: *const T, from_stride: usize, to: *mut T, to_stride: usize);
 }
@@ -182,6 +184,17 @@ unsafe impl<T: Float, const N: usize> Simd<T> for Plain<T, N> {
         Self(std::array::from_fn(|i| self.0[i].mul_add_if_fast(factor.0[i], addend.0[i])))
     }
     #[inline(always)]
+    unsafe fn sum(mut self) -> T {
+        let mut width = N;
+        while width > 1 {
+            width /= 2;
+            for i in 0..width {
+                self.0[i] += self.0[i + width];
+            }
+        }
+        self.0[0]
+    }
+    #[inline(always)]
     unsafe fn transpose(from: *const T, from_stride: usize, to: *mut T, to_stride: usize) {
         for i in 0..Self::BLOCK {
             for j in 0..Self::BLOCK {
@@ -200,7 +213,7 @@ mod x86 {
 
     macro_rules! vector {
         ($V:ty: [$T:ty; $lanes:literal], $registers:literal, $splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $mul_add:ident,
-         $transpose:ident, $block:literal) => {
+         $sum:ident, $transpose:ident, $block:literal) => {
             // SAFETY: the intrinsics read and write a vector.
             unsafe impl Simd<$T> for $V {
                 const LANES: usize = $lanes;
@@ -238,6 +251,11 @@ mod x86 {
                     unsafe { $mul_add(self, factor, addend) }
                 }
                 #[inline(always)]
+                unsafe fn sum(self) -> $T {
+                    // SAFETY: as above.
+                    unsafe { $sum(self) }
+                }
+                #[inline(always)]
                 unsafe fn transpose(from: *const $T, from_stride: usize, to: *mut $T, to_stride: usize) {
                     // SAFETY: the caller vouches for the square.
                     unsafe { $transpose(from, from_stride, to, to_stride) }
@@ -246,9 +264,9 @@ mod x86 {
         };
     }
 
-    vector!(__m512: [f32; 16], 28, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps, _mm512_sub_ps, _mm512_fmadd_ps, transpose_ps, 8);
-    vector!(__m256: [f32; 8], 12, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps, _mm256_sub_ps, _mm256_fmadd_ps, transpose_ps, 8);
-    vector!(__m256d: [f64; 4], 12, _mm256_set1_pd, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_add_pd, _mm256_sub_pd, _mm256_fmadd_pd, transpose_pd, 4);
+    vector!(__m512: [f32; 16], 28, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps, _mm512_sub_ps, _mm512_fmadd_ps, _mm512_reduce_add_ps, transpose_ps, 8);
+    vector!(__m256: [f32; 8], 12, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps, _mm256_sub_ps, _mm256_fmadd_ps, sum_ps, transpose_ps, 8);
+    vector!(__m256d: [f64; 4], 12, _mm256_set1_pd, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_add_pd, _mm256_sub_pd, _mm256_fmadd_pd, sum_pd, transpose_pd, 4);
 
     #[target_feature(enable = "avx2,fma")]
     fn avx2<T, V: Simd<T>, J: Job<T>>(job: J) {
@@ -334,6 +352,25 @@ mod x86 {
         fn run_plain<J: Job<f64>>(_: Level, job: J) {
             // SAFETY: the baseline is what every processor of the target has.
             job.run::<PlainF64>(unsafe { Has::new() });
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn sum_ps(vector: __m256) -> f32 {
+        // SAFETY: the caller vouches for AVX2.
+        unsafe {
+            let fours = _mm_add_ps(_mm256_castps256_ps128(vector), _mm256_extractf128_ps::<1>(vector));
+            let twos = _mm_add_ps(fours, _mm_movehl_ps(fours, fours));
+            _mm_cvtss_f32(_mm_add_ss(twos, _mm_movehdup_ps(twos)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn sum_pd(vector: __m256d) -> f64 {
+        // SAFETY: the caller vouches for AVX2.
+        unsafe {
+            let twos = _mm_add_pd(_mm256_castpd256_pd128(vector), _mm256_extractf128_pd::<1>(vector));
+            _mm_cvtsd_f64(_mm_add_sd(twos, _mm_unpackhi_pd(twos, twos)))
         }
     }
 

@@ -123,38 +123,31 @@ fn step<T: Float, const N: usize>(
 /// The largest `|x|`: NaN if an element is.
 pub(crate) fn largest<T: Float>(values: &[T]) -> f64 {
     let of_chunk = |i: usize| {
-        let mut result = 0.0;
+        let mut result = T::Bits::default();
         T::run(Level::detect(), Largest { values: chunk(values, i), result: &mut result });
-        result
+        T::of_magnitude(result).wide()
     };
     let of_chunks = parallel::collect(values.len().div_ceil(CHUNK), values.len(), 0.0, of_chunk);
     of_chunks.into_iter().fold(0.0, |a, b| if a.is_nan() || b <= a { a } else { b })
 }
 
-struct Largest<'a, T> {
+struct Largest<'a, T: Float> {
     values: &'a [T],
-    result: &'a mut f64,
+    result: &'a mut T::Bits,
 }
 
 impl<T: Float> Job<T> for Largest<'_, T> {
     #[inline(always)]
     fn run<V: Simd<T>>(self, _: Has<V>) {
-        // 0 · x is 0 for every finite x and NaN for the others, which no comparison finds.
-        let (mut zeros, mut lanes) = ([T::ZERO; LANES], [T::ZERO; LANES]);
-        let (whole, rest) = self.values.as_chunks::<LANES>();
+        let mut lanes = [T::Bits::default(); 4 * LANES];
+        let (whole, rest) = self.values.as_chunks::<{ 4 * LANES }>();
         for values in whole {
-            for ((zero, lane), &value) in zeros.iter_mut().zip(&mut lanes).zip(values) {
-                *zero += value * T::ZERO;
-                *lane = lane.max(value.abs());
+            for (lane, value) in lanes.iter_mut().zip(values) {
+                *lane = (*lane).max(value.magnitude());
             }
         }
-        let largest = lanes.iter().chain(rest).fold(T::ZERO, |largest, value| largest.max(value.abs()));
-        let finite = zeros.iter().chain(rest).all(|&value| !(value * T::ZERO).is_nan());
-        *self.result = match finite {
-            true => largest.wide(),
-            false if self.values.iter().any(|value| value.is_nan()) => f64::NAN,
-            false => f64::INFINITY,
-        };
+        *self.result =
+            lanes.into_iter().chain(rest.iter().map(|value| value.magnitude())).max().unwrap_or_default();
     }
 }
 

@@ -11,12 +11,19 @@ pub(super) fn split(path: &str) -> (&str, &str) {
 }
 
 pub(crate) fn append(path: &mut String, name: &str) {
-    for segment in segments(name) {
-        if !path.is_empty() {
-            path.push('/');
-        }
-        path.push_str(segment);
+    // Each layer comes here: most names are one segment.
+    if !name.is_empty() && !name.as_bytes().contains(&b'/') {
+        append_segment(path, name);
+        return;
     }
+    segments(name).for_each(|segment| append_segment(path, segment));
+}
+
+fn append_segment(path: &mut String, segment: &str) {
+    if !path.is_empty() {
+        path.push('/');
+    }
+    path.push_str(segment);
 }
 
 pub(crate) fn join(scope: &str, path: &str) -> String {

@@ -136,16 +136,14 @@ fn add_dots<T: Float, V: Simd<T>, const COLS: usize>(
     b: &[T],
     b_stride: usize,
 ) {
-    const MAX_LANES: usize = 16;
     /// Vectors that are summed before they are added to the others.
     const RUN: usize = 32;
 
-    const { assert!(V::LANES <= MAX_LANES) };
     let whole = a.len() - a.len() % V::LANES;
     assert!((COLS - 1) * b_stride + a.len() <= b.len(), "a matrix is cut short");
-    let mut lanes = [[T::ZERO; MAX_LANES]; COLS];
-    // SAFETY: `Has` shows the instructions; the assertions have found the columns inside `b` and room for the lanes.
-    unsafe {
+    // SAFETY: `Has` shows the instructions; the assertion has found the columns inside `b`.
+    let totals = unsafe {
+        let mut totals = [V::splat(T::ZERO); COLS];
         for first in (0..whole).step_by(RUN * V::LANES) {
             let mut sums = [V::splat(T::ZERO); COLS];
             for d in (first..whole.min(first + RUN * V::LANES)).step_by(V::LANES) {
@@ -154,16 +152,13 @@ fn add_dots<T: Float, V: Simd<T>, const COLS: usize>(
                     *sum = a.mul_add(V::load(b.as_ptr().add(j * b_stride + d)), *sum);
                 }
             }
-            for (sum, lanes) in sums.into_iter().zip(&mut lanes) {
-                sum.add(V::load(lanes.as_ptr())).store(lanes.as_mut_ptr());
+            for (total, sum) in totals.iter_mut().zip(sums) {
+                *total = total.add(sum);
             }
         }
-    }
-    for (j, (out, lanes)) in out.iter_mut().zip(lanes).enumerate() {
-        let mut sum = T::ZERO;
-        for lane in &lanes[..V::LANES] {
-            sum += *lane;
-        }
+        totals.map(|total| total.sum())
+    };
+    for (j, (out, mut sum)) in out.iter_mut().zip(totals).enumerate() {
         for d in whole..a.len() {
             sum += a[d] * b[j * b_stride + d];
         }
