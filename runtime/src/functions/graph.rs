@@ -112,7 +112,9 @@ fn gradients_of(loss: &Tensor, is_used_up: bool, is_final: Option<&mut IsFinal<'
     let restore = Restore(OF_VARIABLES.replace(Some(Variables { sums: HashMap::new(), is_used_up })));
     forget_passes();
     let origin = Origin::of(loss);
-    let mut gradients = match origin.as_ref().and_then(|origin| Some((origin, Walk::to(&origin.node)?))) {
+    let walk = origin.as_ref().and_then(|origin| Some((origin, Walk::to(&origin.node)?)));
+    let by_candle = walk.is_none();
+    let mut gradients = match walk {
         Some((origin, walk)) => {
             walk.run(origin, loss.ones_like()?, is_used_up, is_final)?;
             GradStore::default()
@@ -123,7 +125,8 @@ fn gradients_of(loss: &Tensor, is_used_up: bool, is_final: Option<&mut IsFinal<'
     drop(restore);
     for (id, sum) in of_variables {
         if let Some(gradient) = sum.into_tensor()? {
-            let gradient = match gradients.get_id(id) {
+            // candle's hashes take a while, and a walk leaves nothing there.
+            let gradient = match if by_candle { gradients.get_id(id) } else { None } {
                 Some(other) => (other + gradient)?,
                 None => gradient,
             };

@@ -232,7 +232,7 @@ pub(super) type Version = Arc<Mutex<u64>>;
 
 impl Scope {
     fn index_of(&mut self, name: &str) -> Option<usize> {
-        let next = (self.last + 1) % self.members.len().max(1);
+        let next = if self.last + 1 < self.members.len() { self.last + 1 } else { 0 };
         self.last = match self.members.get_index(next) {
             Some((member, _)) if member == name => next,
             _ => self.members.get_index_of(name)?,
