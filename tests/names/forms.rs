@@ -84,7 +84,7 @@ fn the_declaration_can_be_read() {
         [
             ("inp", "&Tensor", None),
             ("outmaps", "usize", None),
-            ("w_init", "Option<Initializer>", Some("None")),
+            ("w_init", "Option<Initializer>", Some("none")),
             ("with_bias", "bool", Some("true")),
         ]
     );
@@ -92,13 +92,7 @@ fn the_declaration_can_be_read() {
     assert_eq!(
         parameters.collect::<Vec<_>>(),
         [
-            (
-                "W",
-                "(inmaps, outmaps)",
-                true,
-                "w_init.unwrap_or_else(|| Initializer::uniform(-1.0, 1.0))",
-                None
-            ),
+            ("W", "(inmaps, outmaps)", true, "w_init, or Initializer::uniform(-1.0, 1.0)", None),
             ("g", "(outmaps)", true, "1.0", None),
             ("b", "(outmaps)", true, "0.0", Some("with_bias")),
             ("mean", "(1, ..[outmaps])", false, "0.0", None),

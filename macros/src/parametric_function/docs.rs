@@ -3,7 +3,7 @@
 use syn::ext::IdentExt;
 use syn::{Attribute, Expr, Ident};
 
-use super::layer::{Argument, Holding, Layer};
+use super::layer::{Argument, Holding, Layer, NO_DEFAULT};
 use crate::support::{attrs, print};
 
 /// The user's documentation with the tables in it: in front of the examples, at the end without any.
@@ -83,9 +83,7 @@ fn row(argument: &Argument, option: impl Fn(&Ident) -> String) -> String {
     let (name, default, meaning) = match argument.default_text() {
         // The setter has room for the rest of the description.
         Some(default) => {
-            // Callers leave such an option out; they never write `None`.
-            let optional = matches!(argument.holding, Holding::Option(_) | Holding::OptionReference(_));
-            let default = if optional && default == "None" { "none".to_owned() } else { code(&default) };
+            let default = if default == NO_DEFAULT { default } else { code(&default) };
             (option(&argument.name), default, attrs::first_paragraph(&lines))
         }
         None => (code(&argument.name.unraw().to_string()), "required".to_owned(), attrs::one_line(&lines)),
@@ -113,7 +111,7 @@ fn parameters(layer: &Layer) -> String {
         .to_owned();
     for parameter in &layer.args.parameters {
         let path = code(&format!("{scope}/{}", parameter.name_text()));
-        let (shape, initial) = (code(&parameter.shape_text()), initial(layer, &parameter.initial));
+        let (shape, initial) = (code(&parameter.shape_text()), initial(layer, &parameter.initial, &code));
         let need_grad = parameter.need_grad;
         let mut description = cell(&attrs::one_line(&parameter.docs));
         if let Some(index) = &parameter.index {
@@ -133,11 +131,11 @@ fn parameters(layer: &Layer) -> String {
 }
 
 /// An initial value as a caller thinks of it: `w_init.unwrap_or_else(|| Initializer::zeros())` is the option `w_init`, or zeros if
-/// it is not set. The generator that it draws from is an option like others.
-fn initial(layer: &Layer, value: &Expr) -> String {
+/// it is not set. The generator that it draws from is an option like others. `code` marks what is code.
+pub(super) fn initial(layer: &Layer, value: &Expr, code: &dyn Fn(&str) -> String) -> String {
     if let Expr::MethodCall(call) = value {
         let otherwise = match (call.method.to_string().as_str(), call.args.first()) {
-            ("with_rng", Some(_)) => return initial(layer, &call.receiver),
+            ("with_rng", Some(_)) => return initial(layer, &call.receiver, code),
             ("unwrap_or", Some(otherwise)) => Some(otherwise),
             ("unwrap_or_else", Some(Expr::Closure(closure))) if closure.inputs.is_empty() => {
                 Some(&*closure.body)
@@ -150,7 +148,8 @@ fn initial(layer: &Layer, value: &Expr) -> String {
         };
         let is_option = |name: &Ident| layer.arguments.iter().any(|argument| argument.name == *name);
         if let (Some(option), Some(otherwise)) = (option.filter(|name| is_option(name)), otherwise) {
-            return format!("{}, or {}", code(&option.unraw().to_string()), initial(layer, otherwise));
+            let option = code(&option.unraw().to_string());
+            return format!("{option}, or {}", initial(layer, otherwise, code));
         }
     }
     code(&print::expr(value))

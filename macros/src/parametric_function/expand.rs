@@ -8,7 +8,7 @@ use syn::{FnArg, Type};
 use super::args::{Index, list_text};
 use super::body::Body;
 use super::docs;
-use super::layer::{Argument, Holding, Layer, generated_at};
+use super::layer::{Argument, Holding, Layer, NO_DEFAULT, generated_at};
 use crate::support::types::bare;
 use crate::support::{attrs, print};
 
@@ -300,8 +300,10 @@ fn info(layer: &Layer) -> TokenStream {
         let name = parameter.name.unraw().to_string();
         let (shape, need_grad) = (parameter.shape_text(), parameter.need_grad);
         let index = option(parameter.index.as_ref().map(Index::text));
-        let (initial, when) =
-            (print::expr(&parameter.initial), option(parameter.when.as_ref().map(print::expr)));
+        let (initial, when) = (
+            docs::initial(layer, &parameter.initial, &str::to_owned),
+            option(parameter.when.as_ref().map(print::expr)),
+        );
         let doc = attrs::one_line(&parameter.docs);
         quote! {
             #layerfn::__private::ParameterInfo {
@@ -413,10 +415,10 @@ impl Argument {
             lines.push(String::new());
         }
         let default = print::cut(&self.default_text().unwrap_or_default(), 300);
-        lines.push(if default.contains('`') {
-            format!("Default: `` {default} ``.")
-        } else {
-            format!("Default: `{default}`.")
+        lines.push(match &*default {
+            NO_DEFAULT => format!("Default: {default}."),
+            default if default.contains('`') => format!("Default: `` {default} ``."),
+            default => format!("Default: `{default}`."),
         });
         let docs = lines.iter().map(|line| format!(" {line}")).collect::<Vec<_>>();
         let optional = matches!(self.holding, Holding::Option(_) | Holding::OptionReference(_));

@@ -277,23 +277,27 @@ impl Argument {
     /// The default as documentation shows it; `None` if the argument is required.
     pub(super) fn default_text(&self) -> Option<String> {
         let opt = self.option.as_ref()?;
-        Some(match &opt.default {
-            Some(default) => print::expr(default),
-            None => match self.holding {
-                Holding::Option(_) | Holding::OptionReference(_) => "None".to_owned(),
-                _ => match print::ty(&self.ty).as_str() {
-                    "bool" => "false".to_owned(),
-                    "usize" | "u8" | "u16" | "u32" | "u64" | "isize" | "i8" | "i16" | "i32" | "i64" => {
-                        "0".to_owned()
-                    }
-                    "f32" | "f64" => "0.0".to_owned(),
-                    "&str" | "String" => "\"\"".to_owned(),
-                    other => format!("{other}::default()"),
-                },
+        let optional = matches!(self.holding, Holding::Option(_) | Holding::OptionReference(_));
+        Some(match opt.default.as_ref().map(print::expr) {
+            // Callers leave such an option out; they never write `None`.
+            None if optional => NO_DEFAULT.to_owned(),
+            Some(default) if optional && default == "None" => NO_DEFAULT.to_owned(),
+            Some(default) => default,
+            None => match print::ty(&self.ty).as_str() {
+                "bool" => "false".to_owned(),
+                "usize" | "u8" | "u16" | "u32" | "u64" | "isize" | "i8" | "i16" | "i32" | "i64" => {
+                    "0".to_owned()
+                }
+                "f32" | "f64" => "0.0".to_owned(),
+                "&str" | "String" => "\"\"".to_owned(),
+                other => format!("{other}::default()"),
             },
         })
     }
 }
+
+/// What documentation says of an option that has no value if it is left out.
+pub(super) const NO_DEFAULT: &str = "none";
 
 fn read_opt(attribute: &Attribute, into: &mut bool, errors: &mut Errors) -> Opt {
     let mut opt = Opt::default();

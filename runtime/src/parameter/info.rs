@@ -54,7 +54,7 @@ pub struct ArgumentInfo {
     pub name: &'static str,
     /// Type, as written in the declaration.
     pub ty: &'static str,
-    /// Default, as written in the declaration; `None` if the argument is required.
+    /// Default, as written in the declaration, or "none" for an option that has no value then; `None` if the argument is required.
     pub default: Option<&'static str>,
     /// Description.
     pub doc: &'static str,
@@ -71,7 +71,7 @@ pub struct ParameterInfo {
     pub shape: &'static str,
     /// Whether it is registered as trainable.
     pub need_grad: bool,
-    /// Initial value, as written in the declaration.
+    /// Initial value, such as `w_init, or Initializer::zeros()`: the option, or what is taken if it is not set.
     pub initial: &'static str,
     /// The condition under which it exists; `None` if it always does.
     pub when: Option<&'static str>,
