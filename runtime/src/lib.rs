@@ -26,8 +26,8 @@
 //!
 //! | for | see |
 //! | --- | --- |
-//! | a start | the [`guide`] |
-//! | the layers | [`LAYERS`] and the functions in this page, from [`affine`](fn@affine) to [`lstm`](fn@lstm) |
+//! | an introduction | the [`guide`] |
+//! | the layers | [`LAYERS`] and the functions on this page, from [`affine`](fn@affine) to [`lstm`](fn@lstm) |
 //! | your own layer | [`parametric_function`], [`testing`] |
 //! | networks | [`network!`], with [pictures](guide::networks), and [`Network`] |
 //! | networks that own their parameters | [`Model`] |
@@ -37,14 +37,14 @@
 //! | initial values | [`Initializer`] |
 //! | training and testing | [`test_mode`], [`no_grad`] |
 //! | data and batches | [`data`] |
-//! | accuracy, logs of a training | [`metrics`], [`monitor`], `report` |
+//! | accuracy, training logs | [`metrics`], [`monitor`], `report` |
 //! | updating parameters | [`solver`] |
 //! | accumulation, averages, resuming | [`training`] |
 //! | GPUs and half precisions | [`ParameterStore::to_device`], [`full_precision`] |
 //! | files | [`save_parameters`], [`load_parameters`] |
 //! | NNabla's networks, ONNX | [`nnp`], [`import`], [`export`] |
 //! | several processes | [`communicator`], [`training::DataParallel`] |
-//! | coming from PyTorch, NNabla, candle-nn or burn | [a chapter](guide::coming_from) |
+//! | coming from PyTorch, NNabla, Keras, candle-nn or burn | [a chapter](guide::coming_from) |
 //!
 //! # Whose parameters a network uses
 //!
@@ -68,18 +68,18 @@
 //! store, which is every thread but the main one. There, a missing parameter is an error that says what to do. [`Context`] brings the
 //! store and the mode to another thread.
 //!
-//! # For speed
+//! # Speed
 //!
 //! - Build with `--release`. AVX2 and AVX-512 are found when a program runs; no compiler flag is needed.
 //! - Use [`backward`] in place of candle's `loss.backward()`, and the [`solver`]s.
-//! - Give the program an allocator that keeps freed memory for the next step. The system's allocator returns large blocks to the
-//!   kernel, which clears every page again; that takes up to a third of a training step:
+//! - Use an allocator that keeps freed memory for the next step. The system's allocator returns large blocks to the kernel, which
+//!   clears every page again; that takes up to a third of a training step:
 //!   ```text
 //!   #[global_allocator]
 //!   static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 //!   ```
 //! - Kernels run in the calling thread and in helper threads, together as many as rayon has (`RAYON_NUM_THREADS`). One caller at a
-//!   time has the helpers; concurrent calls run in their own thread alone, so a server answers each request on one processor.
+//!   time gets the helpers; concurrent calls run in their own threads alone, so a server answers each request on one processor.
 //!
 //! # Equal bits
 //!
@@ -89,45 +89,45 @@
 //!
 //! # Where NNabla's documentation and its behaviour differ
 //!
-//! The layers follow the documentation of NNabla 1.0. Where NNabla computes something else than its documentation says, they
-//! compute what NNabla computes. Where NNabla fails without a reason, they work:
+//! The layers follow the documentation of NNabla 1.0. Where NNabla itself computes something different, they compute what NNabla
+//! computes. Where NNabla fails on input that makes sense, they work:
 //!
 //! | layer | the documentation says | here, as in NNabla unless noted |
 //! | --- | --- | --- |
-//! | all weights | Glorot limit √(6/(NK+M)) | as the page; NNabla today draws within √(6/(K(N+M))): [`Initializer::xavier_uniform`] |
-//! | [`prelu`](fn@prelu) | the slope starts at −1 | as the page; NNabla today starts at 0.25: `.slope_init(0.25)` |
-//! | [`batch_normalization`](fn@batch_normalization) | running variance of the batch variance | the *unbiased* variance goes into the running one; with several `axes` the running statistics stay as they are |
+//! | all weights | Glorot limit √(6/(NK+M)) | as documented; today's NNabla draws within √(6/(K(N+M))), which is [`Initializer::xavier_uniform`] |
+//! | [`prelu`](fn@prelu) | the slope starts at −1 | as documented; today's NNabla starts at 0.25, which is `.slope_init(0.25)` |
+//! | [`batch_normalization`](fn@batch_normalization) | the running variance averages the batch variance | it averages the *unbiased* variance; with several `axes`, the running statistics do not change |
 //! | [`mean_subtraction`](fn@mean_subtraction) | subtracts the batch mean; `update_running_mean` stops the update | subtracts the *updated running* mean; `update_running_mean` asks for the update |
-//! | [`embed`](fn@embed) | – | an index out of range is an error; NNabla reads foreign memory |
+//! | [`embed`](fn@embed) | – | an index out of range is an error; NNabla reads memory outside the table |
 //! | [`binary_weight_affine`](fn@binary_weight_affine), [`binary_weight_convolution`](fn@binary_weight_convolution) | α = 1 / ‖w‖₁ | α is the *mean* of \|w\|; no gradient flows through α |
 //! | binary and INQ convolutions | have a `group` | `group > 1` works; NNabla refuses it |
-//! | [`cpd3_convolution`](fn@cpd3_convolution) | registers `I`, `K`, `O` | the order is `I`, `O`, `K`; λ sits in `O` |
+//! | [`cpd3_convolution`](fn@cpd3_convolution) | registers `I`, `K`, `O` | the order is `I`, `O`, `K`; λ is a factor of `O` |
 //! | fixed-point and Pow2 layers | register `W`, `b`, `W_q`, `b_q` | the order is `W`, `W_q`, `b`, `b_q`; `W_q` and `b_q` exist only if something is quantized |
 //! | [`pow2_quantized_affine`](fn@pow2_quantized_affine), [`pow2_quantized_convolution`](fn@pow2_quantized_convolution) | values between 2^m and 2^−m | between 2^m and 2^(m−2^n'+1), see the formula there |
-//! | [`lstm`](fn@lstm), [`lstm_n_step`](fn@lstm_n_step) | `lstm` is one step | as the page; NNabla today calls one step `lstm_cell`, an alias here, and a sequence `lstm`, which is `lstm_n_step` here |
-//! | [`rnn`](fn@rnn), [`gru`](fn@gru), [`lstm_n_step`](fn@lstm_n_step) | – | `num_layers` that `h` contradicts is an error, and `dropout` drops; NNabla's CPU ignores both |
-//! | [`deformable_convolution`](fn@deformable_convolution) | – | `channel_last` and `fix_parameters` work, a mask without a gradient weights the gradients of the rest, and a `pad` that makes outputs without offsets is an error; NNabla refuses, crashes, forgets the mask, and reads foreign memory |
-//! | [`multi_head_attention`](fn@multi_head_attention) | returns the weights, too | the weights go to `output_weights`, and are not computed without it; a query whose keys are all hidden gets 0, in NNabla NaN |
-//! | [`transformer`](fn@transformer), [`transformer_encode`](fn@transformer_encode), [`transformer_decode`](fn@transformer_decode) | `fix_parameters` keeps the parameters from being updated, `rng` draws them | `fix_parameters` is not handed down to the layers inside; `rng` is, in NNabla it does nothing |
+//! | [`lstm`](fn@lstm), [`lstm_n_step`](fn@lstm_n_step) | `lstm` is one step | as documented; today's NNabla calls one step `lstm_cell`, which is an alias here, and a sequence `lstm`, which is `lstm_n_step` here |
+//! | [`rnn`](fn@rnn), [`gru`](fn@gru), [`lstm_n_step`](fn@lstm_n_step) | – | a `num_layers` that does not match `h` is an error, and `dropout` works; NNabla ignores both on the CPU |
+//! | [`deformable_convolution`](fn@deformable_convolution) | – | `channel_last` works, where NNabla refuses it; `fix_parameters` works, where NNabla crashes; a mask without a gradient still weights the other gradients, where NNabla ignores it; a `pad` that gives outputs without offsets is an error, where NNabla reads memory outside the offsets |
+//! | [`multi_head_attention`](fn@multi_head_attention) | returns the weights, too | the weights are stored in `output_weights`, and computed only if it is given; a query that may see no key gets 0, in NNabla NaN |
+//! | [`transformer`](fn@transformer), [`transformer_encode`](fn@transformer_encode), [`transformer_decode`](fn@transformer_decode) | with `fix_parameters` the parameters are not updated; `rng` draws them | `fix_parameters` has no effect on the layers inside; `rng` has, but not in NNabla |
 //! | [`mish`](functions::mish) | – | the gradient is right everywhere; NNabla's is NaN from 22 on |
-//! | [`sigmoid_cross_entropy`](functions::sigmoid_cross_entropy) | – | the target is a probability; NNabla cuts it to an integer |
+//! | [`sigmoid_cross_entropy`](functions::sigmoid_cross_entropy) | – | the target is a probability; NNabla truncates it to an integer |
 //! | [`pow2`](functions::pow2), [`pow_scalar`](functions::pow_scalar), [`r_pow_scalar`](functions::r_pow_scalar) | – | a power that is constant 0 or 1 has the gradient 0; NNabla's is NaN there |
-//! | [`depthwise_convolution`](fn@depthwise_convolution), [`depthwise_deconvolution`](fn@depthwise_deconvolution), [`svd_convolution`](fn@svd_convolution) | N-D | three spatial axes work; NNabla has one and two |
-//! | convolutions, pooling and interpolation with `channel_last` | – | work; NNabla's CPU refuses them |
-//! | [`functions::global_average_pooling`] | four axes | three and more; of a fifth NNabla averages the wrong elements |
-//! | [`functions::norm`], [`functions::norm_normalization`] | `eps` is added below the root | vectors of zeros have the gradient 0 and stay zeros: `eps` is the least that is divided by; NNabla does not use it and gives NaN |
-//! | [`functions::one_hot`], [`functions::gather`], [`functions::top_n_error`] | – | an index out of range is an error, a target below 0 no error of the prediction; NNabla reads foreign memory |
-//! | [`functions::scatter_nd`] | – | what is overwritten gets no gradient; in NNabla that of what stands in its place |
-//! | [`functions::slice`] | – | ends at the first element where a negative step leads over it; NNabla goes on with zeros |
-//! | [`functions::sort`] | – | each element gets its own gradient; NNabla hands it to another one |
-//! | negative axes | – | `base_axis`, `axes`, `batch_axis`, `channel_axis` and `dim` count from the back everywhere. NNabla wants `pad`, `stride` and `dilation` beside a negative `base_axis`, refuses it in [`svd_convolution`](fn@svd_convolution), [`cpd3_convolution`](fn@cpd3_convolution) and [`fused_batch_normalization`](fn@fused_batch_normalization), and crashes in [`weight_normalization`](fn@weight_normalization) |
+//! | [`depthwise_convolution`](fn@depthwise_convolution), [`depthwise_deconvolution`](fn@depthwise_deconvolution), [`svd_convolution`](fn@svd_convolution) | N-D | three spatial axes work; NNabla supports one and two |
+//! | convolutions, pooling and interpolation with `channel_last` | – | work; NNabla refuses them on the CPU |
+//! | [`functions::global_average_pooling`] | four axes | three or more; with a fifth, NNabla averages the wrong elements |
+//! | [`functions::norm`], [`functions::norm_normalization`] | `eps` is added below the root | `eps` is the smallest divisor, so vectors of zeros stay zeros and have the gradient 0; NNabla ignores `eps` and gives NaN |
+//! | [`functions::one_hot`], [`functions::gather`], [`functions::top_n_error`] | – | an index out of range is an error, and a target below 0 does not count as a wrong prediction; NNabla reads memory outside the array |
+//! | [`functions::scatter_nd`] | – | a value that another one overwrites gets no gradient; in NNabla it gets the gradient of that other value |
+//! | [`functions::slice`] | – | a negative step ends at the first element; NNabla continues with zeros |
+//! | [`functions::sort`] | – | each element gets its own gradient; NNabla gives it to another one |
+//! | negative axes | – | `base_axis`, `axes`, `batch_axis`, `channel_axis` and `dim` count from the back everywhere. NNabla needs `pad`, `stride` and `dilation` together with a negative `base_axis`, refuses it in [`svd_convolution`](fn@svd_convolution), [`cpd3_convolution`](fn@cpd3_convolution) and [`fused_batch_normalization`](fn@fused_batch_normalization), and crashes in [`weight_normalization`](fn@weight_normalization) |
 //! | [`layer_normalization`](fn@layer_normalization), [`group_normalization`](fn@group_normalization), [`instance_normalization`](fn@instance_normalization) | – | `output_stat` gives the mean and the biased *variance*, where NNabla's documentation says standard deviation |
 //! | [`fused_batch_normalization`](fn@fused_batch_normalization) | – | no `nonlinearity`: NNabla has none but ReLU |
 //! | [`sync_batch_normalization`](fn@sync_batch_normalization) | – | no argument `comm`: the group is that of [`DataParallel::step_together`](training::DataParallel::step_together) or [`Communicator::enter`](communicator::Communicator::enter) |
 //! | [`rms_normalization`](fn@rms_normalization) | – | not in NNabla |
-//! | `apply_w`, `apply_b` | – | depthwise layers have them, too; `fix_parameters` of a layer holds for the layers in its functions, in NNabla it does not |
-//! | [`spectral_norm`](fn@spectral_norm) | – | has its gradient in test mode, where NNabla's is unusable, and leaves a weight of zeros as it is, which NNabla makes NaN |
-//! | [`min_max_quantize`](fn@min_max_quantize) | – | the range of an input without finite elements cannot be measured: an error |
+//! | `apply_w`, `apply_b` | – | depthwise layers have them, too; `fix_parameters` of a layer also applies to the layers that these functions call, but not in NNabla |
+//! | [`spectral_norm`](fn@spectral_norm) | – | has a gradient in test mode, where NNabla's is wrong, and does not change a weight of zeros, which becomes NaN in NNabla |
+//! | [`min_max_quantize`](fn@min_max_quantize) | – | an input without finite elements has no range, which is an error |
 
 // Generated code names the crate as its users do.
 extern crate self as layerfn;

@@ -98,14 +98,14 @@ KERNEL void depthwise(size n, size channels, size m, size d, size h, size w, siz
         size z = output / (oh * ow) * sd, y = output / ow % oh * sh, column = output % ow * sw;
         T sum = 0;
         for (size a = 0; a < kd; a++) {
-            size iz = z + a * dd - pd;
-            if (iz >= d) continue;
+            size in_z = z + a * dd - pd;
+            if (in_z >= d) continue;
             for (size b = 0; b < kh; b++) {
-                size iy = y + b * dh - ph;
-                if (iy >= h) continue;
+                size in_y = y + b * dh - ph;
+                if (in_y >= h) continue;
                 for (size e = 0; e < kw; e++) {
-                    size ix = column + e * dw - pw;
-                    if (ix < w) sum += plane[(iz * h + iy) * w + ix] * taps[(a * kh + b) * kw + e];
+                    size in_x = column + e * dw - pw;
+                    if (in_x < w) sum += plane[(in_z * h + in_y) * w + in_x] * taps[(a * kh + b) * kw + e];
                 }
             }
         }
