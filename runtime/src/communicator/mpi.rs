@@ -15,7 +15,7 @@ use mpi::traits::{Communicator as _, CommunicatorCollectives, Destination, Match
 use super::{Communicator, TIME_LIMIT, Transport};
 use crate::{Error, Result};
 
-/// Bytes of a message at most; MPI counts in 31 bits.
+/// Bytes of a piece of a message, all but the last one, which is smaller; MPI counts in 31 bits.
 const PIECE: usize = 1 << 30;
 
 /// How long a rank sleeps between two looks for a message, after the first ones.
@@ -85,7 +85,7 @@ impl Mpi {
         Communicator::new(std::sync::Arc::new(self))
     }
 
-    /// The next piece of a message.
+    /// The next piece of a message: the last one is smaller than [`PIECE`].
     fn piece(&self, from: usize, end: Instant) -> Result<Vec<u8>> {
         let world = SimpleCommunicator::world();
         let process = world.process_at_rank(from as i32);
@@ -147,14 +147,14 @@ impl Transport for Mpi {
 
     fn receive(&self, from: usize) -> Result<Vec<u8>> {
         let end = Instant::now() + self.limit;
-        let broken = || Error::communication(from, "has sent something else than a message of layerfn");
-        let len = self.piece(from, end)?;
-        let len = u64::from_ne_bytes(len.try_into().map_err(|_| broken())?) as usize;
-        let mut message = Vec::new();
-        while message.len() < len {
-            message.extend(self.piece(from, end)?);
+        let mut message = self.piece(from, end)?;
+        let mut is_over = message.len() < PIECE;
+        while !is_over {
+            let piece = self.piece(from, end)?;
+            is_over = piece.len() < PIECE;
+            message.extend(piece);
         }
-        if message.len() == len { Ok(message) } else { Err(broken()) }
+        Ok(message)
     }
 
     fn sum(&self, values: &mut [f32]) -> Result<bool> {
@@ -190,9 +190,21 @@ fn sender(to: usize) -> std::io::Result<Outgoing> {
     let run = move || {
         let world = SimpleCommunicator::world();
         let process = world.process_at_rank(to as i32);
+        let send = |piece: &[u8]| {
+            mpi::request::scope(|scope| {
+                let (mut looks, mut send) = (Looks::default(), process.immediate_send(scope, piece));
+                // MPI's own way to wait keeps a processor busy until the receiver comes.
+                while let Err(pending) = send.test() {
+                    send = pending;
+                    looks.pause();
+                }
+            });
+        };
         for message in messages {
-            process.send(&(message.len() as u64).to_ne_bytes()[..]);
-            message.chunks(PIECE).for_each(|piece| process.send(piece));
+            let pieces = message.chunks_exact(PIECE);
+            let last = pieces.remainder();
+            pieces.for_each(&send);
+            send(last);
         }
     };
     Ok((outgoing, thread::Builder::new().name(format!("to rank {to}")).spawn(run)?))
