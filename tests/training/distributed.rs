@@ -1,11 +1,14 @@
 //! Ranks that compute together.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
 use layerfn::BatchStat;
-use layerfn::communicator::{Communicator, Local};
+use layerfn::communicator::{Communicator, Local, Transport};
 use layerfn::prelude::*;
 use layerfn::training::DataParallel;
 
@@ -117,6 +120,129 @@ fn fast_sums_differ_in_the_last_bits_only() -> Result<()> {
         assert!(narrow < 1e-6, "{ranks} ranks, f32: {narrow}");
         // All ranks have the same.
         trained(ranks, Way::Fast, 0..6, None)?;
+    }
+    Ok(())
+}
+
+/// The gradients of a network with parameters of all types, and the loss, of a step on so many ranks in packs of so many bytes.
+fn of_all_types(ranks: usize, pack_size: usize) -> Result<Vec<Vec<f64>>> {
+    let run = move |communicator: Communicator| {
+        let x =
+            Tensor::from_vec((0..52).map(|i| f64::from(i * i % 17) / 9.0).collect(), (13, 4), &Device::Cpu)?;
+        let loss = |rows: Range<usize>| -> Result<Tensor> {
+            let mut x = x.narrow(0, rows.start, rows.len())?;
+            for (name, dtype) in [("a", DType::F64), ("b", DType::F32), ("c", DType::BF16), ("d", DType::F64)]
+            {
+                x = affine(&x.to_dtype(dtype)?, 3).name(name).call()?;
+            }
+            Ok(x.sqr()?.mean_all()?)
+        };
+        let store = ParameterStore::with_seed(5);
+        store.enter(|| {
+            loss(0..1)?; // makes the parameters
+            let step = DataParallel::new(&communicator, &store, 5)?.pack_size(pack_size).step(13, loss)?;
+            let mut found = vec![vec![step.loss]];
+            for (path, parameter) in store.parameters().iter() {
+                let gradient = step.gradients.get(parameter.var()).unwrap();
+                assert_eq!(gradient.dtype(), parameter.var().dtype(), "{path}");
+                found.push(values(gradient)?);
+            }
+            Ok(found)
+        })
+    };
+    let mut found = Local::new(ranks).run(run)?;
+    assert!(found.iter().all(|of_rank| *of_rank == found[0]), "the ranks differ");
+    Ok(found.swap_remove(0))
+}
+
+#[test]
+fn parameters_of_all_types_have_the_same_bits() -> Result<()> {
+    let one = of_all_types(1, 0)?;
+    assert_eq!(one.len(), 9);
+    for (ranks, pack_size) in [(1, 1 << 20), (2, 0), (2, 70), (3, 1 << 20), (5, 30), (6, 0)] {
+        assert!(of_all_types(ranks, pack_size)? == one, "{ranks} ranks, packs of {pack_size} bytes");
+    }
+    Ok(())
+}
+
+/// Ranks that count the bytes that they send.
+struct Counting {
+    rank: usize,
+    to: Vec<Mutex<Sender<Vec<u8>>>>,
+    from: Vec<Mutex<Receiver<Vec<u8>>>>,
+    bytes: AtomicUsize,
+}
+
+impl Transport for Counting {
+    fn name(&self) -> &'static str {
+        "counting"
+    }
+
+    fn size(&self) -> usize {
+        self.to.len()
+    }
+
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn local_rank(&self) -> usize {
+        self.rank
+    }
+
+    fn send(&self, to: usize, message: Vec<u8>) -> Result<()> {
+        self.bytes.fetch_add(message.len(), Ordering::Relaxed);
+        self.to[to].lock().unwrap().send(message).unwrap();
+        Ok(())
+    }
+
+    fn receive(&self, from: usize) -> Result<Vec<u8>> {
+        Ok(self.from[from].lock().unwrap().recv().unwrap())
+    }
+
+    fn abort(&self, reason: &str) {
+        panic!("{reason}");
+    }
+}
+
+/// The bytes that each rank sends in a step, a weight.
+fn bytes_a_weight(ranks: usize, n_micro: usize) -> Result<Vec<f64>> {
+    let mut channels: Vec<Vec<_>> = (0..ranks)
+        .map(|_| (0..ranks).map(|_| channel()).map(|(to, from)| (to, Some(from))).collect())
+        .collect();
+    let mut transports = Vec::new();
+    for rank in 0..ranks {
+        let to = channels[rank].iter().map(|(to, _)| Mutex::new(to.clone())).collect();
+        let from = channels.iter_mut().map(|of| Mutex::new(of[rank].1.take().unwrap())).collect();
+        transports.push(Arc::new(Counting { rank, to, from, bytes: AtomicUsize::new(0) }));
+    }
+    let run = |transport: Arc<Counting>| {
+        let communicator = Communicator::new(transport.clone());
+        let model =
+            ParameterStore::new().enter(|| network! { affine(99) -> out: affine(300) }.init((1, 99)))?;
+        let mut parallel = DataParallel::new(&communicator, model.store(), n_micro)?;
+        let x = Tensor::ones((16, 99), DType::F32, &Device::Cpu)?;
+        let before = transport.bytes.load(Ordering::Relaxed);
+        parallel.step(16, |rows| {
+            Ok(model.forward(&x.narrow(0, rows.start, rows.len())?)?.sqr()?.mean_all()?)
+        })?;
+        let weights: usize = model.parameters().vars().iter().map(|var| var.elem_count()).sum();
+        Ok((transport.bytes.load(Ordering::Relaxed) - before) as f64 / weights as f64)
+    };
+    std::thread::scope(|threads| {
+        let started: Vec<_> =
+            transports.into_iter().map(|transport| threads.spawn(|| run(transport))).collect();
+        started.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn a_step_sends_as_few_bytes_as_there_have_to_be() -> Result<()> {
+    // Sums of several micro-batches are sent as `f64`, gradients of one as they are, and means as `f32`.
+    for (ranks, n_micro, wanted) in [(2, 2, 4.0), (4, 4, 6.0), (4, 8, 9.0), (2, 8, 6.0)] {
+        for bytes in bytes_a_weight(ranks, n_micro)? {
+            assert!((bytes - wanted).abs() < 0.01, "{ranks} ranks, {n_micro} micro-batches: {bytes}");
+        }
     }
     Ok(())
 }

@@ -2,122 +2,111 @@
 
 use std::ops::Range;
 
-use super::numbers::{Variables, cover, join};
+use super::numbers::{BLOCK, Kind, Pack, Part, Sum, Weights, cover};
 use super::of_rank;
-use crate::communicator::{Communicator, from_numbers, to_numbers};
+use crate::communicator::{Communicator, to_numbers};
 use crate::{Error, Result};
 
 /// What is to be known to add up numbers of a step.
 #[derive(Clone, Copy)]
 pub(super) struct Exchange<'a> {
     pub(super) communicator: &'a Communicator,
-    pub(super) n_micro: usize,
-    pub(super) variables: &'a Variables,
+    /// Of each micro-batch.
+    pub(super) weights: &'a [Weights],
     /// The number of examples.
-    pub(super) weight: f64,
+    pub(super) n_examples: f64,
     /// Whether the order of the sum may depend on the ranks.
     pub(super) is_fast: bool,
 }
 
 impl Exchange<'_> {
-    /// The means over all examples of the numbers of this range. `own` has a sum for each node of the tree that is this rank's.
-    pub(super) fn means(&self, range: &Range<usize>, own: &[Vec<f64>]) -> Result<Vec<f64>> {
+    /// The means over all examples of the numbers of a pack. `own` are the sums of this rank, in order.
+    pub(super) fn means(&self, pack: &Pack, own: &[Sum]) -> Result<Vec<u8>> {
         if self.is_fast {
-            return self.fast_means(range, own);
+            return self.fast_means(pack, own);
         }
         // Each rank adds up one part, and sends it in the precision in which it is used.
-        let (size, rank, n) = (self.communicator.size(), self.communicator.rank(), range.len());
+        let (size, rank, n) = (self.communicator.size(), self.communicator.rank(), pack.len());
         let part = |of: usize| n * of / size..n * (of + 1) / size;
-        let parts = (0..size).map(|to| from_numbers(own.iter().map(|sum| &sum[part(to)])));
-        let messages = self.communicator.exchange(parts.collect())?;
-        let width = part(rank).len();
-        let mut known = Vec::new();
+        let message = |to: usize| {
+            let mut message = Vec::new();
+            if to != rank {
+                self.nodes_of(rank)
+                    .iter()
+                    .for_each(|node| pack.write(node, &part(to), own, self.weights, &mut message));
+            }
+            message
+        };
+        let messages = self.communicator.exchange((0..size).map(message).collect())?;
+        let range = part(rank);
+        let mut parts = Vec::new();
         for (from, message) in messages.iter().enumerate() {
-            let mut nodes = Vec::new();
-            cover(0..self.n_micro, &of_rank(self.n_micro, self.communicator, from), &mut nodes);
-            let values = to_numbers(message);
-            if values.len() != nodes.len() * width {
+            if from == rank {
+                parts.extend(own.iter().map(|sum| sum.part(pack, &range)));
+                continue;
+            }
+            let mut rest = &message[..];
+            for node in self.nodes_of(from) {
+                let (bytes, behind) = rest
+                    .split_at_checked(pack.bytes_of(&node, &range).len())
+                    .ok_or_else(|| other_length(from))?;
+                parts.push(Part { node, bytes });
+                rest = behind;
+            }
+            if !rest.is_empty() {
                 return Err(other_length(from));
             }
-            let sums =
-                nodes.into_iter().enumerate().map(|(i, node)| (node, values[i * width..][..width].to_vec()));
-            known.extend(sums);
         }
-        let sum = join(0..self.n_micro, &known);
-        let message = self.rounded(range.start + part(rank).start, &sum);
-        let messages = self.communicator.exchange(vec![message; size])?;
-        let mut means = Vec::with_capacity(n);
+        let mut means = Vec::with_capacity(pack.bytes(&range).len());
+        self.add_up(pack, &range, parts, &mut means);
+        let messages = self.communicator.exchange(vec![means; size])?;
         for (from, message) in messages.iter().enumerate() {
-            let part = range.start + part(from).start..range.start + part(from).end;
-            means.extend(self.read(&part, message).ok_or_else(|| other_length(from))?);
-        }
-        Ok(means)
-    }
-
-    /// The means of sums, the first of which is the number `start`, as they are sent.
-    fn rounded(&self, start: usize, sums: &[f64]) -> Vec<u8> {
-        let mut message = Vec::with_capacity(4 * sums.len());
-        for (is_wide, piece) in self.variables.pieces(&(start..start + sums.len())) {
-            let means = sums[piece.start - start..piece.end - start].iter().map(|sum| sum / self.weight);
-            match is_wide {
-                true => message.extend(bytemuck::cast_slice(&means.collect::<Vec<f64>>())),
-                false => {
-                    message.extend(bytemuck::cast_slice(&means.map(|mean| mean as f32).collect::<Vec<f32>>()))
-                }
+            if message.len() != pack.bytes(&part(from)).len() {
+                return Err(other_length(from));
             }
         }
-        message
+        Ok(messages.concat())
     }
 
-    /// The reverse of [`rounded`](Self::rounded), for a range of numbers; none if the message is of another length.
-    fn read(&self, range: &Range<usize>, mut message: &[u8]) -> Option<Vec<f64>> {
-        let mut means = Vec::with_capacity(range.len());
-        for (is_wide, piece) in self.variables.pieces(range) {
-            let (values, rest) = message
-                .split_at_checked(piece.len() * if is_wide { size_of::<f64>() } else { size_of::<f32>() })?;
-            match is_wide {
-                true => means.extend(to_numbers(values)),
-                false => {
-                    let values: Vec<f32> = bytemuck::pod_collect_to_vec(values);
-                    means.extend(values.into_iter().map(f64::from));
-                }
+    /// The nodes of the tree that a rank adds up.
+    fn nodes_of(&self, rank: usize) -> Vec<Range<usize>> {
+        let (mut nodes, n_micro) = (Vec::new(), self.weights.len());
+        cover(0..n_micro, &of_rank(n_micro, self.communicator, rank), &mut nodes);
+        nodes
+    }
+
+    /// Adds the means of a range of numbers to `means`.
+    fn add_up(&self, pack: &Pack, range: &Range<usize>, parts: Vec<Part<'_>>, means: &mut Vec<u8>) {
+        let mut narrow = [0f32; BLOCK];
+        pack.add_up(&(0..self.weights.len()), range, parts, self.weights, |kind: Kind, sums| {
+            sums.iter_mut().for_each(|sum| *sum /= self.n_examples);
+            if kind.is_wide {
+                means.extend_from_slice(bytemuck::cast_slice(sums));
+            } else {
+                let narrow = &mut narrow[..sums.len()];
+                narrow.iter_mut().zip(sums).for_each(|(narrow, mean)| *narrow = *mean as f32);
+                means.extend_from_slice(bytemuck::cast_slice(narrow));
             }
-            message = rest;
-        }
-        message.is_empty().then_some(means)
+        });
     }
 
-    fn fast_means(&self, range: &Range<usize>, own: &[Vec<f64>]) -> Result<Vec<f64>> {
-        let mut sum = vec![0.0; range.len()];
-        for own in own {
-            sum.iter_mut().zip(own).for_each(|(sum, own)| *sum += own);
-        }
-        sum.iter_mut().for_each(|sum| *sum /= self.weight);
-        let mut means = Vec::with_capacity(range.len());
-        for (is_wide, piece) in self.pieces_of_one_type(range) {
-            let values = &sum[piece.start - range.start..piece.end - range.start];
+    fn fast_means(&self, pack: &Pack, own: &[Sum]) -> Result<Vec<u8>> {
+        let mut means = Vec::with_capacity(pack.bytes(&(0..pack.len())).len());
+        for (is_wide, range) in pack.types() {
+            let parts = own.iter().map(|sum| sum.part(pack, &range)).collect();
+            let mut own = Vec::with_capacity(pack.bytes(&range).len());
+            self.add_up(pack, &range, parts, &mut own);
             match is_wide {
-                true => means.extend(self.communicator.sum(values.to_vec())?),
+                true => {
+                    means.extend_from_slice(bytemuck::cast_slice(&self.communicator.sum(to_numbers(&own))?))
+                }
                 false => {
-                    let values = values.iter().map(|value| *value as f32).collect();
-                    means.extend(self.communicator.fast_sum(values)?.into_iter().map(f64::from));
+                    let sums = self.communicator.fast_sum(bytemuck::pod_collect_to_vec(&own))?;
+                    means.extend_from_slice(bytemuck::cast_slice(&sums));
                 }
             }
         }
         Ok(means)
-    }
-
-    /// The range in pieces of one type, as few as there are. The loss is sent as its neighbours are.
-    fn pieces_of_one_type(&self, range: &Range<usize>) -> Vec<(bool, Range<usize>)> {
-        let mut pieces: Vec<(bool, Range<usize>)> = Vec::new();
-        let of_loss = self.variables.length() - 1;
-        for (is_wide, piece) in self.variables.pieces(range) {
-            match pieces.last_mut() {
-                Some((last, joined)) if *last == is_wide || piece.start == of_loss => joined.end = piece.end,
-                _ => pieces.push((is_wide, piece)),
-            }
-        }
-        pieces
     }
 }
 

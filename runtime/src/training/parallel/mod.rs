@@ -4,6 +4,7 @@ mod exchange;
 mod numbers;
 mod turns;
 
+use std::mem;
 use std::ops::Range;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -17,7 +18,7 @@ use crate::functions::graph::backward_each;
 use crate::group::Group;
 use crate::{Error, ParameterStore, Result, Rng, functions};
 use exchange::Exchange;
-use numbers::{Numbers, Pack, Variables, cover, spine, tree};
+use numbers::{Numbers, Pack, Sum, Variables, Weights};
 use turns::Turns;
 
 /// Data-parallel training: each rank computes some of the micro-batches of a step, and all get the same gradients.
@@ -106,7 +107,7 @@ impl DataParallel {
         self
     }
 
-    /// Gives up equal bits for any number of ranks, to send less: each rank adds up its own micro-batches and sends the sum as `f32`
+    /// Gives up equal bits for any number of ranks, for fewer messages: each rank adds up its own micro-batches and sends the sum as `f32`
     /// (`f64` for parameters of that type), and MPI adds these up in an order of its own. Every rank still gets the same gradients. Every
     /// rank calls this, or none.
     #[must_use]
@@ -134,7 +135,7 @@ impl DataParallel {
         loss: impl FnMut(Range<usize>) -> Result<Tensor>,
     ) -> Result<ParallelStep> {
         let apart = (self.n_micro > 1).then(|| Arc::new(Apart { n_micro: self.n_micro }) as Arc<dyn Group>);
-        self.whole(n_examples, |batch, ready| enter_group(apart, || batch.one_by_one(loss, ready)))
+        self.whole(n_examples, false, |batch, ready| enter_group(apart, || batch.one_by_one(loss, ready)))
     }
 
     /// As [`step`](Self::step), with all micro-batches at once, so that
@@ -173,39 +174,43 @@ impl DataParallel {
         n_examples: usize,
         loss: impl Fn(Range<usize>) -> Result<Tensor> + Sync,
     ) -> Result<ParallelStep> {
-        self.whole(n_examples, |batch, ready| batch.at_once(loss, ready))
+        self.whole(n_examples, true, |batch, ready| batch.at_once(loss, ready))
     }
 
     /// A step: `compute` hands over each pack of sums as soon as it is there, and a thread sends it.
     fn whole(
         &self,
         n_examples: usize,
+        is_at_once: bool,
         compute: impl FnOnce(&Batch<'_>, &mut Ready<'_>) -> Result<()>,
     ) -> Result<ParallelStep> {
-        self.try_whole(n_examples, compute).inspect_err(|error| self.communicator.abort(&error.to_string()))
+        self.try_whole(n_examples, is_at_once, compute)
+            .inspect_err(|error| self.communicator.abort(&error.to_string()))
     }
 
     fn try_whole(
         &self,
         n_examples: usize,
+        is_at_once: bool,
         compute: impl FnOnce(&Batch<'_>, &mut Ready<'_>) -> Result<()>,
     ) -> Result<ParallelStep> {
         if n_examples == 0 {
             return Err(Error::invalid("n_examples", "must be at least 1", n_examples));
         }
-        let variables = &Variables::of(&self.store)?;
-        let packs = &*variables.packs(self.pack_size);
+        let variables = &Variables::of(&self.store, self.pack_size, self.is_fast)?;
         let noise = self.store.rng();
         let seeds = [noise.next_u32(), noise.next_u32()];
         let (words, spare) = noise.position();
-        let (communicator, n_micro) = (&self.communicator, self.n_micro);
-        let batch = Batch { communicator, n_micro, n_examples, variables, packs, noise: &noise, seeds };
+        let communicator = &self.communicator;
+        let weights = &*weights(n_examples, self.n_micro, is_at_once);
+        let batch = Batch { communicator, weights, n_examples, variables, noise: &noise, seeds };
         let exchange =
-            Exchange { communicator, n_micro, variables, weight: n_examples as f64, is_fast: self.is_fast };
+            Exchange { communicator, weights, n_examples: n_examples as f64, is_fast: self.is_fast };
         let means = thread::scope(|threads| {
-            let (outgoing, incoming) = mpsc::channel::<(Range<usize>, Vec<Vec<f64>>)>();
+            let (outgoing, incoming) = mpsc::channel::<(&Pack, Vec<Sum>)>();
             let send = move || {
-                let means = incoming.iter().map(|(range, own)| exchange.means(&range, &own));
+                let means =
+                    incoming.iter().map(|(pack, own)| variables.read(pack, &exchange.means(pack, &own)?));
                 means.collect::<Result<Vec<_>>>()
             };
             let sends = thread::Builder::new().name("gradients".to_owned()).spawn_scoped(threads, send);
@@ -217,9 +222,12 @@ impl DataParallel {
             })?;
             // The other ranks are told before the thread is waited for, which may wait for them.
             let aborts = AbortOnPanic(communicator);
-            let computed = compute(&batch, &mut |pack: &Pack, own| {
-                // If the thread has ended, its error is returned below.
-                let _ = outgoing.send((pack.numbers.clone(), own));
+            let mut packs = variables.packs().iter();
+            let computed = compute(&batch, &mut |sums| {
+                if let Some(pack) = packs.next() {
+                    // If the thread has ended, its error is returned below.
+                    let _ = outgoing.send((pack, sums));
+                }
             });
             drop(aborts);
             if let Err(error) = &computed {
@@ -231,14 +239,14 @@ impl DataParallel {
         });
         noise.set_position(&words, spare);
         match means {
-            Ok(means) => variables.take(&means.concat()),
+            Ok(means) => variables.take(means),
             Err(error) => variables.restore().and(Err(error)),
         }
     }
 }
 
-/// Takes the sums of a pack, one for each node of the tree that is this rank's.
-type Ready<'a> = dyn FnMut(&Pack, Vec<Vec<f64>>) + 'a;
+/// Takes the sums of the next pack for nodes of the tree that cover this rank's micro-batches, in order.
+type Ready<'a> = dyn FnMut(Vec<Sum>) + 'a;
 
 /// The micro-batches of a rank.
 fn of_rank(n_micro: usize, communicator: &Communicator, rank: usize) -> Range<usize> {
@@ -246,32 +254,42 @@ fn of_rank(n_micro: usize, communicator: &Communicator, rank: usize) -> Range<us
     n_micro * rank / size..n_micro * (rank + 1) / size
 }
 
+/// The examples of a micro-batch.
+fn rows(n_examples: usize, n_micro: usize, micro: usize) -> Range<usize> {
+    n_examples * micro / n_micro..n_examples * (micro + 1) / n_micro
+}
+
+/// What each micro-batch counts. Run at once, their gradients are those of the sum of all losses already.
+fn weights(n_examples: usize, n_micro: usize, is_at_once: bool) -> Vec<Weights> {
+    let of_rest = |micro| rows(n_examples, n_micro, micro).len() as f64;
+    let n_parts = (0..n_micro).filter(|&micro| of_rest(micro) > 0.0).count() as f64;
+    let of_gradients = |micro| if is_at_once { n_examples as f64 / n_parts } else { of_rest(micro) };
+    (0..n_micro).map(|micro| Weights { of_gradients: of_gradients(micro), of_rest: of_rest(micro) }).collect()
+}
+
 /// What a step computes on this rank.
 struct Batch<'a> {
     communicator: &'a Communicator,
-    n_micro: usize,
+    /// Of each micro-batch.
+    weights: &'a [Weights],
     n_examples: usize,
     variables: &'a Variables,
-    packs: &'a [Pack],
     noise: &'a Rng,
     seeds: [u32; 2],
 }
 
 impl Batch<'_> {
     fn own(&self) -> Range<usize> {
-        of_rank(self.n_micro, self.communicator, self.communicator.rank())
+        of_rank(self.n_micro(), self.communicator, self.communicator.rank())
     }
 
-    /// The nodes of the tree that this rank adds up.
-    fn nodes(&self) -> Vec<Range<usize>> {
-        let mut nodes = Vec::new();
-        cover(0..self.n_micro, &self.own(), &mut nodes);
-        nodes
+    fn n_micro(&self) -> usize {
+        self.weights.len()
     }
 
     /// The examples of a micro-batch.
     fn rows(&self, micro: usize) -> Range<usize> {
-        self.n_examples * micro / self.n_micro..self.n_examples * (micro + 1) / self.n_micro
+        rows(self.n_examples, self.n_micro(), micro)
     }
 
     /// What is drawn in a micro-batch.
@@ -284,48 +302,48 @@ impl Batch<'_> {
         mut loss: impl FnMut(Range<usize>) -> Result<Tensor>,
         ready: &mut Ready<'_>,
     ) -> Result<()> {
-        let mut run = |micro: usize, is_final: &mut dyn FnMut(&[f64], usize)| -> Result<Vec<f64>> {
+        let packs = self.variables.packs();
+        let mut run = |micro: usize, is_final: &mut IsFinal<'_>| -> Result<Vec<Vec<u8>>> {
             let rows = self.rows(micro);
             if rows.is_empty() {
-                return Ok(vec![0.0; self.variables.length()]);
+                return Ok(Numbers::new(self.variables).take_all());
             }
             let (words, spare) = self.noise_of(micro).position();
             self.noise.set_position(&words, spare);
             self.variables.restore()?;
-            let weight = rows.len() as f64;
-            numbers_of(self.variables, &loss(rows)?, [weight, weight], is_final)
+            let loss = loss(rows)?;
+            numbers_of(self.variables, &loss, scalar(&loss)?, is_final)
         };
-        let mut nodes = self.nodes();
-        let last = nodes.pop();
-        let mut alone = |micro: usize| run(micro, &mut |_, _| ());
-        let mut own = nodes.into_iter().map(|node| tree(node, &mut alone)).collect::<Result<Vec<_>>>()?;
-        let Some(last) = last else {
-            self.packs.iter().for_each(|pack| ready(pack, Vec::new()));
+        let mut sums: Vec<Vec<Sum>> = packs.iter().map(|_| Vec::new()).collect();
+        let Range { start, end } = self.own();
+        let Some(last) = end.checked_sub(1).filter(|last| start <= *last) else {
+            sums.into_iter().for_each(ready);
             return Ok(());
         };
-        // The last micro-batch completes all sums, each pack when its gradients are there.
-        let (left, micro) = spine(last, &mut alone)?;
-        let mut complete = |pack: &Pack, numbers: &[f64]| {
-            let range = || pack.numbers.clone();
-            let mut last = numbers[range()].to_vec();
-            for left in left.iter().rev() {
-                last.iter_mut().zip(&left[range()]).for_each(|(sum, left)| *sum += left);
+        for micro in start..last {
+            let numbers = run(micro, &mut |_, _| ())?;
+            for ((pack, sums), bytes) in packs.iter().zip(&mut sums).zip(numbers) {
+                pack.push_sum(sums, Sum::of_micro(micro, bytes), self.weights);
             }
-            let sums = own.iter_mut().map(|sum| sum[range()].to_vec());
-            ready(pack, sums.chain([last]).collect());
+        }
+        // The last micro-batch completes all sums, each pack when its gradients are there.
+        let mut complete = |place: usize, bytes: Vec<u8>| {
+            let mut sums = mem::take(&mut sums[place]);
+            sums.push(Sum::of_micro(last, bytes));
+            ready(sums);
         };
         let (mut is_there, mut n_ready) = (vec![false; self.variables.n_trained()], 0);
-        let numbers = run(micro, &mut |numbers, place| {
+        let numbers = run(last, &mut |numbers, place| {
             is_there[place] = true;
             // The last pack has the loss.
-            while let [pack, _, ..] = &self.packs[n_ready..]
+            while let [pack, _, ..] = &packs[n_ready..]
                 && is_there.get(pack.variables.clone()).is_some_and(|there| there.iter().all(|there| *there))
             {
-                complete(pack, numbers);
+                complete(n_ready, numbers.take(n_ready));
                 n_ready += 1;
             }
         })?;
-        self.packs[n_ready..].iter().for_each(|pack| complete(pack, &numbers));
+        numbers.into_iter().enumerate().skip(n_ready).for_each(|(place, bytes)| complete(place, bytes));
         Ok(())
     }
 
@@ -335,62 +353,58 @@ impl Batch<'_> {
         ready: &mut Ready<'_>,
     ) -> Result<()> {
         let takes_part = |micro: &usize| !self.rows(*micro).is_empty();
-        let n_parts = (0..self.n_micro).filter(takes_part).count() as f64;
         let own: Vec<usize> = self.own().filter(takes_part).collect();
         let ranks = (0..self.communicator.size())
-            .filter(|&rank| of_rank(self.n_micro, self.communicator, rank).any(|micro| takes_part(&micro)));
-        let mut numbers: Vec<Option<Vec<f64>>> = vec![None; self.n_micro];
+            .filter(|&rank| of_rank(self.n_micro(), self.communicator, rank).any(|micro| takes_part(&micro)));
+        let mut sums: Vec<Vec<Sum>> = self.variables.packs().iter().map(|_| Vec::new()).collect();
+        let mut all = Vec::new();
         if let Some(among) = self.communicator.among(ranks) {
             let kept = self.variables.kept().map(|(var, before)| (var.clone(), before.clone())).collect();
             let noises: Vec<Rng> = own.iter().map(|&micro| self.noise_of(micro)).collect();
             let turns = Turns::new(among, self.noise.clone(), &noises, kept);
-            let all = turns.run(|number| {
-                let rows = self.rows(own[number]);
-                let weight = rows.len() as f64;
-                let loss = loss(rows)?;
+            all = turns.run(|number| {
+                let loss = loss(self.rows(own[number]))?;
                 // The gradients of statistics are those of the sum of all losses: each counts by its examples.
-                let share = weight * n_parts / self.n_examples as f64;
-                let weights = [weight, self.n_examples as f64 / n_parts];
-                if share == 1.0 {
-                    return numbers_of(self.variables, &loss, weights, &mut |_, _| ());
-                }
-                let scaled = functions::mul_scalar(&loss, share)?;
-                let mut numbers = numbers_of(self.variables, &scaled, weights, &mut |_, _| ())?;
-                if let Some(last) = numbers.last_mut() {
-                    *last = weight * scalar(&loss)?;
-                }
-                Ok(numbers)
+                let Weights { of_gradients, of_rest } = self.weights[own[number]];
+                let share = of_rest / of_gradients;
+                let scaled = if share == 1.0 { loss.clone() } else { functions::mul_scalar(&loss, share)? };
+                numbers_of(self.variables, &scaled, scalar(&loss)?, &mut |_, _| ())
             })?;
-            own.iter().zip(all).for_each(|(&micro, of_micro)| numbers[micro] = Some(of_micro));
         }
-        let mut given =
-            |micro: usize| Ok(numbers[micro].take().unwrap_or_else(|| vec![0.0; self.variables.length()]));
-        let sums = self.nodes().into_iter().map(|node| tree(node, &mut given)).collect::<Result<Vec<_>>>()?;
-        for pack in self.packs {
-            ready(pack, sums.iter().map(|sum| sum[pack.numbers.clone()].to_vec()).collect());
+        let mut all = own.into_iter().zip(all).peekable();
+        for micro in self.own() {
+            let numbers = all.next_if(|(number, _)| *number == micro);
+            let numbers =
+                numbers.map_or_else(|| Numbers::new(self.variables).take_all(), |(_, numbers)| numbers);
+            for (sums, bytes) in sums.iter_mut().zip(numbers) {
+                sums.push(Sum::of_micro(micro, bytes));
+            }
         }
+        sums.into_iter().for_each(ready);
         Ok(())
     }
 }
 
-/// What a micro-batch adds to the step: its loss and what layers keep times the first weight, its gradients times the second.
-/// `is_final` is told of each variable whose gradient is there.
+/// Is told of each variable whose gradient is there.
+type IsFinal<'a> = dyn FnMut(&mut Numbers<'_>, usize) + 'a;
+
+/// What a micro-batch adds to the step: its gradients, what layers keep, and `value`, its loss.
 fn numbers_of(
     variables: &Variables,
     loss: &Tensor,
-    [weight, of_gradients]: [f64; 2],
-    is_final: &mut dyn FnMut(&[f64], usize),
-) -> Result<Vec<f64>> {
-    let value = scalar(loss)?;
+    value: f64,
+    is_final: &mut IsFinal<'_>,
+) -> Result<Vec<Vec<u8>>> {
     let mut numbers = Numbers::new(variables);
     let rest = backward_each(loss, &mut |id, gradient| {
         if let Some(place) = variables.place(id) {
-            numbers.set(place, &gradient, of_gradients)?;
-            is_final(numbers.values(), place);
+            numbers.set(place, &gradient)?;
+            is_final(&mut numbers, place);
         }
         Ok(())
     })?;
-    numbers.finish(&rest, of_gradients, weight, value)
+    numbers.finish(&rest, value)?;
+    Ok(numbers.take_all())
 }
 
 fn scalar(loss: &Tensor) -> Result<f64> {

@@ -1,38 +1,81 @@
 //! The numbers that a step adds up, and in which order.
 
 use std::collections::HashMap;
+use std::iter::Peekable;
 use std::ops::Range;
+use std::slice;
 
+use bytemuck::Pod;
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Device, Tensor, TensorId, Var};
+use candle_core::{DType, Device, Storage, Tensor, TensorId, Var, WithDType};
 
 use super::ParallelStep;
 use crate::solver::no_gradients;
 use crate::{Error, ParameterStore, Result};
 
-/// The variables of a step, each once, and where their numbers stand in a sum: for each whether there is something, and that; then
-/// the loss.
+/// The variables of a step, each once, and the packs in which their numbers are sent.
 pub(super) struct Variables {
     /// Those that are trained, the last one first, as the backward pass finds their gradients; then those that layers keep.
     all: Vec<Variable>,
     places: HashMap<TensorId, usize>,
+    packs: Vec<Pack>,
 }
 
 struct Variable {
     var: Var,
-    numbers: Range<usize>,
+    pack: usize,
     /// The value before the step, of one that layers keep from call to call.
     before: Option<Tensor>,
 }
 
-/// Numbers that are sent together.
+/// Numbers that are sent together: for each variable whether there is something, and that; in the last pack then the loss.
 pub(super) struct Pack {
     pub(super) variables: Range<usize>,
-    pub(super) numbers: Range<usize>,
+    runs: Vec<Run>,
 }
 
+/// The numbers of a variable in a pack, or the loss.
+struct Run {
+    kind: Kind,
+    numbers: Range<usize>,
+    /// Where they begin in the numbers of one micro-batch.
+    first_byte: usize,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Kind {
+    /// Whether the numbers of a micro-batch and the means are `f64`, not `f32`. Sums always are `f64`.
+    pub(super) is_wide: bool,
+    is_gradient: bool,
+}
+
+/// What the numbers of a micro-batch count in the sum.
+#[derive(Clone, Copy)]
+pub(super) struct Weights {
+    pub(super) of_gradients: f64,
+    /// Of the loss, and of what layers keep.
+    pub(super) of_rest: f64,
+}
+
+/// The numbers of a pack for a node of the tree: as they are for one micro-batch, and the sum of their products with the weights,
+/// in `f64`, for several.
+pub(super) struct Sum {
+    pub(super) node: Range<usize>,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// A range of the numbers of a [`Sum`].
+pub(super) struct Part<'a> {
+    pub(super) node: Range<usize>,
+    pub(super) bytes: &'a [u8],
+}
+
+/// Numbers that are added up at once: as many as stay in the innermost cache.
+pub(super) const BLOCK: usize = 512;
+
 impl Variables {
-    pub(super) fn of(store: &ParameterStore) -> Result<Self> {
+    /// In packs of at least so many bytes, except for the last one. `is_fast`: the loss is sent as its neighbours are.
+    pub(super) fn of(store: &ParameterStore, pack_size: usize, is_fast: bool) -> Result<Self> {
         let (mut trained, mut kept) = (Vec::new(), Vec::new());
         let mut places = HashMap::new();
         for (_, parameter) in store.parameters().iter().filter(|(_, parameter)| !parameter.is_frozen()) {
@@ -47,14 +90,25 @@ impl Variables {
                 kept.push((var, Some(before)));
             }
         }
-        let (mut all, mut end) = (Vec::new(), 0);
+        let (mut all, mut packs, mut pack) = (Vec::new(), Vec::new(), Pack::new(0));
+        let mut is_wide = false;
         for (place, (var, before)) in trained.into_iter().rev().chain(kept).enumerate() {
             places.insert(var.id(), place);
-            let numbers = end..end + 1 + var.elem_count();
-            end = numbers.end;
-            all.push(Variable { var, numbers, before });
+            is_wide = !matches!(var.dtype(), DType::F32 | DType::F16 | DType::BF16);
+            pack.push(Kind { is_wide, is_gradient: before.is_none() }, 1 + var.elem_count());
+            pack.variables.end = place + 1;
+            all.push(Variable { var, pack: packs.len(), before });
+            if pack.bytes(&(0..pack.len())).len() >= pack_size {
+                packs.push(std::mem::replace(&mut pack, Pack::new(place + 1)));
+            }
         }
-        Ok(Self { all, places })
+        pack.push(Kind { is_wide: is_wide || !is_fast, is_gradient: false }, 1);
+        packs.push(pack);
+        Ok(Self { all, places, packs })
+    }
+
+    pub(super) fn packs(&self) -> &[Pack] {
+        &self.packs
     }
 
     pub(super) fn n_trained(&self) -> usize {
@@ -76,116 +130,306 @@ impl Variables {
         self.places.get(&id).copied().filter(|&place| self.all[place].before.is_none())
     }
 
-    /// The place of the loss.
-    fn of_loss(&self) -> usize {
-        self.all.last().map_or(0, |variable| variable.numbers.end)
-    }
-
-    /// How many numbers a sum has.
-    pub(super) fn length(&self) -> usize {
-        self.of_loss() + 1
-    }
-
-    /// All numbers in packs of at least so many bytes, except for the last one.
-    pub(super) fn packs(&self, bytes: usize) -> Vec<Pack> {
-        let mut packs = Vec::new();
-        let (mut first, mut start) = (0, 0);
-        for (place, variable) in self.all.iter().enumerate() {
-            let end = variable.numbers.end;
-            if (end - start) * size_of::<f64>() >= bytes {
-                packs.push(Pack { variables: first..place + 1, numbers: start..end });
-                (first, start) = (place + 1, end);
-            }
-        }
-        packs.push(Pack { variables: first..self.all.len(), numbers: start..self.length() });
-        packs
-    }
-
-    /// Pieces of a range of numbers, each with whether its numbers are sent as `f64` when they are complete.
-    pub(super) fn pieces(&self, range: &Range<usize>) -> impl Iterator<Item = (bool, Range<usize>)> {
-        let of_variables =
-            self.all.iter().map(|variable| (variable.var.dtype() == DType::F64, variable.numbers.clone()));
-        let all = of_variables.chain([(true, self.of_loss()..self.length())]);
-        all.map(|(is_wide, piece)| (is_wide, piece.start.max(range.start)..piece.end.min(range.end)))
-            .filter(|(_, piece)| !piece.is_empty())
-    }
-
-    /// Takes over what layers keep; the means of the gradients and of the loss.
-    pub(super) fn take(&self, means: &[f64]) -> Result<ParallelStep> {
-        if means.len() != self.length() {
-            return Err(Error::communication(0, "has sent sums of another length: its parameters differ"));
-        }
-        let mut gradients = no_gradients()?;
-        for Variable { var, numbers, before } in &self.all {
-            let (is_there, values) = (means[numbers.start] != 0.0, &means[numbers.start + 1..numbers.end]);
-            let mean = || {
-                Tensor::from_slice(values, var.dims(), &Device::Cpu)?
-                    .to_dtype(var.dtype())?
-                    .to_device(var.device())
+    /// The mean of each variable of a pack, where there is one, then the loss, if it is the last pack.
+    pub(super) fn read(&self, pack: &Pack, means: &[u8]) -> Result<(Vec<Option<Tensor>>, f64)> {
+        let mut tensors = Vec::new();
+        for (Variable { var, .. }, run) in self.all[pack.variables.clone()].iter().zip(&pack.runs) {
+            let bytes = &means[pack.bytes(&run.numbers)];
+            let tensor = match run.kind.is_wide {
+                true => tensor::<f64>(bytes, var)?,
+                false => tensor::<f32>(bytes, var)?,
             };
-            match before {
-                Some(_) if is_there => var.set(&mean()?)?,
-                Some(before) => var.set(before)?,
-                None if is_there => drop(gradients.insert(var, mean()?)),
-                None => {}
+            tensors.push(tensor);
+        }
+        let loss = match (means.last_chunk(), means.last_chunk()) {
+            (Some(wide), _) if pack.runs.last().is_some_and(|run| run.kind.is_wide) => {
+                f64::from_ne_bytes(*wide)
+            }
+            (_, Some(narrow)) => f32::from_ne_bytes(*narrow).into(),
+            _ => 0.0,
+        };
+        Ok((tensors, loss))
+    }
+
+    /// Takes over what layers keep; the means of the gradients and of the loss, as [`read`](Self::read) from each pack.
+    pub(super) fn take(&self, packs: Vec<(Vec<Option<Tensor>>, f64)>) -> Result<ParallelStep> {
+        let mut gradients = no_gradients()?;
+        let loss = packs.last().map_or(0.0, |(_, loss)| *loss);
+        let means = packs.into_iter().flat_map(|(tensors, _)| tensors);
+        for (Variable { var, before, .. }, mean) in self.all.iter().zip(means) {
+            match (before, mean) {
+                (Some(_), Some(mean)) => var.set(&mean)?,
+                (Some(before), None) => var.set(before)?,
+                (None, Some(mean)) => drop(gradients.insert(var, mean)),
+                (None, None) => {}
             }
         }
-        Ok(ParallelStep { gradients, loss: means[self.of_loss()] })
+        Ok(ParallelStep { gradients, loss })
     }
 }
 
-/// What a micro-batch adds to the sums.
+/// A tensor like `var` of its numbers in a pack, if there is something.
+fn tensor<T: WithDType + Pod + PartialEq>(bytes: &[u8], var: &Var) -> Result<Option<Tensor>> {
+    let (is_there, values) = bytes.split_at(size_of::<T>());
+    if bytemuck::pod_read_unaligned::<T>(is_there) == T::zeroed() {
+        return Ok(None);
+    }
+    let values: Vec<T> = bytemuck::pod_collect_to_vec(values);
+    let tensor = Tensor::from_vec(values, var.dims(), &Device::Cpu)?;
+    Ok(Some(tensor.to_dtype(var.dtype())?.to_device(var.device())?))
+}
+
+impl Pack {
+    /// Without variables, the first of which will be this one.
+    fn new(first: usize) -> Self {
+        Self { variables: first..first, runs: Vec::new() }
+    }
+
+    fn push(&mut self, kind: Kind, n: usize) {
+        let (start, first_byte) = (self.len(), self.bytes(&(0..self.len())).end);
+        self.runs.push(Run { kind, numbers: start..start + n, first_byte });
+    }
+
+    /// How many numbers it has.
+    pub(super) fn len(&self) -> usize {
+        self.runs.last().map_or(0, |run| run.numbers.end)
+    }
+
+    /// Where a range of numbers stands in those of a micro-batch.
+    pub(super) fn bytes(&self, range: &Range<usize>) -> Range<usize> {
+        let of = |number: usize| {
+            let run = &self.runs.get(self.runs.partition_point(|run| run.numbers.end < number));
+            run.map_or(0, |run| run.first_byte + (number - run.numbers.start) * run.kind.size())
+        };
+        of(range.start)..of(range.end)
+    }
+
+    /// Where a range of numbers stands in those of a node.
+    pub(super) fn bytes_of(&self, node: &Range<usize>, range: &Range<usize>) -> Range<usize> {
+        match node.len() {
+            1 => self.bytes(range),
+            _ => range.start * size_of::<f64>()..range.end * size_of::<f64>(),
+        }
+    }
+
+    /// A range of numbers in pieces of one kind.
+    fn pieces(&self, range: &Range<usize>) -> impl Iterator<Item = (Kind, usize)> {
+        let inside = |numbers: &Range<usize>| {
+            numbers.end.min(range.end).saturating_sub(numbers.start.max(range.start))
+        };
+        self.runs.iter().map(move |run| (run.kind, inside(&run.numbers))).filter(|(_, n)| *n > 0)
+    }
+
+    /// All numbers in ranges of one type, as few as there are.
+    pub(super) fn types(&self) -> impl Iterator<Item = (bool, Range<usize>)> {
+        let runs = self.runs.chunk_by(|a, b| a.kind.is_wide == b.kind.is_wide);
+        runs.filter_map(|runs| {
+            let (first, last) = (runs.first()?, runs.last()?);
+            Some((first.kind.is_wide, first.numbers.start..last.numbers.end))
+        })
+    }
+
+    /// Adds up a range of numbers over the micro-batches of `node`, whose sum is the sum of those of its two halves, and gives it
+    /// away block by block. Of micro-batches that none of `sums` has, nothing is added.
+    pub(super) fn add_up(
+        &self,
+        node: &Range<usize>,
+        range: &Range<usize>,
+        mut parts: Vec<Part<'_>>,
+        weights: &[Weights],
+        mut give: impl FnMut(Kind, &mut [f64]),
+    ) {
+        let depth = node.len().next_power_of_two().ilog2() as usize;
+        let (mut sum, mut spare) = ([0.0; BLOCK], vec![0.0; depth * BLOCK]);
+        for (kind, n) in self.pieces(range) {
+            for start in (0..n).step_by(BLOCK) {
+                let sum = &mut sum[..BLOCK.min(n - start)];
+                add_up(node, kind, &mut parts.iter_mut().peekable(), weights, sum, &mut spare);
+                give(kind, sum);
+            }
+        }
+    }
+
+    /// Puts a sum behind those of the micro-batches before it, and joins what are the halves of a node.
+    pub(super) fn push_sum(&self, sums: &mut Vec<Sum>, sum: Sum, weights: &[Weights]) {
+        sums.push(sum);
+        while let [.., left, right] = &sums[..] {
+            let (node, mut nodes, mut bytes) = (left.node.start..right.node.end, Vec::new(), Vec::new());
+            cover(0..weights.len(), &node, &mut nodes);
+            if nodes.len() > 1 {
+                break;
+            }
+            self.write(&node, &(0..self.len()), sums, weights, &mut bytes);
+            sums.truncate(sums.len() - 2);
+            sums.push(Sum { node, bytes });
+        }
+    }
+
+    /// The sum of a node, of a range of its numbers, from sums that cover it.
+    pub(super) fn write(
+        &self,
+        node: &Range<usize>,
+        range: &Range<usize>,
+        sums: &[Sum],
+        weights: &[Weights],
+        message: &mut Vec<u8>,
+    ) {
+        if let Some(sum) = sums.iter().find(|sum| sum.node == *node) {
+            return message.extend_from_slice(sum.part(self, range).bytes);
+        }
+        let inside = sums.iter().filter(|sum| node.start <= sum.node.start && sum.node.end <= node.end);
+        let parts = inside.map(|sum| sum.part(self, range)).collect();
+        message.reserve(self.bytes_of(node, range).len());
+        self.add_up(node, range, parts, weights, |_, sum| {
+            message.extend_from_slice(bytemuck::cast_slice(sum));
+        });
+    }
+}
+
+impl Sum {
+    pub(super) fn of_micro(micro: usize, bytes: Vec<u8>) -> Self {
+        Self { node: micro..micro + 1, bytes }
+    }
+
+    pub(super) fn part(&self, pack: &Pack, range: &Range<usize>) -> Part<'_> {
+        Part { node: self.node.clone(), bytes: &self.bytes[pack.bytes_of(&self.node, range)] }
+    }
+}
+
+impl Kind {
+    fn size(self) -> usize {
+        if self.is_wide { size_of::<f64>() } else { size_of::<f32>() }
+    }
+
+    fn weight(self, weights: Weights) -> f64 {
+        if self.is_gradient { weights.of_gradients } else { weights.of_rest }
+    }
+}
+
+/// The next numbers of `node`, from the parts that lie in it. `spare` has a block for each level of the tree.
+fn add_up<'a, 'b: 'a>(
+    node: &Range<usize>,
+    kind: Kind,
+    parts: &mut Peekable<slice::IterMut<'a, Part<'b>>>,
+    weights: &[Weights],
+    sum: &mut [f64],
+    spare: &mut [f64],
+) {
+    match parts.peek() {
+        Some(part) if part.node == *node => {
+            if let Some(part) = parts.next() {
+                part.read(kind, weights, sum);
+            }
+        }
+        Some(part) if part.node.start < node.end && node.len() > 1 => {
+            let [left, right] = halves(node);
+            add_up(&left, kind, parts, weights, sum, spare);
+            let (other, spare) = spare.split_at_mut(BLOCK);
+            let other = &mut other[..sum.len()];
+            add_up(&right, kind, parts, weights, other, spare);
+            sum.iter_mut().zip(other).for_each(|(sum, other)| *sum += *other);
+        }
+        _ => sum.fill(0.0),
+    }
+}
+
+impl Part<'_> {
+    /// The next numbers, as they stand in a sum.
+    fn read(&mut self, kind: Kind, weights: &[Weights], numbers: &mut [f64]) {
+        let is_micro = self.node.len() == 1;
+        let size = if is_micro { kind.size() } else { size_of::<f64>() };
+        let (bytes, rest) = self.bytes.split_at(numbers.len() * size);
+        self.bytes = rest;
+        let weight = if is_micro { kind.weight(weights[self.node.start]) } else { 1.0 };
+        if size == size_of::<f64>() {
+            let values = bytes.as_chunks().0.iter().map(|bytes| f64::from_ne_bytes(*bytes));
+            numbers.iter_mut().zip(values).for_each(|(number, value)| *number = weight * value);
+        } else {
+            let values = bytes.as_chunks().0.iter().map(|bytes| f32::from_ne_bytes(*bytes));
+            numbers.iter_mut().zip(values).for_each(|(number, value)| *number = weight * f64::from(value));
+        }
+    }
+}
+
+/// The numbers of a micro-batch, by pack.
 pub(super) struct Numbers<'a> {
     variables: &'a Variables,
-    values: Vec<f64>,
+    packs: Vec<Vec<u8>>,
     is_set: Vec<bool>,
 }
 
 impl<'a> Numbers<'a> {
     pub(super) fn new(variables: &'a Variables) -> Self {
-        Self { variables, values: vec![0.0; variables.length()], is_set: vec![false; variables.all.len()] }
+        let zeros = |pack: &Pack| vec![0; pack.bytes(&(0..pack.len())).len()];
+        Self {
+            variables,
+            packs: variables.packs.iter().map(zeros).collect(),
+            is_set: vec![false; variables.all.len()],
+        }
     }
 
-    pub(super) fn values(&self) -> &[f64] {
-        &self.values
+    /// Those of a pack, which are complete.
+    pub(super) fn take(&mut self, pack: usize) -> Vec<u8> {
+        std::mem::take(&mut self.packs[pack])
     }
 
-    /// Sets the numbers of a variable, times the weight.
-    pub(super) fn set(&mut self, place: usize, value: &Tensor, weight: f64) -> Result<()> {
-        self.write(place, value, weight, true)
+    pub(super) fn take_all(self) -> Vec<Vec<u8>> {
+        self.packs
     }
 
-    fn write(&mut self, place: usize, value: &Tensor, weight: f64, is_there: bool) -> Result<()> {
-        let numbers = self.variables.all[place].numbers.clone();
-        let value = value.detach().flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
-        let [there, values @ ..] = &mut self.values[numbers] else { return Ok(()) };
-        *there = f64::from(u8::from(is_there));
-        values.iter_mut().zip(value).for_each(|(number, value)| *number = weight * value);
+    /// Sets the gradient of a variable.
+    pub(super) fn set(&mut self, place: usize, gradient: &Tensor) -> Result<()> {
+        self.write(place, gradient, true)
+    }
+
+    fn write(&mut self, place: usize, value: &Tensor, is_there: bool) -> Result<()> {
+        let number = self.variables.all[place].pack;
+        let pack = &self.variables.packs[number];
+        let run = &pack.runs[place - pack.variables.start];
+        let bytes = &mut self.packs[number][pack.bytes(&run.numbers)];
+        match run.kind.is_wide {
+            true => write::<f64>(value, f64::from(u8::from(is_there)), bytes)?,
+            false => write::<f32>(value, f32::from(u8::from(is_there)), bytes)?,
+        }
         self.is_set[place] = true;
         Ok(())
     }
 
-    /// All numbers, with the gradients that are not set yet, what layers keep, and the loss.
-    pub(super) fn finish(
-        mut self,
-        gradients: &GradStore,
-        of_gradients: f64,
-        weight: f64,
-        loss: f64,
-    ) -> Result<Vec<f64>> {
+    /// Sets the gradients that are not set yet, what layers keep, and the loss.
+    pub(super) fn finish(&mut self, gradients: &GradStore, loss: f64) -> Result<()> {
         let variables = self.variables;
         for (place, Variable { var, before, .. }) in variables.all.iter().enumerate() {
             if let Some(before) = before {
                 let now = var.as_detached_tensor();
                 // What has not moved in this micro-batch counts if it has in another one.
-                self.write(place, &now, weight, !same(&now, before)?)?;
+                self.write(place, &now, !same(&now, before)?)?;
             } else if let Some(gradient) = gradients.get(var).filter(|_| !self.is_set[place]) {
-                self.set(place, gradient, of_gradients)?;
+                self.set(place, gradient)?;
             }
         }
-        self.values[variables.of_loss()] = weight * loss;
-        Ok(self.values)
+        if let (Some(Run { kind, first_byte, .. }), Some(bytes)) =
+            (variables.packs.last().and_then(|pack| pack.runs.last()), self.packs.last_mut())
+        {
+            match kind.is_wide {
+                true => bytes[*first_byte..].copy_from_slice(&loss.to_ne_bytes()),
+                false => bytes[*first_byte..].copy_from_slice(&(loss as f32).to_ne_bytes()),
+            }
+        }
+        Ok(())
     }
+}
+
+fn write<T: WithDType + Pod>(value: &Tensor, is_there: T, bytes: &mut [u8]) -> Result<()> {
+    let value = value.to_dtype(T::DTYPE)?.to_device(&Device::Cpu)?.contiguous()?;
+    let (storage, layout) = value.storage_and_layout();
+    let Storage::Cpu(storage) = &*storage else {
+        return Err(Error::invalid("gradient", "must be on the CPU now", value.device().location()));
+    };
+    let values = &T::cpu_storage_as_slice(storage)?[layout.start_offset()..][..value.elem_count()];
+    let (of_flag, of_values) = bytes.split_at_mut(size_of::<T>());
+    of_flag.copy_from_slice(bytemuck::bytes_of(&is_there));
+    of_values.copy_from_slice(bytemuck::cast_slice(values));
+    Ok(())
 }
 
 fn same(a: &Tensor, b: &Tensor) -> Result<bool> {
@@ -211,43 +455,4 @@ pub(super) fn cover(node: Range<usize>, range: &Range<usize>, nodes: &mut Vec<Ra
         return nodes.push(node);
     }
     halves(&node).into_iter().for_each(|half| cover(half, range, nodes));
-}
-
-/// Gives what a micro-batch adds to the sums.
-pub(super) type Micro<'a> = dyn FnMut(usize) -> Result<Vec<f64>> + 'a;
-
-/// The sum of a node's micro-batches.
-pub(super) fn tree(node: Range<usize>, micro: &mut Micro<'_>) -> Result<Vec<f64>> {
-    let (left, last) = spine(node, micro)?;
-    let last = micro(last)?;
-    Ok(left.into_iter().rev().fold(last, |sum, left| plus(left, &sum)))
-}
-
-/// The sums of the nodes to the left of a node's last micro-batch, the largest one first, and the number of that. Its numbers and
-/// then these from the last to the first are to be added up for the node's sum.
-pub(super) fn spine(mut node: Range<usize>, micro: &mut Micro<'_>) -> Result<(Vec<Vec<f64>>, usize)> {
-    let mut sums = Vec::new();
-    while node.len() > 1 {
-        let [left, right] = halves(&node);
-        sums.push(tree(left, micro)?);
-        node = right;
-    }
-    Ok((sums, node.start))
-}
-
-/// The sum of a node from those of nodes that cover it.
-pub(super) fn join(node: Range<usize>, parts: &[(Range<usize>, Vec<f64>)]) -> Vec<f64> {
-    if let Some((_, sum)) = parts.iter().find(|(part, _)| *part == node) {
-        return sum.clone();
-    }
-    if node.len() < 2 {
-        return Vec::new();
-    }
-    let [left, right] = halves(&node).map(|half| join(half, parts));
-    plus(left, &right)
-}
-
-fn plus(mut a: Vec<f64>, b: &[f64]) -> Vec<f64> {
-    a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
-    a
 }
