@@ -115,6 +115,10 @@ struct Options {
     /// With --distributed: give up equal bits for any number of processes
     #[arg(long)]
     fast_sums: bool,
+    /// With --distributed: bytes of a pack of gradients, if not as many as by default; very many: nothing is sent before the backward
+    /// pass is over
+    #[arg(long, value_name = "BYTES")]
+    pack_size: Option<usize>,
     /// Every workload, each in a process of its own, with its share of the speed of a large matrix product measured in
     /// the same run; a table in Markdown
     #[arg(long, conflicts_with = "sweep")]

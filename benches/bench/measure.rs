@@ -38,6 +38,9 @@ pub(crate) fn time(
             if options.fast_sums {
                 parallel = parallel.fast_sums();
             }
+            if let Some(bytes) = options.pack_size {
+                parallel = parallel.pack_size(bytes);
+            }
             let (axis, n) = (workload.batch_axis(), labels.elem_count());
             return measure(options, CHECK_STEP, || {
                 let step = parallel.step(n, |rows| {
