@@ -225,6 +225,19 @@ impl<'a> Source<'a> {
         Some(entry)
     }
 
+    /// The entry of the parameter at `path`, which is `pair` of `module`.
+    fn find_pair(
+        &mut self,
+        path: &str,
+        pair: &Pair,
+        module: &str,
+        has: impl Fn(&str) -> bool,
+    ) -> Option<&'a Entry> {
+        let library = self.library;
+        let number = library.number(pair, path, has).map(|number| library.name(module, &number));
+        self.find(&library.name(module, pair.theirs), number.as_deref())
+    }
+
     /// The values of the parameter at `path`, if there are some that fit, and a line about each thing that was done.
     fn values(
         &mut self,
@@ -248,9 +261,8 @@ impl<'a> Source<'a> {
             self.differences.push(without());
             return Ok(None);
         };
-        let name = library.name(&module, pair.theirs);
-        let number = library.number(pair, path, has).map(|number| library.name(&module, &number));
-        let Some(entry) = self.find(&name, number.as_deref()) else {
+        let Some(entry) = self.find_pair(path, pair, &module, has) else {
+            let name = library.name(&module, pair.theirs);
             self.differences.push(format!("`{name}` is missing, for `{path}`"));
             return Ok(None);
         };
@@ -325,12 +337,8 @@ impl<'a> Source<'a> {
     ) {
         let library = self.library;
         let Some((pair, module)) = library.pair(path) else { return };
-        let number = library.number(pair, path, has).map(|number| library.name(&module, &number));
-        let name = library.name(&module, pair.theirs);
-        let Some(entry) = self.find(&name, number.as_deref()).filter(|entry| !entry.is_channels_first())
-        else {
-            return;
-        };
+        let entry = self.find_pair(path, pair, &module, has).filter(|entry| !entry.is_channels_first());
+        let Some(entry) = entry else { return };
         let (name, there, each) = (entry.path(), library.name, dims[0] / channels);
         self.differences.push(format!(
             "`{name}` has {each} inputs for each of the {channels} channels of `{layer}`: {there} flattens images with the \
