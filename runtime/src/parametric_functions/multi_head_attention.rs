@@ -119,13 +119,17 @@ option_group! {
     multiply_adds = [n_products],
     params(
         /// Weights of the queries.
-        q_weight: [q_dim, k_embed_dim] = glorot(q_weight_init, q_dim, k_embed_dim, &rng),
+        q_weight: [q_dim, k_embed_dim] =
+            q_weight_init.unwrap_or_else(|| Initializer::glorot_uniform(q_dim, k_embed_dim, &[])).with_rng(&rng),
         /// Weights of the keys.
-        k_weight: [k_dim, k_embed_dim] = glorot(k_weight_init, k_dim, k_embed_dim, &rng),
+        k_weight: [k_dim, k_embed_dim] =
+            k_weight_init.unwrap_or_else(|| Initializer::glorot_uniform(k_dim, k_embed_dim, &[])).with_rng(&rng),
         /// Weights of the values.
-        v_weight: [v_dim, v_embed_dim] = glorot(v_weight_init, v_dim, v_embed_dim, &rng),
+        v_weight: [v_dim, v_embed_dim] =
+            v_weight_init.unwrap_or_else(|| Initializer::glorot_uniform(v_dim, v_embed_dim, &[])).with_rng(&rng),
         /// Weights of the output.
-        out_weight: [v_embed_dim, out_dim] = glorot(out_weight_init, v_embed_dim, out_dim, &rng),
+        out_weight: [v_embed_dim, out_dim] =
+            out_weight_init.unwrap_or_else(|| Initializer::glorot_uniform(v_embed_dim, out_dim, &[])).with_rng(&rng),
         /// Bias of the queries.
         #[when(with_bias)]
         q_bias: [k_embed_dim] = q_bias_init,
@@ -140,10 +144,12 @@ option_group! {
         out_bias: [out_dim] = out_bias_init,
         /// The key that is appended.
         #[when(add_attn_bias)]
-        attn_bias_k: [1, 1, k_embed_dim] = glorot(attn_bias_k_init, k_embed_dim, 1, &rng),
+        attn_bias_k: [1, 1, k_embed_dim] =
+            attn_bias_k_init.unwrap_or_else(|| Initializer::glorot_uniform(k_embed_dim, 1, &[])).with_rng(&rng),
         /// The value that is appended.
         #[when(add_attn_bias)]
-        attn_bias_v: [1, 1, v_embed_dim] = glorot(attn_bias_v_init, v_embed_dim, 1, &rng),
+        attn_bias_v: [1, 1, v_embed_dim] =
+            attn_bias_v_init.unwrap_or_else(|| Initializer::glorot_uniform(v_embed_dim, 1, &[])).with_rng(&rng),
     )
 )]
 pub fn multi_head_attention(
@@ -234,10 +240,6 @@ pub fn multi_head_attention(
         attend.fused(&q, &k, &v)?
     };
     functions::affine(&heads, &out_weight, out_bias.as_ref(), 2)
-}
-
-fn glorot(init: Option<Initializer>, inmaps: usize, outmaps: usize, rng: &Option<Rng>) -> Initializer {
-    init.unwrap_or_else(|| Initializer::glorot_uniform(inmaps, outmaps, &[])).with_rng(rng)
 }
 
 /// The sizes `(positions, batch, dim)` of three sequences, of which the last two have one length.

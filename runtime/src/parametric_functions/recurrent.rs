@@ -97,7 +97,7 @@ pub fn rnn(
     /// States before the first step.
     h: &Tensor,
     /// What is done with the pre-activations.
-    #[opt]
+    #[opt(default = Nonlinearity::Tanh)]
     nonlinearity: Nonlinearity,
 ) -> Result<(Tensor, Tensor)> {
     let call = Call { x, states: &[("h", h)], num_layers, dropout, bidirectional, training, rng: &rng };
