@@ -139,7 +139,11 @@ struct Share {
 
 impl Batches {
     fn new(n: usize, n_threads: usize) -> Self {
-        let size = if n_threads == 1 { n } else { n / (n_threads * BATCHES) };
+        if n_threads == 1 {
+            let first = Share { next: AtomicUsize::new(0), end: n };
+            return Self { first, others: Vec::new(), size: n };
+        }
+        let size = n / (n_threads * BATCHES);
         let start = |number: usize| (n / n_threads) * number + (n % n_threads).min(number);
         let share = |number| Share { next: AtomicUsize::new(start(number)), end: start(number + 1) };
         Self { first: share(0), others: (1..n_threads).map(share).collect(), size: size.max(1) }
@@ -147,6 +151,9 @@ impl Batches {
 
     /// Some pieces for the thread with this number.
     fn next(&self, number: usize) -> Option<Range<usize>> {
+        if self.others.is_empty() {
+            return self.first.rest();
+        }
         let n_threads = 1 + self.others.len();
         (0..n_threads).find_map(|others| match (number + others) % n_threads {
             0 => self.first.next(self.size),
@@ -164,6 +171,13 @@ impl Batches {
 }
 
 impl Share {
+    /// All that is left, for a thread that is alone: small kernels feel an addition that others may see.
+    fn rest(&self) -> Option<Range<usize>> {
+        let start = self.next.load(Ordering::Relaxed);
+        self.next.store(self.end, Ordering::Relaxed);
+        (start < self.end).then(|| start..self.end)
+    }
+
     fn next(&self, size: usize) -> Option<Range<usize>> {
         if self.next.load(Ordering::Relaxed) >= self.end {
             return None;
