@@ -175,7 +175,7 @@ impl Share {
     fn rest(&self) -> Option<Range<usize>> {
         let start = self.next.load(Ordering::Relaxed);
         self.next.store(self.end, Ordering::Relaxed);
-        (start < self.end).then(|| start..self.end)
+        (start < self.end).then_some(start..self.end)
     }
 
     fn next(&self, size: usize) -> Option<Range<usize>> {
