@@ -125,8 +125,9 @@ fn gradients_of(loss: &Tensor, is_used_up: bool, is_final: Option<&mut IsFinal<'
     drop(restore);
     for (id, sum) in of_variables {
         if let Some(gradient) = sum.into_tensor()? {
-            // candle's hashes take a while, and a walk leaves nothing there.
-            let gradient = match if by_candle { gradients.get_id(id) } else { None } {
+            // A walk has put nothing there, and to look costs a slow hash.
+            let other = if by_candle { gradients.get_id(id) } else { None };
+            let gradient = match other {
                 Some(other) => (other + gradient)?,
                 None => gradient,
             };

@@ -171,7 +171,7 @@ impl Batches {
 }
 
 impl Share {
-    /// All that is left, for a thread that is alone: small kernels feel an addition that others may see.
+    /// All that is left, for a thread that is alone. An atomic addition would slow small kernels down.
     fn rest(&self) -> Option<Range<usize>> {
         let start = self.next.load(Ordering::Relaxed);
         self.next.store(self.end, Ordering::Relaxed);

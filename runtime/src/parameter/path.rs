@@ -4,7 +4,7 @@ use std::iter;
 
 /// The parts of a path; empty ones do not count, so `/a//b/` is `a/b`.
 pub(super) fn segments(path: &str) -> impl Iterator<Item = &str> {
-    // Every layer comes here with some short names, for which this is faster than `split`.
+    // Every layer calls this with short names, for which `split` is slower.
     let mut rest = path;
     iter::from_fn(move || {
         let start = rest.bytes().position(|byte| byte != b'/')?;
@@ -21,19 +21,12 @@ pub(super) fn split(path: &str) -> (&str, &str) {
 }
 
 pub(crate) fn append(path: &mut String, name: &str) {
-    // Each layer comes here: most names are one segment.
-    if !name.is_empty() && !name.as_bytes().contains(&b'/') {
-        append_segment(path, name);
-        return;
+    for segment in segments(name) {
+        if !path.is_empty() {
+            path.push('/');
+        }
+        path.push_str(segment);
     }
-    segments(name).for_each(|segment| append_segment(path, segment));
-}
-
-fn append_segment(path: &mut String, segment: &str) {
-    if !path.is_empty() {
-        path.push('/');
-    }
-    path.push_str(segment);
 }
 
 pub(crate) fn join(scope: &str, path: &str) -> String {

@@ -63,6 +63,12 @@ KERNEL void unfold(size n, size images, size channels, size d, size h, size w, s
     }
 }
 
+/* The output that sees a place of the padded input at a tap, along one axis with n outputs; n, if there is none. */
+INLINE size seen_from(size place, size tap, size dilation, size stride, size n) {
+    size start = place - tap * dilation;
+    return tap * dilation <= place && start % stride == 0 && start / stride < n ? start / stride : n;
+}
+
 /* The transpose of unfold: each input gets the sum of what was taken from it. */
 KERNEL void fold(size n, size images, size channels, size d, size h, size w, size od, size oh, size ow, size kd, size kh,
                  size kw, size sd, size sh, size sw, size pd, size ph, size pw, size dd, size dh, size dw, const T *x, T *out) {
@@ -71,15 +77,15 @@ KERNEL void fold(size n, size images, size channels, size d, size h, size w, siz
         size z = i / (h * w) % d + pd, y = i / w % h + ph, column = i % w + pw;
         const T *columns = x + c * (kd * kh * kw * images * od * oh * ow) + image * (od * oh * ow);
         T sum = 0;
-        for (size a = 0; a < kd && a * dd <= z; a++) {
-            size oz = (z - a * dd) / sd;
-            if (oz * sd != z - a * dd || oz >= od) continue;
-            for (size b = 0; b < kh && b * dh <= y; b++) {
-                size oy = (y - b * dh) / sh;
-                if (oy * sh != y - b * dh || oy >= oh) continue;
-                for (size e = 0; e < kw && e * dw <= column; e++) {
-                    size ox = (column - e * dw) / sw;
-                    if (ox * sw != column - e * dw || ox >= ow) continue;
+        for (size a = 0; a < kd; a++) {
+            size oz = seen_from(z, a, dd, sd, od);
+            if (oz == od) continue;
+            for (size b = 0; b < kh; b++) {
+                size oy = seen_from(y, b, dh, sh, oh);
+                if (oy == oh) continue;
+                for (size e = 0; e < kw; e++) {
+                    size ox = seen_from(column, e, dw, sw, ow);
+                    if (ox == ow) continue;
                     sum += columns[((a * kh + b) * kw + e) * (images * od * oh * ow) + (oz * oh + oy) * ow + ox];
                 }
             }
@@ -123,15 +129,15 @@ KERNEL void depthwise_data(size n, size channels, size m, size d, size h, size w
         for (size kernel = 0; kernel < m; kernel++) {
             const T *plane = dy + (map * m + kernel) * (od * oh * ow);
             const T *taps = weights + (map % channels * m + kernel) * (kd * kh * kw);
-            for (size a = 0; a < kd && a * dd <= z; a++) {
-                size oz = (z - a * dd) / sd;
-                if (oz * sd != z - a * dd || oz >= od) continue;
-                for (size b = 0; b < kh && b * dh <= y; b++) {
-                    size oy = (y - b * dh) / sh;
-                    if (oy * sh != y - b * dh || oy >= oh) continue;
-                    for (size e = 0; e < kw && e * dw <= column; e++) {
-                        size ox = (column - e * dw) / sw;
-                        if (ox * sw != column - e * dw || ox >= ow) continue;
+            for (size a = 0; a < kd; a++) {
+                size oz = seen_from(z, a, dd, sd, od);
+                if (oz == od) continue;
+                for (size b = 0; b < kh; b++) {
+                    size oy = seen_from(y, b, dh, sh, oh);
+                    if (oy == oh) continue;
+                    for (size e = 0; e < kw; e++) {
+                        size ox = seen_from(column, e, dw, sw, ow);
+                        if (ox == ow) continue;
                         sum += plane[(oz * oh + oy) * ow + ox] * taps[(a * kh + b) * kw + e];
                     }
                 }
