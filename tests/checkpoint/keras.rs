@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
-use layerfn::checkpoint::{Checkpoint, Load, Rule};
+use layerfn::checkpoint::{Checkpoint, Format, Load, Rule};
 use layerfn::prelude::*;
+
+use crate::bytes;
+use crate::damage::zip_of;
 
 fn fixture(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/checkpoint/keras")).join(name)
@@ -12,6 +15,16 @@ fn fixture(name: &str) -> PathBuf {
 fn opened(name: &str, rules: &[&str]) -> Result<Checkpoint> {
     let rules = rules.iter().map(|rule| rule.parse()).collect::<Result<Vec<Rule>>>()?;
     Checkpoint::open(fixture(name))?.change(&rules)
+}
+
+/// The variables of layers, by name, with shape and bits.
+fn variables(checkpoint: &Checkpoint) -> Vec<(String, Vec<usize>, Vec<u8>)> {
+    let entries = checkpoint.entries().iter().filter(|entry| !entry.path().starts_with("optimizer/"));
+    let mut all: Vec<_> = entries
+        .map(|entry| (entry.path().to_owned(), entry.tensor().dims().to_vec(), bytes(entry.tensor())))
+        .collect();
+    all.sort();
+    all
 }
 
 fn answers<const N: usize>(names: [&str; N]) -> [Tensor; N] {
@@ -230,6 +243,54 @@ fn what_keras_leaves_open_is_refused() -> Result<()> {
         "`layers/fc/vars/2` belongs to no parameter here",
     ] {
         assert!(error.contains(line), "{line}\n{error}");
+    }
+    Ok(())
+}
+
+/// An archive with these members, opened.
+fn archive(members: &[(&str, &[u8])], is_deflated: bool) -> Result<Checkpoint> {
+    archived(&zip_of(members, is_deflated))
+}
+
+fn archived(bytes: &[u8]) -> Result<Checkpoint> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.keras");
+    std::fs::write(&path, bytes).unwrap();
+    Checkpoint::open(path)
+}
+
+#[test]
+fn archives_of_keras_are_read() -> Result<()> {
+    let weights = std::fs::read(fixture("images.weights.h5")).unwrap();
+    let wanted = Checkpoint::from_bytes(Format::Hdf5, &weights)?;
+    let members: [(&str, &[u8]); 3] =
+        [("metadata.json", b"{}"), ("config.json", b"{}"), ("model.weights.h5", &weights)];
+    for is_deflated in [false, true] {
+        let read = archive(&members, is_deflated)?;
+        assert_eq!(variables(&read), variables(&wanted));
+        let lost = ["`metadata.json` of the archive", "`config.json` of the archive"];
+        assert_eq!(read.losses(Format::Hdf5), lost);
+        assert_eq!(read.losses(Format::Nnp), lost);
+    }
+    for (members, reason) in [
+        (&members[..2], "there is no `model.weights.h5` in it"),
+        (&[("model.weights.h5", &weights[..900])], "`model.weights.h5`: ends early"),
+        (&[("model.weights.h5", b"{}")], "`model.weights.h5`: "),
+        (&[("model.weights.h5", &[0; 1 << 22])], "`model.weights.h5`: "),
+    ] {
+        let error = archive(members, true).unwrap_err().to_string();
+        assert!(error.contains(reason), "{reason}: {error}");
+    }
+    let error = archived(&weights).unwrap_err().to_string();
+    assert!(error.contains("model.keras"), "{error}");
+
+    // Damage is an error, or is in what the archive does not need.
+    let whole = zip_of(&members, true);
+    for place in (0..whole.len()).step_by(97) {
+        let mut bytes = whole.clone();
+        bytes[place] ^= 1 << (place % 8);
+        let _ = archived(&bytes);
+        archived(&whole[..place]).unwrap_err();
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! NNabla's `.h5`: a dataset for each parameter at its path, order and flag as the attributes `index` and `need_grad`.
 
-use std::io::Write;
+use std::io::{self, Read, Write};
 
 use bytemuck::{Pod, cast_slice_mut};
 use candle_core::Var;
@@ -49,6 +49,13 @@ pub(super) fn read(source: &mut dyn Source) -> Outcome<Contents> {
     found.sort_by_key(|(index, _)| *index);
     found.into_iter().try_for_each(|(_, entry)| contents.entries.push(entry))?;
     Ok(contents)
+}
+
+/// Reads what can be read front to back alone, where HDF5 points here and there.
+pub(super) fn read_stream(stream: &mut dyn Read) -> Outcome<Contents> {
+    let mut spool = tempfile::tempfile()?;
+    io::copy(stream, &mut spool).map_err(Fault::while_reading)?;
+    read(&mut spool)
 }
 
 /// What values may take.

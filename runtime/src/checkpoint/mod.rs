@@ -13,6 +13,7 @@
 //! | `.npz` | NumPy's archive, `need_grad` in comments that NumPy ignores | all |
 //! | `.safetensors` | safetensors, order and `need_grad` in its metadata | all |
 //! | `.pt`, `.pth` | PyTorch's archive of tensors, read only | all |
+//! | `.keras` | Keras's archive of a model, of which the weights are read | all |
 //!
 //! Paths have at most 4096 bytes and 1000 parts, parameters 32 axes: beyond that neither a store nor a file takes them.
 //! A variable that has several paths, as tied weights have, has its values under each of them, so that other readers
@@ -40,6 +41,7 @@ mod generated;
 mod h5;
 mod hdf5;
 mod input;
+mod keras;
 mod libraries;
 mod load;
 mod nnp;
@@ -206,6 +208,12 @@ impl Format {
     }
 }
 
+/// Reads a whole file.
+type Reader = fn(&mut dyn Source) -> Outcome<Contents>;
+
+/// Extensions of files that are only read.
+const READ_ONLY: [(&str, Reader); 3] = [("pt", pth::read), ("pth", pth::read), ("keras", keras::read)];
+
 /// What a writer may do to values that its format cannot hold.
 #[derive(Clone, Copy, Debug, Default)]
 struct SaveOptions {
@@ -233,17 +241,17 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// Reads the file `path`; its extension says in which format. `.pt` and `.pth` of PyTorch are read, too, without executing
-    /// anything of them: tensors in a dict, such as a state dict, or in dicts within it, as `state_dict/fc.weight`.
+    /// anything of them: tensors in a dict, such as a state dict, or in dicts within it, as `state_dict/fc.weight`. Of the `.keras` of
+    /// Keras the weights are read, with the names of a `.weights.h5`.
     ///
     /// # Errors
     /// [`Error::UnknownExtension`], [`Error::Io`], or [`Error::Checkpoint`] if the file is damaged.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let is_pytorch = |extension: &std::ffi::OsStr| {
-            ["pt", "pth"].iter().any(|known| extension.eq_ignore_ascii_case(known))
-        };
-        if path.extension().is_some_and(is_pytorch) {
-            let read = file::open(path).and_then(|mut file| pth::read(&mut file));
+        let is_called =
+            |known: &str| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(known));
+        if let Some((_, read)) = READ_ONLY.iter().find(|(known, _)| is_called(known)) {
+            let read = file::open(path).and_then(|mut file| read(&mut file));
             return Self::from_read(path.display().to_string(), read);
         }
         let (format, origin) = (Format::from_path(path)?, path.display().to_string());

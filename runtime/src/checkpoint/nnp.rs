@@ -26,12 +26,7 @@ pub(super) fn read(source: &mut dyn Source) -> Outcome<Contents> {
             contents.others.push(Other::Member(member.name.clone()));
         }
         let found: Contents = match Format::from_path(&member.name) {
-            Ok(Format::Hdf5) => member.read(|input| {
-                // A member is a stream, and HDF5 points here and there.
-                let mut spool = tempfile::tempfile()?;
-                io::copy(input, &mut spool)?;
-                h5::read(&mut spool)
-            })?,
+            Ok(Format::Hdf5) => member.read(|input| h5::read_stream(input))?,
             Ok(Format::Protobuf) => member.read(protobuf::read)?,
             // What it holds besides parameters is kept with the member.
             Ok(Format::Text) => Contents { others: Vec::new(), ..member.read(text::read)? },

@@ -22,7 +22,7 @@ use convert::{Libraries, Library};
 
 /// Looks at checkpoints, converts and compares them, exports and declares networks, and lists the layers.
 ///
-/// The extension of a file says its format: .h5 .protobuf .nntxt .prototxt .nnp .npz .safetensors
+/// The extension of a file says its format: .h5 .protobuf .nntxt .prototxt .nnp .npz .safetensors; .pt, .pth and .keras are only read
 ///
 /// Colours are for terminals only, and for none if NO_COLOR is set.
 #[derive(Parser)]
