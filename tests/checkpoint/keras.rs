@@ -1,12 +1,12 @@
-//! Weights that Keras saved (tests/interop/keras_files.py), and its answers.
+//! Weights that Keras saved (tests/interop/keras_files.py), and its answers; the way back.
 
 use std::path::PathBuf;
 
 use layerfn::checkpoint::{Checkpoint, Format, Load, Rule};
 use layerfn::prelude::*;
 
-use crate::bytes;
 use crate::damage::zip_of;
+use crate::{bits_in, bytes};
 
 fn fixture(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/checkpoint/keras")).join(name)
@@ -15,6 +15,18 @@ fn fixture(name: &str) -> PathBuf {
 fn opened(name: &str, rules: &[&str]) -> Result<Checkpoint> {
     let rules = rules.iter().map(|rule| rule.parse()).collect::<Result<Vec<Rule>>>()?;
     Checkpoint::open(fixture(name))?.change(&rules)
+}
+
+/// Saves parameters as Keras loads them, in the folder that `LAYERFN_KERAS` says (tests/interop/keras_reads.py) or another, and
+/// opens the file.
+fn saved(store: &ParameterStore, name: &str, rules: &[&str], renames: &[(&str, &str)]) -> Result<Checkpoint> {
+    let rules = rules.iter().map(|rule| rule.parse()).collect::<Result<Vec<Rule>>>()?;
+    let ours = Checkpoint::from_parameters(&store.parameters())?.change(&rules)?;
+    let folder = tempfile::tempdir().unwrap();
+    let path = std::env::var_os("LAYERFN_KERAS").map_or_else(|| folder.path().to_owned(), PathBuf::from);
+    let path = path.join(name);
+    ours.to_keras()?.rename(renames)?.save(&path)?;
+    Checkpoint::open(path)
 }
 
 /// The variables of layers, by name, with shape and bits.
@@ -84,6 +96,27 @@ fn each_kind_of_file_gives_the_answers_of_keras() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn what_came_from_keras_goes_back_bit_by_bit() -> Result<()> {
+    let there = ["channels_first(layers/dense/vars/0, 4, 4)"];
+    let model = images()?;
+    let weights = opened("images.weights.h5", &there)?.from_keras(model.store())?;
+    Load::new(weights).apply_to(model.store(), "")?;
+    let rules = [
+        "channels_last(dense/affine/W, 4, 4)",
+        "multiplier(depthwise_conv2d/*/W, 2)",
+        "reshape(p_re_lu/*/slope, 1, 1, 6)",
+    ];
+    let back = saved(model.store(), "images.weights.h5", &rules, &[])?;
+    assert_eq!(variables(&back), variables(&opened("images.weights.h5", &[])?));
+
+    let again = images()?;
+    let weights = back.change(&[there[0].parse()?])?.from_keras(again.store())?;
+    Load::new(weights).apply_to(again.store(), "")?;
+    assert_eq!(bits_in(again.store()), bits_in(model.store()));
+    Ok(())
+}
+
 /// The layers of the file, in their order there.
 fn sequences(x: &Tensor) -> Result<Tensor> {
     let n = x.dim(0)?;
@@ -125,7 +158,43 @@ fn sequences_give_the_answers_of_keras() -> Result<()> {
         assert!(changes.contains(line), "{line}\n{changes}");
     }
     Load::new(weights).apply_to(&store, "")?;
-    assert_close(&store.enter(|| sequences(&x))?, &wanted)
+    assert_close(&store.enter(|| sequences(&x))?, &wanted)?;
+
+    let renames = [
+        ("layers/words/**", "layers/embedding/**"),
+        ("layers/two/**", "layers/bidirectional_1/**"),
+        ("layers/plain/**", "layers/simple_rnn/**"),
+        ("layers/line/**", "layers/conv1d/**"),
+        ("layers/lstm_cell/**", "layers/lstm_cell/**"),
+        ("layers/**", "**"),
+    ];
+    let back = saved(&store, "sequences.weights.h5", &["heads(attend/*/*, 2)"], &renames)?;
+    let wanted = opened("sequences.weights.h5", &[])?;
+    // A `GRU` adds up the biases of its first two gates, which is kept as their sum.
+    let is_of_gru = |dims: &[usize]| dims[0] == 2 && dims.len() == 2;
+    let others = |checkpoint: &Checkpoint| {
+        variables(checkpoint).into_iter().filter(|(_, dims, _)| !is_of_gru(dims)).collect::<Vec<_>>()
+    };
+    assert_eq!(others(&back), others(&wanted));
+    let biases = wanted.entries().iter().filter(|entry| entry.path().ends_with("/vars/2"));
+    let biases: Vec<_> = biases.filter(|entry| is_of_gru(entry.tensor().dims())).collect();
+    assert_eq!(biases.len(), 4);
+    for entry in biases {
+        let (got, wanted) = (back.get(entry.path()).unwrap().tensor(), entry.tensor());
+        assert_eq!(got.dims(), wanted.dims());
+        assert_close(&got.sum(0)?, &wanted.sum(0)?)?;
+        let candidate =
+            |values: &Tensor| values.narrow(1, values.dim(1)? / 3 * 2, values.dim(1)? / 3)?.to_vec2::<f32>();
+        assert_eq!(candidate(got)?, candidate(wanted)?);
+    }
+
+    let again = ParameterStore::new();
+    again.enter(|| sequences(&x))?;
+    let rules = SEQUENCES.map(|rule| rule.parse()).into_iter().collect::<Result<Vec<Rule>>>()?;
+    let read = back.change(&rules)?.from_keras(&again)?;
+    Load::new(read).apply_to(&again, "")?;
+    assert_eq!(bits_in(&again), bits_in(&store));
+    Ok(())
 }
 
 fn named(names: &[(&str, &[usize])]) -> Checkpoint {
@@ -247,6 +316,98 @@ fn what_keras_leaves_open_is_refused() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_separable_convolution_is_two_layers() -> Result<()> {
+    let store = ParameterStore::new();
+    store.enter(|| {
+        let y = depthwise_convolution(&Tensor::ones((1, 3, 5, 5), DType::F32, &Device::Cpu)?, (3, 3))
+            .multiplier(2)
+            .with_bias(false)
+            .name("dw")
+            .call()?;
+        convolution(&y, 5, (1, 1)).name("pw").call()
+    })?;
+    let names = [0, 1, 2].map(|number| format!("layers/separable_conv2d/vars/{number}"));
+    let shapes: [&[usize]; 3] = [&[3, 3, 3, 2], &[1, 1, 6, 5], &[5]];
+    let file = || named(&names.iter().map(String::as_str).zip(shapes).collect::<Vec<_>>());
+    let read = file()
+        .rename(&[(&*names[0], "dw/vars/0"), (&names[1], "pw/vars/0"), (&names[2], "pw/vars/1")])?
+        .from_keras(&store)?;
+    Load::new(read).apply_to(&store, "")?;
+    let renames =
+        [("layers/dw/vars/0", &*names[0]), ("layers/pw/vars/0", &names[1]), ("layers/pw/vars/1", &names[2])];
+    let back = saved(&store, "separable.weights.h5", &["multiplier(dw/*/W, 2)"], &renames)?;
+    assert_eq!(variables(&back), variables(&file()));
+    Ok(())
+}
+
+#[test]
+fn what_keras_would_misread_is_not_written() -> Result<()> {
+    let x = Tensor::ones((5, 2, 4), DType::F32, &Device::Cpu)?;
+    let h = |layers| Tensor::zeros((layers, 1, 2, 4), DType::F32, &Device::Cpu);
+    let store = ParameterStore::new();
+    store.enter(|| -> Result<()> {
+        gru(&x, &h(1)?).with_bias(false).name("open").call()?;
+        gru(&x, &h(2)?).num_layers(2).name("two").call()?;
+        multi_head_attention(&x, &x, &x).num_heads(2).name("attend").call()?;
+        multi_head_attention(&x, &x, &x).num_heads(2).with_bias(false).name("three").call()?;
+        let y = depthwise_convolution(&Tensor::ones((2, 3, 3, 3), DType::F32, &Device::Cpu)?, (2, 2))
+            .multiplier(2)
+            .name("each")
+            .call()?;
+        affine(&y, 2).name("fc").call()?;
+        layer_normalization(&y).no_bias(true).name("ln").call()?;
+        rms_normalization(&x).name("rms").call()?;
+        Ok(())
+    })?;
+    let ours = |rules: &[&str]| {
+        let rules = rules.iter().map(|rule| rule.parse()).collect::<Result<Vec<Rule>>>()?;
+        Checkpoint::from_parameters(&store.parameters())?.change(&rules)?.to_keras()
+    };
+    let error = ours(&["heads(three/*/*, 3)", "multiplier(each/*/W, 4)"]).unwrap_err().to_string();
+    for line in [
+        "`open/gru/weight_l0` is of a GRU without biases, which in Keras may have `reset_after=False`",
+        "`two/gru/weight` is of several layers; Keras has a name for each",
+        "`attend/multi_head_attention/q_weight` of shape [4, 4] does not say how many heads there are: give their number, which \
+         divides it, by the rule `heads(attend/multi_head_attention/q_weight, NUMBER)`",
+        "`three/multi_head_attention/out_weight` of shape [4, 4] does not say how many heads",
+        "`each/depthwise_conv/W` of shape [6, 2, 2] is not of a multiple of as many maps as its multiplier says",
+        "`ln/layer_normalization/gamma` of shape [1, 6, 2, 2] is of several axes: only normalizations over one axis",
+        "`rms/rms_normalization/gamma` is of a layer that has no rule for Keras",
+        "`fc/affine/W` has 4 inputs for each of the 6 channels of `each/depthwise_conv/b`: Keras flattens images with the channels \
+         last; say their size by the rule `channels_last(fc/affine/W, HEIGHT, WIDTH)`",
+    ] {
+        assert!(error.contains(line), "{line}\n{error}");
+    }
+    assert!(!error.contains("attend/multi_head_attention/out_bias"), "{error}");
+
+    let theirs = ours(&[
+        "drop(open/**)",
+        "drop(two/**)",
+        "drop(three/**)",
+        "drop(ln/**)",
+        "drop(rms/**)",
+        "heads(attend/*/*, 2)",
+        "channels_last(fc/*/W, 1)",
+    ])?;
+    let kernel = theirs.get("layers/each/vars/0").unwrap();
+    assert_eq!(kernel.tensor().dims(), [2, 2, 6, 1]);
+    let changes = theirs.changes().join("\n");
+    for line in [
+        "`attend/multi_head_attention/q_weight` [4, 4] is of 2 heads",
+        "`attend/multi_head_attention/q_weight` [4, 4] becomes `layers/attend/query_dense/vars/0` [4, 2, 2], heads on an axis of \
+         their own",
+        "`each/depthwise_conv/W` [6, 2, 2] becomes `layers/each/vars/0` [2, 2, 6, 1], channels last",
+    ] {
+        assert!(changes.contains(line), "{line}\n{changes}");
+    }
+    for rule in ["heads(a, 0)", "heads(a)", "multiplier(a, -1)", "multiplier(a, 1, 2)"] {
+        let error = rule.parse::<Rule>().unwrap_err().to_string();
+        assert!(error.contains("(PATTERN, NUMBER)"), "{error}");
+    }
+    Ok(())
+}
+
 /// An archive with these members, opened.
 fn archive(members: &[(&str, &[u8])], is_deflated: bool) -> Result<Checkpoint> {
     archived(&zip_of(members, is_deflated))
@@ -307,10 +468,14 @@ fn rows_of_flattened_images_are_sorted_by_a_rule() -> Result<()> {
     let sorted = checkpoint()?.change(&rules)?;
     let rows = sorted.get("fc/kernel").unwrap().tensor().flatten_all()?.to_vec1::<f32>()?;
     assert_eq!(rows, [0., 2., 4., 6., 8., 10., 1., 3., 5., 7., 9., 11.]);
+    let back = sorted.change(&["channels_last(*/kernel, 3, 2)".parse()?])?;
+    let rows = back.get("fc/kernel").unwrap().tensor().flatten_all()?.to_vec1::<f32>()?;
+    assert_eq!(rows, (0..12).map(|n| n as f32).collect::<Vec<_>>());
     for rule in [
         "channels_first(fc/kernel, 5)",
         "channels_first(fc/kernel, 0)",
         "channels_first(fc/kernel, 9223372036854775807, 4)",
+        "channels_last(fc/kernel, 5)",
     ] {
         let error = checkpoint()?.change(&[rule.parse()?]).unwrap_err().to_string();
         assert!(error.contains("it must be a matrix with some rows for each place"), "{error}");

@@ -134,9 +134,23 @@ fn convert_knows_keras_and_candle() {
     let output = layerfn(&["convert", "--from", "candle", "--like", &like, &candle, &again]);
     assert_eq!(code(&output), 0, "{}", text(&output.stderr));
     assert_eq!(code(&layerfn(&["diff", &ours, &again])), 0);
-    let output = layerfn(&["convert", "--to", "keras", &ours, &path("keras.h5")]);
+    let (keras, named) = (path("back.weights.h5"), path("named.weights.h5"));
+    let to = ["convert", "--to", "keras", &ours, &keras];
+    let output = layerfn(&to);
     assert_eq!(code(&output), 2);
-    assert!(text(&output.stderr).contains("from Keras, not to it"), "{}", text(&output.stderr));
+    let error = text(&output.stderr);
+    assert!(error.contains("`channels_last(fc/affine/W, HEIGHT, WIDTH)`"), "{error}");
+    let output = layerfn(&[&to[..], &["--rule", "channels_last(fc/affine/W, 1, 3)"]].concat());
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    let told = text(&output.stderr);
+    assert!(
+        told.contains("`c/conv/W` [2, 2, 1, 1] becomes `layers/c/vars/0` [1, 1, 2, 2], channels last"),
+        "{told}"
+    );
+    let rules = ["--rule", "layers/c/**=layers/conv2d/**", "--rule", "layers/fc/**=layers/dense/**"];
+    assert_eq!(code(&layerfn(&[&["rename", &keras, &named], &rules[..]].concat())), 0);
+    let output = layerfn(&["diff", &theirs, &named]);
+    assert_eq!(text(&output.stdout).lines().count(), 1, "the optimizer: {}", text(&output.stdout));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::num::NonZeroUsize;
 
 use candle_core::{Tensor, TensorId, Var};
 
@@ -20,13 +21,23 @@ pub struct Entry {
     foreign: Option<Stored>,
     /// The number that a file gives to a variable with several paths, until [`Entries::push`] has found the others.
     variable: Option<i64>,
-    /// Whether its rows, which are a flattened image, have been put in the order of here.
-    is_channels_first: bool,
+    note: Option<Note>,
+}
+
+/// What a rule says of a parameter, and its shape does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Note {
+    /// Its rows take flattened images whose channels come first, or last.
+    Flattened { is_first: bool },
+    /// So many heads of attention stand side by side.
+    Heads(NonZeroUsize),
+    /// So many maps are made of each by a depthwise convolution.
+    Multiplier(NonZeroUsize),
 }
 
 impl Entry {
     pub(super) fn new(path: String, var: Var, need_grad: Option<bool>) -> Self {
-        Self { path, var, need_grad, foreign: None, variable: None, is_channels_first: false }
+        Self { path, var, need_grad, foreign: None, variable: None, note: None }
     }
 
     /// With the type that the file has.
@@ -52,13 +63,12 @@ impl Entry {
         Ok(Self { path, var: Var::from_tensor(&values.contiguous()?)?, ..self.clone() })
     }
 
-    /// With a note that its rows have the order of here.
-    pub(super) fn with_channels_first(self) -> Self {
-        Self { is_channels_first: true, ..self }
+    pub(super) fn noted(self, note: Note) -> Self {
+        Self { note: Some(note), ..self }
     }
 
-    pub(super) fn is_channels_first(&self) -> bool {
-        self.is_channels_first
+    pub(super) fn note(&self) -> Option<Note> {
+        self.note
     }
 
     /// Path, from the scope that was saved.

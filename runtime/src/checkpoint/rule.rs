@@ -2,12 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::str::FromStr;
 
 use candle_core::Tensor;
 
 use super::Checkpoint;
-use super::entry::{Entries, Entry};
+use super::entry::{Entries, Entry, Note};
 use crate::pattern::Pattern;
 use crate::{Error, Result};
 
@@ -26,6 +27,9 @@ use crate::{Error, Result};
 /// | `split(*.in_proj_weight, 0, *.q, *.k, *.v)` | cuts along an axis into parts of equal size |
 /// | `merge(*.q, *.k, *.v, 0, *.qkv)` | joins along an axis |
 /// | `channels_first(fc/kernel, 7, 5)` | sorts the rows of a matrix, which take images of 7 × 5 flattened with the channels last, so that they take them with the channels first |
+/// | `channels_last(fc/affine/W, 7, 5)` | the reverse |
+/// | `heads(att/*/*, 8)` | says how many heads of attention the parameters are for, which [`to_keras`](Checkpoint::to_keras) needs to know |
+/// | `multiplier(dw/*/W, 2)` | says how many maps a depthwise convolution makes of each, where it is not 1, for `to_keras` |
 ///
 /// ```
 /// use layerfn::checkpoint::Rule;
@@ -51,10 +55,13 @@ enum Kind {
     Split(Pattern, usize, Vec<Pattern>),
     /// The first names the others.
     Merge(Vec<Pattern>, usize, Pattern),
-    ChannelsFirst(Pattern, Vec<usize>),
+    /// Takes images of these sizes; whether the channels come first after it.
+    Flattened(Pattern, Vec<usize>, bool),
+    Heads(Pattern, NonZeroUsize),
+    Multiplier(Pattern, NonZeroUsize),
 }
 
-const FORMS: [(&str, &str); 8] = [
+const FORMS: [(&str, &str); 11] = [
     ("drop", "drop(PATTERN)"),
     ("rename", "rename(FROM, TO)"),
     ("transpose", "transpose(PATTERN)"),
@@ -63,6 +70,9 @@ const FORMS: [(&str, &str); 8] = [
     ("split", "split(FROM, AXIS, TO, TO, ..)"),
     ("merge", "merge(FROM, FROM, .., AXIS, TO)"),
     ("channels_first", "channels_first(PATTERN, SIZE, ..)"),
+    ("channels_last", "channels_last(PATTERN, SIZE, ..)"),
+    ("heads", "heads(PATTERN, NUMBER)"),
+    ("multiplier", "multiplier(PATTERN, NUMBER)"),
 ];
 
 impl fmt::Display for Rule {
@@ -108,9 +118,11 @@ impl Kind {
                 sorted.into_iter().eq(0..axes.len()).then_some(Self::Permute(first()?, axes))
             }
             ("reshape", [_, sizes @ ..]) => Some(Self::Reshape(first()?, numbers(sizes)?)),
-            ("channels_first", [_, sizes @ ..]) if !sizes.is_empty() => {
-                Some(Self::ChannelsFirst(first()?, numbers(sizes)?))
+            ("channels_first" | "channels_last", [_, sizes @ ..]) if !sizes.is_empty() => {
+                Some(Self::Flattened(first()?, numbers(sizes)?, name == "channels_first"))
             }
+            ("heads", [_, number]) => Some(Self::Heads(first()?, number.parse().ok()?)),
+            ("multiplier", [_, number]) => Some(Self::Multiplier(first()?, number.parse().ok()?)),
             ("split", [_, axis, to @ ..]) if to.len() > 1 => {
                 Some(Self::Split(first()?, axis.parse().ok()?, patterns(to)))
             }
@@ -134,7 +146,9 @@ impl Kind {
                 | Self::Transpose(pattern)
                 | Self::Permute(pattern, _)
                 | Self::Reshape(pattern, _)
-                | Self::ChannelsFirst(pattern, _)
+                | Self::Flattened(pattern, ..)
+                | Self::Heads(pattern, _)
+                | Self::Multiplier(pattern, _)
                 | Self::Split(pattern, ..) => pattern,
                 Self::Merge(..) => continue,
             };
@@ -169,15 +183,26 @@ impl Kind {
                     let parts: Vec<String> = parts.iter().map(|part| format!("`{part}`")).collect();
                     lines.push(format!("`{path}` {dims:?} is cut into {}", parts.join(", ")));
                 }
-                Self::ChannelsFirst(_, sizes) => {
-                    let values = channels_first(before, sizes).ok_or_else(|| {
+                Self::Flattened(_, sizes, is_first) => {
+                    let values = flattened(before, sizes, *is_first).ok_or_else(|| {
                         format!(
                             "`{path}` has the shape {dims:?}; it must be a matrix with some rows for each place in {sizes:?}"
                         )
                     })?;
-                    lines
-                        .push(format!("`{path}` {dims:?} takes images of {sizes:?} with the channels first"));
-                    changed.push(entry.holding(path.clone(), &values).map_err(fault)?.with_channels_first());
+                    let place = if *is_first { "first" } else { "last" };
+                    lines.push(format!(
+                        "`{path}` {dims:?} takes images of {sizes:?} with the channels {place}"
+                    ));
+                    let note = Note::Flattened { is_first: *is_first };
+                    changed.push(entry.holding(path.clone(), &values).map_err(fault)?.noted(note));
+                }
+                Self::Heads(_, number) => {
+                    lines.push(format!("`{path}` {dims:?} is of {number} heads"));
+                    changed.push(entry.noted(Note::Heads(*number)));
+                }
+                Self::Multiplier(_, number) => {
+                    lines.push(format!("`{path}` {dims:?} makes {number} maps of each"));
+                    changed.push(entry.noted(Note::Multiplier(*number)));
                 }
                 Self::Transpose(_) | Self::Permute(..) | Self::Reshape(..) | Self::Merge(..) => {
                     let values = self.arranged(before).ok_or_else(|| {
@@ -201,12 +226,13 @@ impl Kind {
     }
 }
 
-/// A matrix whose rows take flattened images of these sizes, in the other order.
-fn channels_first(values: &Tensor, sizes: &[usize]) -> Option<Tensor> {
+/// A matrix whose rows take flattened images of these sizes, in the other order; whether the channels come first in it.
+fn flattened(values: &Tensor, sizes: &[usize], is_first: bool) -> Option<Tensor> {
     let (rows, columns) = values.dims2().ok()?;
     let places = sizes.iter().try_fold(1usize, |places, &size| places.checked_mul(size))?;
     let channels = rows.checked_div(places).filter(|channels| channels * places == rows)?;
-    values.reshape((places, channels, columns)).ok()?.transpose(0, 1).ok()?.reshape((rows, columns)).ok()
+    let before = if is_first { (places, channels, columns) } else { (channels, places, columns) };
+    values.reshape(before).ok()?.transpose(0, 1).ok()?.reshape((rows, columns)).ok()
 }
 
 fn merged(
@@ -277,7 +303,12 @@ impl Checkpoint {
             self.entries = entries;
             self.is_renamed |= !matches!(
                 rule.kind,
-                Kind::Transpose(_) | Kind::Permute(..) | Kind::Reshape(..) | Kind::ChannelsFirst(..)
+                Kind::Transpose(_)
+                    | Kind::Permute(..)
+                    | Kind::Reshape(..)
+                    | Kind::Flattened(..)
+                    | Kind::Heads(..)
+                    | Kind::Multiplier(..)
             );
             self.changes.extend(lines);
         }

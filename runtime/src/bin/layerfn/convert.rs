@@ -14,7 +14,7 @@ use crate::table::plain;
 pub(crate) enum Library {
     /// State dicts of `torch.nn`
     Pytorch,
-    /// `.weights.h5` and `.h5` of Keras; `--from` alone
+    /// `.weights.h5`, `.h5` and `.keras` of Keras; what is written is for a `.weights.h5`
     Keras,
     /// What a `VarMap` of candle-nn saves
     Candle,
@@ -35,9 +35,6 @@ pub(crate) fn run(
 ) -> Outcome {
     // A mistyped extension is told before a large file is read.
     Format::from_path(output)?;
-    if matches!(libraries.to, Some(Library::Keras)) {
-        return Err("nothing was written; parameters can be converted from Keras, not to it".into());
-    }
     let mut checkpoint = Checkpoint::open(input)?.change(rules)?;
     if let Some((library, like)) = libraries.from {
         let store = ParameterStore::new();
@@ -50,8 +47,9 @@ pub(crate) fn run(
     }
     checkpoint = match libraries.to {
         Some(Library::Pytorch) => checkpoint.to_pytorch()?,
+        Some(Library::Keras) => checkpoint.to_keras()?,
         Some(Library::Candle) => checkpoint.to_candle()?,
-        Some(Library::Keras) | None => checkpoint,
+        None => checkpoint,
     };
     let changes = checkpoint.changes().to_vec();
     let written = write(checkpoint, output, allow_loss)?;

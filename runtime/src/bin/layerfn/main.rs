@@ -53,8 +53,9 @@ enum Command {
         /// The checkpoint to write
         output: PathBuf,
         /// A change of the parameters, such as `transpose(fc.weight)`, `drop(**.num_batches_tracked)`, `rename(a.*, b/*)`,
-        /// `permute(w, 1, 0)`, `reshape(w, 2, 3)`, `split(*.qkv, 0, *.q, *.k, *.v)`, `merge(*.q, *.k, *.v, 0, *.qkv)` or
-        /// `channels_first(fc/kernel, 7, 7)`; they are applied in order
+        /// `permute(w, 1, 0)`, `reshape(w, 2, 3)`, `split(*.qkv, 0, *.q, *.k, *.v)`, `merge(*.q, *.k, *.v, 0, *.qkv)`,
+        /// `channels_first(fc/kernel, 7, 7)`, `channels_last(fc/affine/W, 7, 7)`, `heads(att/*/*, 8)` or `multiplier(dw/*/W, 2)`;
+        /// they are applied in order
         #[arg(long = "rule", value_name = "RULE")]
         rules: Vec<Rule>,
         /// The library whose names and layouts the input has, after the rules; needs --like

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 
 use super::recurrent::{Recurrences, Unit, outputs};
-use super::{ATTENTION, Layout, Library, Pair, pair};
+use super::{ATTENTION, Groups, Layout, Library, Pair, pair};
 
 /// Of each layer in the order in which Keras numbers its variables.
 const LAYERS: &[Pair] = &[
@@ -31,15 +31,15 @@ const LAYERS: &[Pair] = &[
     pair("group_normalization", "gamma", "gamma", Layout::OneAxis),
     pair("group_normalization", "beta", "beta", Layout::OneAxis),
     pair("embed", "W", "embeddings", Layout::Same),
-    pair("prelu", "slope", "alpha", Layout::OneAxis),
-    pair(ATTENTION, "q_weight", "query/kernel", Layout::Heads),
-    pair(ATTENTION, "q_bias", "query/bias", Layout::Heads),
-    pair(ATTENTION, "k_weight", "key/kernel", Layout::Heads),
-    pair(ATTENTION, "k_bias", "key/bias", Layout::Heads),
-    pair(ATTENTION, "v_weight", "value/kernel", Layout::Heads),
-    pair(ATTENTION, "v_bias", "value/bias", Layout::Heads),
-    pair(ATTENTION, "out_weight", "attention_output/kernel", Layout::Heads),
-    pair(ATTENTION, "out_bias", "attention_output/bias", Layout::Same),
+    pair("prelu", "slope", "alpha", Layout::Sizes),
+    pair(ATTENTION, "q_weight", "query_dense/kernel", Layout::Heads { axis: 1 }),
+    pair(ATTENTION, "q_bias", "query_dense/bias", Layout::Heads { axis: 0 }),
+    pair(ATTENTION, "k_weight", "key_dense/kernel", Layout::Heads { axis: 1 }),
+    pair(ATTENTION, "k_bias", "key_dense/bias", Layout::Heads { axis: 0 }),
+    pair(ATTENTION, "v_weight", "value_dense/kernel", Layout::Heads { axis: 1 }),
+    pair(ATTENTION, "v_bias", "value_dense/bias", Layout::Heads { axis: 0 }),
+    pair(ATTENTION, "out_weight", "output_dense/kernel", Layout::Heads { axis: 0 }),
+    pair(ATTENTION, "out_bias", "output_dense/bias", Layout::Same),
 ];
 
 pub(super) const KERAS: Library = Library {
@@ -51,23 +51,32 @@ pub(super) const KERAS: Library = Library {
         weights: ["kernel", "recurrent_kernel"],
         biases: &["bias"],
         name: |module, name, unit| match unit {
-            Unit::Cell | Unit::Layer { number: 0, is_only: true, .. } => Some(format!("{module}/{name}")),
-            Unit::Layer { number: 0, is_reverse: false, .. } => Some(format!("{module}/forward/{name}")),
-            Unit::Layer { number: 0, is_reverse: true, .. } => Some(format!("{module}/backward/{name}")),
+            Unit::Cell => Some(format!("{module}/{name}")),
+            Unit::Layer { number: 0, is_only: true, .. } => Some(format!("{module}/cell/{name}")),
+            Unit::Layer { number: 0, is_reverse: false, .. } => {
+                Some(format!("{module}/forward_layer/cell/{name}"))
+            }
+            Unit::Layer { number: 0, is_reverse: true, .. } => {
+                Some(format!("{module}/backward_layer/cell/{name}"))
+            }
             Unit::Layer { .. } => None,
         },
         is_transposed: true,
         is_update_first: true,
     },
     address,
-    is_numbered: true,
+    groups: Some(Groups { layers: CONTAINER, variables: VARIABLES }),
     has_channels_last: true,
 };
 
-/// Groups that no layer is called after.
-const CONTAINERS: [&str; 2] = ["layers", "_layer_checkpoint_dependencies"];
+/// Groups of a `.weights.h5`: of the layers of a model, and of the variables of a layer.
+const CONTAINER: &str = "layers";
+const VARIABLES: &str = "vars";
 
-/// Sublayers of attention, which are other groups in one of the files.
+/// Groups that no layer is called after.
+const CONTAINERS: [&str; 2] = [CONTAINER, "_layer_checkpoint_dependencies"];
+
+/// Sublayers of attention, which are other groups in the other files.
 const SUBLAYERS: [(&str, &str); 4] = [
     ("query_dense", "query"),
     ("key_dense", "key"),
@@ -79,7 +88,7 @@ const SUBLAYERS: [(&str, &str); 4] = [
 fn address(path: &str) -> Option<String> {
     let separator = if path.contains('/') { '/' } else { '.' };
     let mut label: Vec<&str> = path.split(separator).collect();
-    if let ["optimizer", "vars", ..] | ["optimizer_weights", _, ..] = label[..] {
+    if let ["optimizer", VARIABLES, ..] | ["optimizer_weights", _, ..] = label[..] {
         return None;
     }
     let mut variable = label.pop()?;
@@ -87,7 +96,7 @@ fn address(path: &str) -> Option<String> {
     if is_repeated {
         label.remove(0);
     }
-    if is_number(variable) && label.last() == Some(&"vars") {
+    if is_number(variable) && label.last() == Some(&VARIABLES) {
         label.pop();
     } else if let Some((name, number)) = variable.rsplit_once(':')
         && is_number(number)

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use candle_core::{Tensor, Var};
 
 use super::Checkpoint;
-use super::entry::{Entries, Entry};
+use super::entry::{Entries, Entry, Note};
 use crate::{Error, ParameterStore, Result};
 use keras::{Images, KERAS};
 use pytorch::{CANDLE, PYTORCH};
@@ -26,10 +26,16 @@ struct Library {
     recurrences: Recurrences,
     /// By what a name in a file is found; none for what nobody here needs.
     address: fn(&str) -> Option<String>,
-    /// Whether names may be numbers: a layer's variables in the order of `pairs`, without those that it does not have.
-    is_numbered: bool,
+    /// Where a file numbers the variables of a layer: in the order of `pairs`, without those that it does not have.
+    groups: Option<Groups>,
     /// Whether images have their channels last, so that they are flattened in another order.
     has_channels_last: bool,
+}
+
+/// The groups of a file that hold the layers of a model and the variables of a layer.
+struct Groups {
+    layers: &'static str,
+    variables: &'static str,
 }
 
 /// A parameter of a layer here, and of the layer there.
@@ -70,9 +76,16 @@ enum Layout {
     ChannelsLast,
     /// `(sizes.., maps, multiplier)` for `(maps × multiplier, sizes..)`.
     Multiplied,
-    /// The heads of attention are an axis of their own.
-    Heads,
+    /// The heads of attention are an axis of their own, in front of this one.
+    Heads { axis: usize },
 }
+
+/// The sizes other than 1: a shape may have more axes of size 1, as that of a normalization has.
+fn real(dims: &[usize]) -> Vec<usize> {
+    dims.iter().copied().filter(|&size| size != 1).collect()
+}
+
+const ONE_AXIS: &str = "only normalizations over one axis can be converted";
 
 impl Layout {
     /// The values in the layout of here, with the shape `dims`; none if they do not fit.
@@ -95,21 +108,12 @@ impl Layout {
                 .permute([rank - 2, rank - 1].into_iter().chain(0..rank - 2).collect::<Vec<_>>())?
                 .contiguous()?
                 .flatten(0, 1)?,
-            // Of weights, the axis that is not that of the heads tells which side they are on.
-            Self::Heads if matches!((dims, values.dims()), ([n, _], [m, _, _]) if n == m) => {
-                values.contiguous()?.flatten_from(1)?
-            }
-            Self::Heads if matches!((dims, values.dims()), ([_, n], [_, _, m]) if n == m) => {
-                values.contiguous()?.flatten_to(1)?
-            }
-            Self::Heads if dims.len() == 1 => values.flatten_all()?,
-            Self::Transposed | Self::ChannelsLast | Self::Multiplied | Self::Heads => return Ok(None),
+            Self::Heads { axis } if axis + 1 < rank => values.contiguous()?.flatten(axis, axis + 1)?,
+            Self::Transposed | Self::ChannelsLast | Self::Multiplied | Self::Heads { .. } => return Ok(None),
             _ => values.clone(),
         };
-        // A shape may have more axes of size 1, as that of a normalization has.
-        let real = |dims: &[usize]| dims.iter().copied().filter(|&size| size != 1).collect::<Vec<_>>();
         let fits = match self {
-            Self::Same | Self::ChannelsLast | Self::Multiplied | Self::Heads => values.dims() == dims,
+            Self::Same | Self::ChannelsLast | Self::Multiplied | Self::Heads { .. } => values.dims() == dims,
             Self::OneAxis => real(values.dims()) == real(dims) && real(dims).len() < 2,
             _ => real(values.dims()) == real(dims),
         };
@@ -117,26 +121,50 @@ impl Layout {
     }
 
     /// The values in the layout of there, those of a third alone; none if it is not known.
-    fn back(self, values: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(match self {
-            Self::Transposed | Self::Third { is_transposed: true, .. } => {
-                if values.rank() != 2 {
-                    return Ok(None);
-                }
+    fn back(self, values: &Tensor, note: Option<Note>) -> Result<Option<Tensor>> {
+        let (dims, rank) = (values.dims(), values.rank());
+        Ok(Some(match (self, note) {
+            (Self::Transposed | Self::Third { is_transposed: true, .. }, _) if rank == 2 => {
                 values.t()?.contiguous()?
             }
-            Self::Channel => values.flatten_all()?,
-            Self::LastAxes => {
-                let first = values.dims().iter().position(|&size| size != 1).unwrap_or(values.rank() - 1);
-                values.reshape(&values.dims()[first..])?
+            (Self::Channel, _) => values.flatten_all()?,
+            (Self::OneAxis, _) if real(dims).len() < 2 => values.flatten_all()?,
+            (Self::LastAxes, _) => {
+                let first = dims.iter().position(|&size| size != 1).unwrap_or(rank.saturating_sub(1));
+                values.reshape(&dims[first..])?
             }
-            Self::Grouped => values.unsqueeze(1)?,
-            _ => values.copy()?,
+            (Self::Grouped, _) => values.unsqueeze(1)?,
+            (Self::ChannelsLast, _) if rank > 2 => {
+                values.permute((2..rank).chain([1, 0]).collect::<Vec<_>>())?.contiguous()?
+            }
+            (Self::Multiplied, note) => {
+                let multiplier = if let Some(Note::Multiplier(number)) = note { number.get() } else { 1 };
+                let Some(values) = parted(values, 0, multiplier, false)? else { return Ok(None) };
+                values.permute((2..=rank).chain([0, 1]).collect::<Vec<_>>())?.contiguous()?
+            }
+            (Self::Heads { axis }, Some(Note::Heads(number))) => {
+                return parted(values, axis, number.get(), true);
+            }
+            (Self::Same | Self::Sizes | Self::Third { is_transposed: false, .. }, _) => values.copy()?,
+            _ => return Ok(None),
         }))
     }
 
-    /// What has been done, as the end of a sentence.
-    fn told(self) -> &'static str {
+    /// Why there is no way [`back`](Self::back) for the parameter at `path`, as the end of a sentence.
+    fn obstacle(self, path: &str, there: &str) -> String {
+        match self {
+            Self::Heads { .. } => format!(
+                "does not say how many heads there are: give their number, which divides it, by the rule `heads({path}, NUMBER)`"
+            ),
+            Self::OneAxis => format!("is of several axes: {ONE_AXIS}"),
+            Self::Multiplied => "is not of a multiple of as many maps as its multiplier says".to_owned(),
+            Self::ChannelsLast => "has no axis for a kernel".to_owned(),
+            _ => format!("is not a matrix, which a `Linear` of {there} needs"),
+        }
+    }
+
+    /// What has been done on the way here or back, as the end of a sentence.
+    fn told(self, is_back: bool) -> &'static str {
         match self {
             Self::Transposed => ", transposed",
             Self::Third { third, is_transposed } => match (third, is_transposed) {
@@ -147,8 +175,10 @@ impl Layout {
                 (1, true) => ", its second third, transposed",
                 (_, true) => ", its last third, transposed",
             },
+            Self::ChannelsLast | Self::Multiplied if is_back => ", channels last",
             Self::ChannelsLast | Self::Multiplied => ", channels first",
-            Self::Heads => ", heads side by side",
+            Self::Heads { .. } if is_back => ", heads on an axis of their own",
+            Self::Heads { .. } => ", heads side by side",
             _ => "",
         }
     }
@@ -181,18 +211,80 @@ impl Library {
         parts.collect::<Vec<_>>().join(self.separator)
     }
 
-    /// The number that the parameter has among those of its layer, and how that is called.
-    fn number(&self, pair: &Pair, path: &str, has: impl Fn(&str) -> bool) -> Option<String> {
+    /// The number that the parameter at `path` has among those of its layer, or sublayer.
+    fn number(&self, pair: &Pair, path: &str, has: impl Fn(&str) -> bool) -> usize {
         let sublayer = |pair: &Pair| pair.theirs.rsplit_once('/').map(|(sublayer, _)| sublayer);
-        let layer = path.strip_suffix(pair.ours).filter(|_| self.is_numbered)?;
+        let layer = path.strip_suffix(pair.ours).unwrap_or(path);
         let before = self.pairs().take_while(|other| !std::ptr::eq(*other, pair)).filter(|other| {
             other.scope == pair.scope
                 && sublayer(other) == sublayer(pair)
                 && has(&format!("{layer}{}", other.ours))
         });
-        let number = before.count().to_string();
-        Some(sublayer(pair).map_or(number.clone(), |sublayer| format!("{sublayer}/{number}")))
+        before.count()
     }
+
+    /// A name with the number of a variable in place of its own name, if files may have that.
+    fn numbered(&self, name: &str, number: usize) -> Option<String> {
+        let (groups, separator) = (self.groups.as_ref()?, self.separator);
+        let (layer, _) = name.rsplit_once(separator)?;
+        Some(format!("{layer}{separator}{}{separator}{number}", groups.variables))
+    }
+
+    /// A module as a file has it that numbers variables.
+    fn grouped(&self, module: String) -> String {
+        let Some(groups) = &self.groups else { return module };
+        let parts = module.split(self.separator).flat_map(|part| [groups.layers, part]);
+        parts.collect::<Vec<_>>().join(self.separator)
+    }
+
+    /// The names of a recurrent layer in a module there, or the reason why it has none.
+    fn names(
+        &self,
+        path: &str,
+        layer: &Recurrent,
+        module: &str,
+        has: impl Fn(&str) -> bool,
+    ) -> std::result::Result<Vec<Vec<String>>, String> {
+        // What the two kinds of a GRU differ in shows by its bias alone.
+        if self.recurrences.is_update_first && layer.bias_of_gru(path).is_some_and(|bias| !has(&bias)) {
+            return Err(format!(
+                "`{path}` is of a GRU without biases, which in {} may have `reset_after=False`, and has the same shapes then: \
+                 give it biases, of zeros perhaps, here and there",
+                self.name
+            ));
+        }
+        layer.names(self, module).ok_or_else(|| {
+            format!(
+                "`{path}` is of several layers; {} has a name for each, so declare them one by one",
+                self.name
+            )
+        })
+    }
+
+    fn has_no_rule(&self, path: &str) -> String {
+        format!("`{path}` is of a layer that has no rule for {}", self.name)
+    }
+
+    /// What to do about a matrix, under its name here or there, whose rows may take flattened images.
+    fn flattened(&self, name: &str, rows: usize, (channels, layer): (usize, String), rule: &str) -> String {
+        let (there, each) = (self.name, rows / channels);
+        format!(
+            "`{name}` has {each} inputs for each of the {channels} channels of `{layer}`: {there} flattens images with the \
+             channels last; say their size by the rule `{rule}({name}, HEIGHT, WIDTH)`, or that they are not \
+             flattened by `{rule}({name}, 1)`"
+        )
+    }
+}
+
+/// The values with one axis as two, of which the first or the second has the size `parts`; none if that does not divide it.
+fn parted(values: &Tensor, axis: usize, parts: usize, is_first: bool) -> Result<Option<Tensor>> {
+    let mut dims = values.dims().to_vec();
+    let Some(size) = dims.get(axis).copied().filter(|size| size.is_multiple_of(parts)) else {
+        return Ok(None);
+    };
+    let sizes = if is_first { [parts, size / parts] } else { [size / parts, parts] };
+    dims.splice(axis..=axis, sizes);
+    Ok(Some(values.copy()?.reshape(dims)?))
 }
 
 /// What a file of a library holds.
@@ -234,8 +326,9 @@ impl<'a> Source<'a> {
         has: impl Fn(&str) -> bool,
     ) -> Option<&'a Entry> {
         let library = self.library;
-        let number = library.number(pair, path, has).map(|number| library.name(module, &number));
-        self.find(&library.name(module, pair.theirs), number.as_deref())
+        let name = library.name(module, pair.theirs);
+        let numbered = library.numbered(&name, library.number(pair, path, has));
+        self.find(&name, numbered.as_deref())
     }
 
     /// The values of the parameter at `path`, if there are some that fit, and a line about each thing that was done.
@@ -246,19 +339,11 @@ impl<'a> Source<'a> {
         has: impl Fn(&str) -> bool,
     ) -> Result<Option<(Tensor, String)>> {
         let library = self.library;
-        let without = || format!("`{path}` is of a layer that has no rule for {}", library.name);
         if let Some(layer) = Recurrent::of(path, dims) {
-            let Some(names) = layer.names(library) else {
-                self.differences.push(format!(
-                    "`{path}` is of several layers; {} has a name for each, so declare them one by one",
-                    library.name
-                ));
-                return Ok(None);
-            };
-            return self.recurrent(path, &layer, &names, has);
+            return self.recurrent(path, &layer, has);
         }
         let Some((pair, module)) = library.pair(path) else {
-            self.differences.push(without());
+            self.differences.push(library.has_no_rule(path));
             return Ok(None);
         };
         let Some(entry) = self.find_pair(path, pair, &module, has) else {
@@ -270,15 +355,15 @@ impl<'a> Source<'a> {
         let Some(values) = pair.layout.converted(got, dims)? else {
             let reason = match pair.layout {
                 Layout::OneAxis if got.elem_count() == dims.iter().product::<usize>() => {
-                    "; only normalizations over one axis can be converted"
+                    format!("; {ONE_AXIS}")
                 }
-                _ => "",
+                _ => String::new(),
             };
             let line = format!("`{name}` has the shape {:?}, `{path}` {dims:?}{reason}", got.dims());
             self.differences.push(line);
             return Ok(None);
         };
-        let told = pair.layout.told();
+        let told = pair.layout.told(false);
         Ok(Some((values, format!("`{name}` {:?} becomes `{path}` {dims:?}{told}", got.dims()))))
     }
 
@@ -286,31 +371,26 @@ impl<'a> Source<'a> {
         &mut self,
         path: &str,
         layer: &Recurrent,
-        names: &[Vec<String>],
         has: impl Fn(&str) -> bool,
     ) -> Result<Option<(Tensor, String)>> {
         let library = self.library;
-        // What the two kinds of a GRU differ in shows by its bias alone.
-        if library.recurrences.is_update_first && layer.bias_of_gru(path).is_some_and(|bias| !has(&bias)) {
-            self.differences.push(format!(
-                "`{path}` is of a GRU without biases, which in {} may have `reset_after=False`, and has the same shapes then: \
-                 give it biases, of zeros perhaps, here and there",
-                library.name
-            ));
-            return Ok(None);
-        }
+        let names = match library.names(path, layer, &library.module(layer.label()), has) {
+            Ok(names) => names,
+            Err(reason) => {
+                self.differences.push(reason);
+                return Ok(None);
+            }
+        };
         let mut told = Vec::new();
         let get = |unit: usize, number: usize| {
             let name = &names[unit][number];
-            let (module, _) = name.rsplit_once(library.separator)?;
-            let by_number = library.name(module, &(layer.number() + number).to_string());
-            let entry = self.find(name, library.is_numbered.then_some(&*by_number))?;
+            let entry = self.find(name, library.numbered(name, layer.number() + number).as_deref())?;
             told.push(entry.path());
             Some((entry.path(), entry.tensor()))
         };
-        match layer.converted(path, library, names, get)? {
+        match layer.converted(path, library, &names, get)? {
             Ok(values) => {
-                let how = layer.told(library);
+                let how = layer.told(library, false);
                 let line = match told[..] {
                     [only] => format!("`{only}` becomes `{path}` {:?}{how}", values.dims()),
                     _ => {
@@ -332,19 +412,16 @@ impl<'a> Source<'a> {
         &mut self,
         path: &str,
         dims: &[usize],
-        (channels, layer): (usize, String),
+        images: (usize, String),
         has: impl Fn(&str) -> bool,
     ) {
         let library = self.library;
         let Some((pair, module)) = library.pair(path) else { return };
-        let entry = self.find_pair(path, pair, &module, has).filter(|entry| !entry.is_channels_first());
-        let Some(entry) = entry else { return };
-        let (name, there, each) = (entry.path(), library.name, dims[0] / channels);
-        self.differences.push(format!(
-            "`{name}` has {each} inputs for each of the {channels} channels of `{layer}`: {there} flattens images with the \
-             channels last; say their size by the rule `channels_first({name}, HEIGHT, WIDTH)`, or that they are not \
-             flattened by `channels_first({name}, 1)`"
-        ));
+        let entry = self.find_pair(path, pair, &module, has);
+        let said = Some(Note::Flattened { is_first: true });
+        if let Some(entry) = entry.filter(|entry| entry.note() != said) {
+            self.differences.push(library.flattened(entry.path(), dims[0], images, "channels_first"));
+        }
     }
 }
 
@@ -417,7 +494,7 @@ impl Checkpoint {
     /// The layer with the label `fc` here is the layer `fc` there. Files are `.weights.h5`, in which Keras calls each layer after its
     /// class (`layers/dense_1/vars/0` is the `kernel` of `dense_1`), `.h5` as older versions write it
     /// (`model_weights/fc/fc/kernel:0`), or others with names such as `fc/kernel` and `fc.kernel`; [`rename`](Self::rename) the file
-    /// before where names differ.
+    /// before where names differ. A `.keras` has a `.weights.h5` in it.
     ///
     /// Each parameter is found by the kind of its layer: kernels of `Conv2D`, `Conv2DTranspose` and `DepthwiseConv2D` and of their
     /// like of other ranks get the channels first. `affine` is a `Dense`, `bn` a `BatchNormalization`, `embed` an `Embedding`,
@@ -454,6 +531,39 @@ impl Checkpoint {
     #[allow(clippy::wrong_self_convention)] // `from` is where the file comes from
     pub fn from_keras(self, store: &ParameterStore) -> Result<Self> {
         self.taken_from(&KERAS, store)
+    }
+
+    /// The reverse: parameters of ours under the names and in the layout that `load_weights` of Keras 3 takes from a `.weights.h5`,
+    /// which is the file to [`save`](Self::save).
+    ///
+    /// The parameters of the layer `block/fc` become `layers/block/layers/fc/vars/0` and so on. Keras looks for each layer of a
+    /// `Sequential` or functional model by its class, as `dense`, `dense_1` in the order of the layers, whatever name it was given, and
+    /// for a layer that is an attribute of a model of one's own by the name of the attribute, without `layers/`;
+    /// [`rename`](Self::rename) where labels differ.
+    ///
+    /// Some things must be said by [rules](super::Rule). Where the shapes show that an affine layer flattens images, this is an error
+    /// unless `channels_last` has been applied to its weights, with the size of the images. `heads` says how many heads attention has,
+    /// `multiplier` how many maps a depthwise convolution makes of each, if it is not 1. Keras's `PReLU` may have more axes of size 1
+    /// than a slope here: `reshape` it. Of the two biases of a GRU that are added up there, the second is 0.
+    ///
+    /// ```
+    /// use layerfn::{checkpoint::Checkpoint, prelude::*};
+    ///
+    /// let model = network! { conv2d: conv(4, (3, 3)) -> dense: affine(3) }.init((1, 1, 8, 6))?;
+    /// let ours = Checkpoint::from_parameters(&model.store().parameters())?;
+    /// // The `Conv2D` makes images of 6 × 4, which Keras flattens with the channels last.
+    /// let theirs = ours.change(&["channels_last(dense/affine/W, 6, 4)".parse()?])?.to_keras()?;
+    /// assert_eq!(theirs.get("layers/conv2d/vars/0").unwrap().tensor().dims(), [3, 3, 1, 4]);
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("model.weights.h5");
+    /// theirs.save(path)?; // as `model.weights.h5`
+    /// # Ok::<(), layerfn::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] with every parameter of a layer without a rule, or of which nothing says what it means.
+    pub fn to_keras(&self) -> Result<Self> {
+        self.to_library(&KERAS)
     }
 
     fn taken_from(self, library: &'static Library, store: &ParameterStore) -> Result<Self> {
@@ -495,15 +605,40 @@ impl Checkpoint {
             let entry = Entry::new(name, Var::from_tensor(values)?, need_grad);
             entries.push(entry).map_err(|fault| fault.into_error("convert", &self.origin))
         };
+        let paths: HashSet<&str> = self.entries().iter().map(Entry::path).collect();
+        let has = |path: &str| paths.contains(path);
+        let written =
+            |name: &str, number: usize| library.numbered(name, number).unwrap_or_else(|| name.to_owned());
+        let mut images = Images::default();
         for entry in self.entries() {
             let (path, dims) = (entry.path(), entry.tensor().dims());
-            let recurrent = Recurrent::of(path, dims);
-            if let Some((layer, names)) =
-                recurrent.and_then(|layer| layer.names(library).map(|names| (layer, names)))
+            if library.has_channels_last
+                && let Some(images) = images.flattened(path, dims)
+                && entry.note() != Some(Note::Flattened { is_first: false })
             {
-                let values = layer.back(entry.tensor(), &names)?;
-                if let [(first, _), .., (last, _)] = &values[..] {
-                    changes.push(format!("`{path}` {dims:?} becomes `{first}` to `{last}`"));
+                differences.push(library.flattened(path, dims[0], images, "channels_last"));
+            }
+            if let Some(layer) = Recurrent::of(path, dims) {
+                let module = library.grouped(library.module(layer.label()));
+                let mut names = match library.names(path, &layer, &module, has) {
+                    Ok(names) => names,
+                    Err(reason) => {
+                        differences.push(reason);
+                        continue;
+                    }
+                };
+                for (number, name) in names.iter_mut().flat_map(|names| names.iter_mut().enumerate()) {
+                    *name = written(name, layer.number() + number);
+                }
+                let (values, how) = (layer.back(entry.tensor(), library, &names)?, layer.told(library, true));
+                match &values[..] {
+                    [(first, _), .., (last, _)] => {
+                        changes.push(format!("`{path}` {dims:?} becomes `{first}` to `{last}`{how}"));
+                    }
+                    [(only, values)] => {
+                        changes.push(format!("`{path}` {dims:?} becomes `{only}` {:?}{how}", values.dims()));
+                    }
+                    [] => {}
                 }
                 for (name, values) in values {
                     push(name, &values, entry.need_grad())?;
@@ -511,17 +646,16 @@ impl Checkpoint {
                 continue;
             }
             let Some((pair, module)) = library.pair(path) else {
-                differences.push(format!("`{path}` is of a layer that has no rule for {}", library.name));
+                differences.push(library.has_no_rule(path));
                 continue;
             };
-            let Some(values) = pair.layout.back(entry.tensor())? else {
-                let there = library.name;
-                differences.push(format!(
-                    "`{path}` of shape {dims:?} is not a matrix, which a `Linear` of {there} needs"
-                ));
+            let Some(values) = pair.layout.back(entry.tensor(), entry.note())? else {
+                let obstacle = pair.layout.obstacle(path, library.name);
+                differences.push(format!("`{path}` of shape {dims:?} {obstacle}"));
                 continue;
             };
-            let (name, told) = (library.name(&module, pair.theirs), pair.layout.told());
+            let name = library.name(&library.grouped(module), pair.theirs);
+            let (name, told) = (written(&name, library.number(pair, path, has)), pair.layout.told(true));
             changes.push(format!("`{path}` {dims:?} becomes `{name}` {:?}{told}", values.dims()));
             let Layout::Third { third, .. } = pair.layout else {
                 push(name, &values, entry.need_grad())?;

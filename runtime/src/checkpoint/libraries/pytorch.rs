@@ -80,7 +80,7 @@ pub(super) const PYTORCH: Library = Library {
     recurrences: RECURRENCES,
     // What PyTorch keeps and nobody here needs.
     address: |name| (name.rsplit('.').next() != Some("num_batches_tracked")).then(|| name.to_owned()),
-    is_numbered: false,
+    groups: None,
     has_channels_last: false,
 };
 

@@ -132,16 +132,20 @@ impl Recurrent {
         is_gru.then(|| format!("{layer}/{}", if self.kind.is_cell { "b" } else { "bias" }))
     }
 
-    /// The names there of each layer and direction: two, or one of a bias for both. None if the library has no such layer.
-    pub(super) fn names(&self, library: &Library) -> Option<Vec<Vec<String>>> {
+    /// The label of the layer, or else its scope.
+    pub(super) fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// The names of each layer and direction in a module there: two, or one of a bias for both. None if the library has no such
+    /// layer.
+    pub(super) fn names(&self, library: &Library, module: &str) -> Option<Vec<Vec<String>>> {
         let names = match self.is_bias {
             true => library.recurrences.biases,
             false => &library.recurrences.weights,
         };
-        // A module with the label that the layer has here.
-        let module = library.module(&self.label);
         let named = |unit: &Unit| {
-            names.iter().map(|name| (library.recurrences.name)(&module, name, *unit)).collect::<Option<_>>()
+            names.iter().map(|name| (library.recurrences.name)(module, name, *unit)).collect::<Option<_>>()
         };
         self.units.iter().map(named).collect()
     }
@@ -180,7 +184,8 @@ impl Recurrent {
             for (number, (name, shape)) in names.iter().zip(&shapes).enumerate() {
                 match get(unit, number) {
                     Some((_, values)) if values.dims() == shape => {
-                        found.push(self.arranged(values, library)?);
+                        let values = self.transposed(values, library)?;
+                        found.push(self.with_gates(values, library)?);
                     }
                     Some((name, values)) => differences.push(format!(
                         "`{name}` has the shape {:?}, `{path}` needs {shape:?}",
@@ -214,11 +219,15 @@ impl Recurrent {
         Ok(Ok(values.contiguous()?.reshape(&*self.dims)?))
     }
 
-    /// A tensor there with a row for each unit, or two rows of biases, and with the gates of a GRU as they are here.
-    fn arranged(&self, values: &Tensor, library: &Library) -> Result<Tensor> {
-        let layout = &library.recurrences;
-        let values = if layout.is_transposed && !self.is_bias { values.t()? } else { values.clone() };
-        if !layout.is_update_first || self.kind.gates != 3 {
+    /// A tensor of there with a row for each unit, or of here with a column for each, if that is what they differ in.
+    fn transposed(&self, values: &Tensor, library: &Library) -> Result<Tensor> {
+        let is_other = library.recurrences.is_transposed && !self.is_bias;
+        Ok(if is_other { values.t()? } else { values.clone() })
+    }
+
+    /// A tensor with a row for each unit, or some rows of biases, and with the gates of a GRU as they are on the other side.
+    fn with_gates(&self, values: Tensor, library: &Library) -> Result<Tensor> {
+        if !library.recurrences.is_update_first || self.kind.gates != 3 {
             return Ok(values);
         }
         let axis = if self.is_bias { values.rank() - 1 } else { 0 };
@@ -242,7 +251,12 @@ impl Recurrent {
     }
 
     /// The values there, by name. Of two biases that are added up there, the second is 0.
-    pub(super) fn back(&self, values: &Tensor, names: &[Vec<String>]) -> Result<Vec<(String, Tensor)>> {
+    pub(super) fn back(
+        &self,
+        values: &Tensor,
+        library: &Library,
+        names: &[Vec<String>],
+    ) -> Result<Vec<(String, Tensor)>> {
         let (gates, state) = (self.kind.gates, self.state);
         let values = match (self.kind.scope, self.is_bias) {
             (LSTM_CELL, true) => by_gate(values, GATES_THERE)?,
@@ -266,25 +280,33 @@ impl Recurrent {
                         Tensor::cat(&[zeros.narrow(0, 0, (gates - 1) * state)?, apart], 0)?
                     }
                 };
-                [of_input, of_state]
+                match names.len() {
+                    1 if self.kind.biases == gates => vec![of_input],
+                    1 => vec![Tensor::stack(&[of_input, of_state], 0)?],
+                    _ => vec![of_input, of_state],
+                }
             } else {
                 let inputs = self.columns - state;
-                [values.narrow(1, 0, inputs)?, values.narrow(1, inputs, state)?]
+                vec![values.narrow(1, 0, inputs)?, values.narrow(1, inputs, state)?]
             };
-            all.extend(names.iter().cloned().zip(parts));
+            for (name, part) in names.iter().zip(parts) {
+                let part = self.transposed(&self.with_gates(part, library)?, library)?;
+                all.push((name.clone(), part.contiguous()?));
+            }
         }
-        all.into_iter().map(|(name, part)| Ok((name, part.contiguous()?))).collect()
+        Ok(all)
     }
 
-    /// What the library has in another order than this, as the end of a sentence.
-    pub(super) fn told(&self, library: &Library) -> &'static str {
+    /// What has got another order on the way here or back, as the end of a sentence.
+    pub(super) fn told(&self, library: &Library, is_back: bool) -> String {
         let layout = &library.recurrences;
-        match (layout.is_transposed && !self.is_bias, layout.is_update_first && self.kind.gates == 3) {
-            (true, true) => ", transposed, with the reset gate first",
-            (true, false) => ", transposed",
-            (false, true) => ", with the reset gate first",
-            (false, false) => "",
-        }
+        let transposed = if layout.is_transposed && !self.is_bias { ", transposed" } else { "" };
+        let gates = match (layout.is_update_first && self.kind.gates == 3, is_back) {
+            (true, false) => ", with the reset gate first",
+            (true, true) => ", with the update gate first",
+            (false, _) => "",
+        };
+        format!("{transposed}{gates}")
     }
 }
 
