@@ -103,4 +103,5 @@ def main():
     save_file(answers, FOLDER / "answers.safetensors")
 
 
-main()
+if __name__ == "__main__":
+    main()
