@@ -1,4 +1,4 @@
-//! Which parameters a backward pass does not reach, and where it was stopped.
+//! Finds parameters that a backward pass does not reach, and where it stops.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -9,7 +9,7 @@ use candle_core::{DType, Tensor, TensorId};
 use super::record::{Kind, Node, Passed, Taken};
 use crate::Result;
 
-/// What is wrong with the gradients of a network: made by
+/// Problems with the gradients of a network, found by
 /// [`Network::gradient_audit`](crate::Network::gradient_audit).
 ///
 /// ```
@@ -35,33 +35,34 @@ pub struct GradientAudit {
     n_frozen: usize,
 }
 
-/// A trained parameter whose gradient is of no use.
+/// A trained parameter whose gradient is unusable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GradientFinding {
     /// Full path of the parameter.
     pub parameter: String,
-    /// What is wrong.
+    /// The problem.
     pub fault: GradientFault,
-    /// Path of the stage behind which the gradients were still right, if there is one.
+    /// Path of the stage that lost the gradient: that of its output was still right. `None` if there is no such
+    /// stage.
     pub stage: Option<String>,
     /// The name of that stage's layer or function.
     pub layer: Option<String>,
 }
 
-/// What is wrong with a gradient.
+/// A problem with a gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GradientFault {
-    /// There is none.
+    /// The parameter has no gradient.
     Missing,
     /// Every element is zero.
     Zero,
-    /// An element is infinite or no number.
+    /// An element is infinite or NaN.
     NotFinite,
 }
 
 impl GradientAudit {
-    /// The parameters in question, in the order in which they were taken.
+    /// The findings, in the order in which the stages took the parameters.
     #[must_use]
     pub fn findings(&self) -> &[GradientFinding] {
         &self.findings
@@ -97,13 +98,13 @@ impl GradientAudit {
 pub(super) struct Lost<'a> {
     pub(super) path: &'a str,
     pub(super) fault: GradientFault,
-    /// The stage that took it.
+    /// The stage that took the parameter.
     pub(super) node: &'a Node,
-    /// The stage behind which the gradients were still right, if there is one.
+    /// The stage that lost the gradient, if there is one.
     pub(super) culprit: Option<&'a Node>,
 }
 
-/// In the order in which the parameters were taken.
+/// In the order in which the stages took the parameters.
 pub(super) fn lost<'a>(nodes: &'a [Node], passed: &[Passed], gradients: &GradStore) -> Result<Vec<Lost<'a>>> {
     let mut state = vec![Some(GradientFault::Missing); nodes.len()];
     for event in passed {
@@ -126,7 +127,7 @@ pub(super) fn lost<'a>(nodes: &'a [Node], passed: &[Passed], gradients: &GradSto
     Ok(lost)
 }
 
-/// What is wrong with a gradient, if anything is.
+/// The problem with a gradient, if there is one.
 pub(crate) fn fault(gradient: Option<&Tensor>) -> Result<Option<GradientFault>> {
     let Some(gradient) = gradient else { return Ok(Some(GradientFault::Missing)) };
     if gradient.elem_count() == 0 {
@@ -143,12 +144,12 @@ pub(crate) fn fault(gradient: Option<&Tensor>) -> Result<Option<GradientFault>> 
     })
 }
 
-/// In `f64`, row-major.
+/// The elements as `f64`, in row-major order.
 pub(crate) fn elements(tensor: &Tensor) -> Result<Vec<f64>> {
     Ok(tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
 }
 
-/// Who takes whose output.
+/// Which stage takes the output of which.
 struct Flow<'a> {
     nodes: &'a [Node],
     takers: Vec<Vec<usize>>,
@@ -164,7 +165,7 @@ impl<'a> Flow<'a> {
             }
         }
         for (index, node) in nodes.iter().enumerate() {
-            // A block passes its input to the stages inside, which say so themselves.
+            // A block passes its input on to its stages, which have their own entries.
             if matches!(node.kind, Kind::Block | Kind::Branch)
                 || (!node.children.is_empty() && node.kind == Kind::Call)
             {
@@ -176,7 +177,7 @@ impl<'a> Flow<'a> {
                 }
             }
         }
-        // What a branch makes goes into its join, and what the stages of a function make leaves the function.
+        // The outputs of branches go into their join, and those of the stages of a function leave the function.
         for (index, node) in nodes.iter().enumerate() {
             let last = |parent: &Node| parent.children.last().copied();
             match node.kind {

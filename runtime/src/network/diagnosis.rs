@@ -1,4 +1,4 @@
-//! What is wrong with a network or its training, in words.
+//! Problems of a network or its training, in words.
 
 use std::fmt;
 use std::mem::discriminant;
@@ -6,27 +6,27 @@ use std::panic::Location;
 
 use super::GradientFault;
 
-/// What is wrong with a model or its training: made by [`Model::check`](crate::Model::check) and
+/// Problems of a model or its training, found by [`Model::check`](crate::Model::check) and
 /// [`Doctor`](crate::training::Doctor).
 #[derive(Clone, Debug, Default)]
 pub struct Diagnosis {
     findings: Vec<Finding>,
 }
 
-/// One thing that is wrong.
+/// One problem.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
-    /// Path of the parameter or of the stage; `input`, `input 2` or `loss` for what is around the network.
+    /// Path of the parameter or of the stage; `input`, `input 2` or `loss` for those outside the network.
     pub path: String,
     /// The layer or function, if it is known.
     pub layer: Option<String>,
-    /// Where that is written, if it is known.
+    /// Source location of the stage, if it is known.
     pub at: Option<&'static Location<'static>>,
-    /// What is wrong.
+    /// The problem.
     pub symptom: Symptom,
 }
 
-/// Where something may be wrong.
+/// Place of a possible problem.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
     pub(crate) path: String,
@@ -35,7 +35,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Around the network.
+    /// A place outside the network.
     pub(crate) fn outside(path: impl Into<String>) -> Self {
         Self { path: path.into(), layer: None, at: None }
     }
@@ -45,7 +45,7 @@ impl Place {
     }
 }
 
-/// What is wrong with a parameter, a stage, an input or the loss.
+/// A problem of a parameter, a stage, an input or the loss.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Symptom {
@@ -71,38 +71,38 @@ pub enum Symptom {
     },
     /// Units of an activation that give the same number for every sample and position.
     DeadUnits {
-        /// How many do.
+        /// Number of units that do.
         dead: usize,
-        /// Of how many.
+        /// Number of all units.
         of: usize,
     },
-    /// Statistics of a batch of which each is taken over one sample.
+    /// Statistics of a batch that are computed over a single sample each.
     OneSample,
-    /// A trained parameter has no gradient, or one of zeros.
+    /// A trained parameter has no gradient, or its gradient is all zeros.
     NoGradient {
-        /// Which of the two.
+        /// Which of the two is the case.
         fault: GradientFault,
         /// Path of the stage that lost it, if there is one.
         lost_in: Option<String>,
     },
-    /// The first stage, backwards, that makes NaN or infinite gradients of finite ones.
+    /// The first stage, counted backwards, that makes NaN or infinite gradients from finite ones.
     GradientNotFinite {
         /// The first parameter that has such a gradient.
         parameter: String,
     },
-    /// The gradient is large beside the parameter.
+    /// The gradient is large compared to the parameter.
     ExplodingGradient {
         /// Norm of the gradient, divided by that of the parameter.
         ratio: f64,
     },
-    /// The gradient, beside its parameter, is small against that of a parameter nearer to the loss.
+    /// The gradient, divided by its parameter, is small compared to that of a parameter nearer to the loss.
     VanishingGradient {
-        /// The one divided by the other.
+        /// The ratio of the two.
         ratio: f64,
     },
     /// A parameter or state that is frozen or fixed has changed.
     FrozenChanged,
-    /// One step changes the parameter by much.
+    /// One step changes the parameter a lot.
     StepTooLarge {
         /// Norm of the step, divided by that of the parameter.
         ratio: f64,
@@ -115,7 +115,7 @@ pub enum Symptom {
 }
 
 impl Diagnosis {
-    /// What was found, the cause mostly before its consequences.
+    /// The findings; causes mostly come before their consequences.
     #[must_use]
     pub fn findings(&self) -> &[Finding] {
         &self.findings
@@ -127,7 +127,7 @@ impl Diagnosis {
         self.findings.is_empty()
     }
 
-    /// Adds a finding, unless one of its kind is there for the path.
+    /// Adds a finding, unless there already is one of the same kind for the path.
     pub(crate) fn add(&mut self, finding: Finding) {
         let kind = |finding: &Finding| discriminant(&finding.symptom);
         if !self.findings.iter().any(|other| other.path == finding.path && kind(other) == kind(&finding)) {

@@ -9,7 +9,7 @@ use super::record::{Kind, Node};
 use super::text::{grouped, shape};
 use crate::Family;
 
-/// The stages as a reader sees them: one after the other, in boxes, or side by side.
+/// The stages as they are drawn: in sequence, in boxes, or side by side.
 enum Item {
     Stage(usize),
     Group {
@@ -56,7 +56,7 @@ fn roots(nodes: &[Node]) -> Vec<Item> {
     items(nodes, &roots)
 }
 
-/// What the box of a stage says: name and label; then arguments and parameters.
+/// The text in the box of a stage: name and label, then arguments and parameters.
 fn lines(node: &Node) -> (String, Vec<String>) {
     let name = node.layer_name();
     let mut segments: Vec<&str> = node.path.split('/').collect();
@@ -81,7 +81,7 @@ fn output_shape(node: &Node) -> String {
     node.outputs.iter().map(|port| shape(&port.dims)).collect::<Vec<_>>().join(", ")
 }
 
-/// The family of a stage, which its colour tells: fill and border.
+/// Fill and border colours, which show the family of a stage.
 fn colours(node: &Node) -> (&'static str, &'static str) {
     match (node.kind, node.layer.map(|info| info.family)) {
         (Kind::Join, _) => ("#eceff1", "#78909c"),
@@ -135,7 +135,7 @@ fn input_shape(node: &Node) -> String {
     node.inputs.iter().map(|port| shape(&port.dims)).collect::<Vec<_>>().join(", ")
 }
 
-/// Stages that take a tensor which does not come along the arrows: `use(skip)`.
+/// Stages that take a tensor from elsewhere: `use(skip)`.
 fn skips(nodes: &[Node], flow: &[Edge]) -> Vec<(usize, usize)> {
     let mut makers: HashMap<TensorId, usize> = HashMap::new();
     for (index, node) in nodes.iter().enumerate() {
@@ -161,14 +161,14 @@ fn skips(nodes: &[Node], flow: &[Edge]) -> Vec<(usize, usize)> {
     found
 }
 
-/// A stage of the picture, for drawings made elsewhere.
+/// A stage for drawings that are made elsewhere, such as in reports.
 pub(crate) struct Drawn {
-    /// Unlike those of the others.
+    /// Unique path.
     pub(crate) path: String,
     pub(crate) layer: String,
     pub(crate) arguments: Vec<(String, String)>,
     pub(crate) outputs: Vec<Vec<usize>>,
-    /// Indices of the stages before it; none is the input of the network.
+    /// Indices of the stages before it; `None` is the input of the network.
     pub(crate) inputs: Vec<Option<usize>>,
 }
 
@@ -298,7 +298,7 @@ pub(super) fn mermaid(nodes: &[Node]) -> String {
     out
 }
 
-// The SVG: every item knows its size, and is placed around a vertical axis.
+// The SVG: every item knows its size, and is placed on a vertical axis.
 
 /// Height of a box without notes, and of each note.
 const BOX_HEIGHT: f64 = 27.0;
@@ -309,7 +309,7 @@ const PAD: f64 = 14.0;
 const TITLE: f64 = 18.0;
 const SHORTCUT: f64 = 60.0;
 
-/// Width of a text of this size, roughly; the boxes leave room.
+/// Approximate width of a text of this size; the boxes have a margin.
 fn text_width(text: &str, size: f64) -> f64 {
     text.chars().count() as f64 * size * 0.58
 }
@@ -359,7 +359,7 @@ fn branches_size(branches: &[Vec<Item>], nodes: &[Node]) -> (f64, f64) {
     (width, sizes.iter().map(|size| size.1).fold(0.0, f64::max))
 }
 
-/// Shape of what leaves the item.
+/// Shape of the output of the item.
 fn last_shape(item: &Item, nodes: &[Node]) -> String {
     match item {
         Item::Stage(index) | Item::Split { join: index, .. } => output_shape(&nodes[*index]),
@@ -425,7 +425,7 @@ impl Picture<'_> {
 
     fn branch(&mut self, branch: &[Item], x: f64, middle: f64, y: f64, join_y: f64) {
         let (Some(first), Some(last)) = (branch.first(), branch.last()) else {
-            // A shortcut: down beside the others.
+            // A shortcut, drawn beside the other branches.
             let _ = write!(
                 self.back,
                 "<path d='M {x:.1} {y:.1} C {x:.1} {:.1} {middle:.1} {:.1} {middle:.1} {:.1} L {middle:.1} {:.1} C {middle:.1} \
@@ -499,7 +499,7 @@ impl Picture<'_> {
     }
 }
 
-/// Whether the arrow into the item goes on into branches: its tip is there.
+/// Whether the arrow into the item continues into branches, where its tip is drawn.
 fn is_split(item: &Item) -> bool {
     match item {
         Item::Stage(_) => false,
@@ -508,7 +508,7 @@ fn is_split(item: &Item) -> bool {
     }
 }
 
-/// How far below the upper edge of the item its first box begins.
+/// Distance from the upper edge of the item to its first box.
 fn entry_inset(item: &Item) -> f64 {
     match item {
         Item::Group { items, .. } => PAD + TITLE + items.first().map_or(0.0, entry_inset),

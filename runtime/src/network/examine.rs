@@ -1,4 +1,4 @@
-//! Looks for what is wrong in one run of a network and its backward pass.
+//! Looks for problems in one run of a network and its backward pass.
 
 use std::collections::HashMap;
 
@@ -12,15 +12,17 @@ use super::{GradientFault, Value, frame};
 use crate::mode::with_mode;
 use crate::{Error, Family, Parameter, ParameterStore, Result, backward};
 
-/// Inputs whose root mean square is larger, or whose mean is so many times their deviation, are not normalized.
+/// Inputs are not normalized if their root mean square, or the ratio of their mean to their deviation, is
+/// larger.
 const LARGE_INPUT: f64 = 10.0;
-/// Nor are those whose root mean square is smaller.
+/// Inputs are not normalized either if their root mean square is smaller.
 const SMALL_INPUT: f64 = 1e-3;
-/// The share of dead units from which on an activation is reported: a few are dead in most networks.
+/// Fraction of dead units from which an activation is reported; a few are dead in most networks.
 const DEAD_SHARE: f64 = 0.5;
-/// Gradients longer than this, beside their parameters, explode.
+/// A gradient whose norm, divided by that of its parameter, exceeds this explodes.
 const EXPLODED: f64 = 1e4;
-/// Gradients shorter than this, against one nearer to the loss, have vanished.
+/// A gradient whose ratio to its parameter, divided by that of one nearer to the loss, is below this has
+/// vanished.
 const VANISHED: f64 = 1e-6;
 
 /// Runs a network whose parameters are in `store`, which is current, and a backward pass, in training mode.
@@ -76,7 +78,7 @@ impl Node {
     }
 }
 
-/// Whether nothing was found that is not finite.
+/// Whether no finding is about numbers that are not finite.
 fn all_finite(diagnosis: &Diagnosis) -> bool {
     !diagnosis.findings().iter().any(|finding| {
         matches!(
@@ -90,7 +92,7 @@ pub(crate) fn is_finite(tensor: &Tensor) -> Result<bool> {
     Ok(!tensor.dtype().is_float() || elements(tensor)?.iter().all(|x| x.is_finite()))
 }
 
-/// Of the bits of a parameter's values.
+/// A hash of the bits of a parameter's values.
 pub(crate) fn fingerprint(parameter: &Parameter) -> Result<u64> {
     let mix = |hash: u64, x: f64| (hash.rotate_left(5) ^ x.to_bits()).wrapping_mul(0x517c_c1b7_2722_0a95);
     Ok(elements(parameter.var())?.into_iter().fold(0, mix))
@@ -110,7 +112,7 @@ fn look_at_inputs(inputs: &[&Tensor], nodes: &[Node], diagnosis: &mut Diagnosis)
             continue;
         }
         let values = elements(input)?;
-        // What is added to scores hides positions by minus infinity.
+        // Masks that are added to scores hide positions with minus infinity.
         let is_mask = values.iter().all(|&x| x == 0.0 || x == f64::NEG_INFINITY);
         if is_mask {
             continue;
@@ -135,7 +137,7 @@ fn look_at_inputs(inputs: &[&Tensor], nodes: &[Node], diagnosis: &mut Diagnosis)
     Ok(())
 }
 
-/// Where numbers stop being finite on the way forward.
+/// Finds where numbers stop being finite in the forward pass.
 fn look_forward(nodes: &[Node], diagnosis: &mut Diagnosis) -> Result<()> {
     for node in nodes {
         for taken in &node.taken {
@@ -162,7 +164,7 @@ fn look_forward(nodes: &[Node], diagnosis: &mut Diagnosis) -> Result<()> {
     Ok(())
 }
 
-/// Dead units, and statistics of one sample.
+/// Finds dead units, and statistics of a single sample.
 fn look_at_units(nodes: &[Node], diagnosis: &mut Diagnosis) -> Result<()> {
     for node in nodes {
         let ends = |name: &str| node.taken.iter().any(|taken| taken.path.ends_with(name) && !taken.frozen);
@@ -187,7 +189,8 @@ fn look_at_units(nodes: &[Node], diagnosis: &mut Diagnosis) -> Result<()> {
     Ok(())
 }
 
-/// How many units, along the second axis, give one number only for at least four samples and positions, and of how many.
+/// The number of units, along the second axis, whose output is constant over at least four samples and
+/// positions, and the number of all units.
 fn dead_units(port: &Port) -> Result<(usize, usize)> {
     let (Some(value), [batch, units, positions @ ..]) = (&port.value, &port.dims[..]) else {
         return Ok((0, 0));
@@ -208,7 +211,7 @@ fn dead_units(port: &Port) -> Result<(usize, usize)> {
     Ok(((0..*units).filter(|&unit| is_dead(unit)).count(), *units))
 }
 
-/// What is frozen, and the state of layers whose parameters are fixed.
+/// Finds changes of frozen parameters, and of the state of layers whose parameters are fixed.
 fn look_at_frozen(before: &HashMap<String, u64>, nodes: &[Node], diagnosis: &mut Diagnosis) -> Result<()> {
     for node in nodes {
         let own = |taken: &&Taken| taken.parameter.need_grad();
@@ -224,7 +227,7 @@ fn look_at_frozen(before: &HashMap<String, u64>, nodes: &[Node], diagnosis: &mut
     Ok(())
 }
 
-/// Gradients that are missing or not finite, and their sizes.
+/// Finds gradients that are missing or not finite, and measures their sizes.
 fn look_backward(
     nodes: &[Node],
     recorder: &Recorder,
@@ -259,12 +262,14 @@ fn look_backward(
     Ok(())
 }
 
-/// Whether the length of a parameter is a measure: that of a vector, mostly zeros or ones at the start, is not.
+/// Whether the norm of a parameter is a meaningful scale. That of a vector, which often starts as zeros or
+/// ones, is not.
 pub(crate) fn is_weight(parameter: &Parameter) -> bool {
     parameter.var().dims().iter().filter(|&&size| size > 1).count() > 1
 }
 
-/// Norm of a weight's gradient, divided by its own; none for other parameters and for gradients of zeros.
+/// Norm of a weight's gradient, divided by that of the weight; `None` for other parameters and for gradients of
+/// zeros.
 pub(crate) fn relative_size(parameter: &Parameter, gradients: &GradStore) -> Result<Option<f64>> {
     let var = parameter.var();
     let Some(gradient) = gradients.get(var) else { return Ok(None) };

@@ -14,7 +14,7 @@ use crate::fusion::{self, Fuses, Fusing, Plain, Ran};
 use crate::run::{Observer, Position, Visit};
 use crate::{Error, Result, current_parameter_scope, told};
 
-/// A run of its own, whatever runs now; a recorder that listens goes on to listen.
+/// Starts a separate run, whatever is running; an active recorder stays active.
 pub(super) fn outermost() -> RunGuard {
     begin_run(with(|state| state.run.as_ref().and_then(|run| run.observer.clone())))
 }
@@ -24,13 +24,13 @@ pub(super) fn outermost_with(recorder: &Arc<Recorder>) -> RunGuard {
     begin_run(Some(Arc::clone(recorder) as Arc<dyn Observer>))
 }
 
-/// What the body of a network begins with: it joins the run whose stage it is, or makes its own.
+/// Starts the body of a network: joins the run that it is a stage of, or starts its own.
 #[must_use]
 pub fn begin() -> RunGuard {
     join_run()
 }
 
-/// A stage that is being built and run; its scope is closed when this is dropped.
+/// A stage that is being built and run; dropping it closes its scope.
 pub struct Entered {
     /// The function's name.
     ident: &'static str,
@@ -38,13 +38,13 @@ pub struct Entered {
     named: bool,
     before: Option<Position>,
     recorded: Option<Recorded>,
-    /// What applied outside; put back before the scope is closed.
+    /// The flags that applied outside; they are restored before the scope is closed.
     flags: Option<Restore>,
     _scope: Option<Restore>,
 }
 
 impl Entered {
-    /// For a stage that is labelled `shared`.
+    /// Marks a stage as labelled `shared`.
     #[must_use]
     pub fn shared(self) -> Self {
         with(|state| {
@@ -55,7 +55,8 @@ impl Entered {
         self
     }
 
-    /// For a stage that is labelled `frozen`: what is inside is not trained, does not move and runs in test mode.
+    /// Marks a stage as labelled `frozen`: it is not trained, its state does not change, and it runs in test
+    /// mode.
     #[must_use]
     pub fn frozen(mut self) -> Self {
         self.flags = Some(change(Flags::freeze));
@@ -65,10 +66,10 @@ impl Entered {
         self
     }
 
-    /// For a stage with the option `fix_parameters`: as for a layer, no gradient flows to its parameters.
+    /// Applies the option `fix_parameters` of a stage: as for a layer, no gradient flows to its parameters.
     #[must_use]
     pub fn fix_parameters(mut self, fix_parameters: bool) -> Self {
-        // What is frozen is fixed already.
+        // Frozen parameters are fixed already.
         if fix_parameters && self.flags.is_none() {
             self.flags = Some(change(|flags| flags.detached = true));
         }
@@ -85,7 +86,7 @@ impl Entered {
         }))
     }
 
-    /// The error, with the place where it happened if it does not say that yet.
+    /// Adds the stage to the error, unless it already names one.
     fn locate(&self, error: Error) -> Error {
         match error {
             Error::InLayer { path, layer, source } if path.is_empty() => {
@@ -100,7 +101,7 @@ impl Entered {
     }
 }
 
-/// Path of a stage that is not a layer: its scope, and its name where it has none of its own.
+/// Path of a stage that is not a layer: its scope, followed by its name unless the scope has it.
 fn stage_path(named: bool, ident: &str) -> String {
     let scope = current_parameter_scope();
     match (named, scope.is_empty()) {
@@ -159,7 +160,7 @@ fn enter(kind: Kind, name: Option<&str>, ident: &'static str, id: u32, input: &d
     Entered { ident, named, before, recorded, flags: None, _scope: scope }
 }
 
-/// `format!("{label}{index}")` in memory that is taken once.
+/// `format!("{label}{index}")` with a single allocation.
 fn numbered(label: &str, index: &dyn Display) -> String {
     let mut numbered = String::with_capacity(label.len() + 16);
     numbered.push_str(label);
@@ -189,7 +190,7 @@ pub fn join(ident: &'static str, id: u32, input: &dyn Value) -> Entered {
     enter(Kind::Join, None, ident, id, input)
 }
 
-/// The `nth` stage of its identifier without a label: the first has no name, the others are numbered.
+/// The `nth` unlabelled stage of its identifier: the first has no name, the others are numbered.
 #[track_caller]
 #[must_use]
 pub fn unlabelled(ident: &'static str, nth: usize, id: u32, input: &dyn Value) -> Entered {
@@ -224,7 +225,7 @@ pub fn indexed(label: &str, index: &dyn Display, ident: &'static str, id: u32, i
 /// Runs a stage.
 ///
 /// # Errors
-/// Those of the stage; one that names no layer yet gets the path and name of the stage.
+/// Those of the stage; one that does not name a layer yet gets the path and name of the stage.
 #[track_caller]
 #[expect(clippy::needless_pass_by_value, reason = "the stage ends when this is dropped")]
 pub fn run<S: Stage>(entered: Entered, stage: S) -> Result<S::Output> {
@@ -235,7 +236,7 @@ pub fn run<S: Stage>(entered: Entered, stage: S) -> Result<S::Output> {
     }
 }
 
-/// The value, if it is known how it came about or nobody has to know.
+/// Returns the value if its origin is known, or if no recorder needs to know it.
 #[inline]
 fn whence_known<V: Value>(value: V) -> Result<V> {
     if told::listens() {
@@ -247,7 +248,7 @@ fn whence_known<V: Value>(value: V) -> Result<V> {
 }
 
 impl Plain {
-    /// Runs a stage that has the function `next` behind it.
+    /// Runs a stage that is followed by the function `next`.
     ///
     /// # Errors
     /// As for [`run`].
@@ -258,7 +259,8 @@ impl Plain {
 }
 
 impl Fusing {
-    /// Runs a stage that has the function `next` behind it, with that if the stage can and nothing records what is between.
+    /// Runs a stage that is followed by the function `next`, together with it if the stage supports that and no
+    /// recorder needs the value in between.
     ///
     /// # Errors
     /// As for [`run`].
@@ -302,25 +304,25 @@ pub(crate) fn graph_step(
     recorded.recorder.returns(index, outputs)
 }
 
-/// Runs some of a long chain's stages.
+/// Runs some stages of a long chain.
 ///
 /// # Errors
-/// Theirs.
+/// Those of the stages.
 pub fn row<T>(stages: impl FnOnce() -> Result<T>) -> Result<T> {
     stages()
 }
 
-/// Calls a closure; it learns the type of its argument here.
+/// Calls a closure; this determines the type of its argument.
 pub fn apply<X, R>(closure: impl FnOnce(&X) -> R, x: &X) -> R {
     closure(x)
 }
 
-/// What `use(..)` takes.
+/// Converts the argument of `use(..)`.
 pub fn value<V: IntoValue>(value: V) -> V::Value {
     value.into_value()
 }
 
-/// What a network function returns whose declaration does not say it.
+/// The return value of a network function that does not declare a return type.
 #[diagnostic::on_unimplemented(
     message = "a network function without a return type returns `Result<Tensor>`, but its last stage gives `{Self}`",
     label = "this gives `{Self}`",
@@ -342,7 +344,7 @@ pub fn one_tensor(output: impl OneTensor) -> Tensor {
     output.one_tensor()
 }
 
-/// In place of a network that could not be read.
+/// Takes the place of a network that could not be parsed.
 pub fn nothing(x: &Tensor) -> Result<Tensor> {
     Ok(x.clone())
 }

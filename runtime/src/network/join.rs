@@ -1,4 +1,4 @@
-//! How parallel branches come together.
+//! Joins of parallel branches.
 
 use candle_core::Tensor;
 
@@ -7,7 +7,7 @@ use crate::fusion::{Fuses, is_same_function};
 use crate::told::{Form, told};
 use crate::{Error, Result, check, functions};
 
-/// `add { a, b }`: the sum of branches of one shape, and `relu` of it if that follows.
+/// `add { a, b }`: the sum of branches of equal shape, with `relu` if that follows.
 pub struct Add<const N: usize> {
     branches: [Tensor; N],
     relu_fused: bool,
@@ -20,13 +20,14 @@ pub fn add<const N: usize>(branches: [Tensor; N]) -> Add<N> {
 
 impl<const N: usize> Fuses for Add<N> {
     fn fuse<F>(&mut self, next: &F) -> bool {
-        // One branch is not added to anything.
+        // With a single branch there is no addition.
         self.relu_fused = N > 1 && is_same_function(next, &functions::relu);
         self.relu_fused
     }
 }
 
-/// Different shapes are [`Error::InvalidArgument`]: a branch that is broadcast by mistake would train, badly.
+/// Different shapes are an [`Error::InvalidArgument`]: a branch that is broadcast by mistake would train, but
+/// badly.
 impl<const N: usize> Stage for Add<N> {
     type Output = Tensor;
 
@@ -43,10 +44,10 @@ impl<const N: usize> Stage for Add<N> {
     }
 }
 
-/// `mul { a, b }`: the product, where axes of size one are broadcast, as a gate needs it.
+/// `mul { a, b }`: the product; axes of size one are broadcast, as gates need it.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if the shapes do not go together.
+/// [`Error::InvalidArgument`] if the shapes do not broadcast.
 pub fn mul<const N: usize>(branches: [Tensor; N]) -> Result<Tensor> {
     reduce(branches, |a, b| {
         let Ok(shape) = a.shape().broadcast_shape_binary_op(b.shape(), "mul") else {

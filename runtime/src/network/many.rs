@@ -1,4 +1,4 @@
-//! Networks of any number of inputs, which come as a slice: those of files.
+//! Networks with any number of inputs, given as a slice, such as those loaded from files.
 
 use std::sync::Arc;
 
@@ -26,13 +26,13 @@ where
     /// Runs the network in the current mode; see [`test_mode`](crate::test_mode).
     ///
     /// # Errors
-    /// Those of its functions, which say where they happened.
+    /// Those of its functions, which say where they occurred.
     pub fn forward(&self, xs: &[Tensor]) -> Result<O> {
         let _frame = frame::outermost();
         (self.forward)(xs)
     }
 
-    /// Runs the network as in training or as in testing, whatever the current mode.
+    /// Runs the network in training mode or in test mode, whatever the current mode is.
     ///
     /// # Errors
     /// Those of [`forward`](Self::forward).
@@ -40,7 +40,7 @@ where
         with_mode(train, || self.forward(xs))
     }
 
-    /// What the network consists of, from a run on these inputs; it leaves nothing behind.
+    /// Describes the network, from a run on these inputs that has no side effects.
     ///
     /// # Errors
     /// Those of [`forward`](Self::forward).
@@ -51,7 +51,8 @@ where
         summarized(|| (self.forward)(xs))
     }
 
-    /// Time and memory of each function in one forward and backward pass on these inputs, in training mode.
+    /// Measures the time and memory of each function in one forward and backward pass on these inputs, in
+    /// training mode.
     ///
     /// # Errors
     /// Those of [`forward`](Self::forward), of the loss and of the backward pass.
@@ -64,8 +65,8 @@ where
         profiled(|| (self.forward)(xs), loss)
     }
 
-    /// Runs the network and a backward pass in training mode and reports every trained parameter whose gradient is missing, zero
-    /// or not finite, with the function that lost it.
+    /// Runs the network and a backward pass in training mode, and reports every trained parameter whose
+    /// gradient is missing, zero or not finite, and the function that lost it.
     ///
     /// # Errors
     /// Those of [`forward`](Self::forward), of the loss and of the backward pass.

@@ -1,4 +1,4 @@
-//! Networks: what `network!` makes, and what its stages are.
+//! Networks, as made by `network!`, and their stages.
 
 pub(crate) mod audit;
 pub(crate) mod diagnosis;
@@ -36,15 +36,15 @@ pub use stage::Stage;
 pub use summary::{Summary, SummaryParameter, SummaryRow};
 pub use value::{IntoValue, Value};
 
-/// The type of a network that [`boxed`](Network::boxed) has put into a box.
+/// The type of a [`boxed`](Network::boxed) network.
 pub type BoxedForward = dyn Fn(&Tensor) -> Result<Tensor> + Send + Sync;
 
 /// A model declared with [`network!`](crate::network): a function of tensors whose layers keep their parameters in
 /// the current [`ParameterStore`](crate::ParameterStore).
 ///
-/// `F` is the type of a closure, which has no name; [`boxed`](Self::boxed) makes a plain `Network` to keep in a
-/// struct. `INPUTS` is the number of tensors that [`forward`](Self::forward) takes, one argument each; 0 means a slice of them, of
-/// any length.
+/// `F` is the type of a closure, which cannot be named; [`boxed`](Self::boxed) makes a plain `Network` that can
+/// be kept in a struct. `INPUTS` is the number of tensors that [`forward`](Self::forward) takes as arguments; 0
+/// stands for a slice of any length.
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};
@@ -79,7 +79,7 @@ impl<F: ?Sized, const INPUTS: usize> fmt::Debug for Network<F, INPUTS> {
     }
 }
 
-/// So that `net(&x)` is a call and a network is a stage of a network.
+/// Allows `net(&x)`, and a network as a stage of a network.
 impl<F: ?Sized, const INPUTS: usize> std::ops::Deref for Network<F, INPUTS> {
     type Target = F;
 
@@ -88,7 +88,7 @@ impl<F: ?Sized, const INPUTS: usize> std::ops::Deref for Network<F, INPUTS> {
     }
 }
 
-/// What a run of the network consists of, in a store that is thrown away.
+/// Describes a run of the network in a temporary store.
 fn summarized<O: Value>(forward: impl FnOnce() -> Result<O>) -> Result<Summary> {
     let recorder = Recorder::new(Watch::Nothing);
     let (store, scope) = (ParameterStore::current(), current_parameter_scope());
@@ -100,7 +100,7 @@ fn summarized<O: Value>(forward: impl FnOnce() -> Result<O>) -> Result<Summary> 
     Ok(Summary::new(recorder.nodes_in(&store)))
 }
 
-/// The time of each stage in a forward and a backward pass.
+/// Measures the time of each stage in a forward and a backward pass.
 fn profiled<O, L>(
     forward: impl FnOnce() -> Result<O>,
     loss: impl Fn(&O) -> Result<Tensor, L>,
@@ -121,7 +121,7 @@ where
     Ok(Profile::new(&recorder.nodes(), &recorder.passed(), forward, (began, Instant::now())))
 }
 
-/// What a forward and a backward pass say of the gradients.
+/// Audits the gradients of a forward and a backward pass.
 fn audited<O, L>(
     forward: impl FnOnce() -> Result<O>,
     loss: impl Fn(&O) -> Result<Tensor, L>,
@@ -138,7 +138,7 @@ where
     GradientAudit::new(&recorder.nodes(), &recorder.passed(), &gradients)
 }
 
-/// The methods of a network of one number of inputs.
+/// The methods of a network with a fixed number of inputs.
 macro_rules! network_of {
     ($inputs:literal, $constructor:ident, $(($x:ident, $tensor:ty)),+) => {
         // One argument for each input.
@@ -150,14 +150,14 @@ macro_rules! network_of {
             /// Runs the network in the current mode; see [`test_mode`](crate::test_mode).
             ///
             /// # Errors
-            /// Those of its stages, which say where they happened, and
-            /// [`Error::SharedByAccident`](crate::Error::SharedByAccident) if two layers meet under one path.
+            /// Those of its stages, which say where they occurred, and
+            /// [`Error::SharedByAccident`](crate::Error::SharedByAccident) if two layers have the same path.
             pub fn forward(&self, $($x: &Tensor),+) -> Result<O> {
                 let _frame = frame::outermost();
                 (self.forward)($($x),+)
             }
 
-            /// Runs the network as in training or as in testing, whatever the current mode.
+            /// Runs the network in training mode or in test mode, whatever the current mode is.
             ///
             /// # Errors
             /// Those of [`forward`](Self::forward).
@@ -165,11 +165,11 @@ macro_rules! network_of {
                 with_mode(train, || self.forward($($x),+))
             }
 
-            /// What the network consists of, from a run on zeros of these shapes.
+            /// Describes the network, from a run on zeros of these shapes.
             ///
-            /// The run is in test mode and in a store of its own, so it leaves nothing behind; what the current store says
-            /// is not trained counts as that. For a network that
-            /// takes numbers other than zeros of type `f32`, see [`summary_of`](Self::summary_of).
+            /// The run uses test mode and a temporary store, so it has no side effects; parameters that are not
+            /// trained in the current store count as such. If the network needs inputs other than zeros of type
+            /// `f32`, use [`summary_of`](Self::summary_of).
             ///
             /// # Errors
             /// Those of [`forward`](Self::forward).
@@ -181,7 +181,7 @@ macro_rules! network_of {
                 self.summary_of($(&check::zeros("input_shapes", &$x.into(), DType::F32, &Device::Cpu)?),+)
             }
 
-            /// What the network consists of, from a run on these inputs.
+            /// Describes the network, from a run on these inputs.
             ///
             /// # Errors
             /// Those of [`forward`](Self::forward).
@@ -192,9 +192,10 @@ macro_rules! network_of {
                 summarized(|| (self.forward)($($x),+))
             }
 
-            /// Time and memory of each stage in one forward and backward pass on these inputs, in training mode.
+            /// Measures the time and memory of each stage in one forward and backward pass on these inputs, in
+            /// training mode.
             ///
-            /// `loss` makes a number of the output; its gradient is what flows back. A first run beforehand makes the
+            /// `loss` computes a number from the output; its gradient is propagated back. A first run makes the
             /// parameters and warms up.
             ///
             /// # Errors
@@ -208,8 +209,8 @@ macro_rules! network_of {
                 profiled(|| (self.forward)($($x),+), loss)
             }
 
-            /// Runs the network and a backward pass in training mode and reports every trained parameter whose
-            /// gradient is missing, zero or not finite, with the stage that lost it.
+            /// Runs the network and a backward pass in training mode, and reports every trained parameter whose
+            /// gradient is missing, zero or not finite, and the stage that lost it.
             ///
             /// # Errors
             /// Those of [`forward`](Self::forward), of the loss and of the backward pass.
@@ -230,9 +231,10 @@ macro_rules! network_of {
         where
             F: Fn($(&$tensor),+) -> Result<O>,
         {
-            /// Puts the closure into a box, so that the type has a name.
+            /// Boxes the closure, so that the type can be named.
             ///
-            /// The network has to own what it uses: `network! { move .. }`, with values in place of references.
+            /// The network has to own the values it uses: write `network! { move .. }`, and use values in place
+            /// of references.
             #[must_use]
             pub fn boxed(self) -> Network<dyn Fn($(&$tensor),+) -> Result<O> + Send + Sync, $inputs>
             where
@@ -286,7 +288,7 @@ impl<F, O> Network<F>
 where
     F: Fn(&Tensor) -> Result<O>,
 {
-    /// A network of any function, such as one that `network!` has made with a name.
+    /// Makes a network of any function, such as a named one that `network!` has declared.
     #[must_use]
     pub fn new(forward: F) -> Self {
         Self { forward: Arc::new(forward) }
@@ -310,11 +312,11 @@ impl<F> Network<F>
 where
     F: ?Sized + Fn(&Tensor) -> Result<Tensor>,
 {
-    /// The network as a candle [`ModuleT`] that minds the argument `train`.
+    /// Wraps the network as a candle [`ModuleT`] that respects the argument `train`.
     ///
-    /// A network is a candle [`Module`], and candle makes every `Module` a `ModuleT` that ignores `train`. Code that
-    /// is generic over `ModuleT` gets this instead. The method [`forward_t`](Self::forward_t) minds `train` in any
-    /// case.
+    /// A network is a candle [`Module`], and candle makes every `Module` a `ModuleT` that ignores `train`. Use
+    /// this for code that is generic over `ModuleT`. The method [`forward_t`](Self::forward_t) always respects
+    /// `train`.
     #[must_use]
     pub fn module_t(self) -> NetworkT<F> {
         NetworkT(self)

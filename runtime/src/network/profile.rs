@@ -8,10 +8,11 @@ use comfy_table::{CellAlignment, Table, presets};
 use super::record::{self, Node, Passed};
 use super::text::bytes;
 
-/// Time and memory of each stage in one training step: made by [`Network::profile`](crate::Network::profile).
+/// Time and memory of each stage in one training step, measured by
+/// [`Network::profile`](crate::Network::profile).
 ///
-/// Watching copies the output of each stage once, which the total times include and the times of the stages do not. The table has
-/// that, and the loss, in its last row, so that the shares add up to 100 %.
+/// Measuring copies the output of each stage once. The total times include that, but those of the stages do
+/// not; the last row of the table has it, together with the loss, so that the percentages add up to 100 %.
 #[derive(Clone, Debug)]
 pub struct Profile {
     rows: Vec<ProfileRow>,
@@ -26,10 +27,10 @@ pub struct ProfileRow {
     pub path: String,
     /// The layer's or function's name.
     pub layer: String,
-    /// Time of the forward run, without that of stages inside, which have rows of their own.
+    /// Time of the forward run, without that of inner stages, which have their own rows.
     pub forward: Duration,
-    /// Time from the moment when the gradient of its output was known until that of the next stage backwards was;
-    /// zero if none came.
+    /// Time from when the gradient of its output was known until that of the next stage backwards was known;
+    /// zero if there was none.
     pub backward: Duration,
     /// Bytes of its outputs.
     pub bytes: u64,
@@ -69,7 +70,7 @@ impl Profile {
         self.forward
     }
 
-    /// Time of the backward pass, the loss's part included.
+    /// Time of the backward pass, including that of the loss.
     #[must_use]
     pub fn backward(&self) -> Duration {
         self.backward
@@ -128,7 +129,7 @@ impl fmt::Display for Profile {
     }
 }
 
-/// Rounded; rows that show differences of it add up to the whole.
+/// Rounded cumulative share; differences of it add up to the whole.
 fn permille(part: Duration, all: Duration) -> u128 {
     let all = all.as_nanos().max(1);
     (1000 * part.as_nanos() + all / 2) / all

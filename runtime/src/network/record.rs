@@ -1,4 +1,4 @@
-//! A run of a network written down: which stages ran, on what, with which parameters, and how long.
+//! Records a run of a network: which stages ran, on which inputs, with which parameters, and for how long.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -14,7 +14,7 @@ use super::Value;
 use crate::run::Observer;
 use crate::{LayerInfo, Parameter, ParameterStore, Result};
 
-/// What a stage is.
+/// Kind of a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A layer, function or closure.
@@ -26,7 +26,7 @@ pub(super) enum Kind {
     Branch,
 }
 
-/// A tensor that went in or out.
+/// An input or output tensor.
 #[derive(Clone, Debug)]
 pub(super) struct Port {
     pub(super) id: TensorId,
@@ -34,7 +34,7 @@ pub(super) struct Port {
     pub(super) dtype: DType,
     /// Whether gradients can flow through it.
     pub(super) tracked: bool,
-    /// What it held, where [`Watch::Values`] asks for it.
+    /// Its value, if [`Watch::Values`] asks for it.
     pub(super) value: Option<Tensor>,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct Port {
 pub(super) struct Taken {
     pub(super) path: String,
     pub(super) parameter: Parameter,
-    /// Whether the stage took it to be trained: not if it is frozen, or taken without gradient.
+    /// Whether the stage took it for training: not if it is frozen, or taken without gradient.
     pub(super) trained: bool,
     /// Whether it is frozen: by a label around the stage, or in the store.
     pub(super) frozen: bool,
@@ -69,27 +69,27 @@ pub(super) struct Node {
     pub(super) inputs: Vec<Port>,
     pub(super) outputs: Vec<Port>,
     pub(super) taken: Vec<Taken>,
-    /// What the layer's caller has given.
+    /// The arguments given by the layer's caller.
     pub(super) arguments: Vec<(&'static str, String)>,
-    /// Multiplications with an addition, of the layers that say it.
+    /// Multiply-adds of the layers that declare them.
     pub(super) multiply_adds: u64,
-    /// Whether a layer in the stage does not say how many it makes.
+    /// Whether a layer in the stage does not declare its multiply-adds.
     pub(super) more_multiply_adds: bool,
-    /// Number of stages that had returned before.
+    /// Number of stages that returned before it.
     pub(super) returned: usize,
-    /// Time until the stage returned, without what watching it costs.
+    /// Time until the stage returned, without the cost of recording.
     pub(super) own: Duration,
-    /// Time until the stage was over.
+    /// Time until the stage ended.
     total: Duration,
 }
 
 impl Node {
-    /// The name a reader knows the stage by.
+    /// The display name of the stage.
     pub(super) fn layer_name(&self) -> String {
         self.layer.map_or_else(|| self.name.clone(), |info| info.name.to_owned())
     }
 
-    /// Whether the stage does something of its own: blocks, branches and functions that only run other stages do not.
+    /// Whether the stage does work itself; blocks, branches and functions that only run other stages do not.
     pub(super) fn is_row(&self) -> bool {
         match self.kind {
             Kind::Block | Kind::Branch => false,
@@ -105,20 +105,20 @@ impl Node {
         self.outputs.iter().map(port_bytes).sum()
     }
 
-    /// Time that passed in the stage and in none of the stages inside it, of which `nodes` has all.
+    /// Time spent in the stage, but not in the stages inside it; `nodes` has all stages.
     pub(super) fn time(&self, nodes: &[Self]) -> Duration {
         self.own.saturating_sub(self.children.iter().map(|&child| nodes[child].total).sum())
     }
 }
 
-/// The nodes with a row of their own, in the order in which they returned.
+/// The nodes that have rows, in the order in which they returned.
 pub(super) fn rows(nodes: &[Node]) -> Vec<(usize, &Node)> {
     let mut rows: Vec<_> = nodes.iter().enumerate().filter(|(_, node)| node.is_row()).collect();
     rows.sort_by_key(|(_, node)| node.returned);
     rows
 }
 
-/// What a probe saw pass backwards.
+/// What a probe saw in the backward pass.
 #[derive(Clone, Debug)]
 pub(super) struct Passed {
     pub(super) node: usize,
@@ -132,13 +132,13 @@ pub(super) enum Watch {
     Nothing,
     Time,
     Gradients,
-    /// Gradients, and what goes in and out of each stage.
+    /// Gradients, and the inputs and outputs of each stage.
     Values,
 }
 
 pub(super) struct Recorder {
     state: Mutex<State>,
-    /// The thread that began the run: what other threads run lies in the stage that is open there.
+    /// The thread that started the run; stages on other threads belong to the stage that is open there.
     home: ThreadId,
     watch: Watch,
     passed: Arc<Mutex<Vec<Passed>>>,
@@ -151,7 +151,7 @@ struct State {
     n_returned: usize,
 }
 
-/// What runs on a thread.
+/// The open nodes of a thread.
 #[derive(Default)]
 struct Open {
     nodes: Vec<(usize, Instant)>,
@@ -163,7 +163,7 @@ struct OpenLayer {
     info: &'static LayerInfo,
     multiply_adds: Option<u64>,
     takes_parameters: bool,
-    /// Whether there are layers inside, which speak for themselves.
+    /// Whether there are inner layers, which declare their own.
     has_inner: bool,
 }
 
@@ -172,7 +172,7 @@ impl State {
         self.threads.entry(thread::current().id()).or_default()
     }
 
-    /// The nodes that are open around what runs here, the innermost first.
+    /// The open nodes around the current position, the innermost first.
     fn around(&self, home: ThreadId) -> impl Iterator<Item = usize> {
         let here = thread::current().id();
         let threads = [Some(here), Some(home).filter(|home| *home != here)].into_iter().flatten();
@@ -207,7 +207,7 @@ impl Recorder {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The nodes; a path that several have gets a number behind it, from the second on: `residual#2`.
+    /// The nodes; from the second use of a path on, a number is appended: `residual#2`.
     pub(super) fn nodes(&self) -> Vec<Node> {
         let mut nodes = self.state().nodes.clone();
         let mut times = HashMap::<String, usize>::new();
@@ -223,7 +223,7 @@ impl Recorder {
         nodes
     }
 
-    /// The nodes; what `store` says is not trained is not, and what it says is frozen is.
+    /// The nodes, where parameters that are not trained or are frozen in `store` are marked as such.
     pub(super) fn nodes_in(&self, store: &ParameterStore) -> Vec<Node> {
         let mut nodes = self.nodes();
         for taken in nodes.iter_mut().flat_map(|node| &mut node.taken) {
@@ -286,7 +286,7 @@ impl Recorder {
         self.state().nodes[index].frozen = true;
     }
 
-    /// Ends the node and all that is open inside it, as after an error.
+    /// Ends the node and all open nodes inside it, as after an error.
     pub(super) fn end(&self, index: usize) {
         let mut state = self.state();
         while let Some((open, since)) = state.here().nodes.pop() {
@@ -302,7 +302,7 @@ impl Recorder {
         }
     }
 
-    /// Notes what the stage returns, and watches it.
+    /// Records the output of the stage, and watches it.
     pub(super) fn returns<V: Value>(&self, index: usize, value: V) -> Result<V> {
         {
             let mut state = self.state();
@@ -389,7 +389,7 @@ impl Observer for Recorder {
             let node = &mut state.nodes[index];
             match layer.multiply_adds {
                 Some(n) => node.multiply_adds = node.multiply_adds.saturating_add(n),
-                // A layer of layers makes those of the layers.
+                // The multiply-adds of a layer that consists of layers are those of its layers.
                 None => node.more_multiply_adds |= layer.takes_parameters || !layer.has_inner,
             }
         }
@@ -416,7 +416,7 @@ impl Observer for Recorder {
     }
 }
 
-/// The identity, which tells when the gradient of a stage's output is known.
+/// The identity, which records when the gradient of a stage's output is known.
 struct Probe {
     node: usize,
     keep: bool,

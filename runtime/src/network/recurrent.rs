@@ -8,9 +8,10 @@ use crate::{Error, Result, check, is_training};
 
 /// Runs a cell along `axis` of `x`, from zero states, and stacks its outputs along that axis.
 ///
-/// `cell` gets the input of a step and the two states, of shape `(batch, state_size)`, and returns their next values, or the
-/// first alone if it has no use for a second, as [`gru_cell`](fn@crate::gru_cell); the first is the output. Its layers share their parameters between the steps. The batch is the first axis of what
-/// is left of `x`. In [`test_mode`](crate::test_mode) no step keeps a graph, so none of the result does.
+/// `cell` receives the input of a step and two states of shape `(batch, state_size)`. It returns their next
+/// values, or only the first if it does not need a second, as [`gru_cell`](fn@crate::gru_cell) does; the first
+/// is the output. Its layers share their parameters between the steps. The batch is the first axis of `x` other
+/// than `axis`. In [`test_mode`](crate::test_mode), neither the steps nor the result keep a graph.
 ///
 /// ```
 /// use layerfn::prelude::*;
@@ -45,7 +46,8 @@ where
 
 /// As [`recur`], from the given states; returns the outputs and the two states after the last step.
 ///
-/// So a sequence is run in pieces. `detach` between them cuts the gradient: truncated backpropagation through time.
+/// Use this to run a sequence in pieces. `detach` between them cuts the gradient: truncated backpropagation
+/// through time.
 ///
 /// ```
 /// use layerfn::prelude::*;
@@ -99,7 +101,7 @@ where
     Ok((y, h, c))
 }
 
-/// What a cell returns: its output, and a second state if it has one.
+/// The return value of a cell: its output, and a second state if it has one.
 #[diagnostic::on_unimplemented(
     message = "a cell returns its next output, or that and a second state, not `{Self}`"
 )]

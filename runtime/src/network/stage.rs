@@ -1,4 +1,4 @@
-//! What can stand between two arrows.
+//! Stages of a network.
 
 use super::Value;
 use crate::{ParametricFunction, Result};
@@ -14,7 +14,7 @@ use crate::{ParametricFunction, Result};
             closure: `(|x: &Tensor| Ok(..))`"
 )]
 pub trait Stage {
-    /// What the next stage gets.
+    /// The input of the next stage.
     type Output: Value;
 
     /// Runs the call, in the scope of the stage's label.

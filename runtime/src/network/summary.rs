@@ -1,4 +1,4 @@
-//! What a network consists of, as a table.
+//! A network as a table.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -10,7 +10,7 @@ use super::draw;
 use super::record::{self, Node};
 use super::text::{bytes, grouped, shapes};
 
-/// What a network consists of: made by one dry run, printed as a table.
+/// A description of a network, made by a dry run and printed as a table.
 ///
 /// ```
 /// use layerfn::{affine, network};
@@ -43,8 +43,8 @@ pub struct SummaryRow {
     pub outputs: Vec<Vec<usize>>,
     /// Its parameters, including those that an earlier stage uses as well.
     pub parameters: Vec<SummaryParameter>,
-    /// Multiplications with an addition that the weights take part in, as its layers declare them; zero for a function, `None` if a
-    /// layer does not declare them.
+    /// Multiply-adds with the weights, as its layers declare them; zero for a function, `None` if a layer does
+    /// not declare them.
     pub multiply_adds: Option<u64>,
     /// Bytes of its outputs.
     pub bytes: u64,
@@ -59,16 +59,16 @@ pub struct SummaryParameter {
     pub shape: Vec<usize>,
     /// Whether it is trained: not if it is frozen or taken without gradient.
     pub need_grad: bool,
-    /// Whether it is frozen: no gradient flows to it, and nothing moves it.
+    /// Whether it is frozen: it receives no gradient, and nothing changes it.
     pub frozen: bool,
-    /// Whether an earlier stage has taken it, or its variable under another path, so that it is counted there.
+    /// Whether an earlier stage has taken it, or its variable under another path; it is counted there.
     pub shared: bool,
     /// Bytes.
     pub bytes: u64,
 }
 
 impl SummaryParameter {
-    /// Elements, zero if it is counted at another stage.
+    /// Number of elements; zero if it is counted at another stage.
     fn own_elem_count(&self) -> usize {
         if self.shared { 0 } else { self.shape.iter().product() }
     }
@@ -81,7 +81,7 @@ impl SummaryRow {
         !self.parameters.is_empty() && self.parameters.iter().all(|parameter| parameter.frozen)
     }
 
-    /// Elements of the parameters that are counted here, those that are trained alone if `trained`.
+    /// Number of elements of the parameters that are counted here, or only of the trained ones if `trained`.
     #[must_use]
     pub fn parameter_count(&self, trained: bool) -> usize {
         let counted = self.parameters.iter().filter(|parameter| parameter.need_grad || !trained);
@@ -102,26 +102,26 @@ impl Summary {
         &self.rows
     }
 
-    /// Elements of all parameters that are trained.
+    /// Number of elements of all trained parameters.
     #[must_use]
     pub fn parameter_count(&self) -> usize {
         self.rows.iter().map(|row| row.parameter_count(true)).sum()
     }
 
-    /// Elements of all parameters, running statistics and the like too.
+    /// Number of elements of all parameters, including running statistics and the like.
     #[must_use]
     pub fn all_parameter_count(&self) -> usize {
         self.rows.iter().map(|row| row.parameter_count(false)).sum()
     }
 
-    /// Elements of all parameters that are frozen.
+    /// Number of elements of all frozen parameters.
     #[must_use]
     pub fn frozen_count(&self) -> usize {
         let parameters = self.rows.iter().flat_map(|row| &row.parameters);
         parameters.filter(|parameter| parameter.frozen).map(SummaryParameter::own_elem_count).sum()
     }
 
-    /// Multiplications with an addition of one forward run, without those of layers that do not declare them.
+    /// Multiply-adds of one forward run, without those of layers that do not declare them.
     #[must_use]
     pub fn multiply_adds(&self) -> u64 {
         self.rows.iter().filter_map(|row| row.multiply_adds).fold(0, u64::saturating_add)
@@ -152,7 +152,7 @@ impl Summary {
         draw::mermaid(&self.nodes)
     }
 
-    /// The network as a picture that needs nothing else, grouped by scope.
+    /// The network as a self-contained SVG picture, grouped by scope.
     #[must_use]
     pub fn to_svg(&self) -> String {
         draw::svg(&self.nodes)

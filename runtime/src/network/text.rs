@@ -1,4 +1,4 @@
-//! Numbers and shapes as reports write them.
+//! Formatting of numbers and shapes in reports.
 
 /// `32×16×5×5`
 pub(super) fn shape(dims: &[usize]) -> String {

@@ -1,16 +1,16 @@
-//! What flows along the arrows.
+//! Values that are passed between stages.
 
 use candle_core::Tensor;
 
 use crate::Result;
 
-/// What a stage returns: a tensor, or several.
+/// The output of a stage: one tensor or several.
 #[diagnostic::on_unimplemented(
     message = "a stage returns tensors, not `{Self}`",
     note = "a tensor, a tuple, a vector, an array or an option of tensors can follow an arrow"
 )]
 pub trait Value {
-    /// Lends every tensor to `f`, in order.
+    /// Calls `f` for every tensor, in order.
     fn each<'a>(&'a self, f: &mut dyn FnMut(&'a Tensor));
 
     /// Replaces every tensor.
@@ -52,16 +52,16 @@ impl<T: Value> Value for Option<T> {
     }
 }
 
-/// What `use(..)` takes: a tensor or a reference to one, or a tuple of them.
+/// The argument of `use(..)`: a tensor or a reference to one, or a tuple of them.
 #[diagnostic::on_unimplemented(
     message = "`use` takes a tensor or a tuple of tensors, not `{Self}`",
     label = "this is `{Self}`"
 )]
 pub trait IntoValue {
-    /// What the next stage gets.
+    /// The input of the next stage.
     type Value;
 
-    /// The tensors themselves; a clone shares its storage.
+    /// Returns the tensors themselves; a clone shares its storage.
     fn into_value(self) -> Self::Value;
 }
 

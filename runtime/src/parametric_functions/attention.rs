@@ -6,11 +6,11 @@ use crate::{Result, functions, parametric_function};
 
 /// Scaled dot-product attention: for each query the mean of the values, weighted by how well their keys fit.
 ///
-/// `y = softmax(scale · q kᵀ + mask) v`. On the CPU there is no matrix of all scores in memory, neither on the way forth nor
-/// back. A query whose keys are all hidden gets zeros.
+/// `y = softmax(scale · q kᵀ + mask) v`. On the CPU, neither the forward nor the backward pass holds the matrix
+/// of all scores in memory. The output is zero for a query whose keys are all hidden.
 ///
-/// With `is_causal` the last query sees all keys, and each query before it one key less: query `i` sees the keys up to
-/// `i + sources − targets`.
+/// With `is_causal`, the last query sees all keys, and each query before it sees one key less: query `i` sees
+/// the keys up to `i + sources − targets`.
 ///
 /// # Shapes
 /// - `query`: `(batch.., heads, targets, dim)`; `batch..` and `heads` may be left out, from the left
@@ -62,7 +62,7 @@ pub fn scaled_dot_product_attention(
     /// Whether a query sees the keys up to its own position only.
     #[opt(default = false)]
     is_causal: bool,
-    /// By what the products are multiplied; `1 / √dim` if absent.
+    /// Factor of the products; `1 / √dim` if absent.
     #[opt]
     scale: Option<f64>,
 ) -> Result<Tensor> {

@@ -10,9 +10,9 @@ use crate::{
 };
 
 option_group! {
-    /// What layers with binary weights take.
+    /// Options of layers with binary weights.
     binary_weights {
-        /// Value of a weight of 0, −1 or 1 mostly.
+        /// Binary value of a weight of 0, usually −1 or 1.
         #[opt(default = 1.0)]
         quantize_zero_to: f64,
         /// Initializer of `Wb`; Glorot uniform if absent.

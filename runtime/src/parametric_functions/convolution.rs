@@ -184,7 +184,7 @@ pub fn deconvolution(
     /// Size of the filter on each spatial axis.
     #[into]
     kernel: PerAxis,
-    /// Outputs more at the end of each spatial axis.
+    /// Additional outputs at the end of each spatial axis.
     #[opt(into, default = 0)]
     output_padding: PerAxis,
 ) -> Result<Tensor> {

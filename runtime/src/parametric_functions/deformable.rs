@@ -1,4 +1,4 @@
-//! Convolution with learned places of its samples.
+//! Convolution that learns where it takes its samples.
 
 use candle_core::Tensor;
 
@@ -64,12 +64,12 @@ pub fn deformable_convolution(
     /// Size of the filter on both spatial axes.
     #[into]
     kernel: PerAxis,
-    /// Where the samples are taken, in pixels from where a convolution takes them.
+    /// Offsets of the samples, in pixels, from the positions of a plain convolution.
     offset: &Tensor,
     /// Weights of the samples.
     #[opt]
     mask: Option<&Tensor>,
-    /// Groups of input maps with offsets and masks of their own.
+    /// Groups of input maps that have separate offsets and masks.
     #[opt(default = 1)]
     deformable_group: usize,
 ) -> Result<Tensor> {

@@ -48,7 +48,7 @@ pub fn embed(
     /// Initializer of `W`; uniform between −√3 and √3 if absent.
     #[opt(into)]
     initializer: Option<Initializer>,
-    /// Function that gives the matrix to look up in from `W`; its parameters are in scopes below the layer's.
+    /// Function that makes the embedding matrix from `W`; its parameters are in scopes below the layer's.
     #[opt(into)]
     apply_w: Option<WeightFn>,
 ) -> Result<Tensor> {

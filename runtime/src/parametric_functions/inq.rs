@@ -12,7 +12,7 @@ use crate::{
 };
 
 option_group! {
-    /// How weights become fixed.
+    /// Options of the incremental quantization.
     fixing {
         /// Bits for each weight, above 1: one codes the value 0.
         #[opt(default = 4)]
@@ -34,10 +34,10 @@ option_group! {
 
 /// Incremental Network Quantization affine: [`affine`](fn@crate::affine) whose weights become powers of two, in steps.
 ///
-/// At each forward pass that `inq_iterations` names, half of the weights that are still free become fixed, at the last
-/// one all of them. A fixed weight is rounded to `±2^e` with `e` between `n2 = n1 + 1 − 2^(num_bits − 2)` and
-/// `n1 = ⌊log2(4/3 · max |W|)⌋`, or to 0 below `2^(n2 − 1)`, and what an optimizer does to it is undone before the next
-/// pass. The count of the passes is saved and restored with the parameters.
+/// At each forward pass that `inq_iterations` names, half of the weights that are still free become fixed; at
+/// the last one, all of them do. A fixed weight is rounded to `±2^e` with `e` between `n2 = n1 + 1 −
+/// 2^(num_bits − 2)` and `n1 = ⌊log2(4/3 · max |W|)⌋`, or to 0 below `2^(n2 − 1)`. Changes that an optimizer
+/// makes to it are undone before the next pass. The number of passes is saved and restored with the parameters.
 ///
 /// # Shapes
 /// As [`affine`](fn@crate::affine).
@@ -99,10 +99,10 @@ pub fn inq_affine(
 
 /// Incremental Network Quantization convolution: [`convolution`](fn@crate::convolution) whose weights become powers of two, in steps.
 ///
-/// At each forward pass that `inq_iterations` names, half of the weights that are still free become fixed, at the last
-/// one all of them. A fixed weight is rounded to `±2^e` with `e` between `n2 = n1 + 1 − 2^(num_bits − 2)` and
-/// `n1 = ⌊log2(4/3 · max |W|)⌋`, or to 0 below `2^(n2 − 1)`, and what an optimizer does to it is undone before the next
-/// pass. The count of the passes is saved and restored with the parameters.
+/// At each forward pass that `inq_iterations` names, half of the weights that are still free become fixed; at
+/// the last one, all of them do. A fixed weight is rounded to `±2^e` with `e` between `n2 = n1 + 1 −
+/// 2^(num_bits − 2)` and `n1 = ⌊log2(4/3 · max |W|)⌋`, or to 0 below `2^(n2 − 1)`. Changes that an optimizer
+/// makes to it are undone before the next pass. The number of passes is saved and restored with the parameters.
 ///
 /// # Shapes
 /// As [`convolution`](fn@crate::convolution).
@@ -166,7 +166,7 @@ pub fn inq_convolution(
     functions::convolution(inp, &functions::straight_through(&w, &rounded)?, b.as_ref(), &conv)
 }
 
-/// The weights after one pass of the layer that runs now; none if they are frozen.
+/// The weights after one pass of the running layer, or `None` if they are frozen.
 fn stepped(inq: &Inq) -> Result<Option<Tensor>> {
     let rng = ParameterStore::current().rng();
     let state = update_state(["W", "I", "_W", "_count"], |[w, i, last, count]| {

@@ -60,7 +60,7 @@ pub fn lstm(
 ) -> Result<(Tensor, Tensor)> {
     let inmaps = super::cell_sizes(x, &[("h", h), ("c", c)], state_size)?;
     let (h, c) = functions::lstm_cell(x, h, c, &param!(W)?, &param!(b)?)?;
-    // A cell that runs for ever must not keep the graph of all its steps.
+    // A cell that runs forever must not keep the graph of all its steps.
     Ok(if is_training() { (h, c) } else { (h.detach(), c.detach()) })
 }
 
@@ -95,7 +95,7 @@ pub struct LSTMCell {
 }
 
 impl LSTMCell {
-    /// A cell whose state is zero.
+    /// Makes a cell whose state is zero.
     #[must_use]
     pub fn new(batch_size: usize, state_size: usize) -> Self {
         Self {
@@ -110,35 +110,35 @@ impl LSTMCell {
         }
     }
 
-    /// The scope around the cell's parameters.
+    /// Sets the scope around the cell's parameters.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Initializer of `W`. Default: Glorot uniform.
+    /// Sets the initializer of `W`. Default: Glorot uniform.
     #[must_use]
     pub fn w_init(mut self, w_init: impl Into<Initializer>) -> Self {
         self.w_init = Some(w_init.into());
         self
     }
 
-    /// Initializer of `b`. Default: zeros.
+    /// Sets the initializer of `b`. Default: zeros.
     #[must_use]
     pub fn b_init(mut self, b_init: impl Into<Initializer>) -> Self {
         self.b_init = Some(b_init.into());
         self
     }
 
-    /// Whether the steps take the parameters without gradient. Default: false.
+    /// Sets whether the parameters receive no gradient. Default: false.
     #[must_use]
     pub fn fix_parameters(mut self, fix_parameters: bool) -> Self {
         self.fix_parameters = fix_parameters;
         self
     }
 
-    /// Starts from the output `h` and the cell state `c`, each `(batch_size, state_size)`.
+    /// Sets the initial output `h` and cell state `c`, each `(batch_size, state_size)`.
     #[must_use]
     pub fn state(mut self, h: &Tensor, c: &Tensor) -> Self {
         (self.h, self.c) = (Some(h.clone()), Some(c.clone()));
@@ -184,12 +184,12 @@ impl LSTMCell {
         self.c.as_ref()
     }
 
-    /// Makes the state zero, for the next sequence.
+    /// Resets the state to zero, for the next sequence.
     pub fn reset(&mut self) {
         (self.h, self.c) = (None, None);
     }
 
-    /// Keeps the state and cuts the gradient: what truncated backpropagation through time does between segments.
+    /// Keeps the state but cuts the gradient, as truncated backpropagation through time does between segments.
     pub fn detach(&mut self) {
         for state in [&mut self.h, &mut self.c] {
             *state = state.as_ref().map(Tensor::detach);

@@ -1,4 +1,4 @@
-//! Min-max quantization, alone and of weights and biases.
+//! Min-max quantization, by itself and in layers that quantize their weights and biases.
 
 use candle_core::Tensor;
 
@@ -13,16 +13,18 @@ use crate::{
 
 /// Min-max quantization: as many values as levels, between two ends that are learned or measured.
 ///
-/// The range `[qr_min, qr_max]` moves first: with `x_min_max` to the least and the largest element, with `ema` too
-/// `end ← decay · end + (1 − decay) · extreme`; it is at least `eps` wide. Then
-/// `scale = (qr_max − qr_min) / (ql_max − ql_min)`, `zero = round(ql_min − qr_min / scale)` cut off at `ql_min` and `ql_max`,
-/// `m = (ql_min − zero) · scale`, `M = (ql_max − zero) · scale`, and `y = round((clip(x, m, M) − m) / scale) · scale + m`, with
-/// halves away from zero. So 0 is one of the values.
+/// The range `[qr_min, qr_max]` is updated first: with `x_min_max` it becomes the least and the largest
+/// element, with `ema` as well `end ← decay · end + (1 − decay) · extreme`; it is at least `eps` wide. Then
+/// `scale = (qr_max − qr_min) / (ql_max − ql_min)`, `zero = round(ql_min − qr_min / scale)` clipped to
+/// `[ql_min, ql_max]`, `m = (ql_min − zero) · scale`, `M = (ql_max − zero) · scale`, and `y = round((clip(x, m,
+/// M) − m) / scale) · scale + m`, where halves are rounded away from zero. So 0 is one of the values.
 ///
-/// The gradient of `y` is handed to `x` where `m ≤ x ≤ M`, everywhere if `ste_fine_grained` is false. Where the range is not
-/// measured (neither `x_min_max` nor `ema`), its ends are learned: they get the gradients of what is cut off there.
+/// The gradient of `y` is passed on to `x` where `m ≤ x ≤ M`, and everywhere if `ste_fine_grained` is false. If
+/// the range is not measured (neither `x_min_max` nor `ema`), its ends are learned: they receive the gradients
+/// of the elements that are clipped there.
 ///
-/// A range that is measured moves in test mode too, as in NNabla: give `x_min_max(is_training())` where it is not to.
+/// As in NNabla, a measured range is also updated in test mode; pass `x_min_max(is_training())` to prevent
+/// that.
 ///
 /// # Shapes
 /// - input and output: any
@@ -72,13 +74,13 @@ pub fn min_max_quantize(
     /// Largest level.
     #[opt(default = 255.0)]
     ql_max: f64,
-    /// How much of the range stays when it is averaged, in [0, 1].
+    /// Weight of the previous range in the moving average, in [0, 1].
     #[opt(default = 0.999)]
     decay: f64,
     /// Whether the range is measured.
     #[opt(default = false)]
     x_min_max: bool,
-    /// Whether the range is an average of measured ones.
+    /// Whether the range is a moving average of measured ones.
     #[opt(default = false)]
     ema: bool,
     /// Whether elements outside the range get no gradient.
@@ -114,7 +116,7 @@ pub fn min_max_quantize(
 }
 
 option_group! {
-    /// What layers with a quantized weight and bias take.
+    /// Options of layers with a quantized weight and bias.
     min_max {
         /// Whether to quantize weights.
         #[opt(default = true)]

@@ -1,4 +1,4 @@
-//! The parametric functions: thin annotated functions, one family a file.
+//! The parametric functions: thin annotated functions, one family per file.
 
 mod affine;
 mod attention;
@@ -50,7 +50,8 @@ use crate::{Axis, Error, LayerInfo, Result, WeightFn, check};
 /// The list of the layers, from which the rest follows.
 macro_rules! layers {
     ($($Layer:ident $function:ident,)+) => {
-        /// Every parametric function of the crate, in the order of NNabla's documentation, newer ones behind.
+        /// Every parametric function of the crate, in the order of NNabla's documentation, followed by newer
+        /// ones.
         pub const LAYERS: &[&LayerInfo] = &[$($Layer::INFO),+];
 
         /// The layers and the structures that hold their calls: for the crate's root.
@@ -114,7 +115,8 @@ layers! {
     MinMaxQuantizedConvolution min_max_quantized_convolution,
 }
 
-/// What a layer computes with: its weight and its bias, or what the functions `apply_w` and `apply_b` make of them.
+/// The weight and the bias that a layer computes with: its own, or the results of the functions `apply_w` and
+/// `apply_b`.
 fn reparameterized(
     w: Result<Tensor>,
     b: impl FnOnce() -> Result<Option<Tensor>>,
@@ -125,7 +127,8 @@ fn reparameterized(
     Ok((w, b))
 }
 
-/// The inputs of a recurrent cell, whose states must be `(batch_size, state_size)`, checked before it makes a parameter.
+/// Checks the inputs of a recurrent cell before it makes a parameter; the states must be `(batch_size,
+/// state_size)`.
 fn cell_sizes(x: &Tensor, states: &[(&'static str, &Tensor)], state_size: usize) -> Result<usize> {
     let &[batch_size, inmaps] = x.dims() else {
         return Err(Error::invalid("x", "must have the shape (batch_size, input_size)", x.dims()));
@@ -142,7 +145,7 @@ fn cell_sizes(x: &Tensor, states: &[(&'static str, &Tensor)], state_size: usize)
     Ok(inmaps)
 }
 
-/// Whether the input of a recurrent layer and its states are of one type that is computed with.
+/// Checks that the input of a recurrent layer and its states have the same floating point type.
 fn check_states(x: &Tensor, states: &[(&'static str, &Tensor)]) -> Result<()> {
     check::input("x", x)?;
     for (argument, state) in states {
@@ -155,7 +158,7 @@ fn check_states(x: &Tensor, states: &[(&'static str, &Tensor)]) -> Result<()> {
     Ok(())
 }
 
-/// Inputs and outputs of an affine layer for each sample, checked before it makes a parameter.
+/// Number of inputs and outputs per sample of an affine layer, checked before it makes a parameter.
 fn affine_sizes(inp: &Tensor, base_axis: Axis, n_outmaps: &[usize]) -> Result<[usize; 2]> {
     check::input("inp", inp)?;
     let (samples, sample) = inp.dims().split_at(base_axis.split("base_axis", inp.dims())?);

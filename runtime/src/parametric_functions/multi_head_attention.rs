@@ -17,10 +17,10 @@ use crate::{
 pub struct AttentionWeights(Arc<Mutex<Option<Tensor>>>);
 
 impl AttentionWeights {
-    /// The weights, `(batch · num_heads, targets, sources)`; in training after dropout.
+    /// The weights, `(batch · num_heads, targets, sources)`; in training, after dropout.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] before a call has filled it.
+    /// [`Error::InvalidArgument`] if no call has filled it yet.
     pub fn weights(&self) -> Result<Tensor> {
         let weights = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         weights.ok_or_else(|| Error::invalid("output_weights", "must be given to a call first", "no weights"))
@@ -38,7 +38,7 @@ impl From<&AttentionWeights> for AttentionWeights {
 }
 
 option_group! {
-    /// First values of the projections.
+    /// Initial values of the projections.
     projections {
         /// Initializer of `q_weight`; Glorot uniform if absent.
         #[opt(into)]
@@ -76,12 +76,13 @@ option_group! {
 /// Multi-head attention: each query gets the mean of the values, weighted by how well their keys fit it, in several ways
 /// at once.
 ///
-/// `q = query · q_weight + q_bias`, `k` and `v` in the same way; each falls into `num_heads` parts. For each head
-/// `softmax(q kᵀ / √head_dim + additive_mask) v`; the heads, side by side, times `out_weight`, plus `out_bias`, are the
-/// output. Without `output_weights`, and without `dropout` in training, no matrix of all weights is in memory.
+/// `q = query · q_weight + q_bias`, and `k` and `v` likewise; each is split into `num_heads` parts. Each head
+/// is `softmax(q kᵀ / √head_dim + additive_mask) v`; the output is the concatenated heads, times `out_weight`,
+/// plus `out_bias`. The matrix of all weights is only held in memory with `output_weights`, or with `dropout`
+/// in training.
 ///
-/// With `add_attn_bias`, one key and one value that are parameters are appended to every sequence; no mask hides them. A
-/// query whose keys are all hidden gets the mean 0.
+/// With `add_attn_bias`, a key and a value that are parameters are appended to every sequence; no mask hides
+/// them. A query whose keys are all hidden gets the mean 0.
 ///
 /// # Shapes
 /// - `query`: `(targets, batch, q_dim)`; `key`: `(sources, batch, k_dim)`; `value`: `(sources, batch, v_dim)`
@@ -95,8 +96,8 @@ option_group! {
 /// shapes do not fit together, or `dropout` is not in [0, 1).
 ///
 /// # Source
-/// NNabla `PF.multi_head_attention`, which returns the weights in any case; Vaswani et al., Attention is All You Need,
-/// NIPS 2017.
+/// NNabla `PF.multi_head_attention`, which always returns the weights; Vaswani et al., Attention is All You
+/// Need, NIPS 2017.
 ///
 /// # Example
 /// ```
@@ -162,7 +163,7 @@ pub fn multi_head_attention(
     /// Number of heads; divides the embedding dimensions.
     #[opt(default = 12)]
     num_heads: usize,
-    /// Probability of a weight to be dropped in training, in [0, 1).
+    /// Probability that a weight is dropped in training, in [0, 1).
     #[opt(default = 0.0)]
     dropout: f64,
     /// Embedding dimension of queries and keys; that of `query` if absent.
@@ -189,7 +190,7 @@ pub fn multi_head_attention(
     /// Hides a key from the queries of its sample where it is not 0.
     #[opt(maybe)]
     key_padding_mask: Option<&Tensor>,
-    /// Receives the weights of the values.
+    /// Receives the attention weights.
     #[opt(into)]
     output_weights: Option<AttentionWeights>,
 ) -> Result<Tensor> {
@@ -242,7 +243,7 @@ pub fn multi_head_attention(
     functions::affine(&heads, &out_weight, out_bias.as_ref(), 2)
 }
 
-/// The sizes `(positions, batch, dim)` of three sequences, of which the last two have one length.
+/// The sizes `(positions, batch, dim)` of the three sequences; the key and the value must have the same length.
 fn sequences(query: &Tensor, key: &Tensor, value: &Tensor) -> Result<[[usize; 3]; 3]> {
     let sizes = |name: &'static str, x: &Tensor| {
         check::input(name, x)?;
@@ -300,7 +301,7 @@ fn check_masks(mask: Option<&Tensor>, padding: Option<&Tensor>, scores: [usize; 
     }
 }
 
-/// The sequences with `bias` as one position more.
+/// The sequences with `bias` appended as one more position.
 fn appended(sequences: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let (_, batch, dim) = sequences.dims3()?;
     Ok(Tensor::cat(&[sequences, &bias.broadcast_as((1, batch, dim))?.contiguous()?], 0)?)

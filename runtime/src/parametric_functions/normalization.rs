@@ -12,15 +12,15 @@ use crate::{
 };
 
 option_group! {
-    /// What normalizations of batches take.
+    /// Options of normalizations over batches.
     batch_statistics {
-        /// Axes whose every index has statistics of its own, negative ones from the back.
+        /// Axes whose indices have separate statistics; negative ones count from the back.
         #[opt(into, default = 1)]
         axes: Axes,
         /// Decay rate of the running statistics, in [0, 1].
         #[opt(default = 0.9)]
         decay_rate: f64,
-        /// Added to the variance, against a division by zero.
+        /// Added to the variance, to avoid a division by zero.
         #[opt(default = 1e-5)]
         eps: f64,
         /// Whether to use the statistics of the batch rather than the running ones: true unless in
@@ -47,10 +47,10 @@ option_group! {
 pub struct BatchStat(Arc<Mutex<Option<(Tensor, Tensor)>>>);
 
 impl BatchStat {
-    /// The mean; for a batch of the shape of `beta`.
+    /// The mean; that of a batch has the shape of `beta`.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] before a call has filled it.
+    /// [`Error::InvalidArgument`] if no call has filled it yet.
     pub fn mean(&self) -> Result<Tensor> {
         self.get().map(|(mean, _)| mean)
     }
@@ -82,10 +82,10 @@ impl From<&BatchStat> for BatchStat {
 
 /// Batch normalization.
 ///
-/// `y = gamma · (x − μ) / √(σ² + eps) + beta`. With `batch_stat`, μ and σ² are the mean and the biased variance of
-/// the `n` elements that share the indices of `axes`, and the running statistics move:
-/// `mean ← decay_rate · mean + (1 − decay_rate) · μ` and
-/// `var ← decay_rate · var + (1 − decay_rate) · σ² · n / (n − 1)`. Without it, μ and σ² are the running ones.
+/// `y = gamma · (x − μ) / √(σ² + eps) + beta`. With `batch_stat`, μ and σ² are the mean and the biased variance
+/// of the `n` elements that share the indices of `axes`, and the running statistics are updated: `mean ←
+/// decay_rate · mean + (1 − decay_rate) · μ` and `var ← decay_rate · var + (1 − decay_rate) · σ² · n / (n −
+/// 1)`. Without it, μ and σ² are the running statistics.
 ///
 /// With more than one axis in `axes`, the running statistics stay as they are, as in NNabla.
 ///
@@ -150,11 +150,12 @@ pub fn batch_normalization(
 /// `y = max(0, bn(x) + z)`, with [`batch_normalization`](fn@batch_normalization) as bn; the gradient is 0 where `y` is.
 ///
 /// # Shapes
-/// - input, `z` and output: any, all of one
+/// - input, `z` and output: any, but all the same
 /// - parameters: as those of [`batch_normalization`](fn@batch_normalization)
 ///
 /// # Errors
-/// As [`batch_normalization`](fn@batch_normalization), or if `z` has another shape or type than the input.
+/// As [`batch_normalization`](fn@batch_normalization), or if the shape or type of `z` differs from that of the
+/// input.
 ///
 /// # Source
 /// NNabla `PF.fused_batch_normalization`, whose `nonlinearity` has no other value than ReLU.
@@ -193,7 +194,7 @@ pub fn batch_normalization(
 pub fn fused_batch_normalization(
     /// Input.
     inp: &Tensor,
-    /// What is added before ReLU; nothing if absent.
+    /// Added before ReLU, if given.
     #[opt]
     z: Option<&Tensor>,
 ) -> Result<Tensor> {
@@ -210,11 +211,12 @@ pub fn fused_batch_normalization(
 
 /// Batch normalization by the statistics of a batch that several processes share.
 ///
-/// `n`, μ and σ² of [`batch_normalization`](fn@batch_normalization) are those of all parts of the batch together, and so are the
-/// sums in its gradient; the running statistics move alike everywhere. In
-/// [`DataParallel::step_together`](crate::training::DataParallel::step_together) the parts are the micro-batches of the step, in
-/// [`Communicator::enter`](crate::communicator::Communicator::enter) the inputs of all ranks. Elsewhere the layer is
-/// [`batch_normalization`](fn@batch_normalization). The parameters are the same.
+/// `n`, μ and σ² of [`batch_normalization`](fn@batch_normalization) are computed over all parts of the batch
+/// together, and so are the sums in its gradient; the running statistics are updated equally everywhere. In
+/// [`DataParallel::step_together`](crate::training::DataParallel::step_together), the parts are the
+/// micro-batches of the step; in [`Communicator::enter`](crate::communicator::Communicator::enter), they are
+/// the inputs of all ranks. Elsewhere the layer is the same as [`batch_normalization`](fn@batch_normalization),
+/// and so are its parameters.
 ///
 /// # Shapes
 /// As [`batch_normalization`](fn@batch_normalization).
@@ -302,7 +304,7 @@ impl Batch {
         Ok(inp.dims().iter().enumerate().map(size).collect())
     }
 
-    /// The normalized input, and ReLU of it if asked for; the running statistics move on.
+    /// The normalized input, with ReLU if asked for; also updates the running statistics.
     fn normalize(
         self,
         inp: &Tensor,
@@ -338,7 +340,7 @@ impl Batch {
     }
 }
 
-/// Whether there is something to take statistics of.
+/// Checks that there are elements to take statistics of.
 fn has_samples(inp: &Tensor) -> Result<()> {
     if inp.dims().contains(&0) {
         return Err(Error::invalid("inp", "must have elements to take the statistics of", inp.dims()));
@@ -364,11 +366,11 @@ fn moving_average(running: &Tensor, batch: &Tensor, decay_rate: f64) -> Result<T
 
 /// Mean subtraction: makes the mean of the input zero over the samples seen so far.
 ///
-/// With `update_running_mean`, the running mean moves first: `mean ← mean + (μ − mean) / (t + 1)` and `t ← t + 1`,
-/// μ being the mean over the `base_axis` leading axes. Then `y = x − mean`.
+/// With `update_running_mean`, the running mean is updated first: `mean ← mean + (μ − mean) / (t + 1)` and `t ←
+/// t + 1`, where μ is the mean over the `base_axis` leading axes. Then `y = x − mean`.
 ///
-/// The gradient is an approximation that sees the latest batch only: `dx = dy · (1 − 1 / (t · n))`, `n` being the
-/// number of samples in the batch; without the update `dx = dy`.
+/// The gradient is an approximation that only considers the latest batch: `dx = dy · (1 − 1 / (t · n))`, where
+/// `n` is the number of samples in the batch; without the update, `dx = dy`.
 ///
 /// # Shapes
 /// - input and output: `(N.., D..)`; `N..` are the `base_axis` leading axes
@@ -408,7 +410,7 @@ pub fn mean_subtraction(
     /// Number of leading axes that are samples, or the first axis behind them, from the back if negative.
     #[opt(into, default = 1)]
     base_axis: Axis,
-    /// Whether the running mean moves: true unless in [`test_mode`](crate::test_mode).
+    /// Whether to update the running mean: true unless in [`test_mode`](crate::test_mode).
     #[opt(default = is_training())]
     update_running_mean: bool,
 ) -> Result<Tensor> {

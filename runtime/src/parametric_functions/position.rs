@@ -60,16 +60,16 @@ pub fn learned_position_embedding(
 
 /// Rotary position embedding: turns each pair of features by an angle that grows with the position.
 ///
-/// With `a = position · base^(−2 i / features)`, the features `2 i` and `2 i + 1`, `(u, v)`, become
-/// `(u cos a − v sin a, u sin a + v cos a)`. The product of a query and a key turned so follows from how far apart they are.
-/// NNabla has no such function.
+/// With `a = position · base^(−2 i / features)`, the features `2 i` and `2 i + 1`, `(u, v)`, become `(u cos a −
+/// v sin a, u sin a + v cos a)`. The product of a query and a key that are rotated like this depends on the
+/// distance between them. NNabla has no such function.
 ///
 /// # Shapes
 /// - input and output: any; the positions are on `axis`, the features, an even number, on the last axis
 ///
 /// # Errors
-/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if `axis` is the last one or none, the number of features is
-/// odd, or `base` is not positive.
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if `axis` is the last axis or does not exist, the
+/// number of features is odd, or `base` is not positive.
 ///
 /// # Source
 /// Su et al., [RoFormer](https://arxiv.org/abs/2104.09864), 2021.
@@ -94,7 +94,7 @@ pub fn rotary_position_embedding(
     /// The axis of the positions.
     #[opt(into, default = -2)]
     axis: Axis,
-    /// How many times slower the last pair turns than the first, nearly.
+    /// Approximately how many times slower the last pair rotates than the first.
     #[opt(default = 10000.0)]
     base: f64,
 ) -> Result<Tensor> {

@@ -6,7 +6,8 @@ use crate::{Axis, Initializer, Result, check, functions, parametric_function};
 
 /// Parametrized rectified linear unit.
 ///
-/// `y = max(0, x) + slope · min(0, x)`, the slope being one number or one for each index of the axis `base_axis`.
+/// `y = max(0, x) + slope · min(0, x)`, where the slope is one number, or one for each index of the axis
+/// `base_axis`.
 ///
 /// # Shapes
 /// - input and output: any
@@ -40,10 +41,10 @@ use crate::{Axis, Initializer, Result, check, functions, parametric_function};
 pub fn prelu(
     /// Input.
     inp: &Tensor,
-    /// The axis with a slope for each index, if the slope is not shared; from the back if negative.
+    /// Axis whose indices have a slope each, if the slope is not shared; counts from the back if negative.
     #[opt(into, default = 1)]
     base_axis: Axis,
-    /// Whether one slope serves all elements.
+    /// Whether all elements share one slope.
     #[opt(default = true)]
     shared: bool,
     /// Initializer of `slope`.

@@ -8,7 +8,7 @@ use crate::options::{bias, grouped, layout, weights, window};
 use crate::{Axis, Dims, Initializer, PerAxis, Result, Rng, functions, option_group, parametric_function};
 
 option_group! {
-    /// What fixed-point layers take.
+    /// Options of fixed-point layers.
     fixed_point {
         /// Whether to quantize weights.
         #[opt(default = true)]
@@ -42,7 +42,7 @@ option_group! {
         ste_fine_grained_b: bool,
     }
 
-    /// What layers with powers of two take.
+    /// Options of layers with powers of two.
     pow2 {
         /// Whether to quantize weights.
         #[opt(default = true)]
@@ -82,18 +82,18 @@ option_group! {
         ste_fine_grained_b: bool,
     }
 
-    /// What pruned layers take.
+    /// Options of pruned layers.
     pruning {
         /// Whether to prune weights.
         #[opt(default = true)]
         prune_w: bool,
-        /// Share of weights that is set to zero, in [0, 1].
+        /// Fraction of the weights that is set to zero, in [0, 1].
         #[opt(default = 0.9)]
         rate_w: f64,
         /// Whether to prune the bias.
         #[opt(default = true)]
         prune_b: bool,
-        /// Share of the bias that is set to zero, in [0, 1].
+        /// Fraction of the bias that is set to zero, in [0, 1].
         #[opt(default = 0.9)]
         rate_b: f64,
     }
@@ -101,9 +101,9 @@ option_group! {
 
 /// Fixed-Point Quantized affine: [`affine`](fn@crate::affine) with quantized weights and bias.
 ///
-/// `q(w) = sign(w) · ⌊|w| / delta + 1/2⌋ · delta`, cut off at `±(2^n' − 1) · delta` with `n' = n − 1`; without sign,
-/// at 0 and `(2^n − 1) · delta`. The gradient of `q(w)` is handed to `w` unchanged (straight-through estimator), except,
-/// if fine-grained, where `w` is cut off.
+/// `q(w) = sign(w) · ⌊|w| / delta + 1/2⌋ · delta`, clipped to `±(2^n' − 1) · delta` with `n' = n − 1`, or,
+/// without sign, to 0 and `(2^n − 1) · delta`. The gradient of `q(w)` is passed on to `w` unchanged
+/// (straight-through estimator), except, if fine-grained, where `w` is clipped.
 ///
 /// The float weights `W` are trained; `W_q` and `b_q` agree with their floats after each forward pass, until an optimizer changes `W`.
 /// To share weights between layers, share `W`. The transformed values are stored as floating point numbers: the layer
@@ -175,9 +175,9 @@ pub fn fixed_point_quantized_affine(
 
 /// Fixed-Point Quantized convolution: [`convolution`](fn@crate::convolution) with quantized weights and bias.
 ///
-/// `q(w) = sign(w) · ⌊|w| / delta + 1/2⌋ · delta`, cut off at `±(2^n' − 1) · delta` with `n' = n − 1`; without sign,
-/// at 0 and `(2^n − 1) · delta`. The gradient of `q(w)` is handed to `w` unchanged (straight-through estimator), except,
-/// if fine-grained, where `w` is cut off.
+/// `q(w) = sign(w) · ⌊|w| / delta + 1/2⌋ · delta`, clipped to `±(2^n' − 1) · delta` with `n' = n − 1`, or,
+/// without sign, to 0 and `(2^n − 1) · delta`. The gradient of `q(w)` is passed on to `w` unchanged
+/// (straight-through estimator), except, if fine-grained, where `w` is clipped.
 ///
 /// The float weights `W` are trained; `W_q` and `b_q` agree with their floats after each forward pass, until an optimizer changes `W`.
 /// To share weights between layers, share `W`. The transformed values are stored as floating point numbers: the layer
@@ -410,9 +410,9 @@ pub fn pow2_quantized_convolution(
 
 /// Pruned affine: [`affine`](fn@crate::affine) with pruned weights and bias.
 ///
-/// `q(w) = 0` where `|w|` is below the threshold and `w` elsewhere; the threshold is the `⌊(size − 1) · rate⌋`-th smallest
-/// `|w|` of the whole tensor, and a rate of 1 removes everything. The gradient of `q(w)` is handed to `w` unchanged, to
-/// what is pruned too.
+/// `q(w) = 0` where `|w|` is below the threshold and `w` elsewhere; the threshold is the `⌊(size − 1) ·
+/// rate⌋`-th smallest `|w|` of the whole tensor, and a rate of 1 removes everything. The gradient of `q(w)` is
+/// passed on to `w` unchanged, also where `w` is pruned.
 ///
 /// The float weights `W` are trained; `W_q` and `b_q` agree with their floats after each forward pass, until an optimizer changes `W`.
 /// To share weights between layers, share `W`. The transformed values are stored as floating point numbers: the layer
@@ -480,9 +480,9 @@ pub fn pruned_affine(
 
 /// Pruned convolution: [`convolution`](fn@crate::convolution) with pruned weights and bias.
 ///
-/// `q(w) = 0` where `|w|` is below the threshold and `w` elsewhere; the threshold is the `⌊(size − 1) · rate⌋`-th smallest
-/// `|w|` of the whole tensor, and a rate of 1 removes everything. The gradient of `q(w)` is handed to `w` unchanged, to
-/// what is pruned too.
+/// `q(w) = 0` where `|w|` is below the threshold and `w` elsewhere; the threshold is the `⌊(size − 1) ·
+/// rate⌋`-th smallest `|w|` of the whole tensor, and a rate of 1 removes everything. The gradient of `q(w)` is
+/// passed on to `w` unchanged, also where `w` is pruned.
 ///
 /// The float weights `W` are trained; `W_q` and `b_q` agree with their floats after each forward pass, until an optimizer changes `W`.
 /// To share weights between layers, share `W`. The transformed values are stored as floating point numbers: the layer
@@ -555,8 +555,8 @@ pub fn pruned_convolution(
     functions::convolution(inp, &w, b.as_ref(), &conv)
 }
 
-/// What the layer computes with: `float` through the transform, which `keep` registers; `float` itself if the transformed
-/// values are not parameters of this call.
+/// The values that the layer computes with: `float` after the transform, registered by `keep`, or `float`
+/// itself if the transformed values are not parameters of this call.
 pub(super) fn through(
     transform: impl FnOnce(&Tensor) -> Result<Tensor>,
     float: Tensor,

@@ -10,27 +10,27 @@ use crate::{
 };
 
 option_group! {
-    /// What recurrent layers over sequences take.
+    /// Options of recurrent layers over sequences.
     sequence {
-        /// Initializer of `weight_l0`; Glorot uniform if absent, for the input and for the state by itself.
+        /// Initializer of `weight_l0`; if absent, Glorot uniform, separately for the input and the state.
         #[opt(into)]
         w0_init: Option<Initializer>,
-        /// Initializer of `weight`; as that of `weight_l0` if absent.
+        /// Initializer of `weight`; that of `weight_l0` if absent.
         #[opt(into)]
         w_init: Option<Initializer>,
         /// Initializer of `bias`.
         #[opt(into, default = 0.0)]
         b_init: Initializer,
-        /// Number of layers, which is that of the states `h` in any case.
+        /// Number of layers, which must be that of the states `h`.
         #[opt(default = h.dims().first().copied().unwrap_or_default())]
         num_layers: usize,
         /// Probability that an element between two layers is dropped, in [0, 1).
         #[opt(default = 0.0)]
         dropout: f64,
-        /// Whether each layer runs backwards, too.
+        /// Whether each layer also runs backwards.
         #[opt(default = false)]
         bidirectional: bool,
-        /// Whether to drop elements and to keep a graph for gradients; in test mode neither happens anyway.
+        /// Whether to apply dropout and to keep a graph for gradients; neither happens in test mode.
         #[opt(default = true)]
         training: bool,
         /// Generator that random weights and the dropout draw from; the parameter's own and the store's if absent.
@@ -44,23 +44,23 @@ option_group! {
 
 /// Elman network over a sequence: several layers, one direction or both.
 ///
-/// `h_t = f(W x_t + U h_(t−1) + b)` with `f` the hyperbolic tangent or ReLU. The outputs of a layer are the inputs of the next;
-/// in training, elements between them are dropped with probability `dropout`. With two directions, the second runs from the
-/// last step to the first, and a step's output has both side by side. Returns the outputs of the last layer, and the last `h`
-/// of every layer.
+/// `h_t = f(W x_t + U h_(t−1) + b)`, where `f` is the hyperbolic tangent or ReLU. The outputs of a layer are
+/// the inputs of the next; in training, elements between them are dropped with probability `dropout`. With two
+/// directions, the second runs from the last step to the first, and the output of a step concatenates both.
+/// Returns the outputs of the last layer, and the last `h` of every layer.
 ///
 /// # Shapes
 /// With `T` steps, `N` samples, `I` inputs, `L` layers, `D` directions and `H` units:
-/// - `x`: `(T, N, I)`; `h`: `(L, D, N, H)`, which says how many layers and units there are
+/// - `x`: `(T, N, I)`; `h`: `(L, D, N, H)`, which determines the number of layers and units
 /// - results: `(T, N, D·H)` and `(L, D, N, H)`
 ///
 /// # Errors
-/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if `x` has no steps, if `h` has other sizes than `x`,
-/// `num_layers` and `bidirectional` say, or if `dropout` is not in [0, 1).
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if `x` has no steps, if the shape of `h` does not
+/// match `x`, `num_layers` and `bidirectional`, or if `dropout` is not in [0, 1).
 ///
 /// # Source
-/// NNabla `PF.rnn`; Elman, Finding Structure in Time, Cognitive Science 1990. NNabla's CPU takes `num_layers` from `h` and drops
-/// nothing.
+/// NNabla `PF.rnn`; Elman, Finding Structure in Time, Cognitive Science 1990. NNabla's CPU implementation takes
+/// `num_layers` from `h` and has no dropout.
 ///
 /// # Example
 /// ```
@@ -96,7 +96,7 @@ pub fn rnn(
     x: &Tensor,
     /// States before the first step.
     h: &Tensor,
-    /// What is done with the pre-activations.
+    /// Function of the pre-activations.
     #[opt(default = Nonlinearity::Tanh)]
     nonlinearity: Nonlinearity,
 ) -> Result<(Tensor, Tensor)> {
@@ -287,11 +287,11 @@ pub fn gru_cell(
 ) -> Result<Tensor> {
     let inmaps = super::cell_sizes(x, &[("h", h)], state_size)?;
     let h = functions::gru_cell(x, h, &param!(W)?, Some(&param!(b)?))?;
-    // A cell that runs for ever must not keep the graph of all its steps.
+    // A cell that runs forever must not keep the graph of all its steps.
     Ok(if is_training() { h } else { h.detach() })
 }
 
-/// What is the same in all layers over sequences.
+/// The arguments that all layers over sequences share.
 struct Call<'a> {
     x: &'a Tensor,
     states: &'a [(&'static str, &'a Tensor)],
@@ -313,14 +313,14 @@ struct Sizes {
     directions: usize,
     inmaps: usize,
     state: usize,
-    /// Of all directions of a layer.
+    /// Outputs of all directions of a layer.
     outputs: usize,
     /// Columns of the weights of all layers.
     widths: usize,
 }
 
 impl Call<'_> {
-    /// Checks all that can be known before a parameter is made, for cells of so many `gates`.
+    /// Checks everything that can be known before a parameter is made, for cells with this number of `gates`.
     fn sizes(&self, gates: usize) -> Result<Sizes> {
         let (x, (_, h)) = (self.x, self.states[0]);
         let sizes = Layers::new(x, h)?;

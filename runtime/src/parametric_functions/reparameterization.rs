@@ -6,8 +6,8 @@ use crate::{Axis, Initializer, Result, check, functions, is_training, parametric
 
 /// Weight normalization: a weight as a direction and a length that is learned apart.
 ///
-/// `y = g · w / √(Σ w² + eps)`, with a sum and a `g` for each index of the axis `dim`. `g` starts where the layer changes
-/// nothing.
+/// `y = g · w / √(Σ w² + eps)`, with a sum and a `g` for each index of the axis `dim`. The default of `g` makes
+/// the layer the identity.
 ///
 /// It is meant for `apply_w` of other layers, and keeps its parameter in a scope below theirs.
 ///
@@ -46,10 +46,10 @@ pub fn weight_normalization(
     /// Axis of the outputs, from the back if negative.
     #[opt(into, default = 0)]
     dim: Axis,
-    /// Added to the sum of squares, against a division by zero.
+    /// Added to the sum of squares, to avoid a division by zero.
     #[opt(default = 1e-12)]
     eps: f64,
-    /// Initializer of `g`; the lengths that `w` has if absent.
+    /// Initializer of `g`; the lengths of `w` if absent.
     #[opt(into)]
     g_init: Option<Initializer>,
 ) -> Result<Tensor> {
@@ -63,9 +63,9 @@ pub fn weight_normalization(
 
 /// Spectral normalization: a weight divided by its largest singular value.
 ///
-/// With the weight as a matrix `W`, a row for each index of `dim`: `v = Wᵀu / √(|Wᵀu|² + eps)` and `u = Wv / √(|Wv|² + eps)`,
-/// `itr` times, then `y = w / (uᵀ W v)`. `u` and `v` are constants of the gradient; `u` is kept for the next call, unless in test
-/// mode.
+/// With the weight as a matrix `W` that has a row for each index of `dim`: `v = Wᵀu / √(|Wᵀu|² + eps)` and `u =
+/// Wv / √(|Wv|² + eps)`, repeated `itr` times, then `y = w / (uᵀ W v)`. No gradient flows through `u` and `v`;
+/// `u` is kept for the next call, except in test mode.
 ///
 /// It is meant for `apply_w` of other layers, and keeps its parameter in a scope below theirs.
 ///
@@ -108,7 +108,7 @@ pub fn spectral_norm(
     /// Steps of the power method in each call.
     #[opt(default = 1)]
     itr: usize,
-    /// Added to the sums of squares, against a division by zero.
+    /// Added to the sums of squares, to avoid a division by zero.
     #[opt(default = 1e-12)]
     eps: f64,
     /// Whether `u` stays as it is: true in [`test_mode`](crate::test_mode).

@@ -1,4 +1,4 @@
-//! Layer, group, instance and root-mean-square normalization: each sample by statistics of its own.
+//! Layer, group, instance and root-mean-square normalization, which use the statistics of single samples.
 
 use candle_core::Tensor;
 
@@ -7,12 +7,12 @@ use crate::options::scale_and_bias;
 use crate::{Axes, Axis, BatchStat, Initializer, Result, option_group, parametric_function};
 
 option_group! {
-    /// What normalizations of single samples take.
+    /// Options of normalizations of single samples.
     samples {
         /// Axes of the samples, negative ones from the back.
         #[opt(into, default = 0)]
         batch_axis: Axes,
-        /// Added to the variance, against a division by zero.
+        /// Added to the variance, to avoid a division by zero.
         #[opt(default = 1e-5)]
         eps: f64,
         /// Receives the means and the variances.
@@ -23,8 +23,8 @@ option_group! {
 
 /// Layer normalization.
 ///
-/// `y = gamma · (x − μ) / √(σ² + eps) + beta`, with the mean μ and the biased variance σ² of all elements that share their
-/// indices of `batch_axis`.
+/// `y = gamma · (x − μ) / √(σ² + eps) + beta`, with the mean μ and the biased variance σ² of all elements that
+/// have the same indices on `batch_axis`.
 ///
 /// # Shapes
 /// - input and output: any
@@ -78,8 +78,9 @@ pub fn layer_normalization(
 
 /// Group normalization.
 ///
-/// The channels fall into `num_groups` groups of neighbours. `y = gamma · (x − μ) / √(σ² + eps) + beta`, with the mean μ and
-/// the biased variance σ² of all elements of a group that share their indices of `batch_axis`.
+/// The channels are split into `num_groups` groups of consecutive ones. `y = gamma · (x − μ) / √(σ² + eps) +
+/// beta`, with the mean μ and the biased variance σ² of all elements of a group that have the same indices on
+/// `batch_axis`.
 ///
 /// # Shapes
 /// - input and output: any
@@ -135,8 +136,8 @@ pub fn group_normalization(
 
 /// Instance normalization.
 ///
-/// `y = gamma · (x − μ) / √(σ² + eps) + beta`, with the mean μ and the biased variance σ² of all elements that share their
-/// indices of `batch_axis` and `channel_axis`.
+/// `y = gamma · (x − μ) / √(σ² + eps) + beta`, with the mean μ and the biased variance σ² of all elements that
+/// have the same indices on `batch_axis` and `channel_axis`.
 ///
 /// # Shapes
 /// - input and output: any
@@ -189,7 +190,7 @@ pub fn instance_normalization(
     output(normalization.apply(inp, beta.as_ref(), gamma.as_ref())?, output_stat)
 }
 
-/// The output of a normalization; its statistics go to who asked for them.
+/// The output of a normalization; passes the statistics to `output_stat`.
 fn output((y, mean, var): (Tensor, Tensor, Tensor), output_stat: Option<BatchStat>) -> Result<Tensor> {
     if let Some(stat) = output_stat {
         stat.set(&mean, &var);
@@ -199,7 +200,8 @@ fn output((y, mean, var): (Tensor, Tensor, Tensor), output_stat: Option<BatchSta
 
 /// Root-mean-square normalization: layer normalization without a mean.
 ///
-/// `y = gamma · x / √(mean(x²) + eps)`, with the mean over all elements that share their indices of `batch_axis`.
+/// `y = gamma · x / √(mean(x²) + eps)`, with the mean over all elements that have the same indices on
+/// `batch_axis`.
 ///
 /// # Shapes
 /// - input and output: any
@@ -209,8 +211,8 @@ fn output((y, mean, var): (Tensor, Tensor, Tensor), output_stat: Option<BatchSta
 /// As [`layer_normalization`](fn@layer_normalization).
 ///
 /// # Source
-/// Zhang & Sennrich, [Root Mean Square Layer Normalization](https://arxiv.org/abs/1910.07467). NNabla has none; arguments
-/// and names are those of its layer normalization.
+/// Zhang & Sennrich, [Root Mean Square Layer Normalization](https://arxiv.org/abs/1910.07467). NNabla has none;
+/// arguments and names follow its layer normalization.
 ///
 /// # Example
 /// ```
@@ -237,7 +239,7 @@ pub fn rms_normalization(
     /// Axes of the samples, negative ones from the back.
     #[opt(into, default = 0)]
     batch_axis: Axes,
-    /// Added to the mean square, against a division by zero.
+    /// Added to the mean square, to avoid a division by zero.
     #[opt(default = 1e-5)]
     eps: f64,
     /// Initializer of `gamma`.

@@ -1,4 +1,5 @@
-//! Functions without parameters that want options: pooling, interpolation, padding and dropout as stages of a network.
+//! Functions without parameters that take options: pooling, interpolation, padding and dropout as stages of a
+//! network.
 
 use candle_core::Tensor;
 
@@ -45,7 +46,7 @@ pub fn max_pooling(
     /// Whether elements that do not fill a window are left out.
     #[opt(default = true)]
     ignore_border: bool,
-    /// Border on both sides of each axis, which is never the largest.
+    /// Padding on both sides of each axis, which never is the maximum.
     #[opt(into, default = 0)]
     pad: PerAxis,
     /// Whether the axis of the channels comes last.
@@ -154,8 +155,8 @@ pub fn sum_pooling(
 /// Unpooling: each element `kernel` times on each axis.
 ///
 /// # Shapes
-/// - input: `(N.., L_1, .., L_d)`; as many of the last axes as `kernel` has entries, for one number all but the first two;
-///   with `channel_last` the channels follow
+/// - input: `(N.., L_1, .., L_d)`; `kernel` applies to as many of the last axes as it has entries, or, if it is
+///   one number, to all but the first two; with `channel_last` the channels follow
 /// - output: `L' = L · kernel` on each of them
 ///
 /// # Errors
@@ -177,7 +178,7 @@ pub fn sum_pooling(
 pub fn unpooling(
     /// Input.
     inp: &Tensor,
-    /// How often each element comes on each axis.
+    /// Number of repetitions of each element on each axis.
     #[into]
     kernel: PerAxis,
     /// Whether the axis of the channels comes last.
@@ -190,12 +191,13 @@ pub fn unpooling(
 /// Interpolation to another size, which `scale` or `output_size` says.
 ///
 /// # Shapes
-/// - input: `(N.., L_1, .., L_d)`; as many of the last axes as `scale` or `output_size` has entries, one to three; with
-///   `channel_last` the channels follow
+/// - input: `(N.., L_1, .., L_d)`; `scale` or `output_size` applies to as many of the last axes as it has
+///   entries, one to three; with `channel_last` the channels follow
 /// - output: `L' = scale · L`, rounded down, or `output_size`
 ///
 /// # Errors
-/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) as for [`functions::interpolate`], where the formula stands.
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) as for [`functions::interpolate`], which has the
+/// formula.
 ///
 /// # Source
 /// NNabla `F.interpolate`.
@@ -222,16 +224,16 @@ pub fn interpolate(
     /// Size of the output on each axis.
     #[opt(into)]
     output_size: Option<Dims>,
-    /// Which elements a value is made of.
+    /// Interpolation method.
     #[opt(default = InterpolationMode::Linear)]
     mode: InterpolationMode,
-    /// Whether the first and the last elements of input and output lie upon each other.
+    /// Whether the first and the last elements of the input and the output are aligned.
     #[opt(default = false)]
     align_corners: bool,
-    /// Whether elements stand in the middle of their pixels.
+    /// Whether elements are at the centers of their pixels.
     #[opt(default = false)]
     half_pixel: bool,
-    /// `half_pixel` for the nearest element, rounded as NNabla's kernels for GPUs do it.
+    /// `half_pixel` for the nearest element, rounded as in NNabla's GPU kernels.
     #[opt(default = false)]
     half_pixel_for_nn: bool,
     /// Whether the axis of the channels comes last.
@@ -246,11 +248,11 @@ pub fn interpolate(
 ///
 /// # Shapes
 /// - input: `(N.., L_1, .., L_d)`
-/// - output: `L' = before + L + behind` on each of the last axes, of which `pad_width` has two numbers each
+/// - output: `L' = before + L + behind` on each of the last axes; `pad_width` has two numbers for each of them
 ///
 /// # Errors
-/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if `pad_width` has an odd number of entries or more than two an
-/// axis, or there is nothing to reflect or repeat.
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if `pad_width` has an odd number of entries or
+/// more than two per axis, or if there is nothing to reflect or repeat.
 ///
 /// # Source
 /// NNabla `F.pad`.
@@ -271,13 +273,13 @@ pub fn interpolate(
 pub fn pad(
     /// Input.
     inp: &Tensor,
-    /// How many elements before and how many behind, for each of the last axes.
+    /// Number of elements before and behind, for each of the last axes.
     #[into]
     pad_width: Dims,
-    /// What they are.
+    /// How the values of the padding are chosen.
     #[opt(default = PadMode::Constant)]
     mode: PadMode,
-    /// The number that they are if they are constant.
+    /// Value of constant padding.
     #[opt(default = 0.0)]
     constant_value: f64,
 ) -> Result<Tensor> {
@@ -294,7 +296,7 @@ pub fn pad(
 /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if the input has fewer axes than `base_axis`.
 ///
 /// # Source
-/// As PyTorch's `Flatten`; NNabla's layers do it themselves.
+/// PyTorch's `Flatten`; NNabla's layers flatten their inputs themselves.
 ///
 /// # Example
 /// ```

@@ -24,7 +24,7 @@ pub struct Activation(Kind);
 
 #[derive(Clone)]
 enum Kind {
-    /// Which an affine layer applies itself.
+    /// ReLU, which an affine layer can apply itself.
     Relu,
     Other(Arc<Function>),
 }
@@ -47,7 +47,7 @@ impl<F: Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static> From<F> for Activ
 }
 
 impl Activation {
-    /// The function of what `layer` gives.
+    /// Applies the function to the output of `layer`.
     fn of(&self, mut layer: crate::Affine) -> Result<Tensor> {
         match &self.0 {
             Kind::Relu => {
@@ -59,9 +59,9 @@ impl Activation {
     }
 }
 
-/// What a layer of an encoder or decoder does to each position.
+/// The part of an encoder or decoder layer that is the same for both.
 struct Block<'a> {
-    /// In front of the names of its layers.
+    /// Prefix of the names of its layers.
     prefix: &'static str,
     embed_dim: usize,
     dim_feedforward: usize,
@@ -73,7 +73,7 @@ struct Block<'a> {
 }
 
 impl Block<'_> {
-    /// The normalized sum of the queries and what they find.
+    /// The normalized sum of the queries and their attention outputs.
     fn attention(
         &self,
         [attention, norm]: [&str; 2],
@@ -91,7 +91,7 @@ impl Block<'_> {
         self.normalized(&functions::add(query, &found, false)?, norm)
     }
 
-    /// Two affine layers of each position.
+    /// Two affine layers, applied to each position.
     fn feedforward(&self, x: &Tensor, norm: &str) -> Result<Tensor> {
         let affine = |x: &Tensor, outmaps: usize, name: &str| {
             let layer = affine(x, outmaps).base_axis(2).name(format!("{}_{name}", self.prefix));
@@ -114,7 +114,7 @@ impl Block<'_> {
     }
 }
 
-/// Whether a sequence is `(positions, batch, embed_dim)`, and the rate of dropout one.
+/// Checks that a sequence is `(positions, batch, embed_dim)` and that the rate of dropout is valid.
 fn check_sequence(argument: &'static str, x: &Tensor, embed_dim: usize, dropout: f64) -> Result<()> {
     check::input(argument, x)?;
     if x.rank() != 3 || x.dims()[2] != embed_dim {
@@ -126,11 +126,12 @@ fn check_sequence(argument: &'static str, x: &Tensor, embed_dim: usize, dropout:
 
 /// One layer of a Transformer's encoder.
 ///
-/// `x = norm(src + attention(src, src, src))`, then `norm(x + affine2(activation(affine1(x))))`, with layer normalization of
-/// each position and dropout of what is added and of the hidden layer.
+/// `x = norm(src + attention(src, src, src))`, then `norm(x + affine2(activation(affine1(x))))`, with layer
+/// normalization of each position, and dropout of the summands and of the hidden layer.
 ///
-/// As in NNabla, `fix_parameters` is not handed down to the layers inside: their parameters receive their gradients. To
-/// freeze them, call the layer in [`no_grad`](crate::no_grad), or as a stage of a network that is `frozen`.
+/// As in NNabla, `fix_parameters` is not passed on to the inner layers: their parameters still receive
+/// gradients. To freeze them, call the layer in [`no_grad`](crate::no_grad), or as a stage of a network that is
+/// `frozen`.
 ///
 /// # Shapes
 /// - `src` and output: `(positions, batch, embed_dim)`
@@ -196,10 +197,10 @@ pub fn transformer_encode(
 /// One layer of a Transformer's decoder.
 ///
 /// `x = norm(tgt + attention(tgt, tgt, tgt))`, then `x = norm(x + attention(x, memory, memory))`, then
-/// `norm(x + affine2(activation(affine1(x))))`, with layer normalization of each position and dropout of what is added and of
-/// the hidden layer.
+/// `norm(x + affine2(activation(affine1(x))))`, with layer normalization of each position, and dropout of the
+/// summands and of the hidden layer.
 ///
-/// `fix_parameters` is not handed down, as in [`transformer_encode`](fn@transformer_encode).
+/// `fix_parameters` is not passed on, as in [`transformer_encode`](fn@transformer_encode).
 ///
 /// # Shapes
 /// - `tgt` and output: `(targets, batch, embed_dim)`; `memory`: `(sources, batch, embed_dim)`
@@ -277,7 +278,8 @@ pub fn transformer_decode(
 /// A Transformer: an encoder of `src`, and a decoder that looks at what it gives.
 ///
 /// Layers of [`transformer_encode`](fn@transformer_encode) in the scopes `encoder00`, `encoder01`, .., and of
-/// [`transformer_decode`](fn@transformer_decode) in the scopes `decoder00`, ..; `fix_parameters` is not handed down to them.
+/// [`transformer_decode`](fn@transformer_decode) in the scopes `decoder00`, ..; `fix_parameters` is not passed
+/// on to them.
 ///
 /// # Shapes
 /// - `src`: `(sources, batch, embed_dim)`; `tgt` and output: `(targets, batch, embed_dim)`

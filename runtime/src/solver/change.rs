@@ -1,4 +1,4 @@
-//! What happens to gradients before a rule sees them.
+//! Changes of gradients before a rule sees them.
 
 use candle_core::{Tensor, Var};
 
@@ -6,25 +6,26 @@ use super::norm::{Scale, norm};
 use super::{Number, state};
 use crate::{Error, Result, check};
 
-/// A change of the gradients before the step, by the names of NNabla's methods.
+/// A change of the gradients before the step, named after NNabla's methods.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Change {
-    /// `g + r·w`, the gradient of `r / 2 · Σ w²`; `r` is at least 0. A solver whose step has a decay of its own, such as
-    /// [`AdamW`](super::AdamW) or [`Lion`](super::Lion), takes `r` for the rate of that instead.
+    /// `g + r·w`, the gradient of `r / 2 · Σ w²`; `r` is at least 0. A solver whose step has its own decay,
+    /// such as [`AdamW`](super::AdamW) or [`Lion`](super::Lion), uses `r` as the rate of that instead.
     WeightDecay(f64),
-    /// Each element moves into `[−value, value]`. The value is above 0; infinity, as for the norms, stands for no limit.
+    /// Each element is clipped to `[−value, value]`. The value is above 0; infinity, as for the norms, means no
+    /// limit.
     ClipByValue(f64),
-    /// The gradient of each parameter is shortened to this length, if it is longer.
+    /// The gradient of each parameter is scaled down to this norm, if its norm is larger.
     ClipByNorm(f64),
-    /// All gradients, taken as one vector, are shortened to this length, if it is longer.
+    /// All gradients, taken as one vector, are scaled down to this norm, if their norm is larger.
     ClipByGlobalNorm(f64),
     /// `g·s`.
     Scale(f64),
 }
 
 impl Change {
-    /// Whether its number makes sense.
+    /// Checks the number.
     pub(super) fn check(self) -> Result<()> {
         let limit = |setter, limit: f64| match limit.is_nan() || limit <= 0.0 {
             true => Err(Error::invalid(setter, "must be above 0, or infinity for no limit", limit)),
@@ -62,7 +63,7 @@ pub(super) struct Pending {
     pub(super) changed: Changed,
     /// The largest element of the gradient.
     largest: f64,
-    /// The length of the gradient after the limit, once it has been asked for.
+    /// The norm of the gradient after the limit, once it has been computed.
     raw_norm: Option<f64>,
 }
 
@@ -71,12 +72,12 @@ impl Pending {
         Self { gradient, changed: Changed::NONE, largest, raw_norm: None }
     }
 
-    /// A bound of the elements after the changes, apart from the decay.
+    /// An upper bound of the elements after the changes, apart from the decay.
     pub(super) fn largest(&self) -> f64 {
         self.changed.scale.of(self.largest.min(self.changed.limit))
     }
 
-    /// How many times the parameter is added.
+    /// The factor of the parameter that is added.
     pub(super) fn decay_rate(&self) -> f64 {
         self.changed.decay
     }
@@ -104,7 +105,7 @@ impl Pending {
         Ok(())
     }
 
-    /// The length after the changes so far.
+    /// The norm after the changes so far.
     pub(super) fn norm(&mut self, path: &str, var: &Var) -> Result<f64> {
         if self.changed.decay != 0.0 {
             let norm = state::changed_norm(self.changed, var, &self.gradient)?;
@@ -118,7 +119,7 @@ impl Pending {
         Ok(self.changed.scale.of(raw))
     }
 
-    /// Makes the gradient, whose length is `norm`, as long as `length`, which is not more.
+    /// Scales the gradient from the norm `norm` to `length`, which is not larger.
     pub(super) fn shorten(&mut self, norm: f64, length: f64) {
         if length >= norm {
             return;

@@ -1,4 +1,4 @@
-//! The part that all solvers share: what comes before the step of a rule and around it.
+//! The part that all solvers share: everything around the step of a rule.
 
 use candle_core::backprop::GradStore;
 use candle_core::{Tensor, TensorId};
@@ -12,9 +12,9 @@ use super::state::{self, Measure, State};
 use super::{Number, Schedule, Solver, computed_in, state_path};
 use crate::{Error, Parameter, Parameters, Result, check, kernels};
 
-/// A [`Solver`] that does to each element what a [`Rule`] says.
+/// A [`Solver`] that applies a [`Rule`] to each element.
 ///
-/// A setting that makes no sense, such as a negative learning rate, is an error of the next [`update`](Solver::update).
+/// An invalid setting, such as a negative learning rate, is an error of the next [`update`](Solver::update).
 #[derive(Debug)]
 pub struct RuleSolver<R, const N: usize> {
     pub(super) rule: R,
@@ -25,9 +25,9 @@ pub struct RuleSolver<R, const N: usize> {
     changes: Vec<Change>,
     groups: Groups,
     parameters: Parameters,
-    /// One for each variable, whatever the number of its paths.
+    /// One entry for each variable, however many paths it has.
     entries: IndexMap<TensorId, Entry>,
-    /// Those of the entries, in their order, once they have been found to make sense.
+    /// The settings of the entries, in the same order, once they have been validated.
     settings: Option<Vec<Settings>>,
 }
 
@@ -35,7 +35,7 @@ pub struct RuleSolver<R, const N: usize> {
 #[derive(Debug)]
 struct Entry {
     parameter: Parameter,
-    /// Its paths, of which tied parameters have several.
+    /// Its paths; tied parameters have several.
     paths: Vec<String>,
     state: State,
 }
@@ -46,19 +46,19 @@ impl Entry {
     }
 }
 
-/// A step that has been found to be possible.
+/// A step that has been validated.
 struct Prepared {
     index: usize,
     pending: Pending,
     settings: Settings,
     learning_rate: f64,
-    /// Rate of the rule's own decay.
+    /// Rate of the decay that is a part of the rule.
     decay: f64,
 }
 
 impl<R: Rule<N> + WeightDecay, const N: usize> RuleSolver<R, N> {
-    /// [`Change::WeightDecay`] in each step: `decay_rate · w` is added to the gradient, unless the solver's step has a decay of
-    /// its own, whose rate this is then.
+    /// Applies [`Change::WeightDecay`] in each step: adds `decay_rate · w` to the gradient, or, if the solver's
+    /// step has its own decay, sets its rate.
     #[must_use]
     pub fn weight_decay(self, decay_rate: f64) -> Self {
         self.change(Change::WeightDecay(decay_rate))
@@ -83,7 +83,8 @@ impl<R: Rule<N>, const N: usize> RuleSolver<R, N> {
         }
     }
 
-    /// The same settings with a rule of other states; for setters that come before any parameter.
+    /// The same settings with a rule that has other states; for setters that are called before any parameter is
+    /// set.
     pub(super) fn with_rule<Q: Rule<M>, const M: usize>(self, rule: impl FnOnce(R) -> Q) -> RuleSolver<Q, M> {
         let Self { rule: old, learning_rate, first_learning_rate, schedule, changes, groups, .. } = self;
         let new = RuleSolver::new_with(rule(old), learning_rate);
@@ -95,25 +96,25 @@ impl<R: Rule<N>, const N: usize> RuleSolver<R, N> {
         self
     }
 
-    /// [`Change::ClipByValue`] in each step.
+    /// Applies [`Change::ClipByValue`] in each step.
     #[must_use]
     pub fn clip_grad_by_value(self, value: f64) -> Self {
         self.change(Change::ClipByValue(value))
     }
 
-    /// [`Change::ClipByNorm`] in each step.
+    /// Applies [`Change::ClipByNorm`] in each step.
     #[must_use]
     pub fn clip_grad_by_norm(self, norm: f64) -> Self {
         self.change(Change::ClipByNorm(norm))
     }
 
-    /// [`Change::ClipByGlobalNorm`] in each step.
+    /// Applies [`Change::ClipByGlobalNorm`] in each step.
     #[must_use]
     pub fn clip_grad_by_global_norm(self, norm: f64) -> Self {
         self.change(Change::ClipByGlobalNorm(norm))
     }
 
-    /// [`Change::Scale`] in each step.
+    /// Applies [`Change::Scale`] in each step.
     #[must_use]
     pub fn scale_grad(self, factor: f64) -> Self {
         self.change(Change::Scale(factor))
@@ -126,11 +127,11 @@ impl<R: Rule<N>, const N: usize> RuleSolver<R, N> {
         self
     }
 
-    /// Multiplies the learning rate of the parameters whose path matches `pattern`. At least 0.
+    /// Multiplies the learning rate of the parameters whose path matches `pattern` by `factor`, at least 0.
     ///
-    /// In a pattern, `*` stands for any run of characters within a part of a path, `?` for one, `**` for any number of
-    /// parts: `"**/bn/*"`. Of several patterns for one setting, the last that matches counts. A pattern that matches no
-    /// parameter is an error of the next update.
+    /// In a pattern, `*` matches any characters within a component of a path, `?` matches one character, and
+    /// `**` any number of components: `"**/bn/*"`. If several patterns for a setting match, the last one
+    /// counts. If a pattern matches no parameter, the next update returns an error.
     #[must_use]
     pub fn learning_rate_factor(mut self, pattern: &str, factor: f64) -> Self {
         self.groups.learning_rate_factor(pattern, factor);
@@ -138,8 +139,9 @@ impl<R: Rule<N>, const N: usize> RuleSolver<R, N> {
         self
     }
 
-    /// The rate of the weight decay, the solver's own or that of [`Change::WeightDecay`], for the parameters whose path matches
-    /// `pattern`: `"**/b"` with 0 keeps the decay off biases. Where it stands among the changes, a solver without decay adds it.
+    /// Sets the rate of the weight decay, that of the solver or of [`Change::WeightDecay`], for the parameters
+    /// whose path matches `pattern`: `"**/b"` with 0 excludes biases. A solver without decay adds it at its
+    /// position among the changes.
     #[must_use]
     pub fn decay_rate(mut self, pattern: &str, rate: f64) -> Self {
         self.groups.decay_rate(pattern, rate);
@@ -151,7 +153,8 @@ impl<R: Rule<N>, const N: usize> RuleSolver<R, N> {
         self
     }
 
-    /// Passes over the parameters whose path matches `pattern`: they stay as they are, and their gradients count in no norm.
+    /// Skips the parameters whose path matches `pattern`: they do not change, and their gradients count in no
+    /// norm.
     #[must_use]
     pub fn frozen(mut self, pattern: &str) -> Self {
         self.groups.frozen(pattern);
@@ -175,7 +178,7 @@ impl<R: Rule<N>, const N: usize> RuleSolver<R, N> {
         Ok(rate)
     }
 
-    /// Whether there is something to update, and whether all settings are in their ranges.
+    /// Checks that there are parameters to update, and that all settings are in range.
     fn check(&self, changes: &[Change]) -> Result<()> {
         if self.entries.is_empty() {
             let reason = "must be given to the solver by `set_parameters` before `update`; the first forward makes them";
@@ -194,7 +197,7 @@ impl<R: Rule<N>, const N: usize> RuleSolver<R, N> {
         self.entries.values().map(|entry| self.groups.settings(&entry.paths)).collect()
     }
 
-    /// The gradients as they came, each usable.
+    /// The gradients as given, after validation.
     fn prepare(&self, gradients: &GradStore, changes: &[Change]) -> Result<Vec<Prepared>> {
         self.check(changes)?;
         let rate = self.rate()?;
@@ -227,7 +230,7 @@ impl<R: Rule<N>, const N: usize> RuleSolver<R, N> {
         Ok(steps)
     }
 
-    /// The gradients of the parameters that are not frozen, as a step needs them.
+    /// The gradients of the parameters that are not frozen, in the form that a step needs.
     fn fitting(&self, gradients: &GradStore, settings: &[Settings]) -> Result<Vec<Fitting>> {
         let mut found = Vec::with_capacity(self.entries.len());
         for (index, (entry, settings)) in self.entries.values().zip(settings).enumerate() {
@@ -269,7 +272,7 @@ impl<R: Rule<N>, const N: usize> RuleSolver<R, N> {
         Ok(())
     }
 
-    /// Shortens the gradients, taken as one vector, to the limit.
+    /// Scales the gradients, taken as one vector, down to the limit.
     fn clip_globally(&self, steps: &mut [Prepared], limit: f64) -> Result<()> {
         if limit.is_infinite() {
             return Ok(());
@@ -292,7 +295,7 @@ impl<R: Rule<N>, const N: usize> RuleSolver<R, N> {
         Ok(())
     }
 
-    /// What the rule needs to know of one step.
+    /// The information that the rule needs about one step.
     fn at(&self, step: &Prepared) -> At<'_> {
         let entry = &self.entries[step.index];
         At {
@@ -306,7 +309,8 @@ impl<R: Rule<N>, const N: usize> RuleSolver<R, N> {
         }
     }
 
-    /// The largest element that the weight decay adds to each gradient, if the rule squares it; a GPU is waited for once.
+    /// The largest element that the weight decay adds to each gradient, if the rule squares it; waits for a GPU
+    /// only once.
     fn decayed(&self, steps: &[Prepared]) -> Result<Vec<f64>> {
         let mut found = vec![0.0; steps.len()];
         let decays = |(_, step): &(usize, &Prepared)| R::SQUARES && step.pending.decay_rate() != 0.0;
@@ -322,7 +326,8 @@ impl<R: Rule<N>, const N: usize> RuleSolver<R, N> {
         Ok(found)
     }
 
-    /// The rates of one step, to whose gradient the decay adds up to `decayed`; nothing can go wrong after that.
+    /// The rates of one step, where the decay adds up to `decayed` to the gradient; nothing can fail after
+    /// that.
     fn rates(&self, step: &Prepared, decayed: f64) -> Result<R::Rates> {
         let entry = &self.entries[step.index];
         let (path, var, pending) = (entry.path(), entry.parameter.var(), &step.pending);
@@ -345,7 +350,7 @@ impl<R: Rule<N>, const N: usize> RuleSolver<R, N> {
 }
 
 impl<R: Rule<N>, const N: usize> RuleSolver<R, N> {
-    /// What takes the gradient's place, for rules that want it.
+    /// The replacement of the gradient, for rules that mix.
     fn mixed(&self, step: &Prepared) -> Result<Option<Mixed>> {
         if !R::MIXES {
             return Ok(None);
@@ -362,7 +367,7 @@ impl<R: Rule<N>, const N: usize> RuleSolver<R, N> {
     }
 }
 
-/// The lengths that a rule asks for.
+/// The norms that a rule asks for.
 struct Measured<'a, R: Rule<N>, const N: usize> {
     rule: &'a R,
     rates: R::Rates,
@@ -414,7 +419,7 @@ impl<R: Rule<N>, const N: usize> Solver for RuleSolver<R, N> {
         let rates = steps.iter().zip(decayed).map(|(step, decayed)| self.rates(step, decayed));
         let rates = rates.collect::<Result<Vec<_>>>()?;
         let mixed = steps.iter().map(|step| self.mixed(step)).collect::<Result<Vec<_>>>()?;
-        // From the last on: it has been looked at just now, and what is nearest in memory is fastest.
+        // In reverse order: the last ones were just looked at and are still in the cache.
         let all = steps.into_iter().zip(rates).zip(mixed).rev();
         for ((Prepared { index, pending, .. }, rates), mixed) in all {
             let entry = &mut self.entries[index];
@@ -518,7 +523,7 @@ impl<R: Rule<N>, const N: usize> Solver for RuleSolver<R, N> {
     }
 }
 
-/// Some of the paths, and how many more there are.
+/// Some of the paths, and the number of the remaining ones.
 fn listed(parameters: &Parameters) -> String {
     const SHOWN: usize = 8;
     let shown: Vec<_> = parameters.paths().take(SHOWN).map(|path| format!("`{path}`")).collect();
@@ -540,7 +545,7 @@ struct Fitting {
     largest: f64,
 }
 
-/// The gradient contiguous and in the type of the computation.
+/// The gradient, contiguous and in the type of the computation.
 fn fitting(path: &str, parameter: &Parameter, gradient: &Tensor) -> Result<Tensor> {
     let (var, dims) = (parameter.var(), parameter.var().dims());
     check::float("parameters", var)?;
@@ -557,7 +562,8 @@ fn fitting(path: &str, parameter: &Parameter, gradient: &Tensor) -> Result<Tenso
     Ok(gradient.to_dtype(computed_in(var.dtype()))?.contiguous()?)
 }
 
-/// Whether the step can compute with a gradient whose largest element has this size, to which the decay adds up to `decayed`.
+/// Checks that the step can handle a gradient with this largest element, to which the decay adds up to
+/// `decayed`.
 fn check_size<R: Rule<N>, const N: usize>(
     path: &str,
     var: &Tensor,
@@ -565,7 +571,7 @@ fn check_size<R: Rule<N>, const N: usize>(
     decayed: f64,
 ) -> Result<()> {
     let narrow = computed_in(var.dtype()) == candle_core::DType::F32;
-    // Sums of some hundred thousand squares, too.
+    // This also holds for sums of some hundred thousand squares.
     let limit = match (narrow, R::SQUARES) {
         (true, true) => 1e16,
         (false, true) => 1e150,

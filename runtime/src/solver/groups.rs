@@ -17,7 +17,7 @@ struct Matcher {
     pattern: Pattern,
 }
 
-/// What holds for one variable.
+/// The settings of one variable.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Settings {
     pub(super) factor: f64,
@@ -42,7 +42,7 @@ impl Groups {
         [("learning_rate_factor", &self.factors), ("decay_rate", &self.decays), ("frozen", &self.frozen)]
     }
 
-    /// Whether the numbers make sense and each pattern matches a parameter.
+    /// Checks the numbers, and that each pattern matches a parameter.
     pub(super) fn check(&self, parameters: &Parameters) -> Result<()> {
         for (setter, settings) in self.all() {
             for (matcher, number) in settings {
@@ -73,7 +73,7 @@ impl Matcher {
     }
 }
 
-/// The setting that all paths of one variable have.
+/// The setting that all paths of one variable share.
 fn of_all(setter: &'static str, settings: &[(Matcher, f64)], paths: &[String]) -> Result<Option<f64>> {
     let of = |path: &str| {
         let last = settings.iter().rev().find(|(matcher, _)| matcher.pattern.matches(path));

@@ -1,7 +1,7 @@
 //! Solvers: they update parameters with gradients.
 //!
-//! A solver knows its parameters by their paths, has a state for each, and changes the variables in place: what the
-//! layers compute next, they compute with the new values.
+//! A solver knows its parameters by their paths, keeps a state for each, and changes the variables in place, so
+//! the layers compute with the new values from then on.
 //!
 //! ```
 //! use layerfn::{prelude::*, solver::{Adam, schedule}};
@@ -25,10 +25,10 @@
 //! # Ok::<(), layerfn::Error>(())
 //! ```
 //!
-//! What happens to the gradients before the step, clipping, decay and scaling, happens in the order in which it is asked for, as
-//! in NNabla: with `.clip_grad_by_global_norm(1.0).weight_decay(1e-4)` the decay is not clipped.
+//! Changes of the gradients before the step, such as clipping, decay and scaling, are applied in the order of
+//! the calls, as in NNabla: with `.clip_grad_by_global_norm(1.0).weight_decay(1e-4)` the decay is not clipped.
 //!
-//! Which solver it is may be known only when the program runs:
+//! The solver can also be chosen when the program runs:
 //!
 //! ```
 //! use layerfn::solver::{Adam, Sgd, Solver};
@@ -43,9 +43,9 @@
 //! ```
 //!
 //! # The solvers
-//! They compute what NNabla computes. `g` is the gradient, η or α the learning rate (with index 0 the one that the solver was
-//! made with), `t` the number of the parameter's step from 1, `d` the weight decay, `m` and `v` the averages of `g` and `g²` with
-//! the rates β₁ and β₂, and `C = √(1 − β₂ᵗ) / (1 − β₁ᵗ)`.
+//! They compute the same as NNabla. `g` is the gradient, η or α the learning rate (with index 0 the one that
+//! the solver was made with), `t` the number of the parameter's step, starting with 1, `d` the weight decay,
+//! `m` and `v` the averages of `g` and `g²` with the rates β₁ and β₂, and `C = √(1 − β₂ᵗ) / (1 − β₁ᵗ)`.
 //!
 //! | solver | step | where PyTorch (P) or the paper differs, and its name here |
 //! | --- | --- | --- |
@@ -69,8 +69,8 @@
 //! | [`Lamb`] | `q = m / (√v + ε) + d·w`, `w ← w − η·‖w‖ / ‖q‖·q` | the paper corrects `m` and `v`: [`bias_correction`](Lamb::bias_correction) |
 //! | [`Muon`] | `m ← μ·m + g`, `w ← w − η·O(g + μ·m)`, where `O` makes a matrix orthogonal | not in NNabla |
 //!
-//! # A solver of one's own
-//! A [`Rule`] says what happens to one element; everything else is shared.
+//! # Custom solvers
+//! A [`Rule`] defines the step of one element; everything else is shared.
 //!
 //! ```
 //! use layerfn::solver::{At, Number, Rule, RuleSolver, Solver};
@@ -121,77 +121,80 @@ use crate::{Parameters, Result};
 
 /// Updates parameters; see the [module](self).
 pub trait Solver: Send {
-    /// Takes `parameters` in place of those it has. A path that it had already, with a variable of the same shape and
-    /// type, keeps its state; the others start anew. A variable under several paths is updated once in each step.
+    /// Replaces the parameters. A path that the solver already had, with a variable of the same shape and type,
+    /// keeps its state; the others start over. A variable under several paths is updated once in each step.
     fn set_parameters(&mut self, parameters: &Parameters);
 
-    /// The parameters that it updates.
+    /// Returns the parameters that it updates.
     fn parameters(&self) -> Parameters;
 
-    /// What it does to the gradients before each step, in this order.
+    /// Returns the changes of the gradients before each step, in this order.
     fn changes(&self) -> &[Change];
 
-    /// One step. A parameter for which there is no gradient stays as it is, and so does its state.
+    /// Makes one step. A parameter without a gradient does not change, and neither does its state.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if a setting is out of its range, if the solver has no
-    /// parameters or there is a gradient for none of them, or if a gradient is infinite, NaN, of another shape than its
-    /// parameter, or too large for its square or its norm to be computed. Nothing has been updated then.
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if a setting is out of range, if the solver
+    /// has no parameters or there is no gradient for any of them, or if a gradient is infinite, NaN, has
+    /// another shape than its parameter, or is too large for its square or its norm to be computed. Nothing is
+    /// updated then.
     fn update(&mut self, gradients: &GradStore) -> Result<()> {
         let changes = self.changes().to_vec();
         self.update_with(gradients, &changes)
     }
 
-    /// One step with `changes` in place of those that the solver was made with.
+    /// Makes one step with `changes` in place of those that the solver was made with.
     ///
     /// # Errors
     /// As [`update`](Self::update).
     fn update_with(&mut self, gradients: &GradStore, changes: &[Change]) -> Result<()>;
 
-    /// The gradients after `changes`, as the step of [`update_with`](Self::update_with) would see them.
+    /// Returns the gradients after `changes`, as the step of [`update_with`](Self::update_with) would see them.
     ///
     /// # Errors
     /// As [`update`](Self::update).
     fn changed_gradients(&self, gradients: &GradStore, changes: &[Change]) -> Result<GradStore>;
 
-    /// The path of a parameter whose gradient is infinite or NaN, if there is one.
+    /// Returns the path of a parameter whose gradient is infinite or NaN, if there is one.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if a gradient does not fit its parameter.
     fn bad_gradient(&self, gradients: &GradStore) -> Result<Option<String>>;
 
-    /// The learning rate of the next step: the one that was set, times the schedule.
+    /// Returns the learning rate of the next step: the one that was set, times the schedule.
     fn learning_rate(&self) -> f64;
 
-    /// The learning rate that was set, without the schedule.
+    /// Returns the learning rate that was set, without the schedule.
     fn base_learning_rate(&self) -> f64;
 
-    /// Changes the learning rate that a schedule multiplies, for the steps to come.
+    /// Sets the learning rate that the schedule multiplies, for the following steps.
     fn set_learning_rate(&mut self, learning_rate: f64);
 
-    /// How many updates there were: the step that the schedule sees.
+    /// Returns the number of updates so far: the step that the schedule sees.
     fn n_updates(&self) -> u64;
 
     /// Moves the schedule to another step.
     fn set_n_updates(&mut self, n_updates: u64);
 
-    /// A copy of the states, by the path of the parameter and a name: `c1/conv/W/mean`, `c1/conv/W/t`, ... `t` is the number of
-    /// steps, an integer. A parameter that has had no step has none.
+    /// Returns a copy of the states, by the path of the parameter and a name: `c1/conv/W/mean`, `c1/conv/W/t`,
+    /// ... `t` is the number of steps, an integer. A parameter that has not been updated yet has no state.
     ///
     /// # Errors
     /// If candle cannot copy a state.
     fn get_states(&self) -> Result<Parameters>;
 
-    /// Takes over the states of another run, bit for bit; a parameter for which there is none starts anew. Those of tied
-    /// parameters stand under one of their paths. The schedule goes on at the largest number of steps among them.
+    /// Replaces the states by those of another run, bit for bit; a parameter without one starts over. The
+    /// states of tied parameters are under one of their paths. The schedule continues at the largest number of
+    /// steps among them.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if a state belongs to no parameter, is missing beside others,
-    /// does not fit its parameter, or is there twice for one variable. Nothing has changed then.
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if a state belongs to no parameter, if some
+    /// states of a parameter are missing, if one does not fit its parameter, or if a variable has one twice.
+    /// Nothing is changed then.
     fn set_states(&mut self, states: &Parameters) -> Result<()>;
 
-    /// Writes the states to a file whose extension says how. `.h5` and `.protobuf` are what NNabla's `Solver.save_states` writes
-    /// and its `load_states` reads.
+    /// Writes the states to a file in the format of its extension. `.h5` and `.protobuf` are the formats of
+    /// NNabla's `Solver.save_states` and `load_states`.
     ///
     /// ```
     /// use layerfn::{prelude::*, solver::Adam};
@@ -214,7 +217,8 @@ pub trait Solver: Send {
         checkpoint::save_states(&self.get_states()?, path)
     }
 
-    /// [`set_states`](Self::set_states) from a file that [`save_states`](Self::save_states) or NNabla has written.
+    /// Loads the states from a file written by [`save_states`](Self::save_states) or NNabla, as
+    /// [`set_states`](Self::set_states) does.
     ///
     /// # Errors
     /// As [`Checkpoint::open`](checkpoint::Checkpoint::open), and as [`set_states`](Self::set_states).
@@ -223,17 +227,17 @@ pub trait Solver: Send {
     }
 }
 
-/// Where a state of the parameter `path` stands among the others.
+/// The path of a state of the parameter `path`.
 fn state_path(path: &str, name: &str) -> String {
     format!("{path}/{name}")
 }
 
-/// The type that a parameter is updated in: half precisions lose small steps.
+/// The type that a parameter is updated in: in half precision, small steps would be lost.
 fn computed_in(dtype: DType) -> DType {
     if dtype == DType::F64 { DType::F64 } else { DType::F32 }
 }
 
-/// A store without gradients, which candle makes in this way only.
+/// An empty gradient store; candle has no other way to make one.
 pub(crate) fn no_gradients() -> Result<GradStore> {
     Ok(Tensor::zeros((), DType::F32, &Device::Cpu)?.backward()?)
 }

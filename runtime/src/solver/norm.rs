@@ -1,11 +1,11 @@
-//! Lengths of gradients, and factors that change them, without overflow.
+//! Norms of gradients, and scaling, without overflow.
 
 use candle_core::Tensor;
 
 use super::{Number, state};
 use crate::{Error, Result};
 
-/// The length of a gradient of type f32 or f64 whose elements are first moved into `[−limit, limit]`.
+/// The norm of a gradient of type f32 or f64 whose elements are first clipped to `[−limit, limit]`.
 ///
 /// # Errors
 /// If it is not finite.
@@ -13,7 +13,7 @@ pub(super) fn norm(path: &str, gradient: &Tensor, limit: f64) -> Result<f64> {
     finite(path, state::norm(gradient, limit)?)
 }
 
-/// Whether the norm of the gradient of `path` is a number.
+/// Checks that the norm of the gradient of `path` is finite.
 pub(super) fn finite(path: &str, norm: f64) -> Result<f64> {
     if norm.is_finite() {
         return Ok(norm);
@@ -23,12 +23,12 @@ pub(super) fn finite(path: &str, norm: f64) -> Result<f64> {
     Err(Error::invalid("gradient", reason, norm))
 }
 
-/// The largest power of two that is not above a positive number, as far as its reciprocal is finite.
+/// The largest power of two that is at most a positive number and has a finite reciprocal.
 fn power_of_two(x: f64) -> f64 {
     x.log2().floor().clamp(-1022.0, 1022.0).exp2()
 }
 
-/// A factor in two parts: their product may be too small for the type that it is computed in.
+/// A factor in two parts, whose product may be too small for the type of the computation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Scale {
     unit: f64,
@@ -38,7 +38,7 @@ pub(super) struct Scale {
 impl Scale {
     pub(super) const NONE: Self = Self { unit: 1.0, rest: 1.0 };
 
-    /// Makes a vector of length `norm` one of length `length`.
+    /// The factor that scales a vector from the norm `norm` to the norm `length`.
     pub(super) fn from_to(norm: f64, length: f64) -> Self {
         if length == norm {
             return Self::NONE;
@@ -61,12 +61,12 @@ impl Scale {
         Self { unit: self.unit * unit, rest: rest / unit }
     }
 
-    /// With the sign of another.
+    /// This factor with the sign of another.
     pub(super) fn signed(self, other: Self) -> Self {
         Self { rest: self.rest.copysign(other.rest), ..self }
     }
 
-    /// A length after the factor.
+    /// A norm after scaling.
     pub(super) fn of(self, length: f64) -> f64 {
         (length * self.unit * self.rest).abs()
     }

@@ -1,57 +1,60 @@
-//! What a solver does to one element.
+//! The step of one element.
 
 use candle_core::Tensor;
 
 use super::Number;
 use crate::Result;
 
-/// What a solver does to one element that has `N` states.
+/// The step of a solver for one element that has `N` states.
 pub trait Rule<const N: usize>: Send + Sync {
-    /// Names of the states, each a part of a path.
+    /// Names of the states, each a single component of a path.
     const STATES: [&'static str; N];
 
-    /// Whether [`step`](Self::step) squares the gradient. An update refuses gradients whose squares are not numbers then.
+    /// Whether [`step`](Self::step) squares the gradient. If so, an update rejects gradients whose squares
+    /// overflow.
     const SQUARES: bool = false;
 
-    /// Whether [`rates`](Self::rates) needs the lengths that [`measure`](Self::measure) asks for.
+    /// Whether [`rates`](Self::rates) needs the norms that [`measure`](Self::measure) asks for.
     const MEASURES: bool = false;
 
-    /// Whether [`mix`](Self::mix) takes the place of the gradient.
+    /// Whether [`mix`](Self::mix) replaces the gradient.
     const MIXES: bool = false;
 
-    /// What is the same for all elements of a parameter in one step.
+    /// The values that are the same for all elements of a parameter in one step.
     type Rates: Copy + Send + Sync;
 
-    /// The rate of the decay that is a part of the step, if there is one. [`Change::WeightDecay`](super::Change::WeightDecay)
-    /// replaces it then; otherwise that adds to the gradient.
+    /// The rate of the decay that is a part of the step, if there is one.
+    /// [`Change::WeightDecay`](super::Change::WeightDecay) then replaces it instead of adding to the gradient.
     fn own_decay(&self) -> Option<f64> {
         None
     }
 
-    /// Whether the settings of the rule make sense for a parameter. An update asks before it changes anything.
+    /// Checks the settings of the rule for a parameter. An update calls this before it changes anything.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if they do not.
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if they are invalid.
     fn check(&self, at: &At<'_>) -> Result<()> {
         let _ = at;
         Ok(())
     }
 
-    /// Computes them for one parameter in one step.
+    /// Computes the rates for one parameter in one step.
     fn rates(&self, at: &At<'_>) -> Self::Rates;
 
-    /// The element `w` and its states after a step along the gradient `g`; the states start as zeros.
+    /// Returns the element `w` and its states after a step along the gradient `g`. The states are initially
+    /// zero.
     fn step<V: Number>(&self, rates: Self::Rates, w: V, g: V, states: [V; N]) -> (V, [V; N]);
 
-    /// Two numbers of an element before the step. The lengths of the vectors that they form are [`At::norms`] when the
-    /// rates are computed a second time; at first these are 0.
+    /// Returns two numbers of an element before the step. [`At::norms`] are the norms of the vectors that they
+    /// form when the rates are computed a second time; the first time they are 0.
     fn measure<V: Number>(&self, rates: Self::Rates, w: V, g: V, states: [V; N]) -> [V; 2] {
         let _ = (rates, states);
         [w, g]
     }
 
-    /// For rules in which the elements of a parameter depend on each other: makes the direction of the step, and the states, of the
-    /// whole gradient after the [changes](super::Change), in the type that the solver computes in.
+    /// For rules in which the elements of a parameter depend on each other: computes the direction of the step,
+    /// and the states, from the whole gradient after the [changes](super::Change), in the type that the solver
+    /// computes in.
     ///
     /// # Errors
     /// Those of candle.
@@ -60,16 +63,16 @@ pub trait Rule<const N: usize>: Send + Sync {
     }
 }
 
-/// What [`Rule::mix`] gives.
+/// The result of [`Rule::mix`].
 #[derive(Clone, Debug)]
 pub struct Mixed {
-    /// What [`Rule::step`] gets for the gradient, of its shape and type.
+    /// Passed to [`Rule::step`] as the gradient, whose shape and type it has.
     pub direction: Tensor,
-    /// The states that it gets.
+    /// The states that are passed to it.
     pub states: Vec<Tensor>,
 }
 
-/// Where a parameter stands in the training.
+/// A parameter and its progress in the training.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct At<'a> {
@@ -81,22 +84,23 @@ pub struct At<'a> {
     pub learning_rate: f64,
     /// The learning rate that the solver was made with.
     pub first_learning_rate: f64,
-    /// Number of the parameter's step, 1 at first.
+    /// Number of the parameter's step, starting with 1.
     pub t: u32,
     /// Rate of the decay that is a part of the step.
     pub decay: f64,
-    /// The lengths that [`Rule::measure`] asks for: those of the parameter and of its gradient, if it asks for nothing else.
+    /// The norms that [`Rule::measure`] asks for, by default those of the parameter and of its gradient.
     pub norms: [f64; 2],
 }
 
 impl At<'_> {
-    /// The learning rate as a part of the first one. A solver that was made with learning rate 0 has nothing to compare with.
+    /// The learning rate divided by the first one, or 1 if that is 0.
     #[must_use]
     pub fn schedule(&self) -> f64 {
         if self.first_learning_rate == 0.0 { 1.0 } else { self.learning_rate / self.first_learning_rate }
     }
 }
 
-/// A [`Rule`] whose solver has the setting [`weight_decay`](super::RuleSolver::weight_decay). [`AdamW`](super::AdamW) and
-/// [`SgdW`](super::SgdW) have not: they name the two formulas that people mean.
+/// A [`Rule`] whose solver has the setting [`weight_decay`](super::RuleSolver::weight_decay).
+/// [`AdamW`](super::AdamW) and [`SgdW`](super::SgdW) do not have it, since they have a setting for each of the
+/// two usual formulas.
 pub trait WeightDecay {}

@@ -1,8 +1,8 @@
-//! Learning rates that follow the step.
+//! Learning rates that depend on the step.
 //!
-//! A [`Schedule`] is a factor for each step, by which a solver multiplies its learning rate. It depends on the number of the
-//! step alone, so it resumes by itself. Schedules are products: `warmup(100).cosine(10_000)` is the cosine, times a line in
-//! the first 100 steps.
+//! A [`Schedule`] gives a factor for each step, which multiplies the learning rate of a solver. It only depends
+//! on the number of the step, so a resumed training needs no other state. Schedules can be multiplied:
+//! `warmup(100).cosine(10_000)` is the cosine with a linear warmup in the first 100 steps.
 //!
 //! ```
 //! use layerfn::solver::{Adam, Solver, schedule};
@@ -11,7 +11,8 @@
 //! assert_eq!(solver.learning_rate(), 1e-3); // of the first step
 //! ```
 //!
-//! NNabla's schedulers, for step `i` from 0, are these with their `init_lr` as the learning rate of the solver:
+//! NNabla's schedulers correspond to these, for step `i` from 0, with their `init_lr` as the learning rate of
+//! the solver:
 //!
 //! | NNabla | here | factor |
 //! | --- | --- | --- |
@@ -23,18 +24,18 @@
 //! | | [`linear`] | `1 − (1 − end)·i / n`, then `end` |
 //! | | [`one_cycle`] | PyTorch's `OneCycleLR`: up from 1/25 to 1 in 0.3 of the steps, then down to 4e-6, along cosines |
 //!
-//! As in NNabla, nothing is held at the end: behind its last step the polynomial is negative, which an update refuses, and
-//! the cosine rises again. [`Schedule::then`] goes on with another.
+//! As in NNabla, the factors are not held after the last step: the polynomial becomes negative, which an update
+//! rejects, and the cosine rises again. [`Schedule::then`] continues with another schedule.
 
 use std::f64::consts::PI;
 
-/// The first learning rate of [`one_cycle`] as a part of the highest, and the last as a part of the first.
+/// The initial learning rate of [`one_cycle`] divided by the highest, and the final one divided by the initial.
 const ONE_CYCLE: [f64; 2] = [1.0 / 25.0, 1e-4];
 
 /// A factor of the learning rate for each step; see the [module](self).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
-    /// Factors that are multiplied, with the step from which on they hold.
+    /// Factors that are multiplied, with the step from which they apply.
     phases: Vec<(u64, Vec<Factor>)>,
 }
 
@@ -84,7 +85,7 @@ fn one_cycle_at(step: f64, n: f64) -> f64 {
     }
 }
 
-/// The constructors, as functions and as factors of a schedule that is there.
+/// The constructors, as functions and as methods that multiply a schedule.
 macro_rules! factors {
     ($($(#[$doc:meta])* $name:ident($($argument:ident: $T:ty),*) => $factor:expr;)+) => {
         $(
@@ -99,7 +100,7 @@ macro_rules! factors {
             $(
                 $(#[$doc])*
                 ///
-                /// It is multiplied by what there is.
+                /// It multiplies the existing factors.
                 #[must_use]
                 pub fn $name(self, $($argument: $T),*) -> Self {
                     self.times($factor)
@@ -110,31 +111,32 @@ macro_rules! factors {
 }
 
 factors! {
-    /// `(1 − i / n)^power` in step `i`.
+    /// The factor `(1 − i / n)^power` in step `i`.
     polynomial(n: u64, power: f64) => Factor::Polynomial { n, power };
-    /// `(1 + cos(π·i / n)) / 2` in step `i`: from 1 to 0 in `n` steps.
+    /// The factor `(1 + cos(π·i / n)) / 2` in step `i`: from 1 to 0 in `n` steps.
     cosine(n: u64) => Factor::Cosine { n };
-    /// `gamma^⌊i / interval⌋` in step `i`. An interval of 0 counts as 1.
+    /// The factor `gamma^⌊i / interval⌋` in step `i`. An interval of 0 counts as 1.
     exponential(gamma: f64, interval: u64) => Factor::Exponential { gamma, interval };
-    /// A factor `gamma` from each of these steps on, in any order.
+    /// Another factor `gamma` from each of these steps on, in any order.
     steps(gamma: f64, at: &[u64]) => Factor::Steps { gamma, at: at.to_vec() };
-    /// `(i + 1) / n` in step `i` of the first `n`, then 1.
+    /// The factor `(i + 1) / n` in step `i` of the first `n`, then 1.
     warmup(n: u64) => Factor::Warmup { n };
-    /// From 1 to `end` in `n` steps, then `end`.
+    /// A linear change from 1 to `end` in `n` steps, then `end`.
     linear(n: u64, end: f64) => Factor::Linear { n, end };
-    /// Smith's one cycle over `n` steps with PyTorch's defaults: from 1/25 up to 1 at 0.3 of them, then down to 4e-6.
+    /// Smith's one-cycle schedule over `n` steps with PyTorch's defaults: from 1/25 up to 1 in the first 30 %,
+    /// then down to 4e-6.
     one_cycle(n: u64) => Factor::OneCycle { n };
 }
 
 impl Schedule {
-    /// The factor of step `i`, 0 at first.
+    /// The factor of step `i`, counted from 0.
     #[must_use]
     pub fn at(&self, i: u64) -> f64 {
         let phase = self.phases.iter().rev().find(|(start, _)| *start <= i);
         phase.map_or(1.0, |(start, factors)| factors.iter().map(|factor| factor.at(i - start)).product())
     }
 
-    /// Goes on with `next` after step `n`, whose first step that is.
+    /// Continues with `next` after step `n`, which is its first step.
     ///
     /// ```
     /// use layerfn::solver::schedule;
@@ -150,7 +152,7 @@ impl Schedule {
         self
     }
 
-    /// The factor in the phase that was given last.
+    /// Multiplies the last phase by the factor.
     fn times(mut self, factor: Factor) -> Self {
         if let Some((_, factors)) = self.phases.last_mut() {
             factors.push(factor);

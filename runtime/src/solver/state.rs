@@ -12,7 +12,7 @@ use crate::kernels::{self, Float};
 use crate::number::{Composed, Number, fused_map};
 use crate::{Error, Parameters, Result, check};
 
-/// The numbers that a rule keeps for the elements of a parameter, and how many steps there were.
+/// The numbers that a rule keeps for the elements of a parameter, and its number of steps.
 #[derive(Debug)]
 pub(super) struct State {
     t: u32,
@@ -21,7 +21,7 @@ pub(super) struct State {
 
 #[derive(Debug)]
 enum Values {
-    /// All zeros; no memory is taken before the first step.
+    /// All zeros; memory is allocated by the first step.
     Zeros(usize),
     F32(Vec<Vec<f32>>),
     F64(Vec<Vec<f64>>),
@@ -38,12 +38,12 @@ impl State {
         self.t
     }
 
-    /// Takes the memory for the state of `var`.
+    /// Allocates the state of `var`.
     pub(super) fn allocate(&mut self, var: &Var) -> Result<()> {
         self.values.allocate(var)
     }
 
-    /// The lengths of the vectors that `measure` makes of the elements.
+    /// The norms of the vectors that `measure` computes from the elements.
     pub(super) fn norms<M: Measure<N>, const N: usize>(
         &self,
         measure: &M,
@@ -96,12 +96,12 @@ impl State {
         })
     }
 
-    /// Takes over states, of the shape of the parameter and the type of the computation.
+    /// Replaces the states; they have the shape of the parameter and the type of the computation.
     pub(super) fn replace(&mut self, states: &[Tensor], var: &Var) -> Result<()> {
         self.values.fill(states, var)
     }
 
-    /// Copies, with their names; none before the first step.
+    /// Copies of the states with their names; none before the first step.
     pub(super) fn vars<const N: usize>(
         &self,
         names: &[&'static str; N],
@@ -111,7 +111,7 @@ impl State {
             return Ok(Vec::new());
         }
         let tensors = self.tensors(var)?;
-        // As NNabla has it in its files.
+        // NNabla's files have the same type.
         let t = Tensor::new(i64::from(self.t), &Device::Cpu)?;
         let named = names.iter().copied().zip(tensors).chain([("t", t)]);
         named.map(|(name, tensor)| Ok((name, Var::from_tensor(&tensor)?))).collect()
@@ -130,7 +130,7 @@ impl State {
                 return Err(Error::invalid("states", format!("must hold `{path}` too"), "none"));
             };
             let state = state.var();
-            // A file format may know no integers, or no scalars.
+            // Some file formats have no integers or no scalars.
             let is_number = name == "t" && state.elem_count() == 1 && state.rank() <= 1;
             let fits = is_number || (state.dims() == dims && state.dtype() == dtype);
             if !fits {
@@ -148,7 +148,7 @@ impl State {
     }
 }
 
-/// A number of steps as files hold it.
+/// A number of steps as stored in files.
 fn number_of_steps(path: &str, t: &Tensor) -> Result<u32> {
     let known = matches!(t.dtype(), DType::U32 | DType::I64 | DType::F32 | DType::F64);
     let value = if known { t.to_dtype(DType::F64)?.reshape(())?.to_scalar()? } else { f64::NAN };
@@ -204,7 +204,7 @@ fn from_tensors<T: candle_core::WithDType>(tensors: &[Tensor], values: &mut [Vec
     Ok(())
 }
 
-/// One step as candle's operation on the variable, whose storage is locked only while it runs.
+/// One step as a candle operation on the variable, whose storage is locked only while it runs.
 struct Step<'a, R: Rule<N>, const N: usize> {
     rule: &'a R,
     rates: R::Rates,
@@ -256,7 +256,7 @@ fn each_mut<T, const N: usize>(states: &mut [Vec<T>]) -> [&mut [T]; N] {
     [(); N].map(|()| states.next().map(Vec::as_mut_slice).unwrap_or_default())
 }
 
-/// The same step in operations of candle.
+/// The same step, composed of candle's operations.
 fn composed<R: Rule<N>, const N: usize>(
     rule: &R,
     rates: R::Rates,
@@ -309,10 +309,10 @@ pub(super) fn largest(gradient: &Tensor) -> Result<f64> {
     Ok(largest_of([gradient])?.swap_remove(0))
 }
 
-/// [`largest`] of each; a GPU is waited for once.
+/// Computes [`largest`] of each, but waits for a GPU only once.
 pub(super) fn largest_of<'a>(gradients: impl IntoIterator<Item = &'a Tensor>) -> Result<Vec<f64>> {
     let mut found = Vec::new();
-    // Of one device and type: the candidates of some gradients.
+    // Candidates of gradients on the same device and of the same type.
     let mut elsewhere: Vec<Vec<(usize, Tensor)>> = Vec::new();
     for (index, gradient) in gradients.into_iter().enumerate() {
         let by_kernel = if gradient.elem_count() > 0 { by_kernel(gradient)? } else { Some(0.0) };
@@ -355,7 +355,7 @@ fn by_kernel(gradient: &Tensor) -> Result<Option<f64>> {
     })
 }
 
-/// Some numbers, of which the largest is that of the elements; not all are finite if an element is not.
+/// A few numbers whose maximum is that of the elements; not all are finite if an element is not.
 fn candidates(gradient: &Tensor) -> Result<Tensor> {
     let len = gradient.elem_count();
     let n = len.div_ceil(64).min(1024);
@@ -369,12 +369,12 @@ fn candidates(gradient: &Tensor) -> Result<Tensor> {
     Ok(Tensor::stack(&[(is_finite.recip()? - 1.0)?, gradient.abs()?.flatten_all()?.max(0)?], 0)?)
 }
 
-/// What is made of each element of a parameter before its length is taken.
+/// Maps each element of a parameter before a norm is computed.
 pub(super) trait Measure<const N: usize>: Sync {
     fn of<V: Number>(&self, w: V, g: V, states: [V; N]) -> [V; 2];
 }
 
-/// The gradient as it stands after changes that depend on the parameter.
+/// The gradient after changes that depend on the parameter.
 pub(super) struct Gradient;
 
 impl Measure<0> for Gradient {
@@ -383,7 +383,7 @@ impl Measure<0> for Gradient {
     }
 }
 
-/// The length of the gradient after `change`.
+/// The norm of the gradient after `change`.
 pub(super) fn changed_norm(change: Changed, var: &Var, gradient: &Tensor) -> Result<f64> {
     let [_, norm] = norms(&Gradient, change, var, gradient, &Values::Zeros(0))?;
     Ok(norm)
@@ -440,7 +440,7 @@ fn measured<T: Float, M: Measure<N>, const N: usize>(
     Some(kernels::norms(w, g, states, |w, g, states| measure.of(w, change.apply(&w, g), states)))
 }
 
-/// What is left of a gradient after `change`.
+/// The gradient after `change`.
 pub(super) fn changed(change: Changed, var: &Var, gradient: &Tensor) -> Result<Tensor> {
     if change == Changed::NONE {
         return Ok(gradient.clone());
@@ -449,7 +449,7 @@ pub(super) fn changed(change: Changed, var: &Var, gradient: &Tensor) -> Result<T
     Ok(change.apply(&Composed(Ok(w)), Composed(Ok(gradient.detach()))).0?)
 }
 
-/// The length of a gradient of type f32 or f64 whose elements are first moved into `[−limit, limit]`.
+/// The norm of a gradient of type f32 or f64 whose elements are first clipped to `[−limit, limit]`.
 pub(super) fn norm(gradient: &Tensor, limit: f64) -> Result<f64> {
     let (storage, layout) = gradient.storage_and_layout();
     match &*storage {
@@ -462,7 +462,7 @@ pub(super) fn norm(gradient: &Tensor, limit: f64) -> Result<f64> {
         _ => drop(storage),
     }
     let limited = if limit.is_finite() { gradient.clamp(-limit, limit)? } else { gradient.clone() };
-    // By the largest first, lest the squares be too large or too small.
+    // Divided by the largest first, so that the squares neither overflow nor underflow.
     let wide = limited.to_dtype(DType::F64)?.flatten_all()?;
     let largest = if wide.elem_count() == 0 { 0.0 } else { wide.abs()?.max(0)?.to_scalar::<f64>()? };
     if largest == 0.0 || !largest.is_finite() {

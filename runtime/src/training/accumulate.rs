@@ -1,4 +1,4 @@
-//! One step for several batches.
+//! Accumulates the gradients of several batches for one step.
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
@@ -6,12 +6,12 @@ use candle_core::{DType, Tensor, Var};
 use crate::solver::no_gradients;
 use crate::{Error, Parameters, Result, check};
 
-/// Adds up the gradients of several batches: one step for a batch that memory does not hold.
+/// Accumulates the gradients of several batches, so that one step can use a batch that does not fit in memory.
 ///
-/// The mean over `n` batches is the gradient of the large batch, if the loss is a mean over samples and nothing in the network
-/// depends on the batch as a whole, as batch normalization does in training. It is added up in `f64`. Each part has been rounded to
-/// the type of the parameter before, so the last bits are those of the large batch only where the parts are exact; the error
-/// is that of one rounding of each part. The result does not depend on the number of threads.
+/// The mean over `n` batches is the gradient of the large batch, if the loss is a mean over samples and nothing
+/// in the network depends on the whole batch, as batch normalization does in training. The sum is accumulated
+/// in `f64`. Each part has already been rounded to the type of its parameter, so the result can differ from the
+/// gradient of the large batch by the rounding error of each part. It does not depend on the number of threads.
 ///
 /// ```
 /// use layerfn::{prelude::*, solver::Sgd, training::Accumulator};
@@ -31,13 +31,13 @@ use crate::{Error, Parameters, Result, check};
 /// ```
 #[derive(Debug)]
 pub struct Accumulator {
-    /// Each variable once, with its first path and what has been added up.
+    /// Each variable once, with its first path and its accumulated gradient.
     sums: Vec<(String, Var, Option<Tensor>)>,
     weight: f64,
 }
 
 impl Accumulator {
-    /// Adds up the gradients of `parameters`, those of a tied variable once.
+    /// Accumulates the gradients of `parameters`, those of a tied variable once.
     #[must_use]
     pub fn new(parameters: &Parameters) -> Self {
         let mut sums: Vec<(String, Var, Option<Tensor>)> = Vec::new();
@@ -49,12 +49,12 @@ impl Accumulator {
         Self { sums, weight: 0.0 }
     }
 
-    /// Adds the gradients of a part of the batch, times its weight, which is the number of its samples. A parameter without
-    /// a gradient counts as one whose gradient is 0, if another part has one.
+    /// Adds the gradients of a part of the batch, multiplied by its weight, which is the number of its samples.
+    /// A parameter without a gradient counts as having the gradient 0, if another part has one.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if the weight is not above 0, or a gradient is of another shape than its parameter or holds
-    /// no floating-point numbers. Nothing has been added then.
+    /// [`Error::InvalidArgument`] if the weight is not above 0, or if the shape of a gradient differs from that
+    /// of its parameter or its elements are not floating-point numbers. Nothing is added then.
     pub fn add(&mut self, gradients: &GradStore, weight: f64) -> Result<()> {
         check::positive("weight", weight)?;
         let added = self.sums.iter().map(|(path, var, sum)| {
@@ -78,7 +78,7 @@ impl Accumulator {
         Ok(())
     }
 
-    /// The mean of what has been added, in the types of the parameters; then it starts anew.
+    /// Returns the mean of the accumulated gradients, in the types of the parameters, and starts over.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if nothing has been added.

@@ -7,10 +7,10 @@ use crate::number::Number;
 use crate::solver::{At, Rule, RuleSolver, Solver, no_gradients};
 use crate::{Error, Parameter, Parameters, Result, check};
 
-/// The exponential moving average of parameters: `a ← a + (1 − decay)·(w − a)` after each step, from the values that they have at
-/// first. Networks often answer better with it than with the weights of the last step.
+/// The exponential moving average of parameters: `a ← a + (1 − decay)·(w − a)` after each step, starting with
+/// the current values. Networks often generalize better with it than with the weights of the last step.
 ///
-/// Half precisions are averaged in `f32`. A variable under several paths has one average.
+/// Averages of half precisions are kept in `f32`. A variable under several paths has one average.
 ///
 /// ```
 /// use layerfn::{prelude::*, training::WeightAverage};
@@ -35,7 +35,7 @@ pub struct WeightAverage {
     averages: Parameters,
 }
 
-/// A step of the average: along the gradient stands the weight.
+/// The update of the average as a solver rule; the weight takes the place of the gradient.
 #[derive(Debug)]
 struct Average;
 
@@ -53,11 +53,11 @@ impl Rule<0> for Average {
 }
 
 impl WeightAverage {
-    /// The average of `parameters`, with `decay` in [0, 1); 0.999 and 0.9999 are usual.
+    /// Starts the average of `parameters`, with `decay` in [0, 1); 0.999 and 0.9999 are usual.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if the decay is out of its range, there are no parameters, or one holds no floating-point
-    /// numbers.
+    /// [`Error::InvalidArgument`] if the decay is out of range, there are no parameters, or one does not hold
+    /// floating-point numbers.
     pub fn new(parameters: &Parameters, decay: f64) -> Result<Self> {
         check::within("decay", decay, 0.0..1.0)?;
         let (mut weights, mut averages) = (Vec::new(), Vec::new());
@@ -80,10 +80,10 @@ impl WeightAverage {
         Ok(Self { weights, solver, averages })
     }
 
-    /// Takes the weights as they are now into the average.
+    /// Updates the average with the current weights.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if a weight is infinite or NaN; nothing has changed then.
+    /// [`Error::InvalidArgument`] if a weight is infinite or NaN; nothing is changed then.
     pub fn update(&mut self) -> Result<()> {
         let mut weights = no_gradients()?;
         for (weight, average) in self.pairs() {
@@ -98,8 +98,8 @@ impl WeightAverage {
         &self.averages
     }
 
-    /// Runs `f` while the parameters have their averages for values; what they were before is restored after it, on a panic
-    /// too. Other threads see the averages meanwhile.
+    /// Runs `f` while the parameters have their averages as values, and restores the previous values
+    /// afterwards, even on a panic. Other threads see the averages meanwhile.
     ///
     /// # Errors
     /// If candle cannot copy a value.

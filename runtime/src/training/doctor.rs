@@ -1,4 +1,4 @@
-//! Watches a training for what goes wrong in it.
+//! Watches a training for common problems.
 
 use std::collections::HashMap;
 
@@ -10,19 +10,20 @@ use crate::network::diagnosis::{Diagnosis, Place, Symptom};
 use crate::network::examine::{add_disproportions, fingerprint, is_finite, is_weight, norm, relative_size};
 use crate::{GradientFault, Parameter, ParameterStore, Result};
 
-/// Steps longer than this, beside their parameters, are too large.
+/// A step whose norm, divided by that of its parameter, exceeds this is too large.
 const LARGE_STEP: f64 = 0.5;
-/// Steps shorter than this are lost in the rounding of `f32`.
+/// A step whose norm, divided by that of its parameter, is below this is lost in the rounding of `f32`.
 const SMALL_STEP: f64 = 1e-7;
-/// So often something that may be a matter of chance has to be seen.
+/// How often a symptom that may be a coincidence has to be seen before it is reported.
 const OFTEN: u64 = 3;
 
-/// Watches a training: parameters without gradients, numbers that are not finite, gradients that explode or vanish, steps out
-/// of proportion to the weights, frozen parts that change.
+/// Watches a training for parameters without gradients, numbers that are not finite, gradients that explode or
+/// vanish, steps that are too large or too small for the weights, and frozen parts that change.
 ///
-/// [`watch`](Self::watch) goes around the update. Every hundredth step, or as [`every`](Self::every) says, it looks at all
-/// gradients and at what the update changes; at the other steps it reads the loss only. What it finds is told once for each
-/// path. [`Model::check`](crate::Model::check) with the same batch says more, such as the stage where NaN comes from.
+/// Wrap the update in [`watch`](Self::watch). In every hundredth step, or as often as [`every`](Self::every)
+/// says, it looks at all gradients and at the changes of the update; in the other steps it only reads the loss.
+/// Each finding is reported once for each path. [`Model::check`](crate::Model::check) with the same batch says
+/// more, such as the stage that makes NaN.
 ///
 /// ```
 /// use layerfn::{prelude::*, solver::Sgd, training::Doctor};
@@ -50,20 +51,20 @@ pub struct Doctor {
     diagnosis: Diagnosis,
 }
 
-/// What has been seen of a parameter.
+/// What has been seen of a parameter so far.
 #[derive(Debug, Default)]
 struct History {
-    /// Of its values, if it was frozen at the last look.
+    /// Fingerprint of its values, if it was frozen when last looked at.
     frozen: Option<u64>,
     /// How often in a row its gradient was missing or zero.
     n_lost: u64,
-    /// Whether it was all zeros once: how far it moves says little then.
+    /// Whether it was all zeros once; the length of its steps says little then.
     was_zero: bool,
     /// The largest step so far.
     largest_step: f64,
 }
 
-/// A trained parameter before the update, and its values if their change is of interest.
+/// A trained parameter before the update, and its values if their change matters.
 struct Before {
     place: Place,
     parameter: Parameter,
@@ -71,7 +72,7 @@ struct Before {
 }
 
 impl Doctor {
-    /// For the parameters of `store`, such as [`Model::store`](crate::Model::store) or
+    /// Watches the parameters of `store`, such as [`Model::store`](crate::Model::store) or
     /// [`ParameterStore::current`].
     #[must_use]
     pub fn new(store: &ParameterStore) -> Self {
@@ -85,16 +86,17 @@ impl Doctor {
         }
     }
 
-    /// Looks at every `n`th step, beginning with the first; 0 switches everything off.
+    /// Looks at every `n`th step, starting with the first; 0 disables the doctor.
     #[must_use]
     pub fn every(self, n: u64) -> Self {
         Self { every: n, ..self }
     }
 
-    /// Runs `update`, which is to change the parameters by `gradients`, those of `loss`, and returns what it returns.
+    /// Runs `update`, which should change the parameters by `gradients`, the gradients of `loss`, and returns
+    /// its result.
     ///
     /// # Errors
-    /// Those of `update`; a gradient that is not finite is among the findings then.
+    /// Those of `update`; if a gradient is not finite, that is among the findings then.
     pub fn watch<T>(
         &mut self,
         loss: &Tensor,
@@ -124,7 +126,7 @@ impl Doctor {
         Ok(updated)
     }
 
-    /// What has been found so far.
+    /// The findings so far.
     #[must_use]
     pub fn diagnosis(&self) -> &Diagnosis {
         &self.diagnosis

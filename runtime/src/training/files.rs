@@ -1,4 +1,4 @@
-//! Files of states: the last ones and the best.
+//! State files: the latest ones and the best.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use super::state::TrainState;
 use crate::{Error, Result};
 
-/// A folder with the states of the last steps that were saved, and of the best.
+/// A folder with the states of the latest saved steps, and of the best one.
 ///
-/// A file is whole whenever the program ends. The name of the state of step 120 is `step-000000000120.safetensors`, that of the best
-/// `best.safetensors`; other files in the folder stay as they are.
+/// Every file is complete, whenever the program ends. The state of step 120 is in
+/// `step-000000000120.safetensors`, the best one in `best.safetensors`; other files in the folder are left
+/// alone.
 #[derive(Clone, Debug)]
 pub struct StateFiles {
     folder: PathBuf,
@@ -18,29 +19,29 @@ pub struct StateFiles {
 }
 
 impl StateFiles {
-    /// The files in `folder`, which is made when the first is saved. `extension` is `safetensors` or `h5`.
+    /// Keeps files in `folder`, which is created by the first save. `extension` is `safetensors` or `h5`.
     #[must_use]
     pub fn new(folder: impl Into<PathBuf>, extension: &str) -> Self {
         Self { folder: folder.into(), extension: extension.to_owned(), keep: 1 }
     }
 
-    /// How many of the last states stay, at least 1. Default: 1.
+    /// Sets how many of the latest states are kept, at least 1. Default: 1.
     #[must_use]
     pub fn keep(mut self, n: usize) -> Self {
         self.keep = n.max(1);
         self
     }
 
-    /// Saves the state of a step and removes those of earlier steps that are not kept.
+    /// Saves the state of a step and removes those of earlier steps that are no longer kept.
     ///
     /// # Errors
-    /// As [`TrainState::save`], and [`Error::Io`] if the folder cannot be made or a file not be removed.
+    /// As [`TrainState::save`], and [`Error::Io`] if the folder cannot be created or a file cannot be removed.
     pub fn save(&self, state: &TrainState<'_>, step: u64) -> Result<PathBuf> {
         let path = self.saved(state, &format!("step-{step:012}"))?;
         let mut steps = self.steps()?;
         while steps.len() > self.keep {
             let (_, old) = steps.remove(0);
-            // The one that was just saved stays, though a step be counted anew.
+            // The file that was just saved stays, even if the step count has started over.
             if old != path {
                 fs::remove_file(&old).map_err(|source| Error::io("remove", &old, source))?;
             }
@@ -56,13 +57,13 @@ impl StateFiles {
         self.saved(state, "best")
     }
 
-    /// Where the best state is.
+    /// Returns the path of the best state.
     #[must_use]
     pub fn best(&self) -> Option<PathBuf> {
         Some(self.path("best")).filter(|path| path.is_file())
     }
 
-    /// Where the state of the latest step is.
+    /// Returns the path of the latest state.
     ///
     /// # Errors
     /// [`Error::Io`] if the folder cannot be read.
@@ -70,7 +71,7 @@ impl StateFiles {
         Ok(self.steps()?.pop().map(|(_, path)| path))
     }
 
-    /// Loads the state of the latest step, if there is one; whether there was.
+    /// Loads the state of the latest step, if there is one, and returns whether there was.
     ///
     /// # Errors
     /// As [`latest`](Self::latest) and [`TrainState::load`].

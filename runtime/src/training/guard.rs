@@ -1,4 +1,4 @@
-//! Leaves out steps whose loss or gradients are infinite or NaN.
+//! Skips steps whose loss or gradients are infinite or NaN.
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
@@ -6,7 +6,8 @@ use candle_core::{DType, Tensor};
 use crate::solver::Solver;
 use crate::{Error, Result, check};
 
-/// Skips steps whose loss or gradients are infinite or NaN. After too many in a row it returns an error that says where they come from.
+/// Skips steps whose loss or gradients are infinite or NaN. After too many in a row, it returns an error that
+/// says where they come from.
 ///
 /// Without a guard, an update returns an error for such gradients and changes nothing. Use the guard if an occasional bad batch is
 /// expected.
@@ -33,17 +34,17 @@ pub struct NanGuard {
 }
 
 impl NanGuard {
-    /// A guard that leaves out at most `patience` steps in a row.
+    /// Skips at most `patience` steps in a row.
     #[must_use]
     pub fn new(patience: u32) -> Self {
         Self { patience, in_a_row: 0, n_left_out: 0 }
     }
 
-    /// Updates if the loss and the gradients are finite; whether it has.
+    /// Updates if the loss and the gradients are finite, and returns whether it did.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if too many steps in a row would be left out; it names the loss or the parameter whose gradient
-    /// is at fault. And those of [`Solver::update`].
+    /// [`Error::InvalidArgument`] if too many steps in a row would be skipped; it names the loss or the
+    /// parameter whose gradient is at fault. Also those of [`Solver::update`].
     pub fn update(&mut self, solver: &mut dyn Solver, loss: &Tensor, gradients: &GradStore) -> Result<bool> {
         check::float("loss", loss)?;
         if loss.elem_count() != 1 {
@@ -70,7 +71,7 @@ impl NanGuard {
         Ok(false)
     }
 
-    /// How many steps have been left out.
+    /// The number of steps skipped so far.
     #[must_use]
     pub fn n_left_out(&self) -> u64 {
         self.n_left_out

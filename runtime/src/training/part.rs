@@ -1,4 +1,4 @@
-//! What has a state that a file can keep.
+//! Values whose state can be saved in a file.
 
 use candle_core::{DType, Device, Tensor, Var, WithDType};
 
@@ -7,10 +7,10 @@ use crate::data::Position;
 use crate::solver::{Rule, RuleSolver, Solver};
 use crate::{Error, Parameter, ParameterStore, Parameters, Result, Rng};
 
-/// What a training consists of: its state goes into a file and comes back to the bit.
+/// A part of a training whose state can be saved in a file and restored bit for bit.
 ///
-/// Numbers, texts, tensors, generators, solvers and what stands in [`training`](super) are parts. One of one's own is put together
-/// of others:
+/// Numbers, strings, tensors, generators, solvers and the types of [`training`](super) are parts. Compose your
+/// own of other parts:
 ///
 /// ```
 /// use layerfn::{Parameters, Result, Rng, training::{Part, gather, scatter}};
@@ -40,23 +40,24 @@ use crate::{Error, Parameter, ParameterStore, Parameters, Result, Rng};
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub trait Part {
-    /// A copy of the state, by names of its own. A name may have several parts, as paths have.
+    /// Returns a copy of the state, under names that the part chooses. A name may have several components, like
+    /// a path.
     ///
     /// # Errors
     /// If something cannot be copied.
     fn state(&self) -> Result<Parameters>;
 
-    /// Takes over a state. If it fails, nothing has changed.
+    /// Replaces the state. If it fails, nothing has changed.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if the state is not that of such a part.
+    /// [`Error::InvalidArgument`] if the state does not belong to such a part.
     fn set_state(&mut self, state: &Parameters) -> Result<()>;
 }
 
 /// The states of several parts, each below its name.
 ///
 /// # Errors
-/// Those of the parts; [`Error::InvalidArgument`] if two have one name.
+/// Those of the parts; [`Error::InvalidArgument`] if two have the same name.
 pub fn gather(parts: &[(&str, &dyn Part)]) -> Result<Parameters> {
     let mut states = Vec::new();
     for (i, (name, part)) in parts.iter().enumerate() {
@@ -69,7 +70,7 @@ pub fn gather(parts: &[(&str, &dyn Part)]) -> Result<Parameters> {
     Ok(states.into_iter().collect())
 }
 
-/// Gives each part the state below its name. If one does not take it, those before it get back what they had.
+/// Gives each part the state below its name. If one rejects it, the states of those before it are restored.
 ///
 /// # Errors
 /// Those of the parts; [`Error::InvalidArgument`] if there is a state that no part takes.
@@ -89,7 +90,7 @@ pub fn scatter(states: &Parameters, parts: &mut [(&str, &mut dyn Part)]) -> Resu
         });
         if let Err(error) = result {
             for ((_, part), state) in parts.iter_mut().zip(&before).take(i) {
-                // It is the state that the part has just given itself.
+                // This cannot fail: the part has just returned this state.
                 let _ = part.set_state(state);
             }
             return Err(error);
@@ -143,7 +144,7 @@ fn number<T: WithDType>(state: &Parameters) -> Result<T> {
     }
 }
 
-/// As the 64 bits of an `i64`: candle has no unsigned ones.
+/// Stored as the 64 bits of an `i64`, since candle has no unsigned ones.
 impl Part for u64 {
     fn state(&self) -> Result<Parameters> {
         one(&Tensor::new(self.cast_signed(), &Device::Cpu)?)
@@ -217,7 +218,7 @@ impl Part for Position {
     }
 }
 
-/// Such as the losses so far.
+/// For example the losses so far.
 impl Part for Vec<f64> {
     fn state(&self) -> Result<Parameters> {
         one(&Tensor::from_slice(self, self.len(), &Device::Cpu)?)
@@ -229,7 +230,7 @@ impl Part for Vec<f64> {
     }
 }
 
-/// Of the shape, type and device that it has.
+/// The shape, type and device must stay the same.
 impl Part for Tensor {
     fn state(&self) -> Result<Parameters> {
         one(&self.to_device(&Device::Cpu)?)
@@ -253,7 +254,7 @@ impl Part for Tensor {
 const WORDS: &str = "words";
 const SPARE: &str = "spare";
 
-/// What it draws next, and after that.
+/// The position in the sequence of random numbers.
 impl Part for Rng {
     fn state(&self) -> Result<Parameters> {
         let (words, spare) = self.position();
@@ -300,7 +301,7 @@ pub(super) fn store_state(store: &ParameterStore) -> Result<Parameters> {
     Ok(states.into_iter().collect())
 }
 
-/// A store that has parameters must have these; an empty one gets them.
+/// A store that has parameters must have the same ones; an empty store gets them.
 pub(super) fn restore_store(store: &ParameterStore, state: &Parameters) -> Result<()> {
     let parameters = Checkpoint::from_parameters(&state.under(PARAMETERS))?;
     let is_empty = store.parameters().is_empty();

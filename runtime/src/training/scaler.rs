@@ -1,4 +1,4 @@
-//! Losses that are scaled so that small gradients do not vanish.
+//! Scales losses so that small gradients do not vanish.
 
 use candle_core::Tensor;
 
@@ -6,12 +6,13 @@ use super::part::{Part, gather, scatter};
 use crate::solver::{Change, Solver};
 use crate::{Error, Parameters, Result, backward, check};
 
-/// Multiplies the loss before the backward pass and divides the gradients after it, so that those of half precisions are not
-/// rounded to 0. The factor follows the training: a gradient that is not finite divides it, and many good steps multiply it.
+/// Multiplies the loss before the backward pass and divides the gradients after it, so that gradients in half
+/// precision are not rounded to 0. The factor adapts: it is reduced when a gradient is not finite, and
+/// increased after many good steps.
 ///
-/// These are the steps of NNabla's `DynamicLossScalingUpdater`, with its defaults: it starts at 8, is halved before a step is tried
-/// again, and doubled in the step after more than 2000 good ones in a row. Where NNabla gives up after 100 tries without a
-/// word, this is an error.
+/// This follows NNabla's `DynamicLossScalingUpdater` and its defaults: the factor starts at 8, is halved before
+/// a step is retried, and is doubled in the step after more than 2000 good ones in a row. After 100 retries,
+/// NNabla silently gives up, while this returns an error.
 ///
 /// ```
 /// use layerfn::{prelude::*, solver::Sgd, training::LossScaler};
@@ -43,7 +44,7 @@ impl Default for LossScaler {
 }
 
 impl LossScaler {
-    /// How often a step is tried again.
+    /// How often a step is retried.
     const TRIES: usize = 100;
 
     /// A scaler with NNabla's defaults.
@@ -52,39 +53,39 @@ impl LossScaler {
         Self::default()
     }
 
-    /// The first factor, above 0. Default: 8.
+    /// Sets the initial factor, above 0. Default: 8.
     #[must_use]
     pub fn start(mut self, scale: f64) -> Self {
         self.scale = scale;
         self
     }
 
-    /// By what the factor is divided and multiplied, above 1. Default: 2.
+    /// Sets the number that the factor is divided or multiplied by, above 1. Default: 2.
     #[must_use]
     pub fn scaling_factor(mut self, factor: f64) -> Self {
         self.factor = factor;
         self
     }
 
-    /// How many good steps come before it grows. Default: 2000.
+    /// Sets the number of good steps after which the factor grows. Default: 2000.
     #[must_use]
     pub fn interval(mut self, steps: u64) -> Self {
         self.interval = steps;
         self
     }
 
-    /// The factor.
+    /// The current factor.
     #[must_use]
     pub fn scale(&self) -> f64 {
         self.scale
     }
 
-    /// One step: computes the loss and its gradients until they are finite, and updates. The changes of the solver come after
-    /// the division. Returns the loss, not scaled.
+    /// Runs one step: computes the loss and its gradients until they are finite, and updates. The changes of
+    /// the solver are applied after the division. Returns the unscaled loss.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if a setting is out of its range, or a gradient is still not finite after 100 more tries; it names
-    /// the parameter. And those of `loss` and of [`Solver::update`].
+    /// [`Error::InvalidArgument`] if a setting is out of range, or a gradient is still not finite after 100
+    /// retries; it names the parameter. Also those of `loss` and of [`Solver::update`].
     pub fn update(
         &mut self,
         solver: &mut dyn Solver,

@@ -1,4 +1,4 @@
-//! All of a training in one file.
+//! The whole state of a training in one file.
 
 use std::path::Path;
 
@@ -8,20 +8,20 @@ use crate::{Error, Model, ParameterStore, Parameters, Result, Rng};
 
 /// The parts of a training, each under a name; see the [module](super).
 ///
-/// It borrows them for the moment in which they are saved or restored. A file is written beside its target, synced and renamed:
-/// at any moment it is whole, the old one or the new one. In it the parts stand side by side; parameters, for one, are at
-/// `model/parameters/..`, from where [`Load`](crate::checkpoint::Load) with
-/// `.partial(["model/parameters/**"]).rename("model/parameters/**", "**")` takes them.
+/// It borrows them only while they are saved or restored. A file is written beside its target, synced and
+/// renamed, so the target always is complete: either the old or the new one. The file contains the states of
+/// all parts; for example, parameters are at `model/parameters/..`, and [`Load`](crate::checkpoint::Load) with
+/// `.partial(["model/parameters/**"]).rename("model/parameters/**", "**")` reads them from there.
 ///
-/// Equal bits need what the [crate](crate) says under "Equal bits". What a program draws from generators, counts or reads elsewhere is
-/// not known here: give it a name, too.
+/// The conditions for equal bits are in the section "Equal bits" of the [crate](crate). If a program draws from
+/// other generators, or has other counters, add them under names as well.
 #[derive(Default)]
 #[must_use = "nothing is saved before `.save(..)?`"]
 pub struct TrainState<'a> {
     parts: Vec<(String, Source<'a>)>,
 }
 
-/// Where the state of a part lies.
+/// A reference to a part.
 pub struct Source<'a>(Lent<'a>);
 
 enum Lent<'a> {
@@ -78,17 +78,18 @@ impl<'a> TrainState<'a> {
         Self::default()
     }
 
-    /// Adds a part: a model, a store or a generator by `&`, anything else that is a [`Part`] by `&mut`. A model is its
-    /// parameters and the generator that dropout draws from. A solver must have been given its parameters.
+    /// Adds a part: a model, a store or a generator by `&`, anything else that is a [`Part`] by `&mut`. The
+    /// state of a model consists of its parameters and of the generator of dropout. Give a solver its
+    /// parameters before you add it.
     pub fn with(mut self, name: &str, part: impl Into<Source<'a>>) -> Self {
         self.parts.push((name.to_owned(), part.into()));
         self
     }
 
-    /// Writes the file `path`, a `.safetensors` or `.h5`.
+    /// Writes the file `path`, whose extension is `.safetensors` or `.h5`.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if two parts have one name, and those of [`Checkpoint::save`].
+    /// [`Error::InvalidArgument`] if two parts have the same name, and those of [`Checkpoint::save`].
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         check_format(path)?;
@@ -97,8 +98,9 @@ impl<'a> TrainState<'a> {
         Checkpoint::from_parameters(&gather(&parts)?)?.save(path)
     }
 
-    /// Takes over the states of the file `path`: it has exactly these parts. If one does not take its own, those before it get
-    /// back what they had; only parameters that were made in an empty store stay.
+    /// Restores the states from the file `path`, which must contain exactly these parts. If one rejects its
+    /// state, the states of those before it are restored; only parameters that were created in an empty store
+    /// stay.
     ///
     /// # Errors
     /// Those of [`Checkpoint::open`]; [`Error::InvalidArgument`] or [`Error::Mismatch`] if the file is of another training.

@@ -1,10 +1,10 @@
-//! Adam and what differs little from it.
+//! Adam and its close variants.
 
 use super::{Decoupled, Moments, moments};
 use crate::Result;
 use crate::solver::{At, Number, Rule, RuleSolver, WeightDecay};
 
-/// Where ε stands.
+/// Position of ε.
 #[derive(Clone, Copy, Debug)]
 enum Eps {
     /// `√v + ε`, before the correction of `v`: NNabla, and the paper's section 2.
@@ -14,7 +14,7 @@ enum Eps {
 }
 
 impl Eps {
-    /// What is added to `√v`.
+    /// The number that is added to `√v`.
     fn of(self, moments: &Moments, t: u32) -> f64 {
         match self {
             Self::Before => moments.eps,
@@ -40,8 +40,9 @@ macro_rules! eps_like_pytorch {
 /// Adam: `m ← β₁·m + (1 − β₁)·g`, `v ← β₂·v + (1 − β₂)·g²`, `w ← w − αₜ·m / (√v + ε)` with
 /// `αₜ = α·√(1 − β₂ᵗ) / (1 − β₁ᵗ)` in step `t = 1, 2, ..`.
 ///
-/// PyTorch and candle add ε to the corrected `√(v / (1 − β₂ᵗ))`; here it stands where the paper's section 2 and NNabla
-/// have it, so that the same ε weighs more in the first steps. [`eps_like_pytorch`](Adam::eps_like_pytorch) moves it.
+/// PyTorch and candle add ε to the corrected `√(v / (1 − β₂ᵗ))`; here, as in the paper's section 2 and in
+/// NNabla, it is added before the correction, so that the same ε weighs more in the first steps.
+/// [`eps_like_pytorch`](Adam::eps_like_pytorch) changes that.
 ///
 /// # Source
 /// NNabla `S.Adam`; Kingma & Ba, [Adam](https://arxiv.org/abs/1412.6980).
@@ -65,7 +66,7 @@ macro_rules! eps_like_pytorch {
 /// ```
 pub type Adam = RuleSolver<AdamRule, 2>;
 
-/// What [`Adam`] does to an element.
+/// The rule of [`Adam`].
 #[derive(Clone, Debug)]
 pub struct AdamRule {
     moments: Moments,
@@ -77,7 +78,7 @@ impl AdamRule {
 }
 
 impl Adam {
-    /// The solver with learning rate `alpha`. NNabla's default: 0.001.
+    /// Makes the solver with learning rate `alpha`. NNabla's default: 0.001.
     #[must_use]
     pub fn new(alpha: f64) -> Self {
         Self::new_with(AdamRule::DEFAULT, alpha)
@@ -108,8 +109,8 @@ impl Rule<2> for AdamRule {
     }
 }
 
-/// Adam with decoupled weight decay: [`Adam`]'s step and, from the same `w`, `− (α / α₀)·d·w`, where α₀ is the
-/// learning rate that the solver was made with.
+/// Adam with decoupled weight decay: [`Adam`]'s step and, computed from the same `w`, `− (α / α₀)·d·w`, where
+/// α₀ is the learning rate that the solver was made with.
 ///
 /// PyTorch's and candle's `AdamW` subtract `α·λ·w` instead: [`decay_like_pytorch`](AdamW::decay_like_pytorch). Without
 /// gradients, with a learning rate of 1e-3, a weight of 8 and a rate of 0.01 for 100 steps:
@@ -140,7 +141,7 @@ impl Rule<2> for AdamRule {
 /// whose schedule multiplier η is `α / α₀`.
 pub type AdamW = RuleSolver<AdamWRule, 2>;
 
-/// What [`AdamW`] does to an element.
+/// The rule of [`AdamW`].
 #[derive(Clone, Debug)]
 pub struct AdamWRule {
     moments: Moments,
@@ -150,22 +151,23 @@ pub struct AdamWRule {
 }
 
 impl AdamW {
-    /// The solver with learning rate `alpha`, the α₀ above. NNabla's default: 0.001.
+    /// Makes the solver with learning rate `alpha`, the α₀ above. NNabla's default: 0.001.
     #[must_use]
     pub fn new(alpha: f64) -> Self {
         let AdamRule { moments, place } = AdamRule::DEFAULT;
         Self::new_with(AdamWRule { moments, place, decay: 1e-4, decoupled: Decoupled::Schedule }, alpha)
     }
 
-    /// The part `decay` of each weight decays in a step with the first learning rate: `w ← w − (α / α₀)·decay·w`. NNabla's `wd`,
-    /// at least 0. Default: 1e-4.
+    /// Sets the fraction of each weight that decays in a step with the first learning rate: `w ← w − (α /
+    /// α₀)·decay·w`. This is NNabla's `wd`, at least 0. Default: 1e-4.
     #[must_use]
     pub fn decay_like_nnabla(mut self, decay: f64) -> Self {
         (self.rule.decay, self.rule.decoupled) = (decay, Decoupled::Schedule);
         self
     }
 
-    /// The decay times the learning rate: `w ← w − α·decay·w`. PyTorch's `weight_decay`, whose default is 0.01; at least 0.
+    /// Multiplies the decay by the learning rate: `w ← w − α·decay·w`. This is PyTorch's `weight_decay`, whose
+    /// default is 0.01; at least 0.
     #[must_use]
     pub fn decay_like_pytorch(mut self, decay: f64) -> Self {
         (self.rule.decay, self.rule.decoupled) = (decay, Decoupled::Rate);
@@ -222,7 +224,7 @@ impl Rule<2> for AdamWRule {
 /// ```
 pub type Adamax = RuleSolver<AdamaxRule, 2>;
 
-/// What [`Adamax`] does to an element.
+/// The rule of [`Adamax`].
 #[derive(Clone, Debug)]
 pub struct AdamaxRule {
     moments: Moments,
@@ -230,7 +232,7 @@ pub struct AdamaxRule {
 }
 
 impl Adamax {
-    /// The solver with learning rate `alpha`. NNabla's default: 0.002.
+    /// Makes the solver with learning rate `alpha`. NNabla's default: 0.002.
     #[must_use]
     pub fn new(alpha: f64) -> Self {
         Self::new_with(AdamaxRule { moments: Moments::new(1e-8), place: Eps::Before }, alpha)
@@ -293,7 +295,7 @@ impl Rule<2> for AdamaxRule {
 /// ```
 pub type AMSGRAD = RuleSolver<AMSGRADRule, 3>;
 
-/// What [`AMSGRAD`] does to an element.
+/// The rule of [`AMSGRAD`].
 #[derive(Clone, Debug)]
 pub struct AMSGRADRule {
     moments: Moments,
@@ -302,14 +304,14 @@ pub struct AMSGRADRule {
 }
 
 impl AMSGRAD {
-    /// The solver with learning rate `alpha`. NNabla's default: 0.001.
+    /// Makes the solver with learning rate `alpha`. NNabla's default: 0.001.
     #[must_use]
     pub fn new(alpha: f64) -> Self {
         let rule = AMSGRADRule { moments: Moments::new(1e-8), place: Eps::Before, bias_correction: false };
         Self::new_with(rule, alpha)
     }
 
-    /// Whether the first steps are corrected as [`Adam`]'s are. Default: false.
+    /// Sets whether the first steps are corrected like those of [`Adam`]. Default: false.
     #[must_use]
     pub fn bias_correction(mut self, bias_correction: bool) -> Self {
         self.rule.bias_correction = bias_correction;

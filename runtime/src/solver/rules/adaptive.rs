@@ -1,4 +1,4 @@
-//! Solvers that divide by a root of squared gradients, without Adam's momentum.
+//! Solvers that divide by the root of averaged squares of the gradient, without Adam's momentum.
 
 use super::numbers;
 use crate::solver::{At, Number, Rule, RuleSolver, WeightDecay};
@@ -22,14 +22,14 @@ use crate::{Result, check};
 /// ```
 pub type Adagrad = RuleSolver<AdagradRule, 1>;
 
-/// What [`Adagrad`] does to an element.
+/// The rule of [`Adagrad`].
 #[derive(Clone, Debug)]
 pub struct AdagradRule {
     eps: f64,
 }
 
 impl Adagrad {
-    /// The solver with learning rate `lr`, η above. NNabla's default: 0.01.
+    /// Makes the solver with learning rate `lr`, η above. NNabla's default: 0.01.
     #[must_use]
     pub fn new(lr: f64) -> Self {
         Self::new_with(AdagradRule { eps: 1e-8 }, lr)
@@ -37,7 +37,7 @@ impl Adagrad {
 }
 
 numbers! { Adagrad:
-    /// Added to the root, against a division by zero; above 0. Default: 1e-8.
+    /// Added to the root, to avoid a division by zero; above 0. Default: 1e-8.
     eps => eps;
 }
 
@@ -80,7 +80,7 @@ impl Rule<1> for AdagradRule {
 /// ```
 pub type Adadelta = RuleSolver<AdadeltaRule, 2>;
 
-/// What [`Adadelta`] does to an element.
+/// The rule of [`Adadelta`].
 #[derive(Clone, Debug)]
 pub struct AdadeltaRule {
     decay: f64,
@@ -88,7 +88,7 @@ pub struct AdadeltaRule {
 }
 
 impl Adadelta {
-    /// The solver with learning rate `lr`, η above. NNabla's default: 1.
+    /// Makes the solver with learning rate `lr`, η above. NNabla's default: 1.
     #[must_use]
     pub fn new(lr: f64) -> Self {
         Self::new_with(AdadeltaRule { decay: 0.95, eps: 1e-6 }, lr)
@@ -144,7 +144,7 @@ impl Rule<2> for AdadeltaRule {
 /// ```
 pub type RMSprop = RuleSolver<RMSpropRule, 1>;
 
-/// What [`RMSprop`] does to an element.
+/// The rule of [`RMSprop`].
 #[derive(Clone, Debug)]
 pub struct RMSpropRule {
     decay: f64,
@@ -152,7 +152,7 @@ pub struct RMSpropRule {
 }
 
 impl RMSprop {
-    /// The solver with learning rate `lr`, η above. NNabla's default: 0.001.
+    /// Makes the solver with learning rate `lr`, η above. NNabla's default: 0.001.
     #[must_use]
     pub fn new(lr: f64) -> Self {
         Self::new_with(RMSpropRule { decay: 0.9, eps: 1e-8 }, lr)
@@ -162,7 +162,7 @@ impl RMSprop {
 numbers! { RMSprop:
     /// Decay rate of the average, γ above, in [0, 1). Default: 0.9.
     decay => decay;
-    /// Added to the root, against a division by zero; above 0. Default: 1e-8.
+    /// Added to the root, to avoid a division by zero; above 0. Default: 1e-8.
     eps => eps;
 }
 
@@ -188,7 +188,7 @@ impl Rule<1> for RMSpropRule {
     }
 }
 
-/// RMSprop by the variance, with momentum: `n ← γ·n + (1 − γ)·g²`, `h ← γ·h + (1 − γ)·g`,
+/// RMSprop that divides by the variance, with momentum: `n ← γ·n + (1 − γ)·g²`, `h ← γ·h + (1 − γ)·g`,
 /// `d ← μ·d − η·g / √(n − h² + ε)`, `w ← w + d`.
 ///
 /// PyTorch's `RMSprop(centered=True, momentum=μ)` has ε outside of the root and the learning rate outside of the momentum:
@@ -210,7 +210,7 @@ impl Rule<1> for RMSpropRule {
 /// ```
 pub type RMSpropGraves = RuleSolver<RMSpropGravesRule, 3>;
 
-/// What [`RMSpropGraves`] does to an element.
+/// The rule of [`RMSpropGraves`].
 #[derive(Clone, Debug)]
 pub struct RMSpropGravesRule {
     decay: f64,
@@ -220,13 +220,13 @@ pub struct RMSpropGravesRule {
 }
 
 impl RMSpropGraves {
-    /// The solver with learning rate `lr`, η above. NNabla's default: 0.0001.
+    /// Makes the solver with learning rate `lr`, η above. NNabla's default: 0.0001.
     #[must_use]
     pub fn new(lr: f64) -> Self {
         Self::new_with(RMSpropGravesRule { decay: 0.95, momentum: 0.9, eps: 1e-4, like_pytorch: false }, lr)
     }
 
-    /// `d ← μ·d − g / (√(n − h²) + ε)`, `w ← w + η·d`, as PyTorch computes.
+    /// Computes `d ← μ·d − g / (√(n − h²) + ε)`, `w ← w + η·d`, as PyTorch does.
     #[must_use]
     pub fn like_pytorch(mut self) -> Self {
         self.rule.like_pytorch = true;
@@ -239,7 +239,7 @@ numbers! { RMSpropGraves:
     decay => decay;
     /// Momentum, μ above, in [0, 1]. Default: 0.9.
     momentum => momentum;
-    /// Against a division by zero; above 0. Default: 1e-4.
+    /// Avoids a division by zero; above 0. Default: 1e-4.
     eps => eps;
 }
 
@@ -263,7 +263,7 @@ impl Rule<3> for RMSpropGravesRule {
     fn step<V: Number>(&self, lr: f64, w: V, g: V, [n, h, d]: [V; 3]) -> (V, [V; 3]) {
         let n = n.scale(self.decay) + g.clone().scale(1.0 - self.decay) * g.clone();
         let h = h.scale(self.decay) + g.clone().scale(1.0 - self.decay);
-        // Rounding may leave less than nothing of the variance.
+        // Rounding may make the variance negative.
         let variance = n.clone() - h.clone() * h.clone();
         let variance = variance.clone().larger(variance.constant(0.0));
         if self.like_pytorch {

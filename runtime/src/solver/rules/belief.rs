@@ -4,10 +4,10 @@ use super::{Decoupled, Moments};
 use crate::solver::{At, Number, Rule, RuleSolver, WeightDecay};
 use crate::{Result, check};
 
-/// AdaBelief: Adam that divides by how far the gradient is from what was expected: `m ← β₁·m + (1 − β₁)·g`,
-/// `s ← β₂·s + (1 − β₂)·(g − m)² + ε`, `w ← w − α / (1 − β₁ᵗ)·m / (√(s / (1 − β₂ᵗ)) + ε)`.
+/// AdaBelief: Adam that divides by the deviation of the gradient from its average: `m ← β₁·m + (1 − β₁)·g`, `s
+/// ← β₂·s + (1 − β₂)·(g − m)² + ε`, `w ← w − α / (1 − β₁ᵗ)·m / (√(s / (1 − β₂ᵗ)) + ε)`.
 ///
-/// The ε stays in `s`, as in the paper, so that it piles up from step to step.
+/// As in the paper, the ε stays in `s` and so accumulates from step to step.
 ///
 /// - [`amsgrad`](Self::amsgrad) divides by `ŝ ← max(ŝ, s) + ε`, and `s` stays without ε.
 /// - [`decoupled_decay`](Self::decoupled_decay) and [`fixed_decay`](Self::fixed_decay) take a part of `w` first.
@@ -32,7 +32,7 @@ use crate::{Result, check};
 /// ```
 pub type AdaBelief<const N: usize = 2> = RuleSolver<AdaBeliefRule, N>;
 
-/// What [`AdaBelief`] does to an element.
+/// The rule of [`AdaBelief`].
 #[derive(Clone, Debug)]
 pub struct AdaBeliefRule {
     moments: Moments,
@@ -55,7 +55,7 @@ enum FirstSteps {
 }
 
 impl AdaBelief {
-    /// The solver with learning rate `alpha`. NNabla's default: 0.001.
+    /// Makes the solver with learning rate `alpha`. NNabla's default: 0.001.
     #[must_use]
     pub fn new(alpha: f64) -> Self {
         Self::new_with(AdaBeliefRule { moments: Moments::new(1e-8), decay: None, rectify: None }, alpha)
@@ -72,42 +72,42 @@ impl<const N: usize> AdaBelief<N>
 where
     AdaBeliefRule: Rule<N>,
 {
-    /// Decay rates of the two averages, in [0, 1). Default: 0.9 and 0.999.
+    /// Sets the decay rates of the two averages, in [0, 1). Default: 0.9 and 0.999.
     #[must_use]
     pub fn betas(mut self, beta1: f64, beta2: f64) -> Self {
         (self.rule.moments.beta1, self.rule.moments.beta2) = (beta1, beta2);
         self
     }
 
-    /// Against a division by zero; above 0. Default: 1e-8.
+    /// Sets ε, which avoids a division by zero; above 0. Default: 1e-8.
     #[must_use]
     pub fn eps(mut self, eps: f64) -> Self {
         self.rule.moments.eps = eps;
         self
     }
 
-    /// First of all `w ← w − α·decay·w`; at least 0.
+    /// Starts each step with `w ← w − α·decay·w`; at least 0.
     #[must_use]
     pub fn decoupled_decay(mut self, decay: f64) -> Self {
         self.rule.decay = Some((decay, Decay::TimesRate));
         self
     }
 
-    /// First of all `w ← w − decay·w`, whatever the learning rate; at least 0.
+    /// Starts each step with `w ← w − decay·w`, whatever the learning rate; at least 0.
     #[must_use]
     pub fn fixed_decay(mut self, decay: f64) -> Self {
         self.rule.decay = Some((decay, Decay::Fixed));
         self
     }
 
-    /// Steps as long as the variance is known well.
+    /// Scales steps by how well the variance is known.
     #[must_use]
     pub fn rectify(mut self) -> Self {
         self.rule.rectify = Some(FirstSteps::Plain);
         self
     }
 
-    /// [`rectify`](Self::rectify) with the momentum of the first steps corrected.
+    /// As [`rectify`](Self::rectify), with corrected momentum in the first steps.
     #[must_use]
     pub fn rectify_like_paper(mut self) -> Self {
         self.rule.rectify = Some(FirstSteps::Corrected);
@@ -117,7 +117,7 @@ where
 
 impl WeightDecay for AdaBeliefRule {}
 
-/// What is the same for all elements.
+/// The values that are the same for all elements.
 #[derive(Clone, Copy, Debug)]
 pub struct BeliefRates {
     /// The factor of the momentum.
@@ -155,7 +155,7 @@ impl AdaBeliefRule {
         BeliefRates { rate, correction, decay }
     }
 
-    /// The factor of the rate; none before the variance is known.
+    /// The factor of the rate; `None` before the variance is known.
     fn rectification(&self, t: u32) -> Option<f64> {
         let (beta2, t) = (self.moments.beta2, f64::from(t));
         let (top, power) = (2.0 / (1.0 - beta2) - 1.0, beta2.powf(t));

@@ -1,10 +1,10 @@
-//! Adam whose rates move between bounds.
+//! Adam with bounded rates.
 
 use super::{Moments, moments, numbers};
 use crate::solver::{At, Number, Rule, RuleSolver, WeightDecay};
 use crate::{Result, check};
 
-/// What both have: averages and bounds.
+/// Averages and bounds, which both solvers have.
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
     final_lr: f64,
@@ -21,21 +21,21 @@ impl Bounds {
         check::within("final_lr", self.last(at), 0.0..)
     }
 
-    /// The rate at which all elements arrive.
+    /// The final rate of all elements.
     fn last(&self, at: &At<'_>) -> f64 {
         self.final_lr * at.schedule()
     }
 
-    /// The bounds of the rates, where `above` is what the upper one has above 1.
+    /// The bounds of the rates, where `above` is the difference of the upper one from 1.
     fn of(&self, at: &At<'_>, above: f64) -> [f64; 2] {
         let (last, t) = (self.last(at), f64::from(at.t));
         [last * (1.0 - 1.0 / (self.gamma * t + 1.0)), last * (1.0 + above)]
     }
 }
 
-/// Adam that becomes gradient descent: the rate `αₜ / (√v + ε)` of each element is moved into
-/// `[f·(1 − 1/(γ·t + 1)), f·(1 + 1/(γ·t))]` with `f = final_lr·α / α₀`, and `w ← w − rate·m`; αₜ, `m` and `v` as for
-/// [`Adam`](super::Adam), α₀ the learning rate that the solver was made with.
+/// Adam that turns into gradient descent: the rate `αₜ / (√v + ε)` of each element is clipped to `[f·(1 −
+/// 1/(γ·t + 1)), f·(1 + 1/(γ·t))]` with `f = final_lr·α / α₀`, and `w ← w − rate·m`; αₜ, `m` and `v` are those
+/// of [`Adam`](super::Adam), and α₀ is the learning rate that the solver was made with.
 ///
 /// # Source
 /// NNabla `S.AdaBound`; Luo et al., [Adaptive Gradient Methods with Dynamic Bound of Learning Rate](https://arxiv.org/abs/1902.09843).
@@ -53,7 +53,7 @@ impl Bounds {
 /// ```
 pub type AdaBound = RuleSolver<AdaBoundRule, 2>;
 
-/// What [`AdaBound`] does to an element.
+/// The rule of [`AdaBound`].
 #[derive(Clone, Debug)]
 pub struct AdaBoundRule {
     moments: Moments,
@@ -61,7 +61,7 @@ pub struct AdaBoundRule {
 }
 
 impl AdaBound {
-    /// The solver with learning rate `alpha`, the α₀ above. NNabla's default: 0.001.
+    /// Makes the solver with learning rate `alpha`, the α₀ above. NNabla's default: 0.001.
     #[must_use]
     pub fn new(alpha: f64) -> Self {
         Self::new_with(AdaBoundRule { moments: Moments::new(1e-8), bounds: Bounds::DEFAULT }, alpha)
@@ -70,9 +70,9 @@ impl AdaBound {
 
 moments!(AdaBound, "1e-8");
 numbers! { AdaBound:
-    /// The rate at which all elements arrive, at least 0. Default: 0.1.
+    /// The final rate of all elements, at least 0. Default: 0.1.
     final_lr => bounds.final_lr;
-    /// How fast the bounds close, above 0. Default: 0.001.
+    /// Speed at which the bounds converge, above 0. Default: 0.001.
     gamma => bounds.gamma;
 }
 
@@ -100,11 +100,13 @@ impl Rule<2> for AdaBoundRule {
     }
 }
 
-/// [`AdaBound`] with the largest `v` so far, `v̂ ← max(v̂, v)`, in place of `v`, without the correction of the first steps unless
-/// [`bias_correction`](AMSBound::bias_correction) asks for it, and with the upper bound `f·(1 + t/γ)`.
+/// [`AdaBound`] with the largest `v` so far, `v̂ ← max(v̂, v)`, in place of `v`, with the upper bound `f·(1 +
+/// t/γ)`, and without the correction of the first steps unless [`bias_correction`](AMSBound::bias_correction)
+/// asks for it.
 ///
-/// The paper's upper bound, and that of NNabla's page, is `f·(1 + 1/(γ·t))`: [`bound_like_paper`](AMSBound::bound_like_paper). NNabla
-/// computes the other, which cuts nothing after the first steps.
+/// The upper bound in the paper and on NNabla's page is `f·(1 + 1/(γ·t))`:
+/// [`bound_like_paper`](AMSBound::bound_like_paper). NNabla computes the other one, which has no effect after
+/// the first steps.
 ///
 /// # Source
 /// NNabla `S.AMSBound`; the paper of [`AdaBound`].
@@ -122,7 +124,7 @@ impl Rule<2> for AdaBoundRule {
 /// ```
 pub type AMSBound = RuleSolver<AMSBoundRule, 3>;
 
-/// What [`AMSBound`] does to an element.
+/// The rule of [`AMSBound`].
 #[derive(Clone, Debug)]
 pub struct AMSBoundRule {
     moments: Moments,
@@ -132,21 +134,21 @@ pub struct AMSBoundRule {
 }
 
 impl AMSBound {
-    /// The solver with learning rate `alpha`. NNabla's default: 0.001.
+    /// Makes the solver with learning rate `alpha`. NNabla's default: 0.001.
     #[must_use]
     pub fn new(alpha: f64) -> Self {
         let (moments, bounds) = (Moments::new(1e-8), Bounds::DEFAULT);
         Self::new_with(AMSBoundRule { moments, bounds, bias_correction: false, like_paper: false }, alpha)
     }
 
-    /// Whether the first steps are corrected as [`Adam`](super::Adam)'s are. Default: false.
+    /// Sets whether the first steps are corrected like those of [`Adam`](super::Adam). Default: false.
     #[must_use]
     pub fn bias_correction(mut self, bias_correction: bool) -> Self {
         self.rule.bias_correction = bias_correction;
         self
     }
 
-    /// The upper bound `f·(1 + 1/(γ·t))`.
+    /// Uses the upper bound `f·(1 + 1/(γ·t))`.
     #[must_use]
     pub fn bound_like_paper(mut self) -> Self {
         self.rule.like_paper = true;
@@ -156,9 +158,9 @@ impl AMSBound {
 
 moments!(AMSBound, "1e-8");
 numbers! { AMSBound:
-    /// The rate at which all elements arrive, at least 0. Default: 0.1.
+    /// The final rate of all elements, at least 0. Default: 0.1.
     final_lr => bounds.final_lr;
-    /// How fast the bounds close, above 0. Default: 0.001.
+    /// Speed at which the bounds converge, above 0. Default: 0.001.
     gamma => bounds.gamma;
 }
 

@@ -1,4 +1,4 @@
-//! Solvers that go along the gradient, with or without momentum.
+//! Solvers that follow the gradient, with or without momentum.
 
 use super::Decoupled;
 use crate::solver::{At, Number, Rule, RuleSolver, WeightDecay};
@@ -22,12 +22,12 @@ use crate::{Result, check};
 /// ```
 pub type Sgd = RuleSolver<SgdRule, 0>;
 
-/// What [`Sgd`] does to an element.
+/// The rule of [`Sgd`].
 #[derive(Clone, Debug)]
 pub struct SgdRule(());
 
 impl Sgd {
-    /// The solver with learning rate `lr`, η above. NNabla's default: 0.001.
+    /// Makes the solver with learning rate `lr`, η above. NNabla's default: 0.001.
     #[must_use]
     pub fn new(lr: f64) -> Self {
         Self::new_with(SgdRule(()), lr)
@@ -49,7 +49,7 @@ impl Rule<0> for SgdRule {
     }
 }
 
-/// What a momentum is the sum of.
+/// The quantity that a momentum accumulates.
 #[derive(Clone, Copy, Debug)]
 enum Holds {
     /// `η·g`: NNabla.
@@ -59,7 +59,7 @@ enum Holds {
 }
 
 impl Holds {
-    /// The factors of a gradient on its way into the momentum, and of the momentum on its way into the weight.
+    /// The factor of a gradient that is added to the momentum, and that of the momentum in the step.
     fn factors(self, lr: f64) -> [f64; 2] {
         match self {
             Self::Steps => [lr, 1.0],
@@ -71,8 +71,8 @@ impl Holds {
 macro_rules! momentum_like_pytorch {
     ($Solver:ty) => {
         impl $Solver {
-            /// Keeps the sum of the gradients, `m ← γ·m + g`, and multiplies that by the learning rate in each step, as PyTorch
-            /// does. While the learning rate stays, it is the same.
+            /// Accumulates the gradients, `m ← γ·m + g`, and multiplies the sum by the learning rate in each
+            /// step, as PyTorch does. With a constant learning rate, the results are the same.
             #[must_use]
             pub fn momentum_like_pytorch(mut self) -> Self {
                 self.rule.holds = Holds::Gradients;
@@ -103,7 +103,7 @@ macro_rules! momentum_like_pytorch {
 /// ```
 pub type Momentum = RuleSolver<MomentumRule, 1>;
 
-/// What [`Momentum`] does to an element.
+/// The rule of [`Momentum`].
 #[derive(Clone, Debug)]
 pub struct MomentumRule {
     momentum: f64,
@@ -111,7 +111,8 @@ pub struct MomentumRule {
 }
 
 impl Momentum {
-    /// The solver with learning rate `lr`, η above, and `momentum`, γ, in [0, 1]. NNabla's defaults: 0.001 and 0.9.
+    /// Makes the solver with learning rate `lr`, η above, and `momentum`, γ, in [0, 1]. NNabla's defaults:
+    /// 0.001 and 0.9.
     #[must_use]
     pub fn new(lr: f64, momentum: f64) -> Self {
         Self::new_with(MomentumRule { momentum, holds: Holds::Steps }, lr)
@@ -140,8 +141,8 @@ impl Rule<1> for MomentumRule {
     }
 }
 
-/// Momentum with decoupled weight decay: [`Momentum`]'s step and, from the same `w`, `− (η / η₀)·d·w`, where η₀ is the
-/// learning rate that the solver was made with.
+/// Momentum with decoupled weight decay: [`Momentum`]'s step and, computed from the same `w`, `− (η / η₀)·d·w`,
+/// where η₀ is the learning rate that the solver was made with.
 ///
 /// # Source
 /// NNabla `S.SgdW`; Loshchilov & Hutter, [Decoupled Weight Decay Regularization](https://arxiv.org/abs/1711.05101), whose schedule
@@ -160,7 +161,7 @@ impl Rule<1> for MomentumRule {
 /// ```
 pub type SgdW = RuleSolver<SgdWRule, 1>;
 
-/// What [`SgdW`] does to an element.
+/// The rule of [`SgdW`].
 #[derive(Clone, Debug)]
 pub struct SgdWRule {
     momentum: f64,
@@ -170,22 +171,23 @@ pub struct SgdWRule {
 }
 
 impl SgdW {
-    /// The solver with learning rate `lr`, the η₀ above, and `momentum`, in [0, 1]. NNabla's defaults: 0.001 and 0.9.
+    /// Makes the solver with learning rate `lr`, the η₀ above, and `momentum`, in [0, 1]. NNabla's defaults:
+    /// 0.001 and 0.9.
     #[must_use]
     pub fn new(lr: f64, momentum: f64) -> Self {
         let rule = SgdWRule { momentum, holds: Holds::Steps, decay: 1e-4, decoupled: Decoupled::Schedule };
         Self::new_with(rule, lr)
     }
 
-    /// The part `decay` of each weight decays in a step with the first learning rate: `w ← w − (η / η₀)·decay·w`. NNabla's `wd`,
-    /// at least 0. Default: 1e-4.
+    /// Sets the fraction of each weight that decays in a step with the first learning rate: `w ← w − (η /
+    /// η₀)·decay·w`. This is NNabla's `wd`, at least 0. Default: 1e-4.
     #[must_use]
     pub fn decay_like_nnabla(mut self, decay: f64) -> Self {
         (self.rule.decay, self.rule.decoupled) = (decay, Decoupled::Schedule);
         self
     }
 
-    /// The decay times the learning rate, as PyTorch has it in `AdamW`: `w ← w − η·decay·w`. At least 0.
+    /// Multiplies the decay by the learning rate, as PyTorch's `AdamW` does: `w ← w − η·decay·w`. At least 0.
     #[must_use]
     pub fn decay_like_pytorch(mut self, decay: f64) -> Self {
         (self.rule.decay, self.rule.decoupled) = (decay, Decoupled::Rate);
@@ -239,7 +241,7 @@ impl Rule<1> for SgdWRule {
 /// ```
 pub type Nesterov = RuleSolver<NesterovRule, 1>;
 
-/// What [`Nesterov`] does to an element.
+/// The rule of [`Nesterov`].
 #[derive(Clone, Debug)]
 pub struct NesterovRule {
     momentum: f64,
@@ -247,7 +249,8 @@ pub struct NesterovRule {
 }
 
 impl Nesterov {
-    /// The solver with learning rate `lr`, η above, and `momentum`, γ, in [0, 1]. NNabla's defaults: 0.001 and 0.9.
+    /// Makes the solver with learning rate `lr`, η above, and `momentum`, γ, in [0, 1]. NNabla's defaults:
+    /// 0.001 and 0.9.
     #[must_use]
     pub fn new(lr: f64, momentum: f64) -> Self {
         Self::new_with(NesterovRule { momentum, holds: Holds::Steps }, lr)
@@ -303,7 +306,7 @@ impl Rule<1> for NesterovRule {
 /// ```
 pub type Lion = RuleSolver<LionRule, 1>;
 
-/// What [`Lion`] does to an element.
+/// The rule of [`Lion`].
 #[derive(Clone, Debug)]
 pub struct LionRule {
     beta1: f64,
@@ -311,13 +314,13 @@ pub struct LionRule {
 }
 
 impl Lion {
-    /// The solver with learning rate `lr`, η above. NNabla's default: 0.0001.
+    /// Makes the solver with learning rate `lr`, η above. NNabla's default: 0.0001.
     #[must_use]
     pub fn new(lr: f64) -> Self {
         Self::new_with(LionRule { beta1: 0.9, beta2: 0.99 }, lr)
     }
 
-    /// Weights of the momentum in the step and in the new momentum, in [0, 1). Default: 0.9 and 0.99.
+    /// Sets the weights of the momentum in the step and in the new momentum, in [0, 1). Default: 0.9 and 0.99.
     #[must_use]
     pub fn betas(mut self, beta1: f64, beta2: f64) -> Self {
         (self.rule.beta1, self.rule.beta2) = (beta1, beta2);

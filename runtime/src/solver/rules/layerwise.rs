@@ -1,13 +1,13 @@
-//! Solvers whose steps follow from the lengths of a parameter and its gradient.
+//! Solvers whose steps depend on the norms of a parameter and its gradient.
 
 use super::{Moments, moments, numbers};
 use crate::solver::{At, Number, Rule, RuleSolver, WeightDecay};
 use crate::{Result, check};
 
-/// Lars: steps in proportion to the length of the parameter. `x = ‖g‖ + d·‖w‖`, `a = η·c·‖w‖ / x`, `v ← μ·v + a·(g + d·w)`,
-/// `w ← w − v`, with the [weight decay](RuleSolver::weight_decay) `d`.
+/// Lars: steps in proportion to the norm of the parameter. `x = ‖g‖ + d·‖w‖`, `a = η·c·‖w‖ / x`, `v ← μ·v +
+/// a·(g + d·w)`, `w ← w − v`, with the [weight decay](RuleSolver::weight_decay) `d`.
 ///
-/// ε is added to `x` only where it is below ε, and `a = η` where `‖w‖` is below ε.
+/// ε is added to `x` only if `x` is below ε, and `a = η` if `‖w‖` is below ε.
 ///
 /// # Source
 /// NNabla `S.Lars`; You et al., [Large Batch Training of Convolutional Networks](https://arxiv.org/abs/1708.03888).
@@ -25,7 +25,7 @@ use crate::{Result, check};
 /// ```
 pub type Lars = RuleSolver<LarsRule, 1>;
 
-/// What [`Lars`] does to an element.
+/// The rule of [`Lars`].
 #[derive(Clone, Debug)]
 pub struct LarsRule {
     momentum: f64,
@@ -34,7 +34,8 @@ pub struct LarsRule {
 }
 
 impl Lars {
-    /// The solver with learning rate `lr`, η above, and `momentum`, μ, in [0, 1]. NNabla's defaults: 0.001 and 0.9.
+    /// Makes the solver with learning rate `lr`, η above, and `momentum`, μ, in [0, 1]. NNabla's defaults:
+    /// 0.001 and 0.9.
     #[must_use]
     pub fn new(lr: f64, momentum: f64) -> Self {
         Self::new_with(LarsRule { momentum, coefficient: 1e-3, eps: 1e-6 }, lr)
@@ -42,9 +43,9 @@ impl Lars {
 }
 
 numbers! { Lars:
-    /// How long a step is in proportion to the parameter, `c` above, at least 0. Default: 0.001.
+    /// Norm of a step divided by that of the parameter, `c` above, at least 0. Default: 0.001.
     coefficient => coefficient;
-    /// Below which lengths do not count; above 0. Default: 1e-6.
+    /// Threshold below which norms count as zero; above 0. Default: 1e-6.
     eps => eps;
 }
 
@@ -81,7 +82,7 @@ impl Rule<1> for LarsRule {
     }
 }
 
-/// Lamb: Adam's direction with a length in proportion to the parameter's. `q = m / (√v + ε) + d·w`,
+/// Lamb: the direction of Adam with a norm in proportion to that of the parameter. `q = m / (√v + ε) + d·w`,
 /// `w ← w − η·clip(‖w‖, γₗ, γᵤ) / ‖q‖·q`, with `m` and `v` as for [`Adam`](super::Adam) and the
 /// [weight decay](RuleSolver::weight_decay) `d`. Where `‖q‖` is at most ε, the factor is 1.
 ///
@@ -104,7 +105,7 @@ impl Rule<1> for LarsRule {
 /// ```
 pub type Lamb = RuleSolver<LambRule, 2>;
 
-/// What [`Lamb`] does to an element.
+/// The rule of [`Lamb`].
 #[derive(Clone, Debug)]
 pub struct LambRule {
     moments: Moments,
@@ -114,21 +115,21 @@ pub struct LambRule {
 }
 
 impl Lamb {
-    /// The solver with learning rate `eta`, η above. NNabla's default: 0.001.
+    /// Makes the solver with learning rate `eta`, η above. NNabla's default: 0.001.
     #[must_use]
     pub fn new(eta: f64) -> Self {
         let rule = LambRule { moments: Moments::new(1e-6), least: 0.0, most: 10.0, bias_correction: false };
         Self::new_with(rule, eta)
     }
 
-    /// Bounds of the length of a parameter, γₗ and γᵤ above. Default: 0 and 10.
+    /// Sets the bounds of the norm of a parameter, γₗ and γᵤ above. Default: 0 and 10.
     #[must_use]
     pub fn gammas(mut self, least: f64, most: f64) -> Self {
         (self.rule.least, self.rule.most) = (least, most);
         self
     }
 
-    /// Whether `m / (1 − β₁ᵗ)` and `v / (1 − β₂ᵗ)` stand for `m` and `v`, as in the paper. Default: false.
+    /// Sets whether `m / (1 − β₁ᵗ)` and `v / (1 − β₂ᵗ)` replace `m` and `v`, as in the paper. Default: false.
     #[must_use]
     pub fn bias_correction(mut self, bias_correction: bool) -> Self {
         self.rule.bias_correction = bias_correction;
@@ -138,7 +139,7 @@ impl Lamb {
 
 moments!(Lamb, "1e-6");
 
-/// What is the same for all elements.
+/// The values that are the same for all elements.
 #[derive(Clone, Copy, Debug)]
 pub struct LambRates {
     /// `1 / (1 − β₁ᵗ)` and `1 / (1 − β₂ᵗ)`, or 1.

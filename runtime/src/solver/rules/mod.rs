@@ -1,4 +1,4 @@
-//! The solvers that there are, each as what it does to one element.
+//! The solvers, each as a rule for one element.
 
 mod adam;
 mod adaptive;
@@ -23,7 +23,7 @@ pub use muon::{Muon, MuonRule};
 use super::{At, Number};
 use crate::{Result, check};
 
-/// The two averages of Adam and its kin, and what keeps the division safe.
+/// The two averages of Adam and its variants, and ε.
 #[derive(Clone, Copy, Debug)]
 struct Moments {
     beta1: f64,
@@ -49,7 +49,7 @@ impl Moments {
         [m, v]
     }
 
-    /// `1 − β₁ᵗ` and `√(1 − β₂ᵗ)`: what the averages lack in their first steps.
+    /// `1 − β₁ᵗ` and `√(1 − β₂ᵗ)`, which correct the averages in the first steps.
     fn corrections(&self, t: u32) -> [f64; 2] {
         let t = f64::from(t);
         [1.0 - self.beta1.powf(t), (1.0 - self.beta2.powf(t)).sqrt()]
@@ -62,17 +62,17 @@ impl Moments {
     }
 }
 
-/// By what a decoupled decay is multiplied.
+/// The factor of a decoupled decay.
 #[derive(Clone, Copy, Debug)]
 enum Decoupled {
-    /// The learning rate as a part of the first one: NNabla, and the paper that brought it up.
+    /// The learning rate divided by the first one: NNabla, and the original paper.
     Schedule,
     /// The learning rate.
     Rate,
 }
 
 impl Decoupled {
-    /// The part of a weight that decays in this step.
+    /// The fraction of a weight that decays in this step.
     fn part(self, at: &At<'_>) -> f64 {
         at.decay
             * match self {
@@ -108,14 +108,14 @@ macro_rules! numbers {
 macro_rules! moments {
     ($Solver:ty, $eps:literal) => {
         impl $Solver {
-            /// Decay rates of the two averages, in [0, 1). Default: 0.9 and 0.999.
+            /// Sets the decay rates of the two averages, in [0, 1). Default: 0.9 and 0.999.
             #[must_use]
             pub fn betas(mut self, beta1: f64, beta2: f64) -> Self {
                 (self.rule.moments.beta1, self.rule.moments.beta2) = (beta1, beta2);
                 self
             }
 
-            #[doc = concat!("Added to the root, against a division by zero; above 0. Default: ", $eps, ".")]
+            #[doc = concat!("Added to the root, to avoid a division by zero; above 0. Default: ", $eps, ".")]
             #[must_use]
             pub fn eps(mut self, eps: f64) -> Self {
                 self.rule.moments.eps = eps;

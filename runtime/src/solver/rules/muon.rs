@@ -10,12 +10,12 @@ use crate::{Error, Result, check};
 /// Momentum whose steps are orthogonal matrices: `m ← μ·m + g`, `w ← w − η·(√max(1, rows / columns)·O(g + μ·m) + d·w)`, with the
 /// [weight decay](RuleSolver::weight_decay) `d`.
 ///
-/// `O(u)` is nearly `U·Vᵀ` of the singular value decomposition `u = U·Σ·Vᵀ`: five Newton–Schulz steps
-/// `x ← 3.4445·x + (−4.775·a + 2.0315·a²)·x` with `a = x·xᵀ`, from `u` divided by its length. They bring the singular values to about 1,
-/// between 0.7 and 1.2.
+/// `O(u)` approximates `U·Vᵀ` of the singular value decomposition `u = U·Σ·Vᵀ` by five Newton–Schulz steps `x ←
+/// 3.4445·x + (−4.775·a + 2.0315·a²)·x` with `a = x·xᵀ`, which start at `u` divided by its norm. The resulting
+/// singular values are about 1, between 0.7 and 1.2.
 ///
-/// It is for the matrices inside a network. The first axis has the rows; a kernel of a convolution is a matrix of its output maps. Vectors,
-/// embeddings and the last layer belong to another solver:
+/// Use it for the matrices inside a network. The rows are on the first axis; a convolution kernel counts as a
+/// matrix with a row for each output map. Give vectors, embeddings and the last layer to another solver:
 ///
 /// ```
 /// use layerfn::{prelude::*, solver::{AdamW, Muon}};
@@ -40,14 +40,14 @@ use crate::{Error, Result, check};
 /// has none.
 pub type Muon = RuleSolver<MuonRule, 1>;
 
-/// What [`Muon`] does to an element, and to a matrix.
+/// The rule of [`Muon`], for elements and for matrices.
 #[derive(Clone, Debug)]
 pub struct MuonRule {
     momentum: f64,
 }
 
 impl Muon {
-    /// The solver with learning rate `lr`, η above, of which the author uses 0.02.
+    /// Makes the solver with learning rate `lr`, η above; its author uses 0.02.
     #[must_use]
     pub fn new(lr: f64) -> Self {
         Self::new_with(MuonRule { momentum: 0.95 }, lr)
@@ -61,7 +61,7 @@ numbers! { Muon:
 
 impl WeightDecay for MuonRule {}
 
-/// Rows and columns of a parameter as a matrix.
+/// Number of rows and columns of a parameter as a matrix.
 fn sizes(dims: &[usize]) -> [usize; 2] {
     match dims {
         [rows, rest @ ..] => [*rows, rest.iter().product()],
@@ -110,7 +110,7 @@ impl Rule<1> for MuonRule {
     }
 }
 
-/// Nearly the orthogonal matrix that is nearest to `u`.
+/// Approximates the orthogonal matrix that is nearest to `u`.
 fn orthogonal(u: &Tensor) -> Result<Tensor> {
     let length = state::norm(&u.contiguous()?, f64::INFINITY)?;
     if length == 0.0 {

@@ -7,7 +7,7 @@ use super::of_rank;
 use crate::communicator::{Communicator, to_numbers};
 use crate::{Error, Result};
 
-/// What is to be known to add up numbers of a step.
+/// The information needed to add up the numbers of a step.
 #[derive(Clone, Copy)]
 pub(super) struct Exchange<'a> {
     pub(super) communicator: &'a Communicator,
@@ -20,12 +20,12 @@ pub(super) struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    /// The means over all examples of the numbers of a pack. `own` are the sums of this rank, in order.
+    /// The means, over all examples, of the numbers of a pack. `own` are the sums of this rank, in order.
     pub(super) fn means(&self, pack: &Pack, own: &[Sum]) -> Result<Vec<u8>> {
         if self.is_fast {
             return self.fast_means(pack, own);
         }
-        // Each rank adds up one part, and sends it in the precision in which it is used.
+        // Each rank adds up one part, and sends it in the precision that the receivers use.
         let (size, rank, n) = (self.communicator.size(), self.communicator.rank(), pack.len());
         let part = |of: usize| n * of / size..n * (of + 1) / size;
         let message = |to: usize| {

@@ -1,4 +1,4 @@
-//! One step of several ranks, with the same bits for any number of them.
+//! One step on several ranks, with the same bits for any number of them.
 
 mod exchange;
 mod numbers;
@@ -23,17 +23,17 @@ use turns::Turns;
 
 /// Data-parallel training: each rank computes some of the micro-batches of a step, and all get the same gradients.
 ///
-/// A step is a fixed number of micro-batches, whatever computes them. Their gradients are added up along a binary tree over the
-/// numbers of the micro-batches, and what is random in one follows from its number. So one, two or five ranks, threads or
-/// processes, end with the same weights to the last bit.
+/// A step consists of a fixed number of micro-batches, whichever ranks compute them. Their gradients are added
+/// up along a binary tree over the numbers of the micro-batches, and the random numbers of a micro-batch follow
+/// from its number. So one, two or five ranks, threads or processes, get bitwise equal weights.
 ///
-/// While the backward pass of a rank's last micro-batch runs, the gradients that are complete are sent and added up already, in
-/// packs. Results do not depend on the size of the packs.
+/// While the backward pass of a rank's last micro-batch runs, the gradients that are already complete are sent
+/// and added up, in packs. Results do not depend on the size of the packs.
 ///
 /// Batch normalization sees one micro-batch at a time;
-/// [`sync_batch_normalization`](crate::sync_batch_normalization()) sees all of them, in a [step](Self::step_together) that runs them at
-/// once. Running statistics, and whatever else layers keep from call to call, become
-/// the mean of what each micro-batch has made of them.
+/// [`sync_batch_normalization`](crate::sync_batch_normalization()) sees all of them, in a
+/// [step](Self::step_together) that runs them together. Running statistics, and other values that layers keep
+/// from call to call, become the mean of their values after each micro-batch.
 ///
 /// ```
 /// use layerfn::{communicator::Local, prelude::*, solver::Sgd, training::DataParallel};
@@ -67,10 +67,10 @@ pub struct DataParallel {
     is_fast: bool,
 }
 
-/// Bytes of a pack, if nothing else is said.
+/// Default size of a pack in bytes.
 const PACK_SIZE: usize = 4 << 20;
 
-/// What a [step](DataParallel::step) has found.
+/// The result of a [step](DataParallel::step).
 #[derive(Debug)]
 pub struct ParallelStep {
     /// The mean of the gradients over all examples of the step: the same on every rank.
@@ -80,8 +80,8 @@ pub struct ParallelStep {
 }
 
 impl DataParallel {
-    /// For the parameters in `store`, and steps of `n_micro` micro-batches; as many as the largest number of ranks that the
-    /// training is to run on. Every rank gets the values that rank 0 has.
+    /// Trains the parameters in `store`, in steps of `n_micro` micro-batches; choose the largest number of
+    /// ranks that the training should run on. Every rank gets the values of rank 0.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if `n_micro` is 0; [`Error::Communication`] if the ranks have different parameters.
@@ -99,17 +99,17 @@ impl DataParallel {
         })
     }
 
-    /// How many bytes of gradients are sent together, at least: the gradients of parameters that stand next to each other fill a pack.
-    /// Default: 4 MiB. Every rank gives the same.
+    /// Sets the minimum number of bytes of gradients that are sent together; the gradients of neighbouring
+    /// parameters fill a pack. Default: 4 MiB. Every rank must set the same.
     #[must_use]
     pub fn pack_size(mut self, bytes: usize) -> Self {
         self.pack_size = bytes;
         self
     }
 
-    /// Gives up equal bits for any number of ranks, for fewer messages: each rank adds up its own micro-batches and sends the sum as `f32`
-    /// (`f64` for parameters of that type), and MPI adds these up in an order of its own. Every rank still gets the same gradients. Every
-    /// rank calls this, or none.
+    /// Trades equal bits for any number of ranks for fewer messages: each rank adds up its own micro-batches
+    /// and sends the sum as `f32` (`f64` for parameters of that type), and MPI chooses the order in which it
+    /// adds these up. Every rank still gets the same gradients. All ranks must call this, or none.
     #[must_use]
     pub fn fast_sums(mut self) -> Self {
         self.is_fast = true;
@@ -122,13 +122,13 @@ impl DataParallel {
         of_rank(self.n_micro, &self.communicator, self.communicator.rank())
     }
 
-    /// One step over a batch of `n_examples`. `loss` is called for each micro-batch of this rank, one after the other, with the numbers
-    /// of its examples in the batch, and gives the mean of its loss over them.
+    /// Runs one step over a batch of `n_examples`. `loss` is called for each micro-batch of this rank, one
+    /// after the other, with the range of its examples in the batch, and returns its mean loss over them.
     ///
     /// # Errors
-    /// Those of `loss`, after which the other ranks fail too; [`Error::InvalidArgument`] if there are no examples, or if
-    /// [`sync_batch_normalization`](crate::sync_batch_normalization()) is to see more than one micro-batch;
-    /// [`Error::Communication`] if another rank fails.
+    /// Those of `loss`, after which the other ranks fail too; [`Error::InvalidArgument`] if there are no
+    /// examples, or if [`sync_batch_normalization`](crate::sync_batch_normalization()) would need more than one
+    /// micro-batch; [`Error::Communication`] if another rank fails.
     pub fn step(
         &mut self,
         n_examples: usize,
@@ -138,14 +138,15 @@ impl DataParallel {
         self.whole(n_examples, false, |batch, ready| enter_group(apart, || batch.one_by_one(loss, ready)))
     }
 
-    /// As [`step`](Self::step), with all micro-batches at once, so that
-    /// [`sync_batch_normalization`](crate::sync_batch_normalization()) takes its statistics over the whole batch: the gradients are those of
-    /// the batch in one piece, up to rounding, and have the same bits for any number of ranks.
+    /// Like [`step`](Self::step), but runs all micro-batches together, so that
+    /// [`sync_batch_normalization`](crate::sync_batch_normalization()) computes its statistics over the whole
+    /// batch: the gradients are those of the undivided batch, up to rounding, and have the same bits for any
+    /// number of ranks.
     ///
-    /// The micro-batches of a rank run in threads that take turns: each runs until it needs statistics, then the next one does, and
-    /// ranks exchange what they have. So a rank has the memory for the activations of all its micro-batches, and no gradient is sent
-    /// before the backward pass is over. All micro-batches go through the same layers: whether a stage is skipped must not depend on
-    /// the examples.
+    /// The micro-batches of a rank run in threads that take turns: each runs until it needs statistics, then
+    /// the next one does, and the ranks exchange theirs. So a rank needs memory for the activations of all its
+    /// micro-batches, and no gradient is sent before the backward pass is over. All micro-batches must go
+    /// through the same layers: whether a stage is skipped must not depend on the examples.
     ///
     /// # Errors
     /// As [`step`](Self::step); [`Error::Communication`] if the micro-batches do not go through the same normalizations.
@@ -177,7 +178,7 @@ impl DataParallel {
         self.whole(n_examples, true, |batch, ready| batch.at_once(loss, ready))
     }
 
-    /// A step: `compute` hands over each pack of sums as soon as it is there, and a thread sends it.
+    /// Runs a step: `compute` hands over each pack of sums as soon as it is complete, and a thread sends it.
     fn whole(
         &self,
         n_examples: usize,
@@ -220,7 +221,7 @@ impl DataParallel {
                     format!("cannot start a thread that sends: {error}"),
                 )
             })?;
-            // The other ranks are told before the thread is waited for, which may wait for them.
+            // Tell the other ranks first: waiting for the thread may mean waiting for them.
             let aborts = AbortOnPanic(communicator);
             let mut packs = variables.packs().iter();
             let computed = compute(&batch, &mut |sums| {
@@ -259,7 +260,8 @@ fn rows(n_examples: usize, n_micro: usize, micro: usize) -> Range<usize> {
     n_examples * micro / n_micro..n_examples * (micro + 1) / n_micro
 }
 
-/// What each micro-batch counts. Run at once, their gradients are those of the sum of all losses already.
+/// Weights of the micro-batches. If they run together, their gradients already are those of the sum of all
+/// losses.
 fn weights(n_examples: usize, n_micro: usize, is_at_once: bool) -> Vec<Weights> {
     let of_rest = |micro| rows(n_examples, n_micro, micro).len() as f64;
     let n_parts = (0..n_micro).filter(|&micro| of_rest(micro) > 0.0).count() as f64;
@@ -267,7 +269,7 @@ fn weights(n_examples: usize, n_micro: usize, is_at_once: bool) -> Vec<Weights> 
     (0..n_micro).map(|micro| Weights { of_gradients: of_gradients(micro), of_rest: of_rest(micro) }).collect()
 }
 
-/// What a step computes on this rank.
+/// The part of a step that this rank computes.
 struct Batch<'a> {
     communicator: &'a Communicator,
     /// Of each micro-batch.
@@ -292,7 +294,7 @@ impl Batch<'_> {
         rows(self.n_examples, self.n_micro(), micro)
     }
 
-    /// What is drawn in a micro-batch.
+    /// The generator for the random numbers of a micro-batch.
     fn noise_of(&self, micro: usize) -> Rng {
         Rng::from_key(&[self.seeds[0], self.seeds[1], micro as u32])
     }
@@ -326,7 +328,7 @@ impl Batch<'_> {
                 pack.push_sum(sums, Sum::of_micro(micro, bytes), self.weights);
             }
         }
-        // The last micro-batch completes all sums, each pack when its gradients are there.
+        // The last micro-batch completes all sums; each pack is handed over when its gradients are complete.
         let mut complete = |place: usize, bytes: Vec<u8>| {
             let mut sums = mem::take(&mut sums[place]);
             sums.push(Sum::of_micro(last, bytes));
@@ -364,7 +366,8 @@ impl Batch<'_> {
             let turns = Turns::new(among, self.noise.clone(), &noises, kept);
             all = turns.run(|number| {
                 let loss = loss(self.rows(own[number]))?;
-                // The gradients of statistics are those of the sum of all losses: each counts by its examples.
+                // The gradients of statistics are those of the sum of all losses, so each is weighted by its
+                // number of examples.
                 let Weights { of_gradients, of_rest } = self.weights[own[number]];
                 let share = of_rest / of_gradients;
                 let scaled = if share == 1.0 { loss.clone() } else { functions::mul_scalar(&loss, share)? };
@@ -385,10 +388,11 @@ impl Batch<'_> {
     }
 }
 
-/// Is told of each variable whose gradient is there.
+/// Called for each variable whose gradient is complete.
 type IsFinal<'a> = dyn FnMut(&mut Numbers<'_>, usize) + 'a;
 
-/// What a micro-batch adds to the step: its gradients, what layers keep, and `value`, its loss.
+/// The contribution of a micro-batch to the step: its gradients, the values that layers keep, and `value`, its
+/// loss.
 fn numbers_of(
     variables: &Variables,
     loss: &Tensor,

@@ -1,4 +1,4 @@
-//! The numbers that a step adds up, and in which order.
+//! The numbers that a step adds up, and their order.
 
 use std::collections::HashMap;
 use std::iter::Peekable;
@@ -13,9 +13,10 @@ use super::ParallelStep;
 use crate::solver::no_gradients;
 use crate::{Error, ParameterStore, Result};
 
-/// The variables of a step, each once, and the packs in which their numbers are sent.
+/// The variables of a step, each once, and the packs that their numbers are sent in.
 pub(super) struct Variables {
-    /// Those that are trained, the last one first, as the backward pass finds their gradients; then those that layers keep.
+    /// The trained ones, in reverse order, as the backward pass finds their gradients; then those that layers
+    /// keep.
     all: Vec<Variable>,
     places: HashMap<TensorId, usize>,
     packs: Vec<Pack>,
@@ -24,11 +25,12 @@ pub(super) struct Variables {
 struct Variable {
     var: Var,
     pack: usize,
-    /// The value before the step, of one that layers keep from call to call.
+    /// The value before the step, if layers keep it from call to call.
     before: Option<Tensor>,
 }
 
-/// Numbers that are sent together: for each variable whether there is something, and that; in the last pack then the loss.
+/// Numbers that are sent together: for each variable a flag that it has numbers, and these; the last pack ends
+/// with the loss.
 pub(super) struct Pack {
     pub(super) variables: Range<usize>,
     runs: Vec<Run>,
@@ -38,7 +40,7 @@ pub(super) struct Pack {
 struct Run {
     kind: Kind,
     numbers: Range<usize>,
-    /// Where they begin in the numbers of one micro-batch.
+    /// Offset in the numbers of one micro-batch.
     first_byte: usize,
 }
 
@@ -49,16 +51,16 @@ pub(super) struct Kind {
     is_gradient: bool,
 }
 
-/// What the numbers of a micro-batch count in the sum.
+/// Weights of the numbers of a micro-batch in the sum.
 #[derive(Clone, Copy)]
 pub(super) struct Weights {
     pub(super) of_gradients: f64,
-    /// Of the loss, and of what layers keep.
+    /// Weight of the loss, and of the values that layers keep.
     pub(super) of_rest: f64,
 }
 
-/// The numbers of a pack for a node of the tree: as they are for one micro-batch, and the sum of their products with the weights,
-/// in `f64`, for several.
+/// The numbers of a pack for a node of the tree: unchanged for one micro-batch, and their weighted sum in `f64`
+/// for several.
 pub(super) struct Sum {
     pub(super) node: Range<usize>,
     pub(super) bytes: Vec<u8>,
@@ -70,11 +72,12 @@ pub(super) struct Part<'a> {
     pub(super) bytes: &'a [u8],
 }
 
-/// Numbers that are added up at once: as many as stay in the innermost cache.
+/// How many numbers are added up at once; they fit in the innermost cache.
 pub(super) const BLOCK: usize = 512;
 
 impl Variables {
-    /// In packs of at least so many bytes, except for the last one. `is_fast`: the loss is sent as its neighbours are.
+    /// Splits into packs of at least this many bytes, except for the last one. With `is_fast`, the loss has the
+    /// type of its neighbours.
     pub(super) fn of(store: &ParameterStore, pack_size: usize, is_fast: bool) -> Result<Self> {
         let (mut trained, mut kept) = (Vec::new(), Vec::new());
         let mut places = HashMap::new();
@@ -115,22 +118,22 @@ impl Variables {
         self.all.iter().filter(|variable| variable.before.is_none()).count()
     }
 
-    /// Those that layers keep from call to call, and their values before the step.
+    /// The variables that layers keep from call to call, and their values before the step.
     pub(super) fn kept(&self) -> impl Iterator<Item = (&Var, &Tensor)> {
         self.all.iter().filter_map(|variable| Some((&variable.var, variable.before.as_ref()?)))
     }
 
-    /// Puts back what layers keep.
+    /// Restores the values that layers keep.
     pub(super) fn restore(&self) -> Result<()> {
         self.kept().try_for_each(|(var, before)| Ok(var.set(before)?))
     }
 
-    /// Where a variable that is trained stands.
+    /// The index of a trained variable.
     pub(super) fn place(&self, id: TensorId) -> Option<usize> {
         self.places.get(&id).copied().filter(|&place| self.all[place].before.is_none())
     }
 
-    /// The mean of each variable of a pack, where there is one, then the loss, if it is the last pack.
+    /// The mean of each variable of a pack that has one, then the loss, if it is the last pack.
     pub(super) fn read(&self, pack: &Pack, means: &[u8]) -> Result<(Vec<Option<Tensor>>, f64)> {
         let mut tensors = Vec::new();
         for (Variable { var, .. }, run) in self.all[pack.variables.clone()].iter().zip(&pack.runs) {
@@ -151,7 +154,8 @@ impl Variables {
         Ok((tensors, loss))
     }
 
-    /// Takes over what layers keep; the means of the gradients and of the loss, as [`read`](Self::read) from each pack.
+    /// Sets the values that layers keep; returns the means of the gradients and of the loss, as
+    /// [`read`](Self::read) from each pack.
     pub(super) fn take(&self, packs: Vec<(Vec<Option<Tensor>>, f64)>) -> Result<ParallelStep> {
         let mut gradients = no_gradients()?;
         let loss = packs.last().map_or(0.0, |(_, loss)| *loss);
@@ -168,7 +172,7 @@ impl Variables {
     }
 }
 
-/// A tensor like `var` of its numbers in a pack, if there is something.
+/// A tensor of the shape of `var` with its numbers in a pack, if it has any.
 fn tensor<T: WithDType + Pod + PartialEq>(bytes: &[u8], var: &Var) -> Result<Option<Tensor>> {
     let (is_there, values) = bytes.split_at(size_of::<T>());
     if bytemuck::pod_read_unaligned::<T>(is_there) == T::zeroed() {
@@ -180,7 +184,7 @@ fn tensor<T: WithDType + Pod + PartialEq>(bytes: &[u8], var: &Var) -> Result<Opt
 }
 
 impl Pack {
-    /// Without variables, the first of which will be this one.
+    /// An empty pack, whose first variable will be `first`.
     fn new(first: usize) -> Self {
         Self { variables: first..first, runs: Vec::new() }
     }
@@ -195,7 +199,7 @@ impl Pack {
         self.runs.last().map_or(0, |run| run.numbers.end)
     }
 
-    /// Where a range of numbers stands in those of a micro-batch.
+    /// The byte range of a range of numbers in those of a micro-batch.
     pub(super) fn bytes(&self, range: &Range<usize>) -> Range<usize> {
         let of = |number: usize| {
             let run = &self.runs.get(self.runs.partition_point(|run| run.numbers.end < number));
@@ -204,7 +208,7 @@ impl Pack {
         of(range.start)..of(range.end)
     }
 
-    /// Where a range of numbers stands in those of a node.
+    /// The byte range of a range of numbers in those of a node.
     pub(super) fn bytes_of(&self, node: &Range<usize>, range: &Range<usize>) -> Range<usize> {
         match node.len() {
             1 => self.bytes(range),
@@ -212,7 +216,7 @@ impl Pack {
         }
     }
 
-    /// A range of numbers in pieces of one kind.
+    /// Splits a range of numbers into pieces of one kind.
     fn pieces(&self, range: &Range<usize>) -> impl Iterator<Item = (Kind, usize)> {
         let inside = |numbers: &Range<usize>| {
             numbers.end.min(range.end).saturating_sub(numbers.start.max(range.start))
@@ -220,7 +224,7 @@ impl Pack {
         self.runs.iter().map(move |run| (run.kind, inside(&run.numbers))).filter(|(_, n)| *n > 0)
     }
 
-    /// All numbers in ranges of one type, as few as there are.
+    /// Splits all numbers into as few ranges of one type as possible.
     pub(super) fn types(&self) -> impl Iterator<Item = (bool, Range<usize>)> {
         let runs = self.runs.chunk_by(|a, b| a.kind.is_wide == b.kind.is_wide);
         runs.filter_map(|runs| {
@@ -229,8 +233,8 @@ impl Pack {
         })
     }
 
-    /// Adds up a range of numbers over the micro-batches of `node`, whose sum is the sum of those of its two halves, and gives it
-    /// away block by block. Of micro-batches that none of `sums` has, nothing is added.
+    /// Adds up a range of numbers over the micro-batches of `node`, whose sum is the sum of its two halves, and
+    /// passes it on block by block. Micro-batches that none of `sums` has are skipped.
     pub(super) fn add_up(
         &self,
         node: &Range<usize>,
@@ -250,7 +254,7 @@ impl Pack {
         }
     }
 
-    /// Puts a sum behind those of the micro-batches before it, and joins what are the halves of a node.
+    /// Appends a sum to those of the micro-batches before it, and joins two halves of a node.
     pub(super) fn push_sum(&self, sums: &mut Vec<Sum>, sum: Sum, weights: &[Weights]) {
         sums.push(sum);
         while let [.., left, right] = &sums[..] {
@@ -334,7 +338,7 @@ fn add_up<'a, 'b: 'a>(
 }
 
 impl Part<'_> {
-    /// The next numbers, as they stand in a sum.
+    /// The next numbers, in the layout of a sum.
     fn read(&mut self, kind: Kind, weights: &[Weights], numbers: &mut [f64]) {
         let is_micro = self.node.len() == 1;
         let size = if is_micro { kind.size() } else { size_of::<f64>() };
@@ -368,7 +372,7 @@ impl<'a> Numbers<'a> {
         }
     }
 
-    /// Those of a pack, which are complete.
+    /// Takes the numbers of a pack, which must be complete.
     pub(super) fn take(&mut self, pack: usize) -> Vec<u8> {
         std::mem::take(&mut self.packs[pack])
     }
@@ -395,13 +399,13 @@ impl<'a> Numbers<'a> {
         Ok(())
     }
 
-    /// Sets the gradients that are not set yet, what layers keep, and the loss.
+    /// Sets the remaining gradients, the values that layers keep, and the loss.
     pub(super) fn finish(&mut self, gradients: &GradStore, loss: f64) -> Result<()> {
         let variables = self.variables;
         for (place, Variable { var, before, .. }) in variables.all.iter().enumerate() {
             if let Some(before) = before {
                 let now = var.as_detached_tensor();
-                // What has not moved in this micro-batch counts if it has in another one.
+                // A value that did not change in this micro-batch still counts if it changed in another one.
                 self.write(place, &now, !same(&now, before)?)?;
             } else if let Some(gradient) = gradients.get(var).filter(|_| !self.is_set[place]) {
                 self.set(place, gradient)?;

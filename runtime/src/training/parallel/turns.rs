@@ -1,4 +1,4 @@
-//! Micro-batches of one rank that are at work at once.
+//! Micro-batches of one rank that run together.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -10,8 +10,9 @@ use crate::context::enter_group;
 use crate::group::{Group, UNLIKE};
 use crate::{Context, Error, Result, Rng};
 
-/// Threads that take turns, one for each micro-batch: each runs until it needs what all micro-batches have given. The last one
-/// gathers that from the other ranks. So one thread runs at a time, and finds the generator and what layers keep as it left them.
+/// Threads that take turns, one for each micro-batch: each runs until it needs the contributions of all
+/// micro-batches. The last one gathers them from the other ranks. So only one thread runs at a time, and finds
+/// the generator and the values that layers keep as it left them.
 pub(super) struct Turns {
     /// The ranks that have micro-batches.
     communicator: Communicator,
@@ -25,13 +26,13 @@ pub(super) struct Turns {
 struct State {
     /// Whose turn it is.
     turn: usize,
-    /// What each finds when its turn comes.
+    /// The state that each restores when its turn comes.
     places: Vec<Place>,
-    /// What each waits with.
+    /// The contribution that each waits with.
     given: Vec<Option<Vec<f64>>>,
-    /// What all have given.
+    /// The contributions of all.
     gathered: Vec<Vec<f64>>,
-    /// The first that failed.
+    /// The first one that failed.
     failed: Option<usize>,
 }
 
@@ -41,7 +42,8 @@ struct Place {
 }
 
 impl Turns {
-    /// For micro-batches that draw from these generators, in place of `noise`, and begin with these values of what layers keep.
+    /// Prepares micro-batches that use these generators in place of `noise`, and start with these values of
+    /// what layers keep.
     pub(super) fn new(
         communicator: Communicator,
         noise: Rng,
@@ -56,7 +58,7 @@ impl Turns {
         Arc::new(Self { communicator, noise, kept, state: Mutex::new(state), changed: Condvar::new() })
     }
 
-    /// What `task` gives for each of the micro-batches, which are counted from 0 here.
+    /// Runs `task` for each of the micro-batches, numbered from 0 here, and returns the results.
     pub(super) fn run<R: Send>(self: &Arc<Self>, task: impl Fn(usize) -> Result<R> + Sync) -> Result<Vec<R>> {
         let (context, task, n) = (&Context::current(), &task, self.lock().places.len());
         let mut results: Vec<Result<R>> = thread::scope(|threads| {
@@ -108,7 +110,7 @@ struct Turn {
 }
 
 impl Turn {
-    /// Waits for its turn, and takes its place.
+    /// Waits for its turn and restores its state.
     fn wait(&self) -> Result<MutexGuard<'_, State>> {
         let turns = &self.turns;
         let mut state = turns.lock();
@@ -133,7 +135,7 @@ impl Turn {
         self.turns.changed.notify_all();
     }
 
-    /// Ends; all others of the rank do in this round.
+    /// Finishes; all others of the rank must do so in the same round.
     fn end(&self) -> Result<()> {
         let state = self.turns.lock();
         if self.number + 1 == state.places.len() && state.given.iter().any(Option::is_some) {
