@@ -1,4 +1,4 @@
-//! Checks of what users give: numbers in their range, sizes that can be counted and held in memory, types of elements.
+//! Checks of arguments: numbers in range, sizes that can be counted and held in memory, types of elements.
 
 use std::ops::{Bound, RangeBounds};
 
@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::{Error, Result};
 
-/// Whether a number lies in `range` and is finite, in `f32` as well.
+/// Checks that a number is in `range` and finite, also as an `f32`.
 pub(crate) fn within(argument: &'static str, value: f64, range: impl RangeBounds<f64>) -> Result<()> {
     if (value as f32).is_finite() && range.contains(&value) {
         return Ok(());
@@ -32,7 +32,7 @@ pub(crate) fn within(argument: &'static str, value: f64, range: impl RangeBounds
     Err(Error::invalid(argument, reason, value))
 }
 
-/// Whether a number is above 0, as an `f32` as well.
+/// Checks that a number is above 0, also as an `f32`.
 pub(crate) fn positive(argument: &'static str, value: f64) -> Result<()> {
     within(argument, value, (Bound::Excluded(0.0), Bound::Unbounded))?;
     if value as f32 > 0.0 {
@@ -51,7 +51,7 @@ fn count_of(argument: &'static str, parts: &[&[usize]]) -> Result<usize> {
     let (mut n, mut is_empty, mut fits) = (1_usize, false, true);
     for part in parts {
         for &size in *part {
-            // A size of 0 does not excuse the others: candle multiplies them one by one.
+            // A size of 0 does not make the others valid: candle multiplies them one by one.
             is_empty |= size == 0;
             let (product, overflows) = n.overflowing_mul(size.max(1));
             n = product;
@@ -64,7 +64,7 @@ fn count_of(argument: &'static str, parts: &[&[usize]]) -> Result<usize> {
     Err(Error::invalid(argument, "must not give more elements than can be counted", parts.concat()))
 }
 
-/// Whether the system gives memory for `len` elements of type `T`.
+/// Checks that the system can allocate `len` elements of type `T`.
 pub(crate) fn memory<T>(argument: &'static str, len: usize) -> Result<()> {
     memory_of(argument, len, size_of::<T>())
 }
@@ -81,7 +81,7 @@ pub(crate) fn tensor_of(argument: &'static str, parts: &[&[usize]], dtype: DType
     Ok(len)
 }
 
-/// A tensor of zeros, if there is memory for it.
+/// A tensor of zeros, if there is enough memory.
 pub(crate) fn zeros(
     argument: &'static str,
     sizes: &[usize],
@@ -96,7 +96,7 @@ pub(crate) fn zeros(
     Ok(Tensor::zeros(sizes, dtype, device)?)
 }
 
-/// Less is not asked for: what can't be had then could not be had for an error message either.
+/// Smaller allocations are not probed: if one fails, there is no memory for an error message either.
 const PROBE_FROM: usize = 1 << 24;
 
 fn memory_of(argument: &'static str, len: usize, size: usize) -> Result<()> {
@@ -114,7 +114,7 @@ fn memory_of(argument: &'static str, len: usize, size: usize) -> Result<()> {
     }
 }
 
-/// Whether a tensor holds numbers that the functions compute with.
+/// Checks that a tensor holds floating-point numbers.
 pub(crate) fn float(argument: &'static str, tensor: &Tensor) -> Result<()> {
     match tensor.dtype() {
         DType::F16 | DType::BF16 | DType::F32 | DType::F64 => Ok(()),
@@ -122,7 +122,7 @@ pub(crate) fn float(argument: &'static str, tensor: &Tensor) -> Result<()> {
     }
 }
 
-/// Whether a tensor has the sizes and the type of elements of another.
+/// Checks that a tensor has the shape and the type of another.
 pub(crate) fn like(
     argument: &'static str,
     tensor: &Tensor,
@@ -137,7 +137,7 @@ pub(crate) fn like(
     Err(Error::invalid(argument, reason, format_args!("{}", kind(tensor))))
 }
 
-/// [`float`], or bytes that say yes or no.
+/// As [`float`], but also accepts bytes that are 0 or 1.
 pub(crate) fn float_or_bytes(argument: &'static str, tensor: &Tensor) -> Result<()> {
     match tensor.dtype() {
         DType::U8 => Ok(()),
@@ -151,7 +151,7 @@ pub(crate) fn float_or_bytes(argument: &'static str, tensor: &Tensor) -> Result<
     }
 }
 
-/// [`float`], and whether there is memory for a contiguous copy in the type that it is computed in.
+/// As [`float`], and checks that there is memory for a contiguous copy in the type of the computation.
 pub(crate) fn input(argument: &'static str, input: &Tensor) -> Result<()> {
     float(argument, input)?;
     let half = matches!(input.dtype(), DType::F16 | DType::BF16);

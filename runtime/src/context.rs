@@ -1,4 +1,4 @@
-//! What a layer called now on this thread sees, and how another thread gets to see it.
+//! The context that layers see on a thread, and how to bring it to another thread.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -15,10 +15,10 @@ use crate::parameter::path::append;
 use crate::parameter::store::Place;
 use crate::run::{Observer, Owners, Position, Run};
 
-/// What layers called now on this thread see: the store, the scope, training or test mode, whether gradients are tracked, and
-/// the network that runs. It brings all of that to another thread.
+/// The context of layers called on this thread: the store, the scope, training or test mode, whether gradients
+/// are tracked, and the running network. Use it to bring all of that to another thread.
 ///
-/// A thread of its own begins with nothing: in no store (see [`ParameterStore`]) and in training mode.
+/// A new thread starts without a store (see [`ParameterStore`]) and in training mode.
 ///
 /// ```
 /// use layerfn::{Context, prelude::*};
@@ -33,20 +33,20 @@ use crate::run::{Observer, Owners, Position, Run};
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 ///
-/// The same works in a task of rayon's and in `tokio::task::spawn_blocking`: `examples/serve.rs` is a server with both this and a
-/// [`Model`](crate::Model), which needs no context. A clone is another handle to the same context; what
-/// is entered afterwards does not change it.
+/// The same works in a rayon task and in `tokio::task::spawn_blocking`: `examples/serve.rs` is a server that
+/// uses both this and a [`Model`](crate::Model), which needs no context. A clone is another handle to the same
+/// context; entering scopes afterwards does not change it.
 #[derive(Clone)]
 pub struct Context(Arc<State>);
 
 impl Context {
-    /// The context of this thread as it is now.
+    /// Returns the current context of this thread.
     #[must_use]
     pub fn current() -> Self {
         with(|state| Self(Arc::new(state.clone())))
     }
 
-    /// Runs `f` in this context; what was current before is restored after it, on a panic too.
+    /// Runs `f` in this context, and restores the previous one afterwards, even on a panic.
     pub fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
         struct Before(State);
         impl Drop for Before {
@@ -56,7 +56,7 @@ impl Context {
         }
         static N_ENTERED: AtomicU64 = AtomicU64::new(0);
         let mut state = (*self.0).clone();
-        // No other thread gives its visits these numbers.
+        // No other thread uses these numbers for its visits.
         state.n_visits = (N_ENTERED.fetch_add(1, Ordering::Relaxed) + 1) << 32;
         let _before = Before(with(|now| std::mem::replace(now, state)));
         f()
@@ -74,36 +74,36 @@ impl fmt::Debug for Context {
     }
 }
 
-/// What [`Context`] holds.
+/// The content of a [`Context`].
 #[derive(Clone)]
 pub(crate) struct State {
     pub(crate) store: ParameterStore,
     pub(crate) path: String,
-    /// Where the scope at `path`, or one around it, lies in the store.
+    /// Place of the scope at `path`, or of one around it, in the store.
     pub(crate) place: Place,
     pub(crate) flags: Flags,
     pub(crate) run: Option<Arc<Run>>,
     pub(crate) position: Position,
-    /// What normalizations by the statistics of several calls share.
+    /// Shared by normalizations that use the statistics of several calls.
     pub(crate) group: Option<Arc<dyn Group>>,
-    /// Number of stages begun.
+    /// Number of stages started.
     pub(crate) n_visits: u64,
-    /// Parameters that the layers which run now have made, to be taken back if the call fails.
+    /// Parameters made by the running layers; they are removed if the call fails.
     pub(crate) created: Vec<(ParameterStore, String)>,
 }
 
-/// What applies to the layers and parameters below.
+/// Flags that apply to inner layers and parameters.
 #[derive(Clone)]
 pub(crate) struct Flags {
     /// The mode.
     pub(crate) training: bool,
-    /// Parameters are taken detached: inside `no_grad` or a call with `fix_parameters`.
+    /// Whether parameters are taken detached: inside `no_grad` or a call with `fix_parameters`.
     pub(crate) detached: bool,
-    /// [`detached`](Self::detached) around the layer that runs now.
+    /// [`detached`](Self::detached) outside the running layer.
     pub(crate) detached_around: bool,
-    /// What layers keep from call to call, such as running statistics, stays as it is.
+    /// Whether values that layers keep from call to call, such as running statistics, do not change.
     pub(crate) fixed: bool,
-    /// Type and device of parameters made now: those of the layer's input.
+    /// Type and device of new parameters: those of the layer's input.
     pub(crate) dtype: DType,
     pub(crate) device: Device,
     /// Where the outermost layer was called.
@@ -112,7 +112,7 @@ pub(crate) struct Flags {
 
 struct Thread {
     state: State,
-    /// The paths of the last run, for the next.
+    /// The paths of the last run, to be reused by the next.
     owners: Option<Owners>,
 }
 
@@ -141,30 +141,31 @@ thread_local! {
     });
 }
 
-/// Whether this is the thread that Rust's runtime calls `main`. A program may give another thread that name: the first of them
-/// to ask is meant, and the others have no store.
+/// Whether this is the thread that Rust's runtime calls `main`. If a program gives other threads that name,
+/// only the first of them that asks counts as the main thread, and the others have no store.
 fn is_main() -> bool {
     static MAIN: OnceLock<ThreadId> = OnceLock::new();
     let thread = thread::current();
     thread.name() == Some("main") && *MAIN.get_or_init(|| thread.id()) == thread.id()
 }
 
-/// Looks at the context; user code never runs inside, and no run is dropped there.
+/// Accesses the context; user code never runs inside, and no run is dropped there.
 pub(crate) fn with<R>(f: impl FnOnce(&mut State) -> R) -> R {
     THREAD.with_borrow_mut(|thread| f(&mut thread.state))
 }
 
 impl ParameterStore {
-    /// The store in which layers called now on this thread keep their parameters.
+    /// Returns the store that layers called on this thread keep their parameters in.
     #[must_use]
     pub fn current() -> Self {
         with(|state| state.store.clone())
     }
 
-    /// Runs `f` with this store current and its root as the scope. All else stays as it is: the mode and
-    /// [`no_grad`](crate::no_grad). What was current before is restored after `f`, on a panic too.
+    /// Runs `f` with this store as the current one and its root as the scope. The mode and
+    /// [`no_grad`](crate::no_grad) do not change. The previous store and scope are restored after `f`, even on
+    /// a panic.
     pub fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
-        // Its paths are other paths than those of the run that goes on outside.
+        // Its paths differ from those of the run outside.
         let _run = with(|state| state.run.clone()).map(|run| begin_run(run.observer.clone()));
         let _restore = with(|state| Restore {
             store: Some(std::mem::replace(&mut state.store, self.clone())),
@@ -175,7 +176,7 @@ impl ParameterStore {
     }
 }
 
-/// Restores what it holds when dropped, on an early return and a panic too.
+/// Restores its content when dropped, including on an early return and on a panic.
 pub(crate) struct Restore {
     store: Option<ParameterStore>,
     path: Path,
@@ -183,7 +184,7 @@ pub(crate) struct Restore {
 }
 
 enum Path {
-    /// The scope entered lies below: cut it off.
+    /// The entered scope is below: truncate the path.
     Below(usize, (usize, usize)),
     Whole(String, Place),
 }
@@ -212,7 +213,7 @@ impl Drop for Restore {
 }
 
 impl State {
-    /// Appends `scopes` to the path and takes over `flags`, until the guard is dropped.
+    /// Appends `scopes` to the path and sets `flags`, until the guard is dropped.
     pub(crate) fn enter(&mut self, scopes: &[&str], flags: Option<Flags>) -> Restore {
         let length = self.path.len();
         let path = Path::Below(length, self.place.depth());
@@ -225,8 +226,8 @@ impl State {
         Restore { store: None, path, flags }
     }
 
-    /// As [`enter`](Self::enter), but the scope gets its place in the order when a layer or a parameter comes to stand in it, so
-    /// that a name without parameters leaves nothing behind.
+    /// As [`enter`](Self::enter), but the scope is only registered when a layer or a parameter is created in
+    /// it, so that a name without parameters leaves no trace.
     pub(crate) fn enter_unclaimed(&mut self, name: &str) -> Restore {
         let path = Path::Below(self.path.len(), self.place.depth());
         append(&mut self.path, name);
@@ -235,7 +236,7 @@ impl State {
 }
 
 impl Flags {
-    /// Nothing below is trained or moves.
+    /// Inner parameters are not trained, and their values do not change.
     pub(crate) fn freeze(&mut self) {
         (self.training, self.detached, self.fixed) = (false, true, true);
         self.detached_around = true;
@@ -247,7 +248,7 @@ pub(crate) fn group() -> Option<Arc<dyn Group>> {
     with(|state| state.group.clone())
 }
 
-/// Runs `f` with another group; what was current before is restored after it, on a panic too.
+/// Runs `f` with another group, and restores the previous one afterwards, even on a panic.
 pub(crate) fn enter_group<R>(group: Option<Arc<dyn Group>>, f: impl FnOnce() -> R) -> R {
     struct Before(Option<Arc<dyn Group>>);
     impl Drop for Before {
@@ -260,7 +261,7 @@ pub(crate) fn enter_group<R>(group: Option<Arc<dyn Group>>, f: impl FnOnce() -> 
     f()
 }
 
-/// Changes what applies to what is called until the guard is dropped.
+/// Changes the flags until the guard is dropped.
 pub(crate) fn change(f: impl FnOnce(&mut Flags)) -> Restore {
     with(|state| {
         let mut flags = state.flags.clone();
@@ -269,7 +270,7 @@ pub(crate) fn change(f: impl FnOnce(&mut Flags)) -> Restore {
     })
 }
 
-/// Puts back the run that was current before.
+/// Restores the previous run.
 pub struct RunGuard(Option<(Option<Arc<Run>>, Position)>);
 
 impl Drop for RunGuard {
@@ -285,14 +286,14 @@ impl Drop for RunGuard {
     }
 }
 
-/// Begins a run of its own, whatever runs now.
+/// Starts a separate run, whatever is running.
 pub(crate) fn begin_run(observer: Option<Arc<dyn Observer>>) -> RunGuard {
     let owners = THREAD.with_borrow_mut(|thread| thread.owners.take());
     let run = Arc::new(Run::new(owners.unwrap_or_default(), observer));
     RunGuard(Some(with(|state| (state.run.replace(run), std::mem::take(&mut state.position)))))
 }
 
-/// Joins the run that goes on if it has just come to this stage, or begins one.
+/// Joins the current run if it has just reached this stage, or starts one.
 pub(crate) fn join_run() -> RunGuard {
     let joins = with(|state| {
         let joins = state.run.is_some() && !state.position.used;

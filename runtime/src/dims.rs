@@ -16,8 +16,8 @@ use crate::{Error, Result, check};
 pub struct Dims(Vec<usize>);
 
 impl Dims {
-    /// Product of the sizes: the number of elements of a tensor of this shape, `usize::MAX` where that is too small to
-    /// hold it. No such tensor can be made; the call that tries is an error.
+    /// Product of the sizes: the number of elements of a tensor of this shape, or `usize::MAX` on overflow. A
+    /// call that tries to make such a tensor returns an error.
     ///
     /// ```
     /// use layerfn::Dims;
@@ -69,10 +69,10 @@ pub enum PerAxis {
 }
 
 impl PerAxis {
-    /// The numbers for `n_axes` axes; `argument` is what the error calls the value.
+    /// The numbers for `n_axes` axes; errors call the value `argument`.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if the numbers given are not `n_axes` many, or there is no memory for so many.
+    /// [`Error::InvalidArgument`] if there are not `n_axes` numbers, or there is no memory for so many.
     pub fn resolve(&self, argument: &'static str, n_axes: usize) -> Result<Vec<usize>> {
         match self {
             Self::Every(value) => {
@@ -109,7 +109,7 @@ impl From<usize> for PerAxis {
 pub struct Axis(i128);
 
 impl Axis {
-    /// The axis of a tensor with sizes `dims`, counted from the front; `argument` is what the error calls the value.
+    /// The axis of a tensor with sizes `dims`, counted from the front; errors call the value `argument`.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if there is no such axis.
@@ -124,7 +124,8 @@ impl Axis {
         })
     }
 
-    /// The number of axes in front of this one, as [`resolve`](Self::resolve); all of them if it is the rank.
+    /// The number of axes before this one, as for [`resolve`](Self::resolve); if it equals the rank, that is
+    /// all of them.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if there is no such axis and it is not the rank.
@@ -146,7 +147,7 @@ impl Axis {
         })
     }
 
-    /// As [`split`](Self::split); one that is too large is left to checks with more to say.
+    /// As [`split`](Self::split), but leaves values that are too large to later checks with better messages.
     pub(crate) fn position_from_front(self, argument: &'static str, dims: &[usize]) -> Result<usize> {
         if self.0 < 0 {
             self.split(argument, dims)
@@ -191,8 +192,8 @@ impl std::fmt::Display for Axis {
 pub struct Axes(Option<Vec<Axis>>);
 
 impl Axes {
-    /// The axes of a tensor with sizes `dims`, counted from the front and in the order given; `argument` is what the error
-    /// calls the value.
+    /// The axes of a tensor with sizes `dims`, counted from the front and in the given order; errors call the
+    /// value `argument`.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if one of them does not exist or is named twice.

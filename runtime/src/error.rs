@@ -1,10 +1,11 @@
-//! The one error type of the crate.
+//! The error type of the crate.
 
 use std::io;
 use std::panic::Location;
 use std::path::Path;
 
-/// What can go wrong. Each message names the parameter or layer, what came in, and what to do about it.
+/// An error of this crate. Each message names the parameter or layer, the value that was given, and a way to
+/// fix it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -25,12 +26,12 @@ pub enum Error {
         /// Where the other shape was asked for.
         asked_at: &'static Location<'static>,
     },
-    /// A path names a scope where a parameter is meant, or the reverse.
+    /// A path names a scope where a parameter is expected, or vice versa.
     #[error("`{path}` {conflict}; choose another name")]
     PathConflict {
         /// Full path.
         path: String,
-        /// What stands there already.
+        /// The existing entry.
         conflict: &'static str,
     },
     /// A parameter that is not registered was asked for by name.
@@ -38,7 +39,7 @@ pub enum Error {
     NoParameter {
         /// Full path.
         path: String,
-        /// The registered path that looks most like it.
+        /// The most similar registered path.
         nearest: Option<String>,
     },
     /// A layer asked for a parameter that a sealed store does not have.
@@ -53,9 +54,9 @@ pub enum Error {
         path: String,
         /// The scope that is sealed; empty if it is the whole store.
         scope: String,
-        /// By what it was sealed.
+        /// What sealed it.
         by: String,
-        /// The registered path that looks most like it.
+        /// The most similar registered path.
         nearest: Option<String>,
     },
     /// A parameter was asked for on a thread that has entered no store.
@@ -68,36 +69,36 @@ pub enum Error {
         /// Full path of the parameter.
         path: String,
     },
-    /// An argument the function cannot work with.
+    /// An invalid argument.
     #[error("`{argument}` {reason}, got {got}")]
     InvalidArgument {
         /// Name of the argument as the caller writes it.
         argument: &'static str,
         /// What is expected, as the rest of a sentence that starts with the argument.
         reason: String,
-        /// What came in.
+        /// The value that was given.
         got: String,
     },
-    /// Two stages of a network would use the same parameters, though neither says so.
+    /// Two stages of a network would use the same parameters without declaring it.
     #[error("{}", shared_by_accident(path, first, second, *again))]
     SharedByAccident {
         /// Full path of the layer.
         path: String,
         /// The stage that the parameters belong to.
         first: &'static Location<'static>,
-        /// The stage that meets it.
+        /// The stage that would use them as well.
         second: &'static Location<'static>,
         /// Whether it is the same stage, in a loop.
         again: bool,
     },
-    /// The layer in which an error happened.
+    /// An error in a layer.
     #[error("{path}: {layer}: {source}")]
     InLayer {
         /// Full scope path of the layer.
         path: String,
         /// The layer's name.
         layer: &'static str,
-        /// What happened.
+        /// The error.
         source: Box<Error>,
     },
     /// A file is damaged, or its format cannot represent what was to be saved.
@@ -105,10 +106,10 @@ pub enum Error {
     Checkpoint {
         /// The file.
         file: String,
-        /// What is wrong with it, and where.
+        /// The problem, and where it is.
         reason: String,
     },
-    /// A file does not fit the store; nothing was loaded.
+    /// A file does not match the store; nothing was loaded.
     #[error("`{file}` does not fit, nothing was loaded:{}", lines_of(differences))]
     Mismatch {
         /// The file.
@@ -116,7 +117,7 @@ pub enum Error {
         /// Every difference, one line each.
         differences: Vec<String>,
     },
-    /// The format does not follow from the extension of the file.
+    /// The extension of the file does not belong to a format.
     #[error("`{file}` has an unknown extension; a checkpoint has one of {known}")]
     UnknownExtension {
         /// The file.
@@ -127,17 +128,17 @@ pub enum Error {
     /// The system could not read or write a file.
     #[error("cannot {action} `{file}`: {source}")]
     Io {
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
         /// The file.
         file: String,
-        /// Why it failed.
+        /// The cause.
         source: io::Error,
     },
-    /// Ranks that compute together cannot go on.
+    /// Ranks that compute together cannot continue.
     #[error("rank {rank} {reason}")]
     Communication {
-        /// The rank that is to blame.
+        /// The rank that failed.
         rank: usize,
         /// What it did, as the rest of a sentence that starts with the rank.
         reason: String,
@@ -171,7 +172,7 @@ impl Error {
         Self::Communication { rank, reason: reason.into() }
     }
 
-    /// The error without the layers around it.
+    /// The error without the layers that wrap it.
     #[must_use]
     pub fn root(&self) -> &Self {
         match self {
@@ -181,7 +182,7 @@ impl Error {
     }
 }
 
-/// At most as many lines as a reader can use.
+/// Limits the lines to as many as are useful.
 fn lines_of(differences: &[String]) -> String {
     const SHOWN: usize = 100;
     let lines = differences.iter().take(SHOWN).map(|difference| format!("\n  {difference}"));
@@ -203,7 +204,7 @@ fn shared_by_accident(path: &str, first: &Location<'_>, second: &Location<'_>, a
     }
 }
 
-/// So that a network can be a stage of a candle model.
+/// Allows a network to be a stage of a candle model.
 impl From<Error> for candle_core::Error {
     fn from(error: Error) -> Self {
         match error {

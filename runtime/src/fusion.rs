@@ -1,4 +1,4 @@
-//! Stages that apply the function behind them: what `fuses(..)` in the declaration of a layer comes to.
+//! Stages that apply the next function themselves, as declared by `fuses(..)` of a layer.
 
 use std::any::Any;
 
@@ -6,11 +6,11 @@ use crate::Error;
 
 /// A stage that can apply some functions to its output itself.
 pub trait Fuses {
-    /// Makes the stage apply `next`, if that is one of its functions, and says whether it is.
+    /// Makes the stage apply `next`, if that is one of its functions, and returns whether it is.
     fn fuse<F>(&mut self, next: &F) -> bool;
 }
 
-/// Whether two functions are the same one: each function has a type of its own.
+/// Whether two functions are the same; each function has its own type.
 #[must_use]
 pub fn is_same_function<F, G>(_: &F, _: &G) -> bool {
     typeid::of::<F>() == typeid::of::<G>()
@@ -19,7 +19,7 @@ pub fn is_same_function<F, G>(_: &F, _: &G) -> bool {
 /// Checks, when a layer is compiled, that it can apply the function.
 ///
 /// # Panics
-/// Then, if it is a pointer to a function: all of one signature have one type.
+/// If it is a function pointer, since all functions of one signature have the same pointer type.
 pub const fn declared_fusion<O: 'static, F, E>(_: &F)
 where
     F: Fn(&O) -> Result<O, E>,
@@ -28,9 +28,9 @@ where
     assert!(size_of::<F>() == 0, "`fuses(..)` takes a function itself, not a pointer to one");
 }
 
-/// What a stage has given that was told of the function behind it.
+/// The result of a stage that was told the function after it.
 pub enum Ran<Y, Z> {
-    /// The function is still to be called, on this.
+    /// The function must still be applied to this.
     Alone(Y),
     /// The function has been applied, too.
     WithNext(Z),
@@ -42,18 +42,18 @@ pub(crate) fn identity<Y: 'static, Z: 'static>() -> Option<fn(Y) -> Z> {
     (&identity as &dyn Any).downcast_ref::<fn(Y) -> Z>().copied()
 }
 
-/// Chooses how to run a stage by what it is: `(&Kind(&stage)).kind()`, with both traits in scope.
+/// Chooses how to run a stage by its type: `(&Kind(&stage)).kind()`, with both traits in scope.
 pub struct Kind<'a, S>(pub &'a S);
 
-/// The stage does not know of what stands behind it.
+/// The stage does not support fusion.
 pub struct Plain;
 
-/// The stage is to be asked.
+/// The stage may fuse.
 pub struct Fusing;
 
-/// For every stage; found last, by one reference more.
+/// For every stage; method resolution finds it last, since it needs one more reference.
 pub trait IfPlain {
-    /// That it does not fuse.
+    /// Returns that it does not fuse.
     fn kind(&self) -> Plain;
 }
 
@@ -65,7 +65,7 @@ impl<S> IfPlain for &Kind<'_, S> {
 
 /// For stages that fuse.
 pub trait IfFusing {
-    /// That it does.
+    /// Returns that it does.
     fn kind(&self) -> Fusing;
 }
 

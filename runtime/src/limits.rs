@@ -1,26 +1,27 @@
-//! What a path and a shape may be, in stores and in files: one set of limits, so that what one of them takes the others
-//! carry. They lie far above what models have; what goes beyond them is an error or an attack.
+//! Limits of paths and shapes, in stores and in files: they are the same everywhere, so that every store and
+//! file can hold what another can. They are far above what models need; anything larger is an error or an
+//! attack.
 
 use std::borrow::Cow;
 
-/// Bytes of a path.
+/// Maximum length of a path in bytes.
 pub(crate) const MAX_PATH: usize = 4096;
 
-/// Parts of a path.
+/// Maximum number of components of a path.
 pub(crate) const MAX_DEPTH: usize = 1000;
 
-/// Axes of a parameter. HDF5 has no more.
+/// Maximum number of axes of a parameter, as in HDF5.
 pub(crate) const MAX_RANK: usize = 32;
 
-/// No stream of deflate expands more than this.
+/// Maximum expansion of a deflate stream.
 const DEFLATE: u64 = 1032;
 
-/// The bytes that a file of `length` bytes can unpack to.
+/// The maximum number of bytes that a file of `length` bytes can unpack to.
 pub(crate) fn unpacked(length: u64) -> u64 {
     length.saturating_mul(DEFLATE)
 }
 
-/// Says what keeps a path from being saved, as the rest of a sentence.
+/// Says why a path cannot be saved, as the rest of a sentence.
 pub(crate) fn check_path(path: &str) -> Result<(), String> {
     let parts = 1 + path.bytes().filter(|&byte| byte == b'/').count();
     match () {
@@ -44,12 +45,12 @@ pub(crate) fn check_rank(rank: usize) -> Result<(), String> {
     }
 }
 
-/// A path for messages: the middle of what is long is left out.
+/// A path for messages: the middle of a long path is omitted.
 pub(crate) fn brief(path: &str) -> Cow<'_, str> {
     brief_within(path, 200)
 }
 
-/// Text of about `limit` bytes at most: the middle of what is longer is left out.
+/// Text of at most about `limit` bytes: the middle of longer text is omitted.
 pub(crate) fn brief_within(text: &str, limit: usize) -> Cow<'_, str> {
     if text.len() <= limit {
         return Cow::Borrowed(text);

@@ -1,4 +1,4 @@
-//! How good answers are: accuracy, top-n accuracy, and which class is taken for which.
+//! Metrics of classifiers: accuracy, top-n accuracy, and the confusion matrix.
 //!
 //! ```
 //! use layerfn::metrics::Confusion;
@@ -18,18 +18,19 @@ use candle_core::{DType, Tensor};
 
 use crate::{Error, Result, check};
 
-/// The share of rows whose label has the largest score; the first of several equal scores counts.
+/// The fraction of rows whose label has the largest score; of equal scores, the first one counts.
 ///
 /// # Shapes
-/// - `scores`: (batch, classes); `labels`: (batch,), whole numbers. Rows with a label below 0 are left out.
+/// - `scores`: (batch, classes); `labels`: (batch,), integers. Rows with a negative label are ignored.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if shapes do not fit, a label is not below the number of classes, or no row is left.
+/// [`Error::InvalidArgument`] if the shapes do not match, a label is not below the number of classes, or no row
+/// is left.
 pub fn accuracy(scores: &Tensor, labels: &Tensor) -> Result<f64> {
     top_n_accuracy(scores, labels, 1)
 }
 
-/// The share of rows whose label is among the `n` largest scores; of equal scores the earlier ones come first.
+/// The fraction of rows whose label is among the `n` largest scores; of equal scores, earlier ones come first.
 ///
 /// # Shapes
 /// As [`accuracy`].
@@ -61,25 +62,25 @@ pub fn top_n_accuracy(scores: &Tensor, labels: &Tensor, n: usize) -> Result<f64>
     }
 }
 
-/// How often each class was taken for each.
+/// A confusion matrix: how often each class was predicted as each class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confusion {
     n_classes: usize,
-    /// Row after row: the label, then what was answered.
+    /// In row-major order: the label, then the prediction.
     counts: Vec<u64>,
 }
 
 impl Confusion {
-    /// Nothing counted, for `n_classes` classes.
+    /// An empty matrix for `n_classes` classes.
     #[must_use]
     pub fn new(n_classes: usize) -> Self {
         Self { n_classes, counts: vec![0; n_classes.saturating_mul(n_classes)] }
     }
 
-    /// Counts the answers to a batch: for each row the class with the largest score.
+    /// Counts the predictions for a batch: in each row, the class with the largest score.
     ///
     /// # Shapes
-    /// As [`accuracy`], with the number of classes given at first.
+    /// As [`accuracy`], with the number of classes given to [`new`](Self::new).
     ///
     /// # Errors
     /// As [`accuracy`]; nothing is counted then.
@@ -106,7 +107,7 @@ impl Confusion {
         self.n_classes
     }
 
-    /// How often the class `label` was taken for the class `answer`; 0 if there are no such classes.
+    /// How often the class `label` was predicted as the class `answer`; 0 if there are no such classes.
     #[must_use]
     pub fn count(&self, label: usize, answer: usize) -> u64 {
         if label < self.n_classes && answer < self.n_classes {
@@ -116,26 +117,26 @@ impl Confusion {
         }
     }
 
-    /// The number of answers.
+    /// The number of predictions.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// The share of right answers; NaN if there are no answers, as for the other shares.
+    /// The fraction of correct predictions; NaN if there are none. The other metrics do the same.
     #[must_use]
     pub fn accuracy(&self) -> f64 {
         (0..self.n_classes).map(|class| self.count(class, class)).sum::<u64>() as f64 / self.total() as f64
     }
 
-    /// Of the examples of a class, the share that was found.
+    /// The fraction of the examples of a class that were found.
     #[must_use]
     pub fn recall(&self, class: usize) -> f64 {
         let all: u64 = (0..self.n_classes).map(|answer| self.count(class, answer)).sum();
         self.count(class, class) as f64 / all as f64
     }
 
-    /// Of the answers that named a class, the share that was right.
+    /// The fraction of the predictions of a class that were correct.
     #[must_use]
     pub fn precision(&self, class: usize) -> f64 {
         let all: u64 = (0..self.n_classes).map(|label| self.count(label, class)).sum();
@@ -151,7 +152,7 @@ impl Confusion {
     }
 }
 
-/// A table: a row for each class with its answers, recall and precision in percent.
+/// Formats a table with a row for each class: its predictions, recall and precision in percent.
 impl std::fmt::Display for Confusion {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let width = self.counts.iter().max().map_or(1, |most| most.to_string().len()).max(3);
@@ -172,7 +173,7 @@ impl std::fmt::Display for Confusion {
     }
 }
 
-/// Of each row of scores, the label, if it counts.
+/// The label of each row of scores, if it counts.
 type Labels = Vec<Option<usize>>;
 
 /// Rows of scores, and their labels.
@@ -198,7 +199,7 @@ fn rows(scores: &Tensor, labels: &Tensor) -> Result<(Vec<Vec<f64>>, Labels)> {
     Ok((scores.to_dtype(DType::F64)?.to_vec2()?, labels))
 }
 
-/// How many scores come before that of `label`.
+/// The number of scores that rank before that of `label`.
 fn place(row: &[f64], label: usize) -> usize {
     let own = row[label];
     row.iter()

@@ -1,18 +1,19 @@
-//! Training or testing: the mode that layers with two behaviours follow.
+//! Training or test mode, for layers that behave differently in the two.
 
 use crate::context::{change, with};
 
-/// Whether layers called now on this thread behave as in training, which is the default.
+/// Whether layers called on this thread are in training mode, which is the default.
 ///
-/// `batch_stat` of [`batch_normalization`](crate::batch_normalization) and its like default to this.
+/// This is the default of `batch_stat` of [`batch_normalization`](crate::batch_normalization) and similar
+/// arguments.
 #[must_use]
 pub fn is_training() -> bool {
     with(|state| state.flags.training)
 }
 
-/// Runs `f` with [`is_training`] false; the mode before is restored after it, on a panic too.
+/// Runs `f` with [`is_training`] false, and restores the previous mode afterwards, even on a panic.
 ///
-/// It holds for this thread; [`Context`](crate::Context) brings it to others.
+/// The mode applies to this thread; [`Context`](crate::Context) brings it to others.
 ///
 /// ```
 /// use layerfn::{is_training, test_mode};
@@ -24,7 +25,7 @@ pub fn test_mode<R>(f: impl FnOnce() -> R) -> R {
     with_mode(false, f)
 }
 
-/// Runs `f` with [`is_training`] true, inside a [`test_mode`] too.
+/// Runs `f` with [`is_training`] true, even inside [`test_mode`].
 pub fn train_mode<R>(f: impl FnOnce() -> R) -> R {
     with_mode(true, f)
 }

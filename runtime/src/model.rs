@@ -15,11 +15,13 @@ use crate::{
     BoxedForward, Diagnosis, Dims, Error, Network, ParameterStore, Parameters, Result, Summary, Value,
 };
 
-/// A [`Network`] with parameters of its own: made by [`Network::init`].
+/// A [`Network`] that owns its parameters, made by [`Network::init`].
 ///
-/// It gives the same outputs in any thread, whatever store that thread has entered. Two models never share parameters, even if they are made of
-/// one network; a clone of a model is another handle to the same parameters, and [`deep_copy`](Self::deep_copy) makes a model with its own.
-/// Its store is [sealed](ParameterStore::seal): the layers find what [`init`](Network::init) has made and make nothing else.
+/// It gives the same outputs in any thread, whatever store that thread has entered. Two models never share
+/// parameters, even if they are made from the same network; a clone of a model is another handle to the same
+/// parameters, and [`deep_copy`](Self::deep_copy) makes a model with its own. Its store is
+/// [sealed](ParameterStore::seal): layers use the parameters that [`init`](Network::init) has made, and make no
+/// others.
 ///
 /// ```
 /// use layerfn::{Model, prelude::*, solver::Sgd};
@@ -43,8 +45,8 @@ use crate::{
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 ///
-/// [`forward`](Self::forward) runs in the current mode, which is that of training on a thread that says nothing else: to serve a
-/// model, call [`forward_t`](Self::forward_t), or enter [`test_mode`](crate::test_mode) on that thread.
+/// [`forward`](Self::forward) runs in the current mode, which by default is training mode. To serve a model,
+/// call [`forward_t`](Self::forward_t), or enter [`test_mode`](crate::test_mode) on the thread.
 pub struct Model<F: ?Sized = BoxedForward, const INPUTS: usize = 1> {
     network: Network<F, INPUTS>,
     store: ParameterStore,
@@ -63,13 +65,13 @@ impl<F: ?Sized, const INPUTS: usize> fmt::Debug for Model<F, INPUTS> {
     }
 }
 
-/// An input to make a model on: a tensor, or the shape of one of zeros of type `f32`.
+/// An input to make a model with: a tensor, or a shape, which stands for zeros of type `f32`.
 #[derive(Clone, Debug)]
 pub struct Example {
     dims: Vec<usize>,
     dtype: DType,
     pub(crate) device: Device,
-    /// Only while the model is made.
+    /// Only present while the model is made.
     pub(crate) tensor: Option<Tensor>,
 }
 
@@ -87,7 +89,7 @@ impl Example {
         }
     }
 
-    /// Other numbers, with a first axis that is longer by `more`.
+    /// Other numbers, with the first axis extended by `more`.
     pub(crate) fn other(&self, more: usize) -> Result<Tensor> {
         let tensor = match &self.tensor {
             Some(tensor) => tensor.clone(),
@@ -110,7 +112,7 @@ impl Example {
         Self { tensor: None, ..self }
     }
 
-    /// Of its shape and type; integers, which may be places in a list, are kept.
+    /// An example of this shape and type; integers are kept, since they may be indices.
     pub(crate) fn like(tensor: &Tensor) -> Self {
         let example = Self::from(tensor);
         if tensor.dtype().is_float() { example.without_values() } else { example }
@@ -139,7 +141,7 @@ impl<F: ?Sized, const INPUTS: usize> Model<F, INPUTS> {
         Self { network: self.network.clone(), store, inputs: self.inputs.clone() }
     }
 
-    /// Of a network whose parameters `store` has, all of them.
+    /// A model of a network whose parameters are all in `store`.
     pub(crate) fn of_network(
         network: Network<F, INPUTS>,
         store: ParameterStore,
@@ -158,26 +160,28 @@ impl<F: ?Sized, const INPUTS: usize> Model<F, INPUTS> {
         &self.network
     }
 
-    /// What the network takes: the shapes that the model was made on.
+    /// The shapes of the inputs that the model was made with.
     #[must_use]
     pub fn inputs(&self) -> &[Example] {
         &self.inputs
     }
 
-    /// The store that holds its parameters.
+    /// The store of its parameters.
     #[must_use]
     pub fn store(&self) -> &ParameterStore {
         &self.store
     }
 
-    /// The parameters that are trained, as [`get_parameters`](crate::get_parameters) lists them: what a solver takes.
+    /// The parameters that are trained, in the order of [`get_parameters`](crate::get_parameters). Pass them to
+    /// a solver.
     #[must_use]
     pub fn parameters(&self) -> Parameters {
         self.store.enter(crate::get_parameters)
     }
 
-    /// Loads a file that has exactly the parameters of the model, with the same shapes and types: all of it or nothing. What
-    /// is trained stays as the model has it. [`Load`] has other rules; give it the [`store`](Self::store).
+    /// Loads a file that has exactly the parameters of the model, with the same shapes and types: either all or
+    /// nothing. Which parameters are trained does not change. For other rules, use [`Load`] with the
+    /// [`store`](Self::store).
     ///
     /// # Errors
     /// [`Error::Mismatch`](crate::Error::Mismatch) with every difference, and those of [`Checkpoint::open`]; the model is
@@ -187,7 +191,7 @@ impl<F: ?Sized, const INPUTS: usize> Model<F, INPUTS> {
         Load::new(Checkpoint::open(path)?).need_grad(NeedGrad::Keep).apply_to(&self.store, "")
     }
 
-    /// Saves all parameters; the extension of `path` says how.
+    /// Saves all parameters; the extension of `path` selects the format.
     ///
     /// # Errors
     /// As [`Checkpoint::save`].
@@ -203,7 +207,7 @@ impl<F: ?Sized, const INPUTS: usize> Model<F, INPUTS> {
         self.store.freeze(pattern)
     }
 
-    /// Lets them be trained again; see [`ParameterStore::unfreeze`].
+    /// Makes them trainable again; see [`ParameterStore::unfreeze`].
     ///
     /// # Errors
     /// [`Error::NoParameter`](crate::Error::NoParameter) if the pattern matches none.
@@ -214,7 +218,7 @@ impl<F: ?Sized, const INPUTS: usize> Model<F, INPUTS> {
     /// A model with copies of the parameters; see [`ParameterStore::deep_copy`].
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if there is no room for one.
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if there is not enough memory.
     pub fn deep_copy(&self) -> Result<Self> {
         Ok(self.with_store(self.store.deep_copy()?))
     }
@@ -238,11 +242,11 @@ macro_rules! model_of {
         where
             F: ?Sized + Fn($(&$tensor),+) -> Result<O>,
         {
-            /// A model of this network with parameters of its own, made on these inputs: tensors, or shapes of zeros.
+            /// Makes a model of this network, given tensors, or shapes of zeros, as inputs.
             ///
-            /// The parameters are those that the layers ask for in training or in testing. Their initial values follow from the seed of the
-            /// current store: `ParameterStore::with_seed(7).enter(|| net.init(&x))`. No running statistic, counter or generator
-            /// moves.
+            /// The model gets the parameters that the layers use in training or in testing. Their initial
+            /// values follow from the seed of the current store: `ParameterStore::with_seed(7).enter(||
+            /// net.init(&x))`. No running statistics, counters or generators change.
             ///
             /// # Errors
             /// Those of [`forward`](Self::forward).
@@ -272,13 +276,13 @@ macro_rules! model_of {
             /// Runs the network in the current mode; see [`test_mode`](crate::test_mode).
             ///
             /// # Errors
-            /// As [`Network::forward`]; [`Error::Sealed`](crate::Error::Sealed) if a layer asks for a parameter that the model
-            /// does not have.
+            /// As [`Network::forward`]; [`Error::Sealed`](crate::Error::Sealed) if a layer asks for a parameter
+            /// that the model does not have.
             pub fn forward(&self, $($x: &Tensor),+) -> Result<O> {
                 self.store.enter(|| self.network.forward($($x),+))
             }
 
-            /// Runs the network as in training or as in testing, whatever the current mode.
+            /// Runs the network in training mode or in test mode, whatever the current mode is.
             ///
             /// # Errors
             /// Those of [`forward`](Self::forward).
@@ -286,11 +290,12 @@ macro_rules! model_of {
                 with_mode(train, || self.forward($($x),+))
             }
 
-            /// Looks for what is wrong in one forward and backward pass in training mode: parameters without gradients, dead units,
-            /// where NaN or infinite numbers come from, gradients that explode or vanish, inputs that are not normalized, statistics
-            /// of one sample, frozen parts that change, labels out of range. `loss` makes a number of the output.
+            /// Looks for problems in one forward and backward pass in training mode: parameters without
+            /// gradients, dead units, the origin of NaN or infinite numbers, gradients that explode or vanish,
+            /// inputs that are not normalized, statistics of a single sample, frozen parts that change, labels
+            /// out of range. `loss` computes a number from the output.
             ///
-            /// It runs on a copy of the parameters, so nothing moves. A training is watched by
+            /// It runs on a copy of the parameters, so the model does not change. To watch a training, use
             /// [`training::Doctor`](crate::training::Doctor).
             ///
             /// ```
@@ -320,15 +325,16 @@ macro_rules! model_of {
                 copy.enter(|| examine(&copy, &[$($x),+], || (*self.network)($($x),+), loss))
             }
 
-            /// Writes the network with its parameters as an `.nnp` (or `.nntxt`) that NNabla runs, and that
-            /// [`Nnp`](crate::nnp::Nnp) reads: the network `main` and the executor `runtime`, in test mode. What a network may
-            /// consist of is said in [`export`](crate::export).
+            /// Writes the network and its parameters to an `.nnp` (or `.nntxt`) file that NNabla and
+            /// [`Nnp`](crate::nnp::Nnp) can run: the network `main` and the executor `runtime`, in test mode.
+            /// [`export`](crate::export) says which networks can be exported.
             ///
-            /// `inputs` are shapes, or tensors where the network takes others than numbers with a fraction. The first axis of the
-            /// inputs is that of the batch, which may have any size afterwards, if NNabla's shapes can say that.
+            /// `inputs` are shapes, or tensors if the network takes something else than floating-point numbers.
+            /// The first axis of the inputs is the batch, which may have any size afterwards, if NNabla's
+            /// shapes can express that.
             ///
             /// # Errors
-            /// [`Error::InLayer`] with the stage that consists of something else, those of [`forward`](Self::forward),
+            /// [`Error::InLayer`] with the stage that cannot be exported, those of [`forward`](Self::forward),
             /// and those of writing the file.
             pub fn export_nnp(&self, path: impl AsRef<Path>, inputs: [impl Into<Example>; $inputs]) -> Result<()>
             where
@@ -337,9 +343,10 @@ macro_rules! model_of {
                 self.exported(inputs.into_iter().map(Into::into).collect(), |source| source.to_nnp(path.as_ref()))
             }
 
-            /// Writes the network with its parameters as an ONNX file (opset 21), in test mode. Parameters lie in the file under
-            /// their paths, quantized ones as integers; inputs, outputs and the batch are as for
-            /// [`export_nnp`](Self::export_nnp). A file cannot have 2 GB; parameters that would make it that large are written to
+            /// Writes the network and its parameters to an ONNX file (opset 21), in test mode. Parameters have
+            /// their paths as names in the file, quantized ones are integers; inputs, outputs and the batch are
+            /// as for [`export_nnp`](Self::export_nnp). An ONNX file must be smaller than 2 GB; if the
+            /// parameters would exceed that, they are written to `NAME.onnx.data` beside it.
             /// `NAME.onnx.data` beside it.
             ///
             /// # Errors
@@ -351,16 +358,18 @@ macro_rules! model_of {
                 self.exported(inputs.into_iter().map(Into::into).collect(), |source| source.to_onnx(path.as_ref()))
             }
 
-            /// Writes a network that was trained in floats as an ONNX file of 8-bit integers: `QuantizeLinear` and
-            /// `DequantizeLinear` stand around what affine layers, convolutions and deconvolutions compute with, so that an integer
-            /// runtime computes them with integers, and any other one to the same numbers.
+            /// Writes a network that was trained in floats to an ONNX file of 8-bit integers: `QuantizeLinear`
+            /// and `DequantizeLinear` surround the operands of affine layers, convolutions and deconvolutions,
+            /// so that a runtime with integer kernels computes them in integers, and any other one gets the
+            /// same numbers.
             ///
-            /// The network runs on `batches` in test mode, and `range` says how what is seen there becomes the range of each
-            /// activation: a few hundred examples like those to come will do. Weights have symmetric integers from -127 to 127, with a step
-            /// for each output map; activations have integers from 0 to 255 with one step and one place of 0. Batch normalization right behind such
-            /// a layer becomes part of its weights. The outputs of the network stay floats.
+            /// The network runs on `batches` in test mode, and `range` determines how the observed values
+            /// become the range of each activation; a few hundred typical examples are enough. Weights become
+            /// symmetric integers from -127 to 127, with a scale for each output map; activations become
+            /// integers from 0 to 255 with one scale and zero point. Batch normalization directly after such a
+            /// layer is folded into its weights. The outputs of the network stay floats.
             ///
-            /// Returns which layers have integers and which stay floats.
+            /// Returns which layers use integers and which stay floats.
             ///
             /// ```
             /// use layerfn::{export::Range, import::Onnx, prelude::*};
@@ -378,8 +387,9 @@ macro_rules! model_of {
             /// ```
             ///
             /// # Errors
-            /// As [`export_onnx`](Self::export_onnx). [`Error::InvalidArgument`] if there is no batch or an empty one, if a number
-            /// is not finite, or if the network has no layer that can compute with integers; [`Error::InLayer`] names the layer.
+            /// As [`export_onnx`](Self::export_onnx). [`Error::InvalidArgument`] if there is no batch or an
+            /// empty one, if a number is not finite, or if no layer of the network can use integers;
+            /// [`Error::InLayer`] names the layer.
             pub fn export_onnx_int8(
                 &self,
                 path: impl AsRef<Path>,
@@ -406,7 +416,7 @@ macro_rules! model_of {
                 to(&Source { store: &self.store, inputs, forward: &forward })
             }
 
-            /// What the model consists of, from a run on zeros of the shapes that it was made on.
+            /// Describes the model, from a run on zeros of the shapes that it was made with.
             ///
             /// # Errors
             /// Those of [`forward`](Self::forward).
@@ -464,7 +474,7 @@ where
         self.store.enter(|| self.network.forward(xs))
     }
 
-    /// Runs the network as in training or as in testing, whatever the current mode.
+    /// Runs the network in training mode or in test mode, whatever the current mode is.
     ///
     /// # Errors
     /// Those of [`forward`](Self::forward).
@@ -472,8 +482,8 @@ where
         with_mode(train, || self.forward(xs))
     }
 
-    /// Looks for what is wrong in one forward and backward pass in training mode, on a copy of the parameters. `loss` makes a
-    /// number of the output.
+    /// Looks for problems in one forward and backward pass in training mode, on a copy of the parameters.
+    /// `loss` computes a number from the output.
     ///
     /// # Errors
     /// Those of [`forward`](Self::forward) and of the backward pass.
@@ -486,10 +496,10 @@ where
         copy.enter(|| examine(&copy, &xs.iter().collect::<Vec<_>>(), || (*self.network)(xs), loss))
     }
 
-    /// Writes the network as an `.nnp`, as a model of one input does.
+    /// Writes the network to an `.nnp` file, as for a model of one input.
     ///
     /// # Errors
-    /// Those of writing the file, and of functions that have no form.
+    /// Those of writing the file, and of functions that cannot be exported.
     pub fn export_nnp(
         &self,
         path: impl AsRef<Path>,
@@ -501,10 +511,10 @@ where
         self.exported(inputs.into_iter().map(Into::into).collect(), |source| source.to_nnp(path.as_ref()))
     }
 
-    /// Writes the network as an ONNX file, as a model of one input does.
+    /// Writes the network to an ONNX file, as for a model of one input.
     ///
     /// # Errors
-    /// Those of writing the file, and of functions that have no form.
+    /// Those of writing the file, and of functions that cannot be exported.
     pub fn export_onnx(
         &self,
         path: impl AsRef<Path>,
@@ -516,10 +526,10 @@ where
         self.exported(inputs.into_iter().map(Into::into).collect(), |source| source.to_onnx(path.as_ref()))
     }
 
-    /// Writes the network as an ONNX file of integers, as a model of one input does.
+    /// Writes the network to an ONNX file of integers, as for a model of one input.
     ///
     /// # Errors
-    /// Those of writing the file, of functions that have no form, and of batches and numbers that no range follows from.
+    /// Those of writing the file, of functions that cannot be exported, and of batches that give no range.
     pub fn export_onnx_int8(
         &self,
         path: impl AsRef<Path>,
@@ -540,7 +550,7 @@ where
         to(&Source { store: &self.store, inputs, forward: &forward })
     }
 
-    /// What the model consists of, from a run on zeros of the shapes that it was made on.
+    /// Describes the model, from a run on zeros of the shapes that it was made with.
     ///
     /// # Errors
     /// Those of [`forward`](Self::forward).
@@ -576,8 +586,9 @@ impl<F> Model<F>
 where
     F: ?Sized + Fn(&Tensor) -> Result<Tensor>,
 {
-    /// The model as a candle [`ModuleT`] that minds the argument `train`, for code that is generic over that; the same parameters.
-    /// candle makes every [`Module`] a `ModuleT` that ignores it.
+    /// Wraps the model as a candle [`ModuleT`] that respects the argument `train`, for code that is generic
+    /// over `ModuleT`; it shares the parameters. candle makes every [`Module`] a `ModuleT` that ignores
+    /// `train`.
     #[must_use]
     pub fn module_t(&self) -> ModelT<F> {
         ModelT(self.clone())

@@ -1,10 +1,10 @@
-//! The name that was likely meant.
+//! Suggestions for misspelled names.
 
-/// The candidate that takes the fewest edits, if that is few enough to have been meant.
+/// The candidate with the fewest edits, if they are few enough.
 pub(crate) fn nearest<'a>(path: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
     let few = |edits: usize, candidate: &str| edits <= path.len().max(candidate.len()) / 2;
     candidates
-        // It takes as many edits as one is longer, and no time to see that.
+        // The difference in length is a lower bound of the edits that costs nothing.
         .filter(|candidate| few(path.len().abs_diff(candidate.len()), candidate))
         .map(|candidate| (edits(path, candidate), candidate))
         .min_by_key(|(edits, _)| *edits)

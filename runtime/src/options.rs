@@ -1,7 +1,7 @@
 //! Arguments that layers share, to be named in `options(..)` of a
 //! [`#[parametric_function]`](crate::parametric_function); [`option_group!`](crate::option_group!) declares more of them.
 //!
-//! A layer that names a group uses its arguments as if they stood in its own signature, and its callers see them as
+//! A layer that names a group has its arguments as if they were in its own signature, and callers see them as
 //! methods like all others:
 //!
 //! ```
@@ -40,13 +40,13 @@
 //! # Ok::<(), layerfn::Error>(())
 //! ```
 //!
-//! The types in a group are looked up where it is used; those of the groups here are in the
+//! The types in a group are resolved where it is used; those of the groups here are in the
 //! [`prelude`](crate::prelude).
 
 use crate::option_group;
 
 option_group! {
-    /// The window of a convolution, which reads its input.
+    /// Window of a convolution, over its input.
     pub window {
         /// Zeros added on both sides of each spatial axis.
         #[opt(into, default = 0)]
@@ -59,7 +59,7 @@ option_group! {
         dilation: PerAxis,
     }
 
-    /// The window of a transposed convolution, which writes its output.
+    /// Window of a transposed convolution, over its output.
     pub transposed_window {
         /// Elements cut off on both sides of each spatial axis of the output.
         #[opt(into, default = 0)]
@@ -74,19 +74,19 @@ option_group! {
 
     /// The order of the axes.
     pub layout {
-        /// Whether the axis of the channels comes behind the spatial ones, in the weights, too.
+        /// Whether the axis of the channels comes after the spatial ones, in the weights as well.
         #[opt(default = false)]
         channel_last: bool,
     }
 
     /// Groups of maps.
     pub grouped {
-        /// Groups of maps that do not see each other.
+        /// Number of groups of maps that are not connected with each other.
         #[opt(default = 1)]
         group: usize,
     }
 
-    /// The first value of the weights.
+    /// Initial value of the weights.
     pub weights {
         /// Initializer of `W`; Glorot uniform if absent.
         #[opt(into)]
@@ -111,21 +111,23 @@ option_group! {
 
     /// Functions of the weights and of the bias.
     pub reparameterized {
-        /// Function that gives the weights to compute with from `W`, such as
-        /// [`weight_normalization`](fn@crate::weight_normalization); its parameters are in scopes below the layer's.
+        /// Function that makes the weights to compute with from `W`, such as
+        /// [`weight_normalization`](fn@crate::weight_normalization); its parameters are in scopes below the
+        /// layer's.
         #[opt(into)]
         apply_w: Option<WeightFn>,
-        /// Function that gives the bias to compute with from `b`.
+        /// Function that makes the bias to compute with from `b`.
         #[opt(into)]
         apply_b: Option<WeightFn>,
     }
 
-    /// What layers with samples and a bias take.
+    /// Options of layers with samples and a bias.
     pub bias {
         /// Initializer of `b`.
         #[opt(into, default = 0.0)]
         b_init: Initializer,
-        /// Number of leading axes that are samples, or the first axis behind them, from the back if negative.
+        /// Number of leading axes that are samples; if negative, the first axis after them, counted from the
+        /// back.
         #[opt(into, default = 1)]
         base_axis: Axis,
         /// Generator that a random default draws from; the parameter's own if absent.

@@ -1,11 +1,11 @@
-//! Patterns of paths: `*` and `?` within a part, `**` for any number of parts.
+//! Patterns of paths: `*` and `?` within a component, `**` for any number of components.
 //!
-//! Paths come from files that nobody vouches for. So patterns become regular expressions, for an engine that takes time in
-//! proportion to the path.
+//! Paths may come from untrusted files. So patterns become regular expressions, for an engine that takes linear
+//! time in the length of the path.
 
 use regex::{Regex, RegexBuilder};
 
-/// A pattern. Each wildcard takes the longest run that lets the rest match.
+/// A pattern. Each wildcard matches as much as the rest allows.
 #[derive(Clone, Debug)]
 pub(crate) struct Pattern {
     text: String,
@@ -23,13 +23,13 @@ impl Pattern {
         self.regex.is_match(path)
     }
 
-    /// What the wildcards stand for, in order, if the pattern matches `path`.
+    /// The texts that the wildcards match, in order, if the pattern matches `path`.
     pub(crate) fn captures<'p>(&self, path: &'p str) -> Option<Vec<&'p str>> {
         captures(&self.regex, path)
     }
 
-    /// The pattern with its wildcards filled; those for which nothing is left become empty. One that is a whole part and
-    /// stands for nothing takes a slash along: `a/**/b` becomes `a/b`, and `**/b` becomes `b`.
+    /// Fills in the wildcards of the pattern; those without a capture become empty. An empty wildcard that is a
+    /// whole component is removed together with a slash: `a/**/b` becomes `a/b`, and `**/b` becomes `b`.
     pub(crate) fn filled(&self, captures: &[&str]) -> String {
         let (mut filled, mut rest, mut captures) = (String::new(), self.text.as_str(), captures.iter());
         while let Some((before, _, after)) = split(rest) {
@@ -48,7 +48,7 @@ impl Pattern {
     }
 }
 
-/// Rules that give paths other names. Of several the first that matches counts.
+/// Rules that rename paths. The first one that matches counts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Renames(Vec<Rename>);
 
@@ -56,13 +56,14 @@ pub(crate) struct Renames(Vec<Rename>);
 struct Rename {
     from: Pattern,
     to: Pattern,
-    /// What `to` makes, with the longest runs and with the shortest; `None` if that takes more than a regular expression.
+    /// Regular expressions for the results of `to`, greedy and lazy; `None` if a regular expression cannot
+    /// express them.
     made: Option<[Regex; 2]>,
-    /// Whether what `from` matches can be seen from what `to` makes of it.
+    /// Whether the captures of `from` can be recovered from the result of `to`.
     is_told: bool,
 }
 
-/// Which path a rule makes another out of.
+/// The possible origins of a path under a rule.
 enum Origin {
     None,
     One(String),
@@ -77,13 +78,14 @@ impl Renames {
         self.0.push(Rename { from: Pattern::new(from), to: Pattern::new(to), made, is_told });
     }
 
-    /// What `path` is called after the first rule that matches it.
+    /// The name of `path` after the first rule that matches it.
     pub(crate) fn target(&self, path: &str) -> String {
         let renamed = self.0.iter().find_map(|rule| Some(rule.to.filled(&rule.from.captures(path)?)));
         renamed.unwrap_or_else(|| path.to_owned())
     }
 
-    /// Whether some path that is `selected` would be called `path`. Where there are too many to try, the answer is yes.
+    /// Whether some path that is `selected` may be renamed to `path`. If there are too many to try, the answer
+    /// is yes.
     pub(crate) fn may_make(&self, path: &str, selected: impl Fn(&str) -> bool) -> bool {
         let is_origin = |origin: &str| selected(origin) && self.target(origin) == path;
         is_origin(path)
@@ -115,17 +117,17 @@ fn split(pattern: &str) -> Option<(&str, &str, &str)> {
     Some((&pattern[..start], &pattern[start..start + length], &pattern[start + length..]))
 }
 
-/// Whether a part of a path starts behind `before`.
+/// Whether a component of a path starts after `before`.
 fn ends_part(before: &str) -> bool {
     before.is_empty() || before.ends_with('/')
 }
 
-/// Whether a part of a path ends before `after`.
+/// Whether a component of a path ends before `after`.
 fn starts_part(after: &str) -> bool {
     after.is_empty() || after.starts_with('/')
 }
 
-/// What a wildcard may stand for.
+/// The texts that a wildcard can match.
 #[derive(Clone, Copy)]
 struct Run {
     regex: &'static str,
@@ -133,12 +135,12 @@ struct Run {
 }
 
 impl Run {
-    /// That of a wildcard that no other fills.
+    /// For a wildcard without a capture.
     const NOTHING: Self = Self { regex: "", may_be_empty: true };
 }
 
-/// The runs of the wildcards of `pattern`. Paths have no empty parts, so a wildcard that is a whole part is something,
-/// except for `**` with its slash.
+/// The texts that the wildcards of `pattern` can match. Paths have no empty components, so a wildcard that is a
+/// whole component matches at least one character, except for `**` with its slash.
 fn wildcards(pattern: &str) -> Vec<Run> {
     let (mut runs, mut rest, mut end) = (Vec::new(), pattern, 0);
     while let Some((before, wildcard, after)) = split(rest) {
@@ -155,8 +157,8 @@ fn wildcards(pattern: &str) -> Vec<Run> {
     runs
 }
 
-/// The regular expression of what [`Pattern::filled`] makes of `pattern` and these runs, a group for each. There is none
-/// if the slash that a missing part takes along belongs to another part that may be missing.
+/// The regular expression for the results of [`Pattern::filled`] for `pattern` and these texts, with a group
+/// for each. `None` if a slash would be removed by two components that may both be empty.
 fn translated(pattern: &str, runs: &[Run]) -> Option<String> {
     let (mut regex, mut rest, mut end, mut runs) = (String::new(), pattern, 0, runs.iter());
     while let Some((before, wildcard, after)) = split(rest) {
@@ -253,7 +255,7 @@ mod tests {
 
     #[test]
     fn no_path_takes_a_pattern_long() {
-        // With backtracking, either took longer than the universe has.
+        // With backtracking, either would practically never end.
         let many = format!("{}b", "*a".repeat(40));
         assert!(!Pattern::new(&many).matches(&"a".repeat(4000)));
         let deep = format!("{}b", "**/".repeat(40));
@@ -271,7 +273,7 @@ mod tests {
             ("**/gamma", "x/**", "gamma", "x", true),
             ("**/gamma", "x/**", "a/gamma", "x", false),
             ("*/*", "*/**/*", "a/b", "a/b", true),
-            // The rest of the origin is not to be seen.
+            // The rest of the origin cannot be recovered.
             ("a/*/W", "W", "a/b/W", "W", true),
             ("a/*/W", "W", "a/b/W", "b", false),
             // Either part may be missing.

@@ -1,4 +1,4 @@
-//! What a model needs, in one `use`.
+//! Everything a model needs, in one `use`.
 
 pub use candle_core::{DType, Device, Module, ModuleT, Tensor};
 

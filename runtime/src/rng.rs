@@ -1,4 +1,4 @@
-//! The random generator of initializers, and tensors from it.
+//! The random generator of initializers, and random tensors.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,7 +7,7 @@ use rand_mt::Mt;
 
 use crate::{Dims, Result, check};
 
-/// As many consecutive numbers say all of a generator.
+/// This many consecutive numbers determine the state of a generator.
 const WORDS: usize = 624;
 
 /// A seeded generator with the streams of NumPy's `RandomState`: clones share one stream.
@@ -24,7 +24,7 @@ pub struct Rng(Arc<Mutex<State>>);
 #[derive(Clone)]
 struct State {
     mt: Mt,
-    /// What comes before the numbers of `mt`, the last first: those that its state was found by.
+    /// The words before those of `mt`, in reverse order, from which its state was recovered.
     before: Vec<u32>,
     /// The second of each pair of normal deviates, kept for the next call.
     spare: Option<f64>,
@@ -37,7 +37,7 @@ impl Rng {
         Self::from_mt(Mt::new(seed))
     }
 
-    /// A stream for a key of any length; keys that differ give unrelated streams.
+    /// A stream for a key of any length; different keys give unrelated streams.
     pub(crate) fn from_key(key: &[u32]) -> Self {
         Self::from_mt(Mt::new_with_key(key.iter().copied()))
     }
@@ -107,7 +107,7 @@ impl Rng {
     /// ```
     pub fn bernoulli(&self, p: f64, dims: impl Into<Dims>) -> Result<Tensor> {
         check::within("p", p, 0.0..=1.0)?;
-        // NumPy draws the rarer of the two and goes by way of the logarithm; it draws for certain events, too.
+        // NumPy draws the rarer of the two events and uses the logarithm; it also draws for certain events.
         let (rare, value) = if p <= 0.5 { (p, 1.0) } else { (1.0 - p, 0.0) };
         let limit = (1.0 - rare).ln().exp();
         self.tensor(&dims.into(), |state| if state.uniform() > limit { value } else { 1.0 - value })
@@ -139,22 +139,22 @@ impl Rng {
         Ok(Tensor::from_vec(numbers, n, &Device::Cpu)?)
     }
 
-    /// A tensor of draws under one lock.
+    /// A tensor of numbers that are drawn under a single lock.
     fn tensor(&self, dims: &Dims, draw: impl Fn(&mut State) -> f32) -> Result<Tensor> {
         let n = check::tensor("dims", dims, DType::F32)?;
         let values = self.with(|state| (0..n).map(|_| draw(state)).collect());
         Ok(Tensor::from_vec::<_, f32>(values, &**dims, &Device::Cpu)?)
     }
 
-    /// `n` draws of [`uniform`](Self::uniform) or [`normal`](Self::normal) under one lock, so that they are
-    /// consecutive even when threads share the generator.
+    /// `n` draws of [`uniform`](Self::uniform) or [`normal`](Self::normal) under a single lock, so that they
+    /// are consecutive even if threads share the generator.
     pub(crate) fn draw(&self, n: usize, normal: bool, map: impl Fn(f64) -> f64) -> Vec<f64> {
         self.with(|state| {
             (0..n).map(|_| map(if normal { state.normal() } else { state.uniform() })).collect()
         })
     }
 
-    /// Leaves out `n` results of [`next_u32`](Self::next_u32).
+    /// Skips `n` results of [`next_u32`](Self::next_u32).
     pub(crate) fn skip(&self, n: u64) {
         self.with(|state| {
             for _ in 0..n {
@@ -168,14 +168,14 @@ impl Rng {
         Self(Arc::new(Mutex::new(self.with(|state| state.clone()))))
     }
 
-    /// The next 624 results of [`next_u32`](Self::next_u32), from which all later ones follow, and the deviate that is kept for
-    /// the next call of [`normal`](Self::normal).
+    /// The next 624 results of [`next_u32`](Self::next_u32), which determine all later ones, and the deviate
+    /// that is kept for the next call of [`normal`](Self::normal).
     pub(crate) fn position(&self) -> (Vec<u32>, Option<f64>) {
         let mut ahead = self.with(|state| state.clone());
         ((0..WORDS).map(|_| ahead.next()).collect(), ahead.spare)
     }
 
-    /// Goes on where [`position`](Self::position) was; whether there are as many words as that gives.
+    /// Continues at a [`position`](Self::position); returns false if the number of words is wrong.
     pub(crate) fn set_position(&self, words: &[u32], spare: Option<f64>) -> bool {
         let Ok(mt) = Mt::recover(words.iter().copied()) else { return false };
         let before = words.iter().rev().copied().collect();
@@ -204,7 +204,7 @@ impl State {
         (f64::from(a) * 67_108_864.0 + f64::from(b)) / 9_007_199_254_740_992.0
     }
 
-    /// An integer from 0 to `limit`: draws are cut to as many bits as it has, and left out where they are larger.
+    /// An integer from 0 to `limit`: draws are masked to its number of bits, and repeated if they are larger.
     fn up_to(&mut self, limit: u64) -> u64 {
         let mask = u64::MAX.checked_shr(limit.leading_zeros()).unwrap_or(0);
         loop {
@@ -259,7 +259,7 @@ mod tests {
                 assert!(other.set_position(&words, spare));
                 assert_eq!(other.position(), (words, spare));
                 assert_eq!(draw(&other, 700), draw(&rng.copied(), 700));
-                // From where it was found to be, too.
+                // Also from a recovered position.
                 let (words, spare) = rng.position();
                 assert!(rng.set_position(&words, spare));
             }

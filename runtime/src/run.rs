@@ -10,30 +10,30 @@ use foldhash::HashMap;
 use crate::parameter::{LayerInfo, Parameter};
 use crate::{Error, Result};
 
-/// Is told of the layers of a run; networks record their runs with it.
+/// Observes the layers of a run; networks use it to record their runs.
 ///
-/// It may be told while the context is borrowed, so it must not look at it.
+/// It may be called while the context is borrowed, so it must not access the context.
 pub(crate) trait Observer: Any + Send + Sync {
-    /// A layer's scope, `path`, has been entered, inside another layer or not.
+    /// A layer's scope, `path`, was entered, inside another layer or not.
     fn layer_begins(&self, path: &str, info: &'static LayerInfo, outermost: bool);
 
-    /// The layer has found or made a parameter, which is trained by this run or not.
+    /// The layer found or made a parameter; `trained` says whether this run trains it.
     fn takes_parameter(&self, path: &str, parameter: &Parameter, trained: bool);
 
-    /// What the caller has given to the layer that began last.
+    /// The arguments given by the caller of the layer that began last.
     fn layer_has_arguments(&self, arguments: Vec<(&'static str, String)>);
 
-    /// How many multiplications with an addition the layer that began last makes itself.
+    /// The multiply-adds that the layer that began last makes itself.
     fn layer_multiplies(&self, multiply_adds: u64);
 
-    /// The layer that began last has ended, with an error or a panic perhaps.
+    /// The layer that began last has ended, possibly with an error or a panic.
     fn layer_ends(&self);
 }
 
 /// A run of a network and of the networks that are its stages.
 pub(crate) struct Run {
     owners: Mutex<Owners>,
-    /// No two runs have one number.
+    /// Unique number of the run.
     number: u64,
     pub(crate) observer: Option<Arc<dyn Observer>>,
 }
@@ -42,7 +42,7 @@ pub(crate) struct Run {
 #[derive(Default)]
 pub(crate) struct Owners {
     visits: HashMap<String, Owner>,
-    /// How many of them are of this run.
+    /// Number of them that belong to this run.
     n_own: usize,
 }
 
@@ -51,11 +51,11 @@ struct Owner {
     visit: Visit,
 }
 
-/// Where a thread is in a run.
+/// The position of a thread in a run.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Position {
     pub(crate) visit: Option<Visit>,
-    /// How many layers are open below the stage; those inside a layer are its own business.
+    /// Number of open layers below the stage; layers inside layers are not checked.
     pub(crate) layers: usize,
     /// Whether something has run in the stage, so that a network begun now is not the stage.
     pub(crate) used: bool,
@@ -72,21 +72,21 @@ pub(crate) struct Visit {
 }
 
 impl Run {
-    /// A run that writes into `owners`, those of a run before: a network mostly has the same layers each time, and their
-    /// paths need not be written down again.
+    /// A run that reuses `owners` of an earlier run: a network mostly has the same layers each time, so their
+    /// paths need not be allocated again.
     pub(crate) fn new(owners: Owners, observer: Option<Arc<dyn Observer>>) -> Self {
         static N_RUNS: AtomicU64 = AtomicU64::new(0);
         let number = N_RUNS.fetch_add(1, Ordering::Relaxed);
         Self { owners: Mutex::new(Owners { n_own: 0, ..owners }), number, observer }
     }
 
-    /// The paths for another run, unless there are some of other networks among them.
+    /// The paths for another run, unless paths of other networks are among them.
     pub(crate) fn take_owners(&mut self) -> Option<Owners> {
         let owners = std::mem::take(self.owners.get_mut().unwrap_or_else(PoisonError::into_inner));
         (owners.visits.len() == owners.n_own).then_some(owners)
     }
 
-    /// The layer `path` begins; an error here is the layer's.
+    /// The layer `path` begins; an error is reported as the layer's.
     pub(crate) fn layer_begins(
         &self,
         position: &mut Position,
@@ -97,7 +97,7 @@ impl Run {
         if let Some(observer) = &self.observer {
             observer.layer_begins(path, info, layers == 0);
         }
-        // A layer without a scope, such as a pooling, owns no path: what is inside it stands beside it.
+        // A layer without a scope, such as a pooling, owns no path: inner layers count as its siblings.
         if info.scope.is_empty() {
             return Ok(());
         }

@@ -1,6 +1,7 @@
-//! What functions tell of themselves while a run is recorded to be exported: their kind, what they take and give, their arguments.
+//! Functions describe themselves while a run is recorded for an export: their kind, inputs, outputs and
+//! arguments.
 //!
-//! Nobody listens as a rule; then a call costs one look at a flag of the thread.
+//! Usually there is no recorder; then a call only checks a flag of the thread.
 
 mod record;
 mod view;
@@ -13,9 +14,9 @@ pub(crate) use record::{Origin, Record, Step};
 
 use crate::Result;
 
-/// What a function is in the terms of NNabla: a type of functions with its inputs and arguments.
+/// A function in NNabla's terms: a type of function with its inputs and arguments.
 ///
-/// The types and the names of their arguments are those that an `.nnp` file has: `Softmax` with `axis`.
+/// The types and the names of their arguments are those of `.nnp` files: `Softmax` with `axis`.
 #[derive(Clone, Debug)]
 pub struct Form {
     kind: &'static str,
@@ -30,7 +31,7 @@ pub enum Argument {
     Flag(bool),
     /// An integer.
     Integer(i64),
-    /// A number with a fraction.
+    /// A floating-point number.
     Number(f64),
     /// A name, such as that of a mode.
     Text(&'static str),
@@ -46,14 +47,14 @@ impl Form {
         Self { kind, inputs, arguments: Vec::new() }
     }
 
-    /// An input behind the others, if it is there.
+    /// Adds an optional input after the others.
     #[must_use]
     pub fn and(mut self, input: Option<&Tensor>) -> Self {
         self.inputs.extend(input.cloned());
         self
     }
 
-    /// An argument.
+    /// Adds an argument.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<Argument>) -> Self {
         self.arguments.push((name, value.into()));
@@ -83,10 +84,10 @@ argument_from! {
     &[isize]: values => Self::Integers(values.iter().map(|&value| value as i64).collect());
 }
 
-/// What NNabla writes for the end of a slice that is not said.
+/// The value that NNabla writes for an omitted end of a slice.
 pub(crate) const UNSAID: isize = 0x7fff_ffff;
 
-/// What a function gives: a tensor or several.
+/// The output of a function: one tensor or several.
 pub trait Told {
     /// The tensors, in order.
     fn tensors(&self) -> Vec<&Tensor>;
@@ -121,17 +122,17 @@ thread_local! {
     static RECORD: RefCell<Option<Record>> = const { RefCell::new(None) };
 }
 
-/// Whether a run is recorded and what is called now has to tell what it does: a function that has no form of its own then computes
-/// itself by functions that have one.
+/// Whether a run is recorded and functions have to describe themselves; one that has no NNabla equivalent is
+/// then computed by functions that have one.
 #[inline]
 #[must_use]
 pub fn listens() -> bool {
     LISTENS.get()
 }
 
-/// Runs `run`, a function that is of this form; what it calls is its own business.
+/// Runs `run`, a function of this form; functions that it calls are not recorded.
 ///
-/// A network that is exported consists of functions of this library, and of whatever is wrapped in this:
+/// A network can be exported if it consists of functions of this library and of calls wrapped in this:
 ///
 /// ```
 /// use layerfn::export::{Form, told};
@@ -149,8 +150,8 @@ pub fn listens() -> bool {
 /// ```
 ///
 /// # Errors
-/// Those of `run`. While a network is exported: [`Error::InvalidArgument`](crate::Error::InvalidArgument) if an input comes from
-/// a function that does not say its form.
+/// Those of `run`. While a network is exported: [`Error::InvalidArgument`](crate::Error::InvalidArgument) if an
+/// input comes from a function that is not recorded.
 #[inline]
 pub fn told<T: Told>(form: impl FnOnce() -> Form, run: impl FnOnce() -> Result<T>) -> Result<T> {
     if listens() { heard(form(), run) } else { run() }
@@ -179,22 +180,22 @@ fn with<R>(f: impl FnOnce(&mut Record) -> R) -> Option<R> {
     RECORD.with_borrow_mut(|record| record.as_mut().map(f))
 }
 
-/// Notes that the tensor is the parameter `path`.
+/// Records that the tensor is the parameter `path`.
 pub(crate) fn parameter(tensor: &Tensor, path: impl FnOnce() -> String) {
     if listens() {
         with(|record| record.parameter(tensor, path()));
     }
 }
 
-/// Whether it is known how the tensors came about.
+/// Checks that the origin of the tensors is known.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if not.
+/// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if it is not.
 pub(crate) fn check<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<()> {
     with(|record| tensors.into_iter().try_for_each(|tensor| record.place(tensor).map(drop))).unwrap_or(Ok(()))
 }
 
-/// What `f` gives, with the record of its run.
+/// Runs `f` and returns its result and the record of the run.
 pub(crate) fn listen<R>(record: Record, f: impl FnOnce() -> R) -> (R, Record) {
     struct Before(bool, Option<Record>);
     impl Drop for Before {

@@ -10,8 +10,8 @@ use crate::{Error, Result};
 /// A function that a layer applies to a weight or a bias before it computes with it, such as
 /// [`weight_normalization`](fn@crate::weight_normalization) or [`spectral_norm`](fn@crate::spectral_norm).
 ///
-/// Any closure from a tensor to one of the same shape is one, with layers in it or without. Layers in it keep their
-/// parameters in scopes below that of the layer around.
+/// Any closure from a tensor to one of the same shape can be used, with or without layers in it. Such layers
+/// keep their parameters in scopes below that of the outer layer.
 ///
 /// ```
 /// use layerfn::prelude::*;
@@ -40,7 +40,7 @@ impl fmt::Debug for WeightFn {
 }
 
 impl WeightFn {
-    /// The function of `tensor`, if there is one; `argument` is what an error calls it.
+    /// Applies the function to `tensor`, if there is one; errors call it `argument`.
     pub(crate) fn apply(argument: &'static str, function: Option<&Self>, tensor: Tensor) -> Result<Tensor> {
         let Some(Self(function)) = function else { return Ok(tensor) };
         let result = function(&tensor)?;

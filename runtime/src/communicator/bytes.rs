@@ -8,7 +8,7 @@ use crate::{Error, Result, check};
 /// Bytes before the sizes: the type and the number of axes.
 const HEADER: usize = 2;
 
-/// Added to the type if the elements take another way.
+/// Added to the type if the elements are sent separately.
 const APART: u8 = 1 << 7;
 
 /// The type, the sizes and the elements of a tensor, in the byte order of this machine.
@@ -18,7 +18,7 @@ pub(super) fn to_bytes(tensor: &Tensor) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The type and the sizes of a tensor whose elements take another way.
+/// The type and the sizes of a tensor whose elements are sent separately.
 pub(super) fn to_head(tensor: &Tensor) -> Result<Vec<u8>> {
     head(tensor, APART)
 }
@@ -31,13 +31,13 @@ fn head(tensor: &Tensor, apart: u8) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The reverse of [`to_bytes`]; none if the bytes are no tensor.
+/// The reverse of [`to_bytes`]; `None` if the bytes are not a tensor.
 pub(super) fn from_bytes(bytes: &[u8], device: &Device) -> Result<Option<Tensor>> {
     let Some((code, dims, elements)) = split(bytes) else { return Ok(None) };
     tensor(code, elements, dims, device)
 }
 
-/// The reverse of [`to_head`]; none if the bytes are something else.
+/// The reverse of [`to_head`]; `None` if the bytes are something else.
 pub(super) fn from_head(bytes: &[u8]) -> Option<(DType, Vec<usize>)> {
     let (code, dims, elements) = split(bytes)?;
     let dtype = dtype(code.checked_sub(APART)?)?;
@@ -60,7 +60,8 @@ pub(crate) fn from_numbers<'a>(parts: impl IntoIterator<Item = &'a [f64]>) -> Ve
     bytes
 }
 
-/// The reverse of [`from_numbers`]. Bytes behind the last whole number are left out; the caller checks how many numbers there are.
+/// The reverse of [`from_numbers`]. Bytes after the last complete number are ignored; the caller checks the
+/// number of numbers.
 pub(crate) fn to_numbers(bytes: &[u8]) -> Vec<f64> {
     bytemuck::pod_collect_to_vec(&bytes[..bytes.len() - bytes.len() % size_of::<f64>()])
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::{Communicator, TIME_LIMIT, Transport};
 use crate::{Error, ParameterStore, Result};
 
-/// Ranks that are threads of this process: for tests, and for trying a distributed training without MPI.
+/// Ranks that are threads of this process: for tests, and to try out distributed training without MPI.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -30,26 +30,27 @@ pub struct Local {
 }
 
 impl Local {
-    /// So many ranks, at least one.
+    /// Makes `size` ranks, at least one.
     #[must_use]
     pub fn new(size: usize) -> Self {
         Self { size: size.max(1), limit: TIME_LIMIT }
     }
 
-    /// How long a rank waits for a message of another one. Default: five minutes.
+    /// Sets how long a rank waits for a message of another one. Default: five minutes.
     #[must_use]
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
         self
     }
 
-    /// Runs `f` as each of the ranks, in a thread and a parameter store of its own; the results, by rank.
+    /// Runs `f` as each of the ranks, in separate threads with separate parameter stores, and returns the
+    /// results by rank.
     ///
-    /// If a rank fails, the others fail in the next operation that they do together, and this returns without waiting longer than
-    /// the time limit for a rank that hangs: its thread is left behind.
+    /// If a rank fails, the others fail in their next collective operation. This function waits for a rank that
+    /// hangs no longer than the time limit, and leaves its thread behind.
     ///
     /// # Errors
-    /// That of the rank that failed first; [`Error::Communication`] if it panicked or hangs.
+    /// The error of the rank that failed first; [`Error::Communication`] if it panicked or hangs.
     pub fn run<R: Send + 'static>(
         &self,
         f: impl Fn(Communicator) -> Result<R> + Send + Sync + 'static,
@@ -68,7 +69,7 @@ impl Local {
                 if let Err(error) = &result {
                     own_hub.fail(rank, error.to_string());
                 }
-                // Nobody listens any more if this rank was given up.
+                // There is no receiver if this rank was given up.
                 let _ = sender.send((rank, result));
             };
             let started = thread::Builder::new().name(format!("rank {rank}")).spawn(run);
@@ -85,7 +86,7 @@ impl Local {
         let mut results: Vec<Option<R>> = (0..self.size).map(|_| None).collect();
         let mut errors = Vec::new();
         for _ in 0..self.size {
-            // As long as nobody has failed, a rank may compute for as long as it likes.
+            // As long as no rank has failed, a rank may compute for any time.
             let next =
                 if errors.is_empty() { receiver.recv().ok() } else { receiver.recv_timeout(self.limit).ok() };
             match next {
@@ -97,7 +98,7 @@ impl Local {
         let failed = hub.lock().failed.clone();
         if let Some((rank, reason)) = failed {
             let place = errors.iter().position(|(other, _)| *other == rank);
-            // One that hangs has told nothing itself.
+            // A rank that hangs has not reported anything itself.
             return Err(
                 place.map_or_else(|| Error::communication(rank, reason), |place| errors.swap_remove(place).1)
             );
@@ -118,7 +119,7 @@ fn panicked(payload: &(dyn Any + Send)) -> String {
     format!("panicked: {}", text.unwrap_or_else(|| "without a text".to_owned()))
 }
 
-/// Messages on their way.
+/// Messages in transit.
 #[derive(Default)]
 struct Hub {
     state: Mutex<State>,
@@ -211,7 +212,7 @@ impl State {
     }
 }
 
-/// One rank that is alone.
+/// A single rank.
 pub(super) struct Alone;
 
 impl Transport for Alone {

@@ -1,11 +1,12 @@
-//! Several processes, or threads, that compute together: NNabla's communicators.
+//! Several processes, or threads, that compute together, like NNabla's communicators.
 //!
-//! A [`Communicator`] is what one rank has of the group. Its operations are collective: all ranks of the group call the same ones in
-//! the same order. Sums are taken in the order of the ranks, so they are the same on every rank and in every run. Nothing waits for
-//! ever: where a rank fails, or sends nothing for as long as the time limit, the operation is an error of the others that names it.
+//! A [`Communicator`] is the view of one rank on its group. Its operations are collective: all ranks of the
+//! group must call the same ones in the same order. Sums are taken in the order of the ranks, so they are the
+//! same on every rank and in every run. Nothing waits forever: if a rank fails, or sends nothing within the
+//! time limit, the operation returns an error on the other ranks that names it.
 //!
-//! [`Local`] runs threads of one process as ranks; [`Communicator::alone`] is the group of one. What another way of sending
-//! messages has to do is [`Transport`].
+//! [`Local`] runs threads of one process as ranks; [`Communicator::alone`] is the group of one. Implement
+//! [`Transport`] for other ways of sending messages.
 //!
 //! For a training that gives the same bits with any number of ranks, see
 //! [`DataParallel`](crate::training::DataParallel).
@@ -35,20 +36,20 @@ pub use nccl::Nccl;
 use crate::group::{self, Group};
 use crate::{Error, Parameters, Result, context};
 
-/// How messages get from rank to rank.
+/// A way of sending messages from rank to rank.
 ///
-/// Messages between two ranks arrive in the order in which they were sent.
+/// Messages between two ranks must arrive in the order in which they were sent.
 pub trait Transport: Send + Sync {
-    /// What it is called.
+    /// Returns its name.
     fn name(&self) -> &'static str;
 
-    /// The number of ranks.
+    /// Returns the number of ranks.
     fn size(&self) -> usize;
 
-    /// The number of this rank, from 0.
+    /// Returns the number of this rank, from 0.
     fn rank(&self) -> usize;
 
-    /// The number of this rank among those of its machine: that of the GPU to take.
+    /// Returns the number of this rank among those of its machine, which is that of the GPU to use.
     fn local_rank(&self) -> usize;
 
     /// Sends a message without waiting for the receiver.
@@ -57,7 +58,7 @@ pub trait Transport: Send + Sync {
     /// [`Error::Communication`] if a rank has failed.
     fn send(&self, to: usize, message: Vec<u8>) -> Result<()>;
 
-    /// Waits for the next message of a rank, for as long as the time limit.
+    /// Waits for the next message of a rank, up to the time limit.
     ///
     /// # Errors
     /// [`Error::Communication`] if a rank has failed, or sent nothing in time.
@@ -66,45 +67,45 @@ pub trait Transport: Send + Sync {
     /// Makes the operations of the other ranks fail.
     fn abort(&self, reason: &str);
 
-    /// Replaces the values by their sums over all ranks, added up in any order. Returns false, and changes nothing, if the transport
-    /// cannot add up.
+    /// Replaces the values by their sums over all ranks, added up in any order. Returns false, and changes
+    /// nothing, if the transport does not support it.
     ///
     /// # Errors
-    /// [`Error::Communication`] if a rank has failed, or does not come in time.
+    /// [`Error::Communication`] if a rank has failed, or does not call this in time.
     fn sum(&self, _values: &mut [f32]) -> Result<bool> {
         Ok(false)
     }
 
-    /// Whether tensors on the device of this one are sent by [`pass`](Self::pass).
+    /// Whether [`pass`](Self::pass) can send tensors on the device of this one.
     fn passes(&self, _tensor: &Tensor) -> bool {
         false
     }
 
-    /// Sends tensors to ranks, and receives those that other ranks send at the same time: from GPU to GPU.
+    /// Sends tensors to ranks, and receives those that other ranks send at the same time, from GPU to GPU.
     ///
     /// # Errors
-    /// [`Error::Communication`] if a rank has failed, or does not come in time.
+    /// [`Error::Communication`] if a rank has failed, or does not call this in time.
     fn pass(&self, _outgoing: &[(usize, Tensor)], _incoming: &[Incoming]) -> Result<Vec<Tensor>> {
         Err(Error::communication(self.rank(), "has no other way for tensors than messages"))
     }
 }
 
-/// A tensor that a rank sends: the rank, and the type and the sizes of the tensor.
+/// A tensor to receive: the rank of the sender, and the type and the sizes of the tensor.
 pub type Incoming = (usize, DType, Vec<usize>);
 
-/// How long a rank waits for another one, if nothing else is said.
+/// Default time that a rank waits for another one.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
 
 /// The name of the group of all ranks.
 const WORLD: &str = "world";
 
-/// A group of ranks, as one of them sees it. A clone is the same group.
+/// A group of ranks, seen from one of them. A clone is another handle to the same group.
 #[derive(Clone)]
 pub struct Communicator {
     transport: Arc<dyn Transport>,
     /// The ranks of the transport that belong to this group.
     members: Arc<[usize]>,
-    /// The place of this rank among them.
+    /// The index of this rank among them.
     rank: usize,
     groups: Arc<Mutex<IndexMap<String, Arc<[usize]>>>>,
 }
@@ -118,13 +119,13 @@ impl Communicator {
         Self { rank: transport.rank(), transport, members, groups: Arc::new(Mutex::new(groups)) }
     }
 
-    /// A group of one, which sends nothing: the same program runs in one process.
+    /// A group of one, which sends nothing, so that the same program runs in a single process.
     #[must_use]
     pub fn alone() -> Self {
         Self::new(Arc::new(local::Alone))
     }
 
-    /// What the transport is called.
+    /// Returns the name of the transport.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.transport.name()
@@ -148,10 +149,11 @@ impl Communicator {
         self.transport.local_rank()
     }
 
-    /// Makes a group of some ranks of this one. All ranks must call this, also those that do not belong to the group; they get `None`.
+    /// Makes a group of some of the ranks. All ranks must call this, including those that do not belong to the
+    /// group; they get `None`.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if the name is taken, or a rank does not exist or stands there twice.
+    /// [`Error::InvalidArgument`] if the name is taken, or a rank does not exist or is repeated.
     pub fn new_group(&self, name: &str, ranks: &[usize]) -> Result<Option<Self>> {
         let mut members = Vec::new();
         for &rank in ranks {
@@ -173,13 +175,13 @@ impl Communicator {
         Ok(self.of(members.into()))
     }
 
-    /// The names of the groups that were made: `world`, and those of [`new_group`](Self::new_group).
+    /// Returns the names of the groups: `world`, and those of [`new_group`](Self::new_group).
     #[must_use]
     pub fn list_groups(&self) -> Vec<String> {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
 
-    /// The group of this name, if there is one and this rank belongs to it.
+    /// Returns the group of this name, if there is one and this rank belongs to it.
     #[must_use]
     pub fn find_group(&self, name: &str) -> Option<Self> {
         let members = self.groups.lock().unwrap_or_else(PoisonError::into_inner).get(name)?.clone();
@@ -191,15 +193,16 @@ impl Communicator {
         Some(Self { members, rank, ..self.clone() })
     }
 
-    /// Waits until every rank has come here.
+    /// Waits until every rank has called this.
     ///
     /// # Errors
-    /// [`Error::Communication`] if a rank fails or does not come in time; so for all of these operations.
+    /// [`Error::Communication`] if a rank fails or does not arrive in time, as for all of these operations.
     pub fn barrier(&self) -> Result<()> {
         self.exchange(vec![Vec::new(); self.size()]).map(drop)
     }
 
-    /// The tensors of the rank `root`, on every rank. The others give tensors of the same shapes and types.
+    /// Returns the tensors of the rank `root` on every rank. The others must pass tensors of the same shapes
+    /// and types.
     ///
     /// # Errors
     /// As [`barrier`](Self::barrier); [`Error::InvalidArgument`] if there is no such rank or the shapes differ.
@@ -215,9 +218,11 @@ impl Communicator {
         tensors.iter().map(|tensor| self.one_like(root, tensor)).collect()
     }
 
-    /// The sums of the tensors over all ranks, in the order of the ranks, or their means with `division`.
+    /// Returns the sums of the tensors over all ranks, in the order of the ranks, or their means with
+    /// `division`.
     ///
-    /// Each rank adds up a part of every tensor and sends it to the others: as many bytes as there have to be.
+    /// Each rank adds up a part of every tensor and sends it to the others, so that no more bytes than
+    /// necessary are sent.
     ///
     /// # Errors
     /// As [`broadcast`](Self::broadcast).
@@ -231,7 +236,7 @@ impl Communicator {
         tensors.iter().map(one).collect()
     }
 
-    /// As [`all_reduce`](Self::all_reduce), on the rank `root` alone; the others get `None`.
+    /// As [`all_reduce`](Self::all_reduce), but only the rank `root` gets the result; the others get `None`.
     ///
     /// # Errors
     /// As [`broadcast`](Self::broadcast).
@@ -253,7 +258,7 @@ impl Communicator {
         tensors.iter().map(one).collect::<Result<_>>().map(Some)
     }
 
-    /// The tensors of all ranks, by rank; the first axis may differ.
+    /// Returns the tensors of all ranks, by rank; their first axes may differ.
     ///
     /// # Errors
     /// As [`barrier`](Self::barrier).
@@ -261,7 +266,8 @@ impl Communicator {
         self.trade(&vec![tensor; self.size()], tensor)
     }
 
-    /// Each rank gives a tensor for every rank; gets the sum of those for itself, or their mean with `division`.
+    /// Each rank passes one tensor for every rank, and gets the sum of those for itself, or their mean with
+    /// `division`.
     ///
     /// # Errors
     /// As [`broadcast`](Self::broadcast); [`Error::InvalidArgument`] if there are not as many tensors as ranks.
@@ -278,11 +284,11 @@ impl Communicator {
         )
     }
 
-    /// Gives the parameters of all ranks the values that rank 0 has.
+    /// Copies the values of the parameters of rank 0 to all ranks.
     ///
     /// # Errors
-    /// [`Error::Communication`] if another rank has other parameters than rank 0; it names the first path that differs. Nothing has
-    /// changed then.
+    /// [`Error::Communication`] if another rank has other parameters than rank 0; it names the first path that
+    /// differs. Nothing is changed then.
     pub fn broadcast_parameters(&self, parameters: &Parameters) -> Result<()> {
         self.check_alike(parameters, false)?;
         for (_, parameter) in parameters.iter() {
@@ -297,7 +303,7 @@ impl Communicator {
     /// Checks that all ranks have the same parameters: paths, shapes, types and values.
     ///
     /// # Errors
-    /// [`Error::Communication`] on every rank, with the first path that differs and the rank.
+    /// [`Error::Communication`] on every rank, with the rank and the first path that differs.
     pub fn check_parameters(&self, parameters: &Parameters) -> Result<()> {
         self.check_alike(parameters, true)
     }
@@ -324,17 +330,18 @@ impl Communicator {
         Ok(())
     }
 
-    /// Ends the work of all ranks: their next operations are errors that say `reason`.
+    /// Aborts the work of all ranks: their next operations return errors that say `reason`.
     pub fn abort(&self, reason: &str) {
         self.transport.abort(reason);
     }
 
-    /// Runs `f` with this group as that of [`sync_batch_normalization`](crate::sync_batch_normalization()): its statistics and their
-    /// gradients are those of the inputs of all ranks together, and every rank's running statistics move alike.
+    /// Runs `f` with this group as that of [`sync_batch_normalization`](crate::sync_batch_normalization()): its
+    /// statistics and their gradients are those of the inputs of all ranks together, and the running statistics
+    /// of every rank are updated equally.
     ///
-    /// All ranks call the same layers, in `f` and in the backward pass. The gradients are those of the sum of all ranks' losses; to
-    /// be added up, with [`all_reduce`](Self::all_reduce), or averaged where the batches are of one size. The statistics depend
-    /// on how the batch is cut; for bits that do not, see
+    /// All ranks must call the same layers, in `f` and in the backward pass. The gradients are those of the sum
+    /// of all ranks' losses; add them up with [`all_reduce`](Self::all_reduce), or average them if the batches
+    /// have the same size. The statistics depend on how the batch is split; for results that do not, see
     /// [`DataParallel::step_together`](crate::training::DataParallel::step_together).
     ///
     /// ```
@@ -360,7 +367,7 @@ impl Communicator {
         Ok(sums[0].to_vec1()?)
     }
 
-    /// The sums over all ranks, in the order that is fastest.
+    /// The sums over all ranks, in the fastest order.
     pub(crate) fn fast_sum(&self, mut values: Vec<f32>) -> Result<Vec<f32>> {
         let is_world = self.size() == self.transport.size();
         if self.size() == 1 || is_world && self.transport.sum(&mut values)? {
@@ -369,12 +376,12 @@ impl Communicator {
         self.sum(values)
     }
 
-    /// Some of the ranks as a group without a name; none if this rank does not belong to it.
+    /// Some of the ranks as an unnamed group; `None` if this rank does not belong to it.
     pub(crate) fn among(&self, ranks: impl Iterator<Item = usize>) -> Option<Self> {
         self.of(ranks.map(|rank| self.members[rank]).collect())
     }
 
-    /// What the parts of all ranks are, by rank. All are of one length.
+    /// The parts of all ranks, by rank. All have the same length.
     pub(crate) fn gather_parts(&self, own: Vec<Vec<f64>>) -> Result<Vec<Vec<f64>>> {
         let n = own.first().map_or(0, Vec::len);
         let header = [n as f64, own.len() as f64];
@@ -400,7 +407,7 @@ impl Communicator {
         Ok(parts)
     }
 
-    /// Sends a message to each rank and gets one of each. That of this rank to itself stays here.
+    /// Sends a message to each rank and receives one from each. The message to this rank itself is not sent.
     pub(crate) fn exchange(&self, mut messages: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>> {
         for rank in self.others() {
             self.send(rank, std::mem::take(&mut messages[rank]))?;
@@ -423,7 +430,8 @@ impl Communicator {
         (1..size).map(move |step| (rank + size - step) % size)
     }
 
-    /// Sends a tensor to each rank and gets one of each, by rank. That of this rank to itself stays here.
+    /// Sends a tensor to each rank and receives one from each, by rank. The tensor for this rank itself is not
+    /// sent.
     fn trade(&self, tensors: &[&Tensor], own: &Tensor) -> Result<Vec<Tensor>> {
         let outgoing: Vec<_> = self.others().map(|rank| (rank, tensors[rank])).collect();
         let senders: Vec<_> = self.senders().collect();
@@ -434,7 +442,8 @@ impl Communicator {
         Ok(traded)
     }
 
-    /// Sends tensors to ranks and gets one of each of others, to where `place` lies. From GPU to GPU, if the transport can do that.
+    /// Sends tensors to ranks and receives tensors from others, on the device of `place`; from GPU to GPU, if
+    /// the transport supports that.
     fn pass(&self, outgoing: &[(usize, &Tensor)], incoming: &[usize], place: &Tensor) -> Result<Vec<Tensor>> {
         let (mut passed_on, mut last) = (Vec::new(), None);
         for &(rank, tensor) in outgoing {
@@ -443,7 +452,7 @@ impl Communicator {
                 passed_on.push((self.members[rank], tensor.clone()));
                 continue;
             }
-            // The same tensor often goes to all.
+            // The same tensor often goes to all ranks.
             let message = match last.take() {
                 Some((id, message)) if id == tensor.id() => message,
                 _ => to_bytes(tensor)?,
@@ -491,7 +500,7 @@ impl Communicator {
         Ok(if division { (sum / self.size() as f64)? } else { sum })
     }
 
-    /// A tensor of a rank that is to be like another one.
+    /// A tensor of a rank that must have the shape and type of another one.
     fn one_like(&self, rank: usize, like: &Tensor) -> Result<Tensor> {
         let tensor = self.pass(&[], &[rank], like)?.pop().ok_or_else(|| self.no_tensor(rank))?;
         self.alike(rank, tensor, like)

@@ -1,4 +1,4 @@
-//! Processes that `mpirun` has started.
+//! Processes started by `mpirun`.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -15,20 +15,22 @@ use mpi::traits::{Communicator as _, CommunicatorCollectives, Destination, Match
 use super::{Communicator, TIME_LIMIT, Transport};
 use crate::{Error, Result};
 
-/// Bytes of a piece of a message, all but the last one, which is smaller; MPI counts in 31 bits.
+/// Size in bytes of each piece of a message but the last, which is smaller; MPI counts in 31 bits.
 const PIECE: usize = 1 << 30;
 
-/// How long a rank sleeps between two looks for a message, after the first ones.
+/// How long a rank sleeps between two checks for a message, after the first ones.
 const PAUSE: Duration = Duration::from_micros(50);
 
-/// Takes messages for one rank, and the thread that sends them.
+/// A channel for messages to one rank, and the thread that sends them.
 type Outgoing = (mpsc::Sender<Vec<u8>>, JoinHandle<()>);
 
-/// Ranks that are processes, started by `mpirun`. With the feature `mpi`, which needs an MPI library and libclang to build.
+/// Ranks that are processes, started by `mpirun`. Requires the feature `mpi`, which needs an MPI library and
+/// libclang to build.
 ///
-/// A rank that dies is noticed by `mpirun`, which ends the others; one that hangs is an error after the time limit. MPI cannot
-/// end in order without all ranks. So all processes end, with a message that says why, when the last communicator of a rank is
-/// dropped after that error or by a panic. [`Communicator::abort`] ends them at once.
+/// If a rank dies, `mpirun` ends the others; if one hangs, the operation returns an error after the time limit.
+/// MPI cannot shut down cleanly without all ranks. So if the last communicator of a rank is dropped after such
+/// an error or by a panic, all processes end, with a message that says why. [`Communicator::abort`] ends them
+/// at once.
 ///
 /// ```no_run
 /// use layerfn::communicator::Mpi;
@@ -42,20 +44,21 @@ pub struct Mpi {
     size: usize,
     local_rank: usize,
     limit: Duration,
-    /// For each receiver the thread that sends to it: a message may have to wait for its receiver, and must not keep those to
-    /// others waiting.
+    /// A sending thread for each receiver: a message may have to wait for its receiver, and must not delay
+    /// those to others.
     senders: Mutex<HashMap<usize, Outgoing>>,
-    /// What the rank did for which this one has stopped waiting.
+    /// The failure of another rank because of which this one has stopped waiting.
     failed: OnceLock<String>,
-    /// Ends MPI when dropped.
+    /// Finalizes MPI when dropped.
     _universe: Universe,
 }
 
 impl Mpi {
-    /// All processes of this run: one, if the program was started without `mpirun`.
+    /// All processes of this run; a single one, if the program was started without `mpirun`.
     ///
     /// # Errors
-    /// [`Error::Communication`] if MPI runs in this process already, or lets only one thread call it.
+    /// [`Error::Communication`] if MPI is already running in this process, or only allows calls from one
+    /// thread.
     pub fn new() -> Result<Self> {
         let refused = |reason: &str| Error::communication(0, reason);
         let Some((universe, threading)) = mpi::initialize_with_threading(Threading::Multiple) else {
@@ -72,7 +75,7 @@ impl Mpi {
         Ok(Self { rank, size, local_rank, limit, senders, failed, _universe: universe })
     }
 
-    /// How long a rank waits for a message of another one. Default: five minutes.
+    /// Sets how long a rank waits for a message of another one. Default: five minutes.
     #[must_use]
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
@@ -104,7 +107,7 @@ impl Mpi {
     }
 }
 
-/// How often a thread has looked for something.
+/// Counts how often a thread has checked for something.
 #[derive(Default)]
 struct Looks(u32);
 
@@ -168,7 +171,7 @@ impl Transport for Mpi {
                 while let Err(pending) = sum.test() {
                     sum = pending;
                     if Instant::now() > end {
-                        // MPI writes to the values until all ranks have come.
+                        // MPI writes to the values until all ranks have arrived.
                         self.abort(&format!("a sum of all ranks has not ended for {:?}", self.limit));
                     }
                     looks.pause();
@@ -193,7 +196,7 @@ fn sender(to: usize) -> std::io::Result<Outgoing> {
         let send = |piece: &[u8]| {
             mpi::request::scope(|scope| {
                 let (mut looks, mut send) = (Looks::default(), process.immediate_send(scope, piece));
-                // MPI's own way to wait keeps a processor busy until the receiver comes.
+                // MPI's own wait keeps a processor busy until the receiver arrives.
                 while let Err(pending) = send.test() {
                     send = pending;
                     looks.pause();
@@ -212,7 +215,7 @@ fn sender(to: usize) -> std::io::Result<Outgoing> {
 
 impl Drop for Mpi {
     fn drop(&mut self) {
-        // A sender may wait for the rank that hangs, and so does the end of MPI.
+        // A sender may wait for the rank that hangs, and so would the finalization of MPI.
         if let Some(reason) = self.failed.get() {
             self.abort(reason);
         } else if thread::panicking() {
@@ -221,7 +224,7 @@ impl Drop for Mpi {
         let senders = self.senders.get_mut().unwrap_or_else(PoisonError::into_inner);
         for (_, (outgoing, thread)) in senders.drain() {
             drop(outgoing); // the thread ends when it has sent everything
-            // A panic there has been an error of a rank already.
+            // A panic there has already been reported as an error of a rank.
             let _ = thread.join();
         }
     }

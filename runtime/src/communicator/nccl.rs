@@ -1,4 +1,4 @@
-//! GPUs that send to each other.
+//! Communication between GPUs.
 
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
@@ -15,9 +15,11 @@ use half::{bf16, f16};
 use super::{Communicator, Incoming, TIME_LIMIT, Transport};
 use crate::{Error, Result};
 
-/// Ranks with a GPU each, whose tensors go from GPU to GPU. With the feature `nccl`, which needs the CUDA toolkit and NCCL to build.
+/// Ranks with a GPU each, whose tensors are sent from GPU to GPU. Requires the feature `nccl`, which needs the
+/// CUDA toolkit and NCCL to build.
 ///
-/// Another group, of [`Mpi`](super::Mpi) or [`Local`](super::Local), says which ranks there are and carries what is not on the GPUs.
+/// Another group, of [`Mpi`](super::Mpi) or [`Local`](super::Local), provides the ranks and sends everything
+/// that is not on the GPUs.
 ///
 /// ```no_run
 /// use candle_core::Device;
@@ -37,16 +39,17 @@ pub struct Nccl {
     group: Communicator,
     device: Device,
     limit: Duration,
-    /// To the thread that NCCL runs in.
+    /// Sends jobs to the thread that NCCL runs in.
     jobs: Mutex<mpsc::Sender<Job>>,
 }
 
 impl Nccl {
-    /// The ranks of a group, of which this one has `device`. All ranks call this, each with another GPU.
+    /// Makes a group of GPUs from the ranks of `group`, where this rank uses `device`. All ranks must call
+    /// this, each with a different GPU.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if `device` is not a GPU; [`Error::Communication`] if NCCL does not start, which the environment
-    /// variable `NCCL_DEBUG=WARN` makes it explain, or if a rank fails.
+    /// [`Error::InvalidArgument`] if `device` is not a GPU; [`Error::Communication`] if NCCL does not start
+    /// (set the environment variable `NCCL_DEBUG=WARN` to see why), or if a rank fails.
     pub fn new(group: &Communicator, device: &Device) -> Result<Self> {
         let Device::Cuda(cuda) = device else {
             return Err(Error::invalid("device", "must be an NVIDIA GPU", device.location()));
@@ -62,7 +65,7 @@ impl Nccl {
         let (jobs, incoming) = mpsc::channel();
         let (started, start) = mpsc::channel();
         let cuda = cuda.clone();
-        // The handle of NCCL must stay in one thread.
+        // The NCCL handle must stay in one thread.
         let run = move || match Comm::from_rank(cuda.cuda_stream(), rank, size, Id::uninit(internal)) {
             Ok(comm) => {
                 let _ = started.send(Ok(()));
@@ -81,7 +84,7 @@ impl Nccl {
         Ok(nccl)
     }
 
-    /// How long a rank waits for the others in an operation of the GPUs. Default: five minutes.
+    /// Sets how long a rank waits for the others in an operation of the GPUs. Default: five minutes.
     #[must_use]
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
@@ -106,7 +109,7 @@ impl Nccl {
         })
     }
 
-    /// Runs `work` in the thread of NCCL, and waits until the GPU has done it.
+    /// Runs `work` in the NCCL thread, and waits until the GPU has finished it.
     fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Comm, &CudaDevice) -> Result<T, Failure> + Send + 'static,
@@ -136,7 +139,7 @@ impl Nccl {
     }
 }
 
-/// Returns whether to go on.
+/// Returns whether to continue.
 type Job = Box<dyn FnOnce(&Comm, &CudaDevice) -> bool + Send>;
 
 /// Runs jobs until one fails, after which the ranks are out of step, or until the last sender is dropped.
@@ -206,7 +209,8 @@ fn pass(
 ) -> Result<Vec<Tensor>, Failure> {
     let outgoing = outgoing.iter().map(|(rank, tensor)| Ok((*rank, tensor.contiguous()?)));
     let outgoing = outgoing.collect::<Result<Vec<_>, Failure>>()?;
-    // NCCL starts everything between these two calls together, so ranks do not wait for each other in a circle.
+    // NCCL starts everything between these two calls together, so that ranks do not wait for each other in a
+    // circle.
     group_start()?;
     let all = || {
         outgoing.iter().try_for_each(|(rank, tensor)| send(comm, tensor, *rank))?;
@@ -273,7 +277,7 @@ fn receive_as<T: CudaDType + DeviceRepr + NcclType + ValidAsZeroBits>(
     Ok(CudaStorage::wrap_cuda_slice(slice, device.clone()))
 }
 
-/// Why NCCL, or what is around it, has failed.
+/// The reason why NCCL, or the code around it, has failed.
 struct Failure(String);
 
 impl From<NcclError> for Failure {

@@ -1,4 +1,4 @@
-//! Examples in memory, and parts of a set.
+//! Examples in memory, and subsets of a dataset.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use super::Dataset;
 use crate::{Error, Result};
 
-/// Examples in memory: one tensor for each field, whose first axis counts the examples.
+/// Examples in memory: one tensor for each field, whose first axis is that of the examples.
 ///
 /// ```
 /// use layerfn::data::{Arrays, Dataset};
@@ -28,7 +28,8 @@ pub struct Arrays {
 
 impl Arrays {
     /// # Errors
-    /// [`Error::InvalidArgument`] if there is no field, a field has no axis, or their first axes differ.
+    /// [`Error::InvalidArgument`] if there is no field, a field has no axis, or the sizes of their first axes
+    /// differ.
     pub fn new(fields: impl Into<Vec<Tensor>>) -> Result<Self> {
         let fields: Vec<Tensor> = fields.into();
         let sizes: Vec<Option<usize>> = fields.iter().map(|field| field.dims().first().copied()).collect();
@@ -50,7 +51,7 @@ impl Arrays {
         &self.fields
     }
 
-    /// The first `n` examples, and the others; they share memory.
+    /// Splits into the first `n` examples and the others; they share memory.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if there are fewer than `n`.
@@ -90,7 +91,7 @@ impl Dataset for Arrays {
     }
 }
 
-/// Some examples of a set, by their numbers.
+/// A subset of the examples of a dataset, given by their indices.
 #[derive(Clone, Debug)]
 pub struct Subset<D> {
     dataset: D,
@@ -99,7 +100,7 @@ pub struct Subset<D> {
 
 impl<D: Dataset> Subset<D> {
     /// # Errors
-    /// [`Error::InvalidArgument`] if a number is not below the number of examples.
+    /// [`Error::InvalidArgument`] if an index is out of range.
     pub fn new(dataset: D, indices: impl IntoIterator<Item = usize>) -> Result<Self> {
         let indices: Vec<usize> = indices.into_iter().collect();
         match indices.iter().find(|&&index| index >= dataset.len()) {

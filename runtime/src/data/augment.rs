@@ -6,10 +6,11 @@ use super::loader::{below, shuffled};
 use super::warp::{Affine, Image, moved, warped};
 use crate::{Error, Result, Rng, check};
 
-/// Random changes of images, each drawn anew for every example in every epoch.
+/// Random changes of images, drawn separately for every example in every epoch.
 ///
-/// Images are of shape (batch, channels, height, width) or (batch, height, width), of type `f32`, or `u8`, which become `f32`
-/// from 0 to 1. Changes come in the order of the methods below, whatever the order of the calls. What comes in from outside an image is 0.
+/// Images are of shape (batch, channels, height, width) or (batch, height, width), of type `f32` or `u8`; the
+/// latter become `f32` from 0 to 1. Changes are applied in the order of the methods below, whatever the order
+/// of the calls. Pixels outside an image count as 0.
 ///
 /// ```
 /// use layerfn::data::{Arrays, Augment, Loader};
@@ -37,7 +38,7 @@ pub struct Augment {
 }
 
 impl Augment {
-    /// No change, except that `u8` becomes `f32`.
+    /// Makes no changes, except that `u8` becomes `f32`.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -64,49 +65,50 @@ impl Augment {
         self
     }
 
-    /// Exchanges left and right in half of the cases.
+    /// Exchanges left and right with probability 1/2.
     #[must_use]
     pub fn flip_horizontal(mut self) -> Self {
         self.flip_horizontal = true;
         self
     }
 
-    /// Exchanges top and bottom in half of the cases.
+    /// Exchanges top and bottom with probability 1/2.
     #[must_use]
     pub fn flip_vertical(mut self) -> Self {
         self.flip_vertical = true;
         self
     }
 
-    /// Cuts out a window of this size at a random place.
+    /// Crops to a window of this size at a random position.
     #[must_use]
     pub fn crop(mut self, height: usize, width: usize) -> Self {
         self.crop = Some((height, width));
         self
     }
 
-    /// Adds one number from `[−most, most]` to all elements.
+    /// Adds a random number from `[−most, most]` to all elements.
     #[must_use]
     pub fn brightness(mut self, most: f64) -> Self {
         self.brightness = most;
         self
     }
 
-    /// Multiplies the distance of all elements from the image's mean by a number from `[1 − most, 1 + most]`.
+    /// Multiplies the difference of all elements from the image's mean by a random number from `[1 − most, 1 +
+    /// most]`.
     #[must_use]
     pub fn contrast(mut self, most: f64) -> Self {
         self.contrast = most;
         self
     }
 
-    /// Adds a number from the normal distribution with this standard deviation to each element.
+    /// Adds normally distributed noise with this standard deviation to each element.
     #[must_use]
     pub fn noise(mut self, sigma: f64) -> Self {
         self.noise = sigma;
         self
     }
 
-    /// Sets a square of `pixels` × `pixels`, at a random place and cut off at the border, to 0.
+    /// Sets a square of `pixels` × `pixels` at a random position, clipped at the border, to 0.
     #[must_use]
     pub fn cutout(mut self, pixels: usize) -> Self {
         self.cutout = pixels;
@@ -129,7 +131,7 @@ impl Augment {
         }
     }
 
-    /// The images changed, the example number `n` of the batch by the generator `rng(n)`.
+    /// Changes the images; example `n` of the batch draws from the generator `rng(n)`.
     pub(super) fn batch(&self, images: &Tensor, rng: impl Fn(usize) -> Rng) -> Result<Tensor> {
         let dims = images.dims();
         let (n, planes, height, width) = match *dims {
@@ -219,7 +221,7 @@ fn values(images: &Tensor) -> Result<Vec<f32>> {
     }
 }
 
-/// Mixup: a batch of inputs, each mixed with another of the batch, and the probabilities of the classes mixed alike.
+/// Mixup: mixes each input with another one of the batch, and their class probabilities alike.
 ///
 /// `x' = λ·x + (1 − λ)·x[p]` with a random permutation `p` and λ drawn from Beta(`alpha`, `alpha`), one for the batch. The loss
 /// for such labels is `−Σ labels · log_softmax(logits)`.

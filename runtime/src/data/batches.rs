@@ -1,4 +1,4 @@
-//! Batches, one after the other.
+//! Iteration over batches.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -9,7 +9,7 @@ use candle_core::Tensor;
 use super::loader::Recipe;
 use crate::{Error, Result};
 
-/// Where in the data a training stands: what is stored to go on later.
+/// A position in the data, to be saved and resumed from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     /// The epoch, from 0.
@@ -28,7 +28,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// The fields, of which there must be `N`: for each a tensor whose first axis counts the examples.
+    /// The fields, of which there must be `N`: each is a tensor whose first axis is that of the examples.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if there are more or fewer fields.
@@ -49,13 +49,13 @@ impl Batch {
         self.len
     }
 
-    /// Whether there are none, which happens when a small last batch is divided among many ranks.
+    /// Whether it has no examples, which happens when a small last batch is divided among many ranks.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Where this batch stands.
+    /// The position of this batch.
     #[must_use]
     pub fn position(&self) -> Position {
         self.position
@@ -73,12 +73,12 @@ pub struct Batches {
     recipe: Arc<Recipe>,
     next: Position,
     workers: Vec<Worker>,
-    /// Which worker has the next batch.
+    /// The worker that has the next batch.
     turn: usize,
 }
 
 struct Worker {
-    /// Taken when the batches are dropped, which stops the thread.
+    /// Dropped together with the batches, which stops the thread.
     results: Option<Receiver<Result<Batch>>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -97,7 +97,7 @@ impl Batches {
         Ok(Self { recipe, next, workers, turn: 0 })
     }
 
-    /// Where the next batch stands. Stored after a step, it lets training go on with the batch after it.
+    /// The position of the next batch. Save it after a step to resume training with that batch.
     #[must_use]
     pub fn position(&self) -> Position {
         self.next
@@ -151,7 +151,7 @@ impl Drop for Worker {
     fn drop(&mut self) {
         self.results = None;
         if let Some(thread) = self.thread.take() {
-            // Its panic has been reported where its batch was asked for.
+            // Its panic was already reported when its batch was requested.
             let _ = thread.join();
         }
     }

@@ -7,7 +7,7 @@ use csv::{ReaderBuilder, StringRecord, Trim};
 
 use crate::{Error, Result, nearest};
 
-/// A table with a name for each column.
+/// A table with named columns.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -33,7 +33,7 @@ pub struct Table {
 /// Reads a CSV file whose first line names the columns.
 ///
 /// # Errors
-/// [`Error::Io`] if the file can't be read, [`Error::Checkpoint`] if it is not such a table.
+/// [`Error::Io`] if the file can't be read, [`Error::Checkpoint`] if it is not a valid table.
 pub fn read_csv(path: impl AsRef<Path>) -> Result<Table> {
     let path = path.as_ref();
     let file = path.display().to_string();
@@ -98,8 +98,8 @@ impl Table {
         Ok(Tensor::from_vec(numbers, (self.rows.len(), places.len()), &Device::Cpu)?)
     }
 
-    /// The numbers of the columns `name__0`, `name__1`, .., as Neural Network Console writes vectors; what follows a colon in
-    /// a column's name is a comment there.
+    /// The numbers of the columns `name__0`, `name__1`, .., which is how Neural Network Console writes vectors;
+    /// in its files, anything after a colon in a column's name is a comment.
     ///
     /// # Errors
     /// As [`numbers`](Self::numbers).
@@ -116,8 +116,8 @@ impl Table {
         self.numbers(&columns)
     }
 
-    /// The column `name` as classes: for each row the number of its text, of type `u32`, and the texts in the order in
-    /// which they first come.
+    /// The column `name` as classes: for each row the number of its class, of type `u32`, and the names of the
+    /// classes in the order of their first occurrence.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if there is no such column.

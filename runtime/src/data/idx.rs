@@ -9,13 +9,13 @@ use flate2::bufread::GzDecoder;
 
 use crate::{Error, Result, check, limits};
 
-/// Reads an IDX file, the format of MNIST, plain or compressed by gzip.
+/// Reads an IDX file, the format of MNIST, uncompressed or compressed by gzip.
 ///
-/// A `path` that is not there is looked for with `.gz` at its end. Unsigned bytes become `u8`, signed ones and 16-bit numbers
-/// `i64`, 32-bit numbers `i64`, floats `f32` and `f64`.
+/// If `path` does not exist, the same path with `.gz` appended is tried. Unsigned bytes become `u8`; signed
+/// bytes, 16-bit and 32-bit numbers become `i64`; floats become `f32` and `f64`.
 ///
 /// # Errors
-/// [`Error::Io`] if the file can't be read, [`Error::Checkpoint`] if it is damaged or something else.
+/// [`Error::Io`] if the file can't be read, [`Error::Checkpoint`] if it is damaged or not an IDX file.
 ///
 /// # Example
 /// ```no_run
@@ -39,7 +39,7 @@ pub fn read_idx(path: impl AsRef<Path>) -> Result<Tensor> {
     Err(Error::io("read", path, source))
 }
 
-/// [`read_idx`] from memory or another source; `name` stands for it in error messages.
+/// [`read_idx`] from memory or another source; error messages call it `name`.
 ///
 /// # Errors
 /// As [`read_idx`].
@@ -51,7 +51,7 @@ pub fn read_idx(path: impl AsRef<Path>) -> Result<Tensor> {
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn read_idx_from(name: &str, mut content: impl BufRead) -> Result<Tensor> {
-    // Its first bytes say whether it is compressed: browsers unpack without asking and keep the name.
+    // The first bytes say whether it is compressed: browsers may decompress a file and keep its name.
     let start =
         content.fill_buf().map_err(|source| Error::Io { action: "read", file: name.to_owned(), source })?;
     let compressed = start.starts_with(&[0x1f, 0x8b]);
@@ -105,10 +105,10 @@ impl Idx<'_> {
         }
     }
 
-    /// The remaining `length` bytes, which must be all.
+    /// The remaining `length` bytes, which must end the file.
     fn body(&mut self, length: usize, shape: &[usize]) -> Result<Vec<u8>> {
         let expected = self.position.saturating_add(length as u64);
-        // One more than expected: the end must come, and with it gzip's check sum.
+        // Read one more byte than expected, to check that the file ends, and with it gzip's checksum.
         let bytes = self.take(length as u64 + 1)?;
         match bytes.len().cmp(&length) {
             std::cmp::Ordering::Equal => Ok(bytes),
@@ -123,8 +123,8 @@ impl Idx<'_> {
         }
     }
 
-    /// Up to `length` bytes; fewer only at the end of the file. Memory grows with what is there, not with what the header
-    /// announces.
+    /// Reads up to `length` bytes; fewer only at the end of the file. The memory grows with the bytes that
+    /// exist, not with the length that the header claims.
     fn take(&mut self, length: u64) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         match (&mut self.content).take(length).read_to_end(&mut bytes) {

@@ -10,10 +10,10 @@ use image::{DynamicImage, ImageReader, Limits};
 use super::Dataset;
 use crate::{Error, Result};
 
-/// Images in folders, one folder for each class, read when they are asked for.
+/// Images in folders, one folder for each class, read on demand.
 ///
-/// `root/cat/1.png`, `root/cat/2.jpg`, `root/dog/1.png`: the classes are the folders in the order of their names. An example is the image, of
-/// shape (channels, height, width) and type `u8`, and its class, a `u32`.
+/// In `root/cat/1.png`, `root/cat/2.jpg`, `root/dog/1.png`, the classes are the folders, sorted by name. An
+/// example consists of the image, of shape (channels, height, width) and type `u8`, and its class, a `u32`.
 ///
 /// # Example
 /// ```no_run
@@ -32,13 +32,13 @@ pub struct ImageFolder {
     gray: bool,
 }
 
-/// What is taken for an image.
+/// Extensions of images.
 const EXTENSIONS: [&str; 4] = ["png", "jpg", "jpeg", "bmp"];
-/// Larger images are refused: a small file can announce any size.
+/// Larger images are rejected, since a small file can claim any size.
 const MAX_SIDE: u32 = 1 << 14;
 
 impl ImageFolder {
-    /// Lists the images below `root`. Files with other extensions than .png, .jpg, .jpeg and .bmp are passed over.
+    /// Lists the images below `root`. Files with extensions other than .png, .jpg, .jpeg and .bmp are ignored.
     ///
     /// # Errors
     /// [`Error::Io`] if a folder can't be read, [`Error::Checkpoint`] if there are no images.
@@ -61,14 +61,14 @@ impl ImageFolder {
         Ok(Self { classes, files, size: None, gray: false })
     }
 
-    /// Scales each image to this size; without it all must have one size.
+    /// Scales each image to this size; without it, all must have the same size.
     #[must_use]
     pub fn size(mut self, height: u32, width: u32) -> Self {
         self.size = Some((height, width));
         self
     }
 
-    /// Makes one channel of each image rather than red, green and blue.
+    /// Reads images as one gray channel instead of red, green and blue.
     #[must_use]
     pub fn gray(mut self) -> Self {
         self.gray = true;
@@ -120,7 +120,7 @@ impl Dataset for ImageFolder {
     }
 }
 
-/// What a folder holds, by name: the system gives it in any order.
+/// The content of a folder, sorted by name, since the system lists it in any order.
 fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
     let read = || -> std::io::Result<Vec<PathBuf>> {
         let mut paths =

@@ -1,4 +1,4 @@
-//! How examples become batches.
+//! Batches of examples.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,8 +14,8 @@ type EpochOrder = (u64, Arc<[usize]>);
 
 /// Makes batches of the examples of a [`Dataset`]; see the [module](super).
 ///
-/// Without further settings: the examples in their order, once, the last batch smaller if they don't fill it, in the calling
-/// thread, on the CPU. Clones share the data.
+/// By default, it goes through the examples once, in their order, with a smaller last batch if they don't fill
+/// it, in the calling thread, on the CPU. Clones share the data.
 #[derive(Clone)]
 pub struct Loader {
     recipe: Recipe,
@@ -23,7 +23,7 @@ pub struct Loader {
     start: Position,
 }
 
-/// What decides about each batch.
+/// The settings that determine each batch.
 #[derive(Clone)]
 pub(super) struct Recipe {
     dataset: Arc<dyn Dataset>,
@@ -36,7 +36,7 @@ pub(super) struct Recipe {
     augment: Vec<(usize, Augment)>,
     changes: Vec<Change>,
     device: Device,
-    /// The order of the epoch last asked for.
+    /// The order of the epoch that was requested last.
     order: Arc<Mutex<Option<EpochOrder>>>,
 }
 
@@ -59,7 +59,7 @@ impl Loader {
         Self { recipe, workers: 0, start: Position::default() }
     }
 
-    /// Takes the examples in a random order, another one in each epoch. Augmentation draws from the same seed.
+    /// Shuffles the examples, differently in each epoch. Augmentation draws from the same seed.
     #[must_use]
     pub fn shuffle(mut self, seed: u64) -> Self {
         self.recipe.shuffle = Some(seed);
@@ -73,30 +73,30 @@ impl Loader {
         self
     }
 
-    /// Goes through the examples without end.
+    /// Goes through the examples endlessly.
     #[must_use]
     pub fn endless(mut self) -> Self {
         self.recipe.epochs = None;
         self
     }
 
-    /// Leaves the last batch of an epoch out if the examples don't fill it.
+    /// Skips the last batch of an epoch if the examples don't fill it.
     #[must_use]
     pub fn drop_last(mut self) -> Self {
         self.recipe.drop_last = true;
         self
     }
 
-    /// Changes the images of the field number `field` at random.
+    /// Changes the images of field `field` at random.
     #[must_use]
     pub fn augment(mut self, field: usize, augment: Augment) -> Self {
         self.recipe.augment.push((field, augment));
         self
     }
 
-    /// Changes whole batches: `change` gets the fields and a generator of the batch's own.
+    /// Changes whole batches: `change` receives the fields and a generator for this batch.
     ///
-    /// Changes come after augmentation, in the order in which they were given.
+    /// Changes are applied after augmentation, in the order of the calls.
     #[must_use]
     pub fn map(
         mut self,
@@ -106,15 +106,15 @@ impl Loader {
         self
     }
 
-    /// Prepares batches in `n` threads ahead of the caller, each up to two; the batches are the same for any `n`.
+    /// Prepares batches ahead in `n` threads, up to two in each; the batches are the same for any `n`.
     #[must_use]
     pub fn workers(mut self, n: usize) -> Self {
         self.workers = n;
         self
     }
 
-    /// Gives the process `rank` of `size` its part of each batch. All parts together are the batches of one process, so
-    /// every example is seen once in an epoch.
+    /// Gives the process `rank` of `size` processes its part of each batch. All parts together are the batches
+    /// of a single process, so every example is seen once per epoch.
     #[must_use]
     pub fn shard(mut self, rank: usize, size: usize) -> Self {
         (self.recipe.rank, self.recipe.n_ranks) = (rank, size);
@@ -128,7 +128,7 @@ impl Loader {
         self
     }
 
-    /// Starts at `position`, as if the batches before it had been taken.
+    /// Starts at `position`, as if the batches before it had already been taken.
     #[must_use]
     pub fn start_at(mut self, position: Position) -> Self {
         self.start = position;
@@ -145,14 +145,14 @@ impl Loader {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if `batch_size` is 0, there are no examples or fewer than a batch with
-    /// [`drop_last`](Self::drop_last), `rank` is not below `size`, a setting of an [`Augment`] makes no sense, or the
-    /// position is not one of this data.
+    /// [`drop_last`](Self::drop_last), `rank` is not below `size`, a setting of an [`Augment`] is invalid, or
+    /// the position is out of range.
     pub fn batches(&self) -> Result<Batches> {
         self.recipe.check()?;
         Batches::new(self.recipe.clone(), self.start, self.workers)
     }
 
-    /// Settings that change the order must not see that of a clone.
+    /// After a change of the order, it must not be shared with clones.
     fn forget_order(mut self) -> Self {
         self.recipe.order = Arc::default();
         self
@@ -181,7 +181,7 @@ impl Recipe {
         n as u64
     }
 
-    /// `position`, which must be one of an epoch's; just behind the last batch stands the next epoch.
+    /// Checks `position`; that after the last batch becomes the start of the next epoch.
     pub(super) fn checked(&self, position: Position) -> Result<Position> {
         let n = self.per_epoch();
         match position.batch {
@@ -234,7 +234,7 @@ impl Recipe {
         })
     }
 
-    /// The order of an epoch, if it is not that of the data.
+    /// The order of an epoch, or `None` if it is that of the data.
     fn order(&self, epoch: u64) -> Option<Arc<[usize]>> {
         self.shuffle?;
         if let Some((of, order)) = &*self.order.lock().unwrap_or_else(PoisonError::into_inner)
@@ -247,7 +247,7 @@ impl Recipe {
         Some(order)
     }
 
-    /// A generator that follows from the seed and `key`.
+    /// A generator that is seeded with the seed and `key`.
     fn rng(&self, key: &[u64]) -> Rng {
         let words = [self.shuffle.unwrap_or(0)].into_iter().chain(key.iter().copied());
         let halves: Vec<u32> = words.flat_map(|word| [word as u32, (word >> 32) as u32]).collect();
@@ -264,7 +264,7 @@ pub(super) fn shuffled(n: usize, rng: &Rng) -> Vec<usize> {
     order
 }
 
-/// A whole number drawn uniformly from 0 to `n` − 1.
+/// A random integer, uniformly distributed from 0 to `n` − 1.
 pub(super) fn below(rng: &Rng, n: usize) -> usize {
     // `uniform` is below 1, but the product may still be rounded up to `n`.
     ((rng.uniform() * n as f64) as usize).min(n - 1)

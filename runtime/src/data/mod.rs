@@ -1,9 +1,10 @@
-//! Data for training: examples, the batches made of them, and random changes of images.
+//! Data for training: examples, batches of them, and random changes of images.
 //!
-//! A [`Dataset`] has examples, each of some tensors. A [`Loader`] puts them into batches: in an order that a seed decides, for
-//! some epochs, prepared by threads ahead of the step. Everything random follows from the seed, the epoch and the number of
-//! the example. So the batches are the same for any number of threads, and training goes on from a [`Position`] with the
-//! batches that would have come.
+//! A [`Dataset`] has examples, each of which consists of some tensors. A [`Loader`] makes batches of them: in
+//! an order that a seed determines, for a number of epochs, prepared by threads ahead of the step. All random
+//! numbers follow from the seed, the epoch and the index of the example. So the batches are the same for any
+//! number of threads, and a training that resumes at a [`Position`] gets the same batches as one that was not
+//! interrupted.
 //!
 //! ```
 //! use layerfn::data::{Arrays, Augment, Loader};
@@ -32,7 +33,7 @@
 //! | `.npy` and `.npz` of NumPy | [`read_npy`], [`read_npz`] |
 //! | CSV | [`read_csv`] |
 //! | folders of images (feature `images`) | `ImageFolder` |
-//! | anything else | a [`Dataset`] of one's own |
+//! | anything else | your own [`Dataset`] |
 
 mod arrays;
 mod augment;
@@ -61,7 +62,7 @@ pub use numpy::{read_npy, read_npz};
 
 use crate::Result;
 
-/// Examples by number. An example is one tensor for each field, such as an image and its label.
+/// Examples with indices. An example has one tensor for each field, such as an image and its label.
 ///
 /// ```
 /// use layerfn::data::Dataset;
@@ -88,18 +89,18 @@ pub trait Dataset: Send + Sync {
     /// The number of examples.
     fn len(&self) -> usize;
 
-    /// Whether there are none.
+    /// Whether there are no examples.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The example `index`, below [`len`](Self::len). The same index gives the same example.
+    /// The example `index`, below [`len`](Self::len). The same index must give the same example.
     ///
     /// # Errors
     /// If it can't be read.
     fn example(&self, index: usize) -> Result<Vec<Tensor>>;
 
-    /// Some examples at once: for each field a tensor with one more axis, in front.
+    /// Several examples at once: for each field, a tensor with an additional first axis.
     ///
     /// # Errors
     /// If an example can't be read, or shapes or types differ between examples.
@@ -132,7 +133,7 @@ impl<D: Dataset + ?Sized> Dataset for Arc<D> {
     }
 }
 
-/// A batch of no examples like this one.
+/// An empty batch of examples like this one.
 fn none_like(field: &Tensor) -> Result<Tensor> {
     let shape: Vec<usize> = [0].into_iter().chain(field.dims().iter().copied()).collect();
     Ok(Tensor::zeros(shape, field.dtype(), field.device())?)

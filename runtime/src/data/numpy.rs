@@ -10,7 +10,7 @@ use crate::{Error, Result, nearest};
 /// Reads an array of NumPy from a `.npy` file.
 ///
 /// # Errors
-/// [`Error::Io`] or [`Error::Checkpoint`] if the file can't be read, or holds a type that tensors can't have.
+/// [`Error::Io`] or [`Error::Checkpoint`] if the file can't be read, or its type is not supported.
 ///
 /// # Example
 /// ```no_run

@@ -1,4 +1,4 @@
-//! Images as planes of numbers: moved, turned, cut.
+//! Geometric changes of images: shifts, affine maps, cut squares.
 
 pub(super) struct Image {
     pub(super) values: Vec<f32>,
@@ -44,7 +44,7 @@ impl Image {
         cut
     }
 
-    /// Sets a square about (`row`, `column`) to 0.
+    /// Sets a square around (`row`, `column`) to 0.
     pub(super) fn clear_square(&mut self, row: usize, column: usize, side: usize) {
         let part = |center: usize, end: usize| {
             let start = center.saturating_sub(side / 2);
@@ -60,7 +60,7 @@ impl Image {
     }
 }
 
-/// Where each pixel of the result comes from, about the center of the image.
+/// Maps each pixel of the result to a position in the image, relative to its center.
 pub(super) struct Affine {
     cos: f64,
     sin: f64,
@@ -69,18 +69,18 @@ pub(super) struct Affine {
 }
 
 impl Affine {
-    /// Enlarges by `factor`, rotates counterclockwise and moves down and to the right.
+    /// Enlarges by `factor`, rotates counterclockwise, and shifts down and to the right.
     pub(super) fn new(degrees: f64, factor: f64, down: f64, right: f64) -> Self {
         let (sin, cos) = degrees.to_radians().sin_cos();
         Self { cos: cos / factor, sin: sin / factor, down, right }
     }
 }
 
-/// An image moved down and to the right; zeros come in on the other sides.
+/// An image shifted down and to the right; zeros fill the other sides.
 pub(super) fn moved(image: &Image, down: isize, right: isize) -> Image {
     let (height, width) = (image.height, image.width);
     let mut result = Image::empty(image.planes, height, width);
-    // The part of an axis that stays inside: where it goes to, where it comes from, its length.
+    // The part of an axis that stays inside: its target, its source and its length.
     let part = |by: isize, size: usize| {
         let away = by.unsigned_abs().min(size);
         if by >= 0 { (away, 0, size - away) } else { (0, away, size - away) }
@@ -96,7 +96,7 @@ pub(super) fn moved(image: &Image, down: isize, right: isize) -> Image {
     result
 }
 
-/// An image under an affine map, between pixels linearly interpolated; outside it is 0.
+/// An image under an affine map, with linear interpolation between pixels and zeros outside.
 pub(super) fn warped(image: &Image, map: &Affine) -> Image {
     let (height, width) = (image.height, image.width);
     let mut result = Image::empty(image.planes, height, width);

@@ -1,4 +1,4 @@
-//! The He and Glorot rules: how wide to draw so that activations or gradients keep their variance.
+//! The He and Glorot rules: ranges of random values that keep the variance of activations or gradients.
 
 fn kernel_size(kernel: &[usize]) -> f64 {
     kernel.iter().map(|&size| size as f64).product()

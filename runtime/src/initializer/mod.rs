@@ -14,7 +14,7 @@ pub use fan::{
 
 use crate::{Error, Result, Rng, check};
 
-/// How the first value of a parameter is made.
+/// Makes the initial value of a parameter.
 ///
 /// A number, a tensor or a closure from the shape to a tensor converts into an initializer, so that
 /// `.b_init(0.1)`, `.w_init(tensor)` and `.w_init(|shape: &[usize]| ..)` all work.
@@ -50,7 +50,7 @@ enum Distribution {
         low: f64,
         high: f64,
     },
-    /// Uniform up to the first limit in the first columns, up to the second in the others.
+    /// Uniform up to the first limit in the first columns, and up to the second limit in the others.
     Beside {
         columns: usize,
         limits: [f64; 2],
@@ -112,8 +112,8 @@ impl Initializer {
         Self(Kind::Random { distribution, rng: None })
     }
 
-    /// Draws from `rng` instead of the stream that belongs to the parameter; no effect on an initializer that
-    /// draws nothing or has a generator already.
+    /// Draws from `rng` instead of the parameter's own stream; no effect on an initializer that draws nothing
+    /// or already has a generator.
     #[must_use]
     pub fn with_rng<'a>(mut self, rng: impl Into<Option<&'a Rng>>) -> Self {
         if let (Kind::Random { rng: slot @ None, .. }, Some(given)) = (&mut self.0, rng.into()) {
@@ -122,11 +122,11 @@ impl Initializer {
         self
     }
 
-    /// Makes the value; `stream` is asked for the parameter's own generator if one is needed.
+    /// Makes the value; `stream` is called if the parameter's own generator is needed.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if a tensor or a closure's result has another shape, or if the limits of a
-    /// distribution are not finite or not in order, or if the shape has more elements than the memory.
+    /// [`Error::InvalidArgument`] if a tensor or a closure's result has another shape, if the limits of a
+    /// distribution are not finite or not in order, or if there is no memory for so many elements.
     pub fn generate(
         &self,
         shape: &[usize],
@@ -157,7 +157,7 @@ impl Initializer {
         Ok(tensor.to_dtype(dtype)?.to_device(device)?.detach())
     }
 
-    /// The tensor, if this initializer is one: a parameter then needs no other shape.
+    /// The tensor, if this initializer is one: a parameter then needs no explicit shape.
     pub(crate) fn array(&self) -> Option<&Tensor> {
         match &self.0 {
             Kind::Array(tensor) => Some(tensor),
@@ -165,7 +165,7 @@ impl Initializer {
         }
     }
 
-    /// What makes two initializers draw different values for the same parameter.
+    /// Distinguishes initializers, so that they draw different values for the same parameter.
     pub(crate) fn key(&self) -> [u64; 3] {
         match &self.0 {
             Kind::Random { distribution: Distribution::Normal { sigma }, .. } => [1, sigma.to_bits(), 0],

@@ -14,8 +14,8 @@ impl ParameterStore {
     /// A builder for modules of candle-nn and candle-transformers: they keep their parameters in this store, where solvers, files
     /// and summaries find them. The module's name `encoder.layer.weight` is the path `encoder/layer/weight` here.
     ///
-    /// A parameter that the store does not have is made with candle's kind of initial values, drawn as this library draws them: from
-    /// the seed of the store and the path. A sealed store makes none.
+    /// A missing parameter gets candle's kind of initial value, drawn like those of this library: from the seed
+    /// of the store and the path. A sealed store creates none.
     ///
     /// ```
     /// use candle_core::{DType, Device, Module, Tensor};
@@ -90,7 +90,7 @@ impl SimpleBackend for Backend {
     }
 }
 
-/// Ours for candle's, and what is added to the values.
+/// The initializer that corresponds to candle's, and an offset of the values.
 fn initializer(init: Init, shape: &Shape) -> (Initializer, f64) {
     let initializer = match init {
         Init::Const(value) => Initializer::constant(value),

@@ -1,4 +1,4 @@
-//! Parameters that are made on first use.
+//! Parameters that are created on first use.
 
 use std::panic::Location;
 
@@ -10,7 +10,7 @@ use super::store::Request;
 use crate::context::{Flags, State, with};
 use crate::{Dims, Error, Initializer, Result, told};
 
-/// A parameter of the current scope, made on first use: [`call`](Self::call) gives its tensor.
+/// A parameter of the current scope, created on first use: [`call`](Self::call) returns its tensor.
 #[must_use = "nothing is registered before `.call()?`"]
 pub struct GetParameterOrCreate {
     name: String,
@@ -20,7 +20,7 @@ pub struct GetParameterOrCreate {
     as_need_grad: Option<bool>,
 }
 
-/// The parameter `name` of the current scope, which is made if it does not exist.
+/// Returns the parameter `name` of the current scope, which is created if it does not exist.
 ///
 /// ```
 /// use layerfn::{Initializer, get_parameter_or_create};
@@ -40,32 +40,33 @@ pub fn get_parameter_or_create(name: impl Into<String>) -> GetParameterOrCreate 
 }
 
 impl GetParameterOrCreate {
-    /// Shape; may be left out if the parameter exists or the initializer is a tensor.
+    /// Sets the shape; may be left out if the parameter exists or the initializer is a tensor.
     pub fn shape(mut self, shape: impl Into<Dims>) -> Self {
         self.shape = Some(shape.into());
         self
     }
 
-    /// First value. Default: zeros.
+    /// Sets the initial value. Default: zeros.
     pub fn initializer(mut self, initializer: impl Into<Initializer>) -> Self {
         self.initializer = initializer.into();
         self
     }
 
-    /// Whether the parameter is registered as trainable; on an existing one the flag is overwritten and the values
-    /// are kept. Default: true.
+    /// Sets whether the parameter is registered as trainable; on an existing one, the flag is overwritten and
+    /// the values are kept. Default: true.
     pub fn need_grad(mut self, need_grad: bool) -> Self {
         self.need_grad = need_grad;
         self
     }
 
-    /// Whether the tensor returned is tracked, leaving the registered flag alone. Default: as registered.
+    /// Sets whether the returned tensor is tracked, without changing the registered flag. Default: as
+    /// registered.
     pub fn as_need_grad(mut self, as_need_grad: bool) -> Self {
         self.as_need_grad = Some(as_need_grad);
         self
     }
 
-    /// Finds or makes the parameter.
+    /// Finds or creates the parameter.
     ///
     /// # Errors
     /// [`Error::ShapeMismatch`] if it exists with another shape; [`Error::InvalidArgument`] if it does not exist and
@@ -88,7 +89,8 @@ impl GetParameterOrCreate {
     }
 }
 
-/// The parameter `name` of the current scope, for what is not a layer; `need_grad` and `initial` are for one that does not exist.
+/// The parameter `name` of the current scope, for use outside of layers; `need_grad` and `initial` apply if it
+/// does not exist yet.
 ///
 /// # Errors
 /// As [`GetParameterOrCreate::call`], and those of `initial`.
@@ -104,7 +106,7 @@ pub(crate) fn named_parameter(
     take(asked, || shape.to_vec(), initial)
 }
 
-/// What is asked for.
+/// A request for a parameter.
 #[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
     pub(super) name: &'a str,
@@ -116,7 +118,7 @@ pub(super) struct Asked<'a> {
     pub(super) asked_at: &'static Location<'static>,
 }
 
-/// The one way to a parameter's tensor.
+/// Returns a parameter's tensor; everything that takes one goes through here.
 pub(super) fn take(
     asked: Asked<'_>,
     shape: impl FnOnce() -> Vec<usize>,
@@ -131,7 +133,7 @@ pub(super) fn take(
     Ok(tensor)
 }
 
-/// The tensor of a parameter that there is.
+/// The tensor of an existing parameter.
 fn find(asked: Asked<'_>, shape: &[usize]) -> Result<Option<Tensor>> {
     let Asked { name, need_grad, overwrites, as_need_grad, asked_at } = asked;
     with(|State { store, path, place, flags, run, .. }| {
@@ -149,7 +151,7 @@ fn find(asked: Asked<'_>, shape: &[usize]) -> Result<Option<Tensor>> {
     })
 }
 
-/// The tensor of a parameter that is made now.
+/// The tensor of a new parameter.
 fn make(asked: Asked<'_>, shape: &[usize], initial: &Initializer) -> Result<Tensor> {
     let Asked { name, need_grad, overwrites, as_need_grad, asked_at } = asked;
     let (store, scope, flags, run) =
@@ -174,9 +176,9 @@ fn make(asked: Asked<'_>, shape: &[usize], initial: &Initializer) -> Result<Tens
 }
 
 impl Flags {
-    /// The tensor of the parameter asked for, as it can stand beside the input.
+    /// Converts the tensor of the parameter for use with the input.
     pub(super) fn fit(&self, tensor: Tensor, path: impl FnOnce() -> String) -> Result<Tensor> {
-        // Outside of a layer there is no input to stand beside.
+        // Outside of a layer there is no input.
         if self.called_at.is_some() && !tensor.device().same_device(&self.device) {
             let (path, lives) = (path(), tensor.device().location());
             return Err(Error::InvalidArgument {
@@ -187,14 +189,15 @@ impl Flags {
                 got: format!("an input on {:?}", self.device.location()),
             });
         }
-        // A parameter stored in another precision than the input's takes part in the input's.
+        // A parameter in another precision than the input is converted to the input's.
         Ok(if tensor.dtype() == self.dtype { tensor } else { tensor.to_dtype(self.dtype)? })
     }
 }
 
-/// The first value that a parameter `name` of this shape would have in the current scope; nothing is registered.
+/// The initial value that a parameter `name` of this shape would have in the current scope; nothing is
+/// registered.
 ///
-/// For layers whose parameters follow from another tensor, as the factors of a weight do.
+/// For layers whose parameters are derived from another tensor, such as the factors of a weight.
 ///
 /// # Errors
 /// Those of [`Initializer::generate`].
@@ -206,7 +209,7 @@ pub fn initial_value(name: &str, shape: &[usize], initializer: &Initializer) -> 
         .map_err(|error| initializer_of(&path, error))
 }
 
-/// Says of which parameter the initializer was.
+/// Adds the parameter to an error of its initializer.
 fn initializer_of(path: &str, error: Error) -> Error {
     match error {
         Error::InvalidArgument { argument: argument @ "initializer", reason, got } => {

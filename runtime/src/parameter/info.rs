@@ -1,18 +1,18 @@
-//! What a layer says of itself; `#[parametric_function]` writes it from the one declaration.
+//! Descriptions of layers, which `#[parametric_function]` generates from the declaration.
 
 /// A layer's name, arguments and parameters, as its documentation shows them.
 #[derive(Debug, PartialEq, Eq)]
 pub struct LayerInfo {
     /// The function's name.
     pub name: &'static str,
-    /// The scope its parameters live in; empty if the layer opens none.
+    /// The scope of its parameters; empty if the layer opens none.
     pub scope: &'static str,
     /// The first paragraph of the documentation.
     pub doc: &'static str,
-    /// What kind of work it does.
+    /// The kind of the layer.
     pub family: Family,
-    /// The factors whose product is the number of multiplications with an addition in one call, over the layer's variables; `None` if
-    /// it is not declared.
+    /// The factors whose product is the number of multiply-adds in one call, in terms of the layer's variables;
+    /// `None` if it is not declared.
     pub multiply_adds: Option<&'static str>,
     /// Arguments in order, required ones and options alike.
     pub arguments: &'static [ArgumentInfo],
@@ -20,7 +20,7 @@ pub struct LayerInfo {
     pub parameters: &'static [ParameterInfo],
 }
 
-/// What kind of work a layer does; pictures of networks tell it by colours.
+/// The kind of a layer, which pictures of networks show as a colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Family {
@@ -36,7 +36,7 @@ pub enum Family {
     Pooling,
     /// Layers that change the sample at random in training.
     Dropout,
-    /// Steps along a sequence.
+    /// Recurrences along a sequence.
     Recurrent,
     /// Weights that are looked up.
     Embedding,
@@ -54,7 +54,8 @@ pub struct ArgumentInfo {
     pub name: &'static str,
     /// Type, as written in the declaration.
     pub ty: &'static str,
-    /// Default, as written in the declaration, or "none" for an option that has no value then; `None` if the argument is required.
+    /// Default, as written in the declaration, or "none" for an option that has no value by default; `None` if
+    /// the argument is required.
     pub default: Option<&'static str>,
     /// Description.
     pub doc: &'static str,
@@ -63,15 +64,16 @@ pub struct ArgumentInfo {
 /// A parameter of a layer.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ParameterInfo {
-    /// Name under the layer's scope; without its number, for one of a list.
+    /// Name in the layer's scope; for one of a list, without its number.
     pub name: &'static str,
-    /// The numbers of a list of parameters, such as `i in 0..n`: each stands right behind the name. `None` for one parameter.
+    /// The numbers of a list of parameters, such as `i in 0..n`, which are appended to the name. `None` for a
+    /// single parameter.
     pub index: Option<&'static str>,
     /// Shape formula over the layer's variables.
     pub shape: &'static str,
     /// Whether it is registered as trainable.
     pub need_grad: bool,
-    /// Initial value, such as `w_init, or Initializer::zeros()`: the option, or what is taken if it is not set.
+    /// Initial value, such as `w_init, or Initializer::zeros()`: the option, and the default if it is not set.
     pub initial: &'static str,
     /// The condition under which it exists; `None` if it always does.
     pub when: Option<&'static str>,
@@ -87,10 +89,10 @@ pub struct ParameterInfo {
             closure: `(|x: &Tensor| Ok(..))`"
 )]
 pub trait ParametricFunction {
-    /// What the layer says of itself.
+    /// The description of the layer.
     const INFO: &'static LayerInfo;
 
-    /// What the layer returns.
+    /// The output of the layer.
     type Output;
 
     /// Runs the layer.

@@ -1,4 +1,4 @@
-//! Calls of layers: what the code generated for a layer does with the context.
+//! Calls of layers: the runtime part of the code that is generated for a layer.
 
 use std::ops::Range;
 use std::panic::Location;
@@ -16,12 +16,12 @@ use crate::context::{Restore, State, with};
 use crate::run::Observer;
 use crate::{Error, Initializer, Result};
 
-/// What the code generated for a layer says of one call.
+/// Description of one call, from the generated code.
 #[derive(Clone, Copy)]
 pub struct LayerCall<'a> {
     /// The layer.
     pub info: &'static LayerInfo,
-    /// The scope around the layer's own.
+    /// The scope around that of the layer.
     pub name: Option<&'a str>,
     /// Whether its parameters are taken detached.
     pub fix_parameters: bool,
@@ -29,7 +29,7 @@ pub struct LayerCall<'a> {
     pub like: Option<&'a Tensor>,
 }
 
-/// Runs the body of a layer in its scope and says in an error where it happened.
+/// Runs the body of a layer in its scope, and adds the layer to its errors.
 ///
 /// # Errors
 /// Those of the body, as [`Error::InLayer`].
@@ -66,7 +66,7 @@ fn layer_begins(info: &'static LayerInfo) -> Result<()> {
     })
 }
 
-/// Says where the error came up, unless that is said already.
+/// Adds the layer to the error, unless it already names one.
 fn in_layer(info: &'static LayerInfo, error: Error) -> Error {
     match error {
         within @ Error::InLayer { .. } => within,
@@ -76,11 +76,11 @@ fn in_layer(info: &'static LayerInfo, error: Error) -> Error {
     }
 }
 
-/// Tells the run when dropped, and takes back the parameters that a call which failed has made.
+/// When dropped, notifies the run and removes the parameters that a failed call has created.
 struct LayerEnds {
     info: &'static LayerInfo,
     outermost: bool,
-    /// Parameters that the layers around have made in this call.
+    /// Number of parameters that the outer layers have created in this call.
     n_created: usize,
     succeeded: bool,
 }
@@ -102,7 +102,7 @@ impl Drop for LayerEnds {
     }
 }
 
-/// The declared parameter of the layer that runs now.
+/// The declared parameter of the running layer.
 ///
 /// # Errors
 /// Those of [`GetParameterOrCreate::call`](crate::GetParameterOrCreate::call).
@@ -122,7 +122,7 @@ pub fn parameter(
     take(asked, shape, || Ok(initial()))
 }
 
-/// One of a declared list of parameters of the layer that runs now.
+/// One of a declared list of parameters of the running layer.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if the list has no such parameter; those of [`parameter`].
@@ -169,7 +169,7 @@ pub fn parameter_when(
     if condition { parameter(info, shape, initial).map(Some) } else { Ok(None) }
 }
 
-/// Overwrites the values of a declared parameter of the layer that runs now; one that is frozen stays as it is.
+/// Overwrites the values of a declared parameter of the running layer; a frozen one is left unchanged.
 ///
 /// # Errors
 /// [`Error::NoParameter`] if `param!` has not made it yet; [`Error::InvalidArgument`] for another shape.
@@ -199,7 +199,7 @@ pub fn assign_at(
     update_state([name.as_str()], |_| Ok([value.clone()])).map(drop)
 }
 
-/// Tells who records the run what the caller has given; asked for only then.
+/// Passes the caller's arguments to the recorder of the run, if there is one; they are only computed then.
 pub fn tell_arguments<const N: usize>(arguments: impl FnOnce() -> [(&'static str, Option<String>); N]) {
     if let Some(observer) = observer() {
         let given = arguments()
@@ -209,7 +209,7 @@ pub fn tell_arguments<const N: usize>(arguments: impl FnOnce() -> [(&'static str
     }
 }
 
-/// Tells who records the run how many multiplications with an addition the layer makes: the product of the factors.
+/// Passes the number of multiply-adds of the layer to the recorder of the run: the product of the factors.
 pub fn note_multiply_adds(factors: impl FnOnce() -> Vec<usize>) {
     if let Some(observer) = observer() {
         let product =
@@ -222,12 +222,13 @@ fn observer() -> Option<Arc<dyn Observer>> {
     with(|state| state.run.as_ref()?.observer.clone())
 }
 
-/// Moves parameters that a layer keeps from call to call, such as running statistics, in one step: `f` gets the values of
-/// the named parameters of the current scope and returns the next ones, which are returned.
+/// Updates parameters that a layer keeps from call to call, such as running statistics, in one step: `f`
+/// receives the values of the named parameters of the current scope and computes the next ones, which are
+/// returned.
 ///
-/// Many threads may run the layer at once and no step is lost: `f` is called again if another thread was faster. Nothing
-/// moves, and the result is `None`, if one of the parameters is [frozen](crate::ParameterStore::freeze) or the layer runs
-/// inside something frozen.
+/// Many threads may run the layer at once without losing a step: `f` is called again if another thread was
+/// faster. The result is `None`, and nothing is changed, if one of the parameters is
+/// [frozen](crate::ParameterStore::freeze) or the layer runs inside something frozen.
 ///
 /// ```
 /// use candle_core::Tensor;
@@ -259,8 +260,8 @@ fn observer() -> Option<Arc<dyn Observer>> {
 /// ```
 ///
 /// # Errors
-/// Those of `f`; [`Error::NoParameter`] if one of the parameters has not been made; [`Error::InvalidArgument`] for a value
-/// of another shape. Nothing has changed then.
+/// Those of `f`; [`Error::NoParameter`] if one of the parameters does not exist yet; [`Error::InvalidArgument`]
+/// for a value of another shape. Nothing is changed then.
 pub fn update_state<const N: usize>(
     names: [&str; N],
     f: impl Fn([Tensor; N]) -> Result<[Tensor; N]>,

@@ -1,4 +1,4 @@
-//! Parameters: the store, the current scope, and what layers say of themselves.
+//! Parameters: the store, the current scope, and descriptions of layers.
 
 pub(crate) mod access;
 mod candle_modules;

@@ -2,7 +2,7 @@
 
 use std::iter;
 
-/// The parts of a path; empty ones do not count, so `/a//b/` is `a/b`.
+/// The components of a path; empty ones are ignored, so `/a//b/` is `a/b`.
 pub(super) fn segments(path: &str) -> impl Iterator<Item = &str> {
     // Every layer calls this with short names, for which `split` is slower.
     let mut rest = path;
@@ -15,7 +15,7 @@ pub(super) fn segments(path: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Parent scope and last segment.
+/// The parent scope and the last component.
 pub(super) fn split(path: &str) -> (&str, &str) {
     path.trim_end_matches('/').rsplit_once('/').unwrap_or(("", path.trim_end_matches('/')))
 }
@@ -36,7 +36,7 @@ pub(crate) fn join(scope: &str, path: &str) -> String {
     joined
 }
 
-/// Whether `path` is the scope or lies in it; both without empty parts.
+/// Whether `path` is the scope or is in it; neither must have empty components.
 pub(super) fn is_in(path: &str, scope: &str) -> bool {
     scope.is_empty() || path.strip_prefix(scope).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

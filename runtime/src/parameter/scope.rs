@@ -1,13 +1,13 @@
-//! The current scope of the thread, and what applies inside it.
+//! The current scope of the thread, and flags that apply in it.
 
 use candle_core::DType;
 
 use crate::context::{change, with};
 
-/// Runs `f` with parameters registered and looked up under `name`, below the scope that is current.
+/// Runs `f` in the scope `name` below the current one: parameters are registered and looked up there.
 ///
-/// Scopes nest, and `"a/b"` is the same as `"a"` and `"b"` nested. Empty parts do not count. What was current
-/// before is restored after `f`, on an early return and a panic too.
+/// Scopes nest, and `"a/b"` is the same as `"a"` and `"b"` nested. Empty components are ignored. The previous
+/// scope is restored after `f`, including on an early return and on a panic.
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};
@@ -29,7 +29,7 @@ pub fn current_parameter_scope() -> String {
     with(|state| state.path.clone())
 }
 
-/// Runs `f` with every parameter taken detached: no gradient flows to any, whatever its `need_grad`.
+/// Runs `f` with all parameters detached: they receive no gradients, whatever their `need_grad`.
 pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
     let _restore = change(|flags| flags.detached = true);
     f()
@@ -41,8 +41,8 @@ pub(crate) fn unfixed<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// Runs `f` with the parameters of layers of half precision made and taken in `f32`: for statistics that add up many small
-/// numbers.
+/// Runs `f` such that layers of half precision create and use their parameters in `f32`: for statistics that
+/// add up many small numbers.
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};

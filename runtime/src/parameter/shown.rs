@@ -1,8 +1,8 @@
-//! Arguments in a few letters, for pictures of networks.
+//! Short texts of arguments, for pictures of networks.
 
 use crate::{Axes, Axis, Dims, PerAxis};
 
-/// A type of which a reader of a picture wants to see the value.
+/// A type whose values are shown in pictures.
 pub trait Show {
     /// The value, such as `5×5`.
     fn show(&self) -> String;
@@ -68,7 +68,7 @@ impl<T: Show + ?Sized> IfShown for Shown<'_, T> {
     }
 }
 
-/// For all arguments; found last, by one reference more.
+/// For all arguments; method resolution finds it last, since it needs one more reference.
 pub trait IfNotShown {
     /// None.
     fn text(&self) -> Option<String>;
@@ -80,13 +80,14 @@ impl<T: ?Sized> IfNotShown for &Shown<'_, T> {
     }
 }
 
-/// Tells who records the run what the caller of a layer has given: required arguments, and options, which are an `Option`.
+/// Passes the arguments of a layer's caller to the recorder of the run: required ones, and options, which are
+/// an `Option`.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __pf_note_arguments {
     ([$($required:ident)*] [$($optional:ident)*]) => {
         $crate::__private::tell_arguments(|| {
-            // An argument needs one of the two traits.
+            // An argument uses only one of the two traits.
             #[allow(unused_imports)]
             use $crate::__private::{IfNotShown as _, IfShown as _, Shown};
             [

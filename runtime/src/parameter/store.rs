@@ -1,4 +1,4 @@
-//! Where parameters live.
+//! The store of parameters.
 
 use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,17 +15,17 @@ use crate::nearest::nearest;
 use crate::pattern::Pattern;
 use crate::{Error, Result, Rng};
 
-/// Parameters by path; a clone is another handle to the same parameters.
+/// Parameters by path. A clone is another handle to the same parameters.
 ///
-/// Layers create and find their parameters in the store that is current on their thread. [`enter`](Self::enter) makes a
-/// store current while a closure runs; many threads may be inside one store at once.
+/// Layers create and find their parameters in the current store of their thread. [`enter`](Self::enter) makes a
+/// store current while a closure runs; many threads may be in the same store at once.
 ///
 /// # Threads
-/// The main thread begins in the default store of the program. Every other thread begins in none: a layer that asks for a
-/// parameter there gets [`Error::NoStore`], so that no thread answers with parameters that nobody trained or loaded.
-/// [`Context`](crate::Context) brings store, scope and mode along to another thread; a [`Model`](crate::Model) has its
-/// parameters with it on any; a test or a library isolates itself with `ParameterStore::new().enter(..)`. A server of
-/// both kinds is `examples/serve.rs`.
+/// The main thread starts in the default store of the program. All other threads start without a store: a layer
+/// that asks for a parameter there gets [`Error::NoStore`], so that no thread silently uses parameters that
+/// were never trained or loaded. [`Context`](crate::Context) brings store, scope and mode to another thread; a
+/// [`Model`](crate::Model) has its parameters with it on any thread; tests and libraries can isolate themselves
+/// with `ParameterStore::new().enter(..)`. `examples/serve.rs` is a server that shows both ways.
 ///
 /// ```
 /// use layerfn::prelude::*;
@@ -40,15 +40,15 @@ use crate::{Error, Result, Rng};
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 ///
-/// The main thread is the one that Rust's runtime names `main`. A program without one, such as a library that is called from
-/// C or Python, enters a store on each thread.
+/// The main thread is the one that Rust's runtime names `main`. If there is none, as in a library that is
+/// called from C or Python, enter a store on each thread.
 #[derive(Clone)]
 pub struct ParameterStore(Arc<Inner>);
 
 struct Inner {
-    /// Taken by every layer, so it is held for moments only: never while values are computed, copied or set.
+    /// Every layer locks it, so it is only held for moments: never while values are computed, copied or set.
     tree: Mutex<Tree>,
-    /// Those who read or change the values of many parameters take turns; layers do not wait for them.
+    /// Serializes reads and changes of the values of many parameters; layers do not wait for it.
     turn: Mutex<()>,
     seed: u64,
     noise: Rng,
@@ -57,9 +57,9 @@ struct Inner {
 #[derive(Default)]
 struct Tree {
     root: Scope,
-    /// How often something has been removed, after which members may stand elsewhere.
+    /// Number of removals; members may have other indices after one.
     removals: u64,
-    /// Scopes in which layers make no parameters.
+    /// Scopes in which layers create no parameters.
     seals: Vec<Seal>,
     /// Whether any parameter may be frozen.
     has_frozen: bool,
@@ -71,31 +71,31 @@ struct Seal {
     by: Sealer,
 }
 
-/// Who has sealed a scope.
+/// The reason why a scope is sealed.
 #[derive(Clone)]
 enum Sealer {
     /// [`ParameterStore::seal`].
     Request,
     /// [`Network::init`](crate::Network::init).
     Model,
-    /// A load of this file into the scope when it was empty.
+    /// A load of this file into the scope, which was empty.
     File(String),
-    /// The store of a thread that has entered none.
+    /// The store of a thread that has not entered one.
     NoStore,
 }
 
-/// Where a scope lies in the tree: as long as nothing is removed, it is found there without a search.
+/// The place of a scope in the tree: as long as nothing is removed, it is found without a search.
 #[derive(Clone, Default)]
 pub(crate) struct Place {
-    /// The number of the member at each step from the root.
+    /// The index of the member at each step from the root.
     members: Vec<usize>,
     removals: u64,
-    /// Bytes of the path that `members` lead along.
+    /// Length in bytes of the path that `members` describe.
     length: usize,
 }
 
 impl Place {
-    /// How far it leads: [`truncate`](Self::truncate) brings it back here.
+    /// Its depth: [`truncate`](Self::truncate) returns to it.
     pub(crate) fn depth(&self) -> (usize, usize) {
         (self.members.len(), self.length)
     }
@@ -109,8 +109,8 @@ impl Place {
 }
 
 impl Tree {
-    /// The scope `path`, made if need be, or none if the path runs through a parameter. `place` may know where the path
-    /// begins, and knows where it ends then.
+    /// The scope `path`, created if necessary, or `None` if the path leads through a parameter. `place` may
+    /// have the place of a prefix of the path, and has that of the whole path afterwards.
     fn locate(&mut self, path: &str, place: &mut Place) -> Option<&mut Scope> {
         if place.removals != self.removals {
             *place = Place { removals: self.removals, ..Place::default() };
@@ -127,7 +127,7 @@ impl Tree {
                 let index = match scope.index_of(segment) {
                     Some(index) => index,
                     None => {
-                        // Whoever asks for a parameter there is told.
+                        // A request for a parameter there reports the error.
                         check_name("path", path).ok()?;
                         member(scope, segment)
                     }
@@ -143,7 +143,7 @@ impl Tree {
         Some(scope)
     }
 
-    /// Whether a layer may make the parameter `path`.
+    /// Checks that a layer may create the parameter `path`.
     fn check_open(&mut self, path: &str) -> Result<()> {
         let Some(seal) = self.seals.iter().find(|seal| is_in(path, &seal.scope)) else { return Ok(()) };
         let by = match &seal.by {
@@ -158,7 +158,7 @@ impl Tree {
         Err(Error::Sealed { path: path.to_owned(), scope, by, nearest })
     }
 
-    /// Whether anybody may register the parameter `path`.
+    /// Checks that the parameter `path` may be registered at all.
     fn check_entered(&self, path: &str) -> Result<()> {
         match self.seals.first() {
             Some(Seal { by: Sealer::NoStore, .. }) => Err(Error::NoStore { path: path.to_owned() }),
@@ -166,8 +166,8 @@ impl Tree {
         }
     }
 
-    /// Registers what `updates` say of the scope `path` and returns the values that are to be set; none if the parameters are
-    /// no longer those of `before`.
+    /// Registers `updates` in the scope `path` and returns the values that are to be set, or `None` if the
+    /// parameters are no longer those of `before`.
     fn register(
         &mut self,
         path: &str,
@@ -207,7 +207,7 @@ impl Tree {
         Ok(Some(changes))
     }
 
-    /// Finds out anew which scopes are frozen.
+    /// Recomputes which scopes are frozen.
     fn settle(&mut self) {
         if self.has_frozen {
             self.has_frozen = self.root.settle().0;
@@ -219,11 +219,12 @@ impl Tree {
 #[derive(Clone, Default)]
 struct Scope {
     members: IndexMap<String, Node, RandomState>,
-    /// The number of the member that was asked for last: the next in order is mostly the next to be asked for.
+    /// The index of the last requested member: usually the following one is requested next.
     last: usize,
-    /// Whether it holds parameters and all of them are frozen.
+    /// Whether it has parameters and all of them are frozen.
     frozen: bool,
-    /// Held while the values of the scope's own parameters are set by anyone but a solver; made when first asked for.
+    /// Locked while the values of the scope's own parameters are set by anyone but a solver; created on first
+    /// use.
     version: Option<Version>,
 }
 
@@ -249,7 +250,7 @@ impl Scope {
         Arc::clone(self.version.get_or_insert_default())
     }
 
-    /// A copy sets values of its own.
+    /// Copies have their own values, and so their own versions.
     fn forget_versions(&mut self) {
         self.version = None;
         for node in self.members.values_mut() {
@@ -296,7 +297,7 @@ enum Node {
 #[derive(Clone)]
 struct Leaf {
     parameter: Parameter,
-    /// Whether a layer has declared that it is not trained.
+    /// Whether a layer has declared it as not trained.
     is_state: bool,
     created_at: &'static Location<'static>,
 }
@@ -307,14 +308,14 @@ impl Leaf {
     }
 }
 
-/// What a layer asks the store for.
+/// A layer's request for a parameter.
 pub(super) struct Request<'a> {
     /// Path of the scope.
     pub(super) scope: &'a str,
     pub(super) name: &'a str,
     pub(super) shape: &'a [usize],
     pub(super) need_grad: bool,
-    /// Whether `need_grad` replaces the flag of a parameter that is there. Otherwise it can take the flag away only.
+    /// Whether `need_grad` replaces the flag of an existing parameter. Otherwise it can only clear the flag.
     pub(super) overwrites: bool,
     pub(super) asked_at: &'static Location<'static>,
 }
@@ -325,7 +326,7 @@ impl Request<'_> {
     }
 }
 
-/// A value that is to be set once the tree is free again.
+/// A value that is set after the tree is unlocked.
 struct Change {
     version: Version,
     var: Var,
@@ -335,35 +336,35 @@ struct Change {
 /// One of many changes that are made together.
 pub(crate) struct Update {
     pub(crate) path: String,
-    /// What is registered: a new parameter, or the variable that is there.
+    /// The parameter to register: a new one, or one with the existing variable.
     pub(crate) parameter: Parameter,
-    /// What the variable is set to: a tensor of its own shape, type and device.
+    /// The new value of the variable: a tensor of its shape, type and device.
     pub(crate) value: Option<Tensor>,
 }
 
 impl ParameterStore {
-    /// NNabla seeds the generator of its initial values with 313 too.
+    /// NNabla also seeds the generator of its initial values with 313.
     const DEFAULT_SEED: u64 = 313;
 
-    /// An empty store with the default seed.
+    /// Creates an empty store with the default seed.
     #[must_use]
     pub fn new() -> Self {
         Self::with_seed(Self::DEFAULT_SEED)
     }
 
-    /// An empty store whose initial values follow from `seed`.
+    /// Creates an empty store whose initial values follow from `seed`.
     #[must_use]
     pub fn with_seed(seed: u64) -> Self {
         Self::with_tree(Tree::default(), seed, noise_of(seed))
     }
 
-    /// The store of a thread that has entered none: it is empty and stays so.
+    /// The store of a thread that has not entered one: it always is empty.
     pub(crate) fn of_no_thread() -> Self {
         let seals = vec![Seal { scope: String::new(), by: Sealer::NoStore }];
         Self::with_tree(Tree { seals, ..Tree::default() }, Self::DEFAULT_SEED, noise_of(Self::DEFAULT_SEED))
     }
 
-    /// The same parameters as those of a model: sealed, and with the generator as it starts.
+    /// The store of a model with these parameters: sealed, and with a fresh generator.
     pub(crate) fn of_model(self) -> Self {
         let mut tree = std::mem::take(&mut *self.lock());
         tree.seals.push(Seal { scope: String::new(), by: Sealer::Model });
@@ -380,15 +381,16 @@ impl ParameterStore {
         self.0.seed
     }
 
-    /// The generator of what is random in a forward pass, such as dropout: seeded once, by the store's seed.
+    /// The generator of random numbers in a forward pass, such as those of dropout: seeded once, with the
+    /// store's seed.
     #[must_use]
     pub fn rng(&self) -> Rng {
         self.0.noise.clone()
     }
 
-    /// All parameters: depth first over the scopes, members in the order of registration, a sub-scope where it was
-    /// first entered. NNabla lists and saves them in this order. Private state, whose name starts with `_`, is among
-    /// them.
+    /// All parameters, depth first: members of a scope are in the order of registration, and a sub-scope is at
+    /// the position where it was first entered. NNabla lists and saves them in the same order. Private state,
+    /// whose name starts with `_`, is included.
     #[must_use]
     pub fn parameters(&self) -> Parameters {
         self.parameters_under("")
@@ -404,7 +406,7 @@ impl ParameterStore {
         }
     }
 
-    /// Where the parameter at `path` was registered: where its layer was called.
+    /// The location where the parameter at `path` was registered, which is the call of its layer.
     pub(crate) fn created_at(&self, path: &str) -> Option<&'static Location<'static>> {
         let (parent, name) = split(path);
         match find_scope_mut(&mut self.lock().root, parent)?.get_mut(name)? {
@@ -413,11 +415,11 @@ impl ParameterStore {
         }
     }
 
-    /// Registers `parameter` at `path`, in place of the one there.
+    /// Registers `parameter` at `path`, replacing an existing one.
     ///
     /// # Errors
-    /// [`Error::PathConflict`] if `path` or a part of it is taken by a scope or a parameter; [`Error::InvalidArgument`] if no
-    /// file could hold `path`.
+    /// [`Error::PathConflict`] if `path` or a prefix of it is taken by a scope or a parameter;
+    /// [`Error::InvalidArgument`] if no file could contain `path`.
     #[track_caller]
     pub fn set(&self, path: &str, parameter: Parameter) -> Result<()> {
         let created_at = Location::caller();
@@ -452,8 +454,8 @@ impl ParameterStore {
         }
     }
 
-    /// A store with copies of all parameters on `device`: paths, order, flags, seed and generator are the same, the
-    /// variables are its own.
+    /// A store with copies of all parameters on `device`: paths, order, flags, seed and generator are the same,
+    /// but it has its own variables.
     ///
     /// A solver keeps updating the variables it was given: give it those of the copy, and its own states with
     /// [`set_states`](crate::solver::Solver::set_states).
@@ -477,11 +479,12 @@ impl ParameterStore {
         self.copied(Some(device), self.rng())
     }
 
-    /// A store with copies of all parameters where they are: paths, order, flags, seals and seed are the same, the variables
-    /// and the generator are its own. A variable that stands under two paths is one variable in the copy, too.
+    /// A store with copies of all parameters on the same devices: paths, order, flags, seals and seed are the
+    /// same, but it has its own variables and generator. A variable under two paths remains a single variable
+    /// in the copy.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if there is no room for a parameter; it names the parameter.
+    /// [`Error::InvalidArgument`] if there is no memory for a parameter; it names the parameter.
     pub fn deep_copy(&self) -> Result<Self> {
         self.copied(None, self.0.noise.copied())
     }
@@ -501,8 +504,9 @@ impl ParameterStore {
         Ok(Self::with_tree(Tree { root, removals: 0, seals, has_frozen }, self.0.seed, noise))
     }
 
-    /// From now on, a layer that asks for a parameter that is not there gets [`Error::Sealed`], which names the nearest path
-    /// that is. What is asked for by name, as [`set_parameter`](crate::set_parameter) and loads do, is still made.
+    /// From now on, a layer that asks for a missing parameter gets [`Error::Sealed`], which names the nearest
+    /// existing path. Parameters can still be created explicitly, by [`set_parameter`](crate::set_parameter)
+    /// and by loads.
     ///
     /// ```
     /// use layerfn::prelude::*;
@@ -516,8 +520,8 @@ impl ParameterStore {
     /// # Ok::<(), layerfn::Error>(())
     /// ```
     ///
-    /// A scope that was empty when a file was loaded into it is sealed by that: what the layers then do not find, they would
-    /// ask for under a wrong name. To load a part of a model and have the rest made, make all of it first, or
+    /// Loading a file into an empty scope also seals it: a parameter that is missing afterwards was most likely
+    /// requested under a wrong name. To load a part of a model and create the rest, create all of it first, or
     /// [`unseal`](Self::unseal) the store after the load.
     pub fn seal(&self) {
         let mut tree = self.lock();
@@ -525,25 +529,25 @@ impl ParameterStore {
         tree.seals.push(Seal { scope: String::new(), by: Sealer::Request });
     }
 
-    /// Layers make what they do not find again, in scopes sealed by a load, too.
+    /// Allows layers to create missing parameters again, including in scopes that a load has sealed.
     pub fn unseal(&self) {
         self.lock().seals.retain(|seal| matches!(seal.by, Sealer::NoStore));
     }
 
-    /// Whether the store or a scope of it is sealed.
+    /// Whether the store or one of its scopes is sealed.
     #[must_use]
     pub fn is_sealed(&self) -> bool {
         !self.lock().seals.is_empty()
     }
 
-    /// Freezes the parameters whose path matches `pattern`: no gradient flows to them, no solver and no layer moves them, and
-    /// no forward pass undoes that.
+    /// Freezes the parameters whose path matches `pattern`: they receive no gradients, no solver and no layer
+    /// changes them, and no forward pass undoes that.
     ///
-    /// A layer whose parameters are all frozen runs in [`test_mode`](crate::test_mode): its batch normalization uses the running
-    /// statistics, which stay as they are. A variable that stands under several paths is frozen under each of them. In a
-    /// pattern, `*` and `?` stand for characters of one part of a path, `**` for any number of parts. Files keep
-    /// `need_grad`, which is false for what is frozen, and not that it is frozen: freeze it again after a load.
-    ///
+    /// A layer whose parameters are all frozen runs in [`test_mode`](crate::test_mode): its batch normalization
+    /// uses the running statistics and does not change them. A variable under several paths is frozen under all
+    /// of them. In a pattern, `*` and `?` match characters within a component of a path, and `**` matches any
+    /// number of components. Files store `need_grad`, which is false for frozen parameters, but not that they
+    /// are frozen: freeze them again after a load.
     /// ```
     /// use layerfn::prelude::*;
     ///
@@ -563,8 +567,8 @@ impl ParameterStore {
         self.each_matching(pattern, |leaf| leaf.parameter.set_frozen(true))
     }
 
-    /// Undoes [`freeze`](Self::freeze) for the parameters whose path matches `pattern`, and lets them be trained again, unless
-    /// their layer has declared that they are not.
+    /// Undoes [`freeze`](Self::freeze) for the parameters whose path matches `pattern`, and makes them
+    /// trainable again, unless their layer has declared them as not trained.
     ///
     /// # Errors
     /// [`Error::NoParameter`] if the pattern matches no parameter.
@@ -575,7 +579,7 @@ impl ParameterStore {
         })
     }
 
-    /// Changes every leaf whose variable stands under a path that matches.
+    /// Changes every leaf whose variable has a path that matches.
     fn each_matching(&self, pattern: &str, change: impl Fn(&mut Leaf)) -> Result<()> {
         let matcher = Pattern::new(pattern);
         let mut tree = self.lock();
@@ -597,7 +601,7 @@ impl ParameterStore {
         Ok(())
     }
 
-    /// Removes every parameter, and the seals of the loads that made them.
+    /// Removes every parameter, and the seals of the loads that created them.
     pub fn clear(&self) {
         self.clear_under("");
     }
@@ -616,9 +620,9 @@ impl ParameterStore {
         list_under(&mut self.lock().root, path)
     }
 
-    /// Changes many parameters of the scope `path` in one step: `plan` sees what is there and says what to do, again if another
-    /// thread is faster. If it fails, or something stands in the way of one change, none is made. A scope that was empty
-    /// is sealed; `file` is where the changes come from.
+    /// Changes many parameters of the scope `path` in one step: `plan` sees the current ones and returns the
+    /// changes; it is called again if another thread was faster. If it fails, or one change is impossible, none
+    /// is made. If the scope was empty, it is sealed; `file` is the source of the changes.
     pub(crate) fn update_under<R>(
         &self,
         path: &str,
@@ -642,14 +646,14 @@ impl ParameterStore {
         }
     }
 
-    /// Gives the scope its place in the order, and says whether it is frozen. A parameter of that path is reported when a
-    /// parameter is asked for.
+    /// Registers the scope at its position in the order, and returns whether it is frozen. If there is a
+    /// parameter at that path, the next request for a parameter reports it.
     pub(crate) fn claim_scope(&self, path: &str, place: &mut Place) -> bool {
         self.lock().locate(path, place).is_some_and(|scope| scope.frozen)
     }
 
-    /// The lock that is held while values of parameters are set together, and the parameters at these paths in the scope: the lock
-    /// of the scope that the first of them lies in.
+    /// The lock that is held while values of parameters are set together, and the parameters at these paths in
+    /// the scope. The lock is that of the scope of the first parameter.
     pub(super) fn state<const N: usize>(
         &self,
         scope: &str,
@@ -660,7 +664,7 @@ impl ParameterStore {
         let mut found = Vec::with_capacity(N);
         let mut version = None;
         for path in paths {
-            // Most are of the scope itself.
+            // Most are directly in the scope.
             let (members, name) = match path.rsplit_once('/') {
                 Some((below, name)) => (find_scope_mut(&mut tree.root, &join(scope, below)), name),
                 None => (find_scope_mut(&mut tree.root, scope), path),
@@ -672,12 +676,12 @@ impl ParameterStore {
             }
             version.get_or_insert_with(|| members.version());
         }
-        // As many as paths.
+        // There are as many as paths.
         let found = found.try_into().map_err(|_| missing(""))?;
         Ok((version.ok_or_else(|| missing(""))?, found))
     }
 
-    /// Registers a new parameter. Another thread may have been faster: its value is the same, and stays shared.
+    /// Registers a new parameter. If another thread was faster, its value is the same, and is used.
     pub(super) fn insert_new(&self, request: &Request<'_>, value: &Tensor) -> Result<Parameter> {
         let path = request.path();
         check_name("name", &path)?;
@@ -697,8 +701,8 @@ impl ParameterStore {
         Ok(parameter)
     }
 
-    /// The parameter that is asked for, if it exists or may be made, after checking its shape and its `need_grad`. `place` is
-    /// that of the scope, as in [`Tree::locate`].
+    /// The requested parameter, if it exists or may be created, after checking its shape and its `need_grad`.
+    /// `place` is that of the scope, as in [`Tree::locate`].
     pub(super) fn get_checked<R>(
         &self,
         request: &Request<'_>,
@@ -706,7 +710,7 @@ impl ParameterStore {
         look: impl FnOnce(&Parameter) -> R,
     ) -> Result<Option<R>> {
         let mut tree = self.lock();
-        // A name of several parts, or a parameter on the way, goes the long way.
+        // Names with several components, or parameters in the path, take the slow path.
         let is_plain = !request.name.is_empty() && !request.name.as_bytes().contains(&b'/');
         let located = if is_plain { tree.locate(request.scope, place) } else { None };
         let is_located = located.is_some();
@@ -742,8 +746,9 @@ impl ParameterStore {
         }
     }
 
-    /// The generator of one parameter's initial value. Every part of the key is preceded by its length, so that
-    /// `ab/c` and `a/bc` differ. What can be long comes last: the generator reads 624 words.
+    /// The generator of one parameter's initial value. Every component of the key is preceded by its length, so
+    /// that `ab/c` and `a/bc` differ. Components that can be long come last, since the generator only reads 624
+    /// words.
     pub(super) fn stream(&self, path: &str, shape: &[usize], initializer: [u64; 3]) -> Rng {
         let mut key = wide(self.0.seed).to_vec();
         key.extend(initializer.into_iter().flat_map(wide));
@@ -762,7 +767,8 @@ impl ParameterStore {
     }
 
     fn lock(&self) -> MutexGuard<'_, Tree> {
-        // A panic while the lock is held leaves whole entries behind: nothing here changes a scope in two steps.
+        // A panic while the lock is held leaves consistent entries behind: no change of a scope takes two
+        // steps.
         lock(&self.0.tree)
     }
 }
@@ -794,7 +800,7 @@ fn wide(value: u64) -> [u32; 2] {
     [value as u32, (value >> 32) as u32]
 }
 
-/// The scope that holds the last segment of `path`, made if need be, and that segment.
+/// The scope that holds the last component of `path`, created if necessary, and that component.
 fn descend<'a, 'p>(tree: &'a mut Scope, path: &'p str) -> Result<(&'a mut Scope, &'p str)> {
     let (parent, name) = split(path);
     if name.is_empty() {
@@ -812,7 +818,7 @@ fn descend<'a, 'p>(tree: &'a mut Scope, path: &'p str) -> Result<(&'a mut Scope,
     Ok((scope, name))
 }
 
-/// What is at the path asked for, if something is; the paths of what has been made need no other check.
+/// The entry at the requested path, if there is one; paths of existing entries need no other check.
 fn reach<'a>(tree: &'a mut Scope, request: &Request<'_>) -> Option<&'a mut Node> {
     let (mut scope, mut parts) = (tree, segments(request.scope).chain(segments(request.name)).peekable());
     loop {
@@ -825,7 +831,7 @@ fn reach<'a>(tree: &'a mut Scope, request: &Request<'_>) -> Option<&'a mut Node>
     }
 }
 
-/// The number of the member `name`, a new scope if there is none.
+/// The index of the member `name`, which is created as a scope if it does not exist.
 fn member(scope: &mut Scope, name: &str) -> usize {
     match scope.index_of(name) {
         Some(index) => index,
@@ -850,7 +856,7 @@ fn list_under(tree: &mut Scope, path: &str) -> Parameters {
     found
 }
 
-/// Fails where [`descend`] or the registration of a parameter would, and changes nothing.
+/// Fails if [`descend`] or the registration of a parameter would fail, without changing anything.
 fn check_place(tree: &Scope, path: &str) -> Result<()> {
     check_name("path", path)?;
     let (parent, name) = split(path);
@@ -883,8 +889,8 @@ fn var_of(parameters: &Parameters, update: &Update) -> Option<TensorId> {
     parameters.get(&update.path).map(|parameter| parameter.var().id())
 }
 
-/// That the path of a new parameter can be saved. Scopes lie in each other, and what goes through them does so too: none is
-/// made that lies too deep.
+/// Checks that the path of a new parameter can be saved. Code that walks nested scopes recurses, so none may be
+/// too deep.
 fn check_name(argument: &'static str, path: &str) -> Result<()> {
     limits::check_path(path).map_err(|fault| {
         let reason = format!("must give a path that can be saved; this one {fault}");

@@ -1,4 +1,4 @@
-//! Parameters as values: one, and many by path.
+//! Parameters as values: a single one, and a collection by path.
 
 use candle_core::{Device, Tensor, TensorId, Var};
 use foldhash::quality::RandomState;
@@ -12,32 +12,33 @@ use crate::{Error, Result};
 #[derive(Clone, Debug)]
 pub struct Parameter {
     var: Var,
-    /// The variable without a place in the graph: candle makes such a view anew each time.
+    /// The variable outside of any graph; cached, since candle would create a new view each time.
     detached: Tensor,
     need_grad: bool,
     frozen: bool,
 }
 
 impl Parameter {
-    /// A parameter over `var`.
+    /// Makes a parameter of `var`.
     #[must_use]
     pub fn new(var: Var, need_grad: bool) -> Self {
         Self { detached: var.as_detached_tensor(), var, need_grad, frozen: false }
     }
 
-    /// The variable, shared with the store: setting it changes what the layers compute.
+    /// Returns the variable, which the store shares: setting it changes the results of the layers.
     #[must_use]
     pub fn var(&self) -> &Var {
         &self.var
     }
 
-    /// Whether gradients flow to it and solvers see it; not while it is [frozen](crate::ParameterStore::freeze).
+    /// Whether it receives gradients and solvers see it; false while it is
+    /// [frozen](crate::ParameterStore::freeze).
     #[must_use]
     pub fn need_grad(&self) -> bool {
         self.need_grad && !self.frozen
     }
 
-    /// Whether it is frozen: no gradient flows to it and no layer moves it.
+    /// Whether it is frozen: it receives no gradients and no layer changes it.
     #[must_use]
     pub fn is_frozen(&self) -> bool {
         self.frozen
@@ -57,7 +58,7 @@ impl Parameter {
         tensor.clone()
     }
 
-    /// The value as the variable can be [set](Self::set) to it: of its type and device.
+    /// Converts the value for [`set`](Self::set), to the variable's type and device.
     pub(super) fn prepared(&self, path: &str, value: &Tensor) -> Result<Tensor> {
         if value.dims() != self.var.dims() {
             let reason = format!("for parameter `{path}` must have its shape {:?}", self.var.dims());
@@ -68,20 +69,20 @@ impl Parameter {
 
     /// Overwrites the values by a prepared one.
     pub(super) fn set(&self, value: &Tensor) -> Result<()> {
-        // candle refuses a value that shares the variable's memory, as its own tensor does.
+        // candle rejects a value that shares the variable's memory, such as its own tensor.
         self.var.set(value).or_else(|_| self.var.set(&value.copy()?))?;
         Ok(())
     }
 
-    /// A copy of the values as they are now.
+    /// A copy of the current values.
     pub(super) fn snapshot(&self) -> Result<Tensor> {
         Ok(self.detached.copy()?)
     }
 }
 
-/// Makes copies; a variable that stands under two paths is one variable in the copies, too.
+/// Makes copies; a variable under two paths remains a single variable.
 pub(super) struct Copier<'a> {
-    /// Where the copies live; where the originals do, if absent.
+    /// The device of the copies; that of the originals if absent.
     device: Option<&'a Device>,
     copies: HashMap<TensorId, Var>,
 }
@@ -149,7 +150,8 @@ impl Parameters {
         self.0.keys().map(String::as_str)
     }
 
-    /// The variables, in order: what candle's optimizers take. One that has several paths is there once.
+    /// The variables, in order, as candle's optimizers take them. A variable with several paths is included
+    /// once.
     #[must_use]
     pub fn vars(&self) -> Vec<Var> {
         self.variables().cloned().collect()
@@ -161,7 +163,7 @@ impl Parameters {
         self.0.values().map(|parameter| &parameter.var).filter(move |var| seen.insert(var.id()))
     }
 
-    /// Those below the scope `path`, by their path in it.
+    /// The parameters below the scope `path`, by their path in it.
     #[must_use]
     pub fn under(&self, path: &str) -> Self {
         let prefix: String = segments(path).flat_map(|segment| [segment, "/"]).collect();
@@ -170,7 +172,8 @@ impl Parameters {
             .collect()
     }
 
-    /// Copies of them on `device`, with variables of their own; a variable under two paths stays one.
+    /// Copies the parameters to `device`, into new variables; a variable under two paths remains a single
+    /// variable.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if one cannot be copied there; it names the parameter.
@@ -179,19 +182,19 @@ impl Parameters {
         self.iter().map(|(path, parameter)| Ok((path.to_owned(), copier.copy(path, parameter)?))).collect()
     }
 
-    /// How many parameters there are.
+    /// The number of parameters.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no parameters.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Elements of all parameters together; those of a variable that has several paths count once.
+    /// The number of elements of all parameters; a variable with several paths counts once.
     #[must_use]
     pub fn elem_count(&self) -> usize {
         self.variables().map(|var| var.elem_count()).sum()

@@ -215,7 +215,7 @@ pub fn cpd3_convolution(
     /// Initializer of `b`.
     #[opt(into, default = 0.0)]
     b_init: Initializer,
-    /// Number of leading axes that are samples, or the first axis behind them, from the back if negative.
+    /// Number of leading axes that are samples; if negative, the first axis after them, counted from the back.
     #[opt(into, default = 1)]
     base_axis: Axis,
     /// Generator of the random default and of the factors that the least squares start from.

@@ -407,7 +407,7 @@ fn moving_average(running: &Tensor, batch: &Tensor, decay_rate: f64) -> Result<T
 pub fn mean_subtraction(
     /// Input.
     inp: &Tensor,
-    /// Number of leading axes that are samples, or the first axis behind them, from the back if negative.
+    /// Number of leading axes that are samples; if negative, the first axis after them, counted from the back.
     #[opt(into, default = 1)]
     base_axis: Axis,
     /// Whether to update the running mean: true unless in [`test_mode`](crate::test_mode).
