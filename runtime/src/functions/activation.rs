@@ -1,4 +1,4 @@
-//! Activations but ReLU, softmax, PReLU and dropout.
+//! Activations other than ReLU, and softmax, PReLU and dropout.
 
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
@@ -39,7 +39,7 @@ unary! {
         };
     }
 
-    /// `x` between 0 and 6, cut off there; the slope at both ends is 0.
+    /// `x` clipped to `[0, 6]`; the slope at both ends is 0.
     fn relu6() = Relu6 as "ReLU6" {
         example([-2.0, 2.0, 7.0]) = [0.0, 2.0, 6.0];
         value(x) = x.between(0.0, 6.0);
@@ -79,7 +79,7 @@ unary! {
         };
     }
 
-    /// `x / 2 (1 + erf(x / sqrt(2)))`: `x` times the share of the normal distribution below it.
+    /// `x / 2 (1 + erf(x / sqrt(2)))`: `x` times the normal distribution function at `x`.
     fn gelu_exact() = GeluExact from gelu_of_erf {
         example([-20.0, 0.0, 20.0]) = [0.0, 0.0, 20.0];
         value(x) = x.clone().scale(0.5) * x.scale(FRAC_1_SQRT_2).erf().offset(1.0);
@@ -168,7 +168,7 @@ unary! {
         };
     }
 
-    /// `0.2 x + 0.5`, cut off at 0 and 1; the slope at both ends is 0.2.
+    /// `0.2 x + 0.5`, clipped to `[0, 1]`; the slope at both ends is 0.2.
     fn hard_sigmoid() = HardSigmoid as "HardSigmoid" {
         example([-3.0, 0.0, 3.0]) = [0.0, 0.5, 1.0];
         value(x) = x.scale(0.2).offset(0.5).between(0.0, 1.0);
@@ -178,7 +178,7 @@ unary! {
         };
     }
 
-    /// `x` between −1 and 1, cut off there; the slope at both ends is 1.
+    /// `x` clipped to `[−1, 1]`; the slope at both ends is 1.
     fn hard_tanh() = HardTanh as "HardTanh" {
         example([-3.0, 0.5, 3.0]) = [-1.0, 0.5, 1.0];
         value(x) = x.between(-1.0, 1.0);
@@ -188,7 +188,7 @@ unary! {
         };
     }
 
-    /// 1 where `x` is positive, else 0. Between −1 and 1 half of the gradient passes.
+    /// 1 where `x` is positive, else 0. Between −1 and 1, half of the gradient is passed on.
     fn binary_sigmoid() = BinarySigmoid as "BinarySigmoid" {
         example([-3.0, 0.0, 0.5]) = [0.0, 0.0, 1.0];
         value(x) = x.indicator(x.above(0.0));
@@ -198,7 +198,7 @@ unary! {
         };
     }
 
-    /// 1 where `x` is positive, else −1. Between −1 and 1 the gradient passes.
+    /// 1 where `x` is positive, else −1. Between −1 and 1, the gradient is passed on.
     fn binary_tanh() = BinaryTanh as "BinaryTanh" {
         example([-3.0, 0.0, 0.5]) = [-1.0, -1.0, 1.0];
         value(x) = x.indicator(x.above(0.0)).scale(2.0).offset(-1.0);
@@ -241,7 +241,7 @@ pub fn softplus(inp: &Tensor) -> Result<Tensor> {
     softplus_with(inp, 1.0)
 }
 
-/// [`relu`] of `x` and of `−x`, side by side along an axis (NNabla's default is 1).
+/// [`relu`] of `x` and of `−x`, concatenated along an axis (NNabla's default is 1).
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if there is no such axis or the input holds no floating-point numbers.
@@ -257,12 +257,12 @@ pub fn softplus(inp: &Tensor) -> Result<Tensor> {
 /// # Ok::<(), layerfn::Error>(())
 /// ```
 pub fn crelu(inp: &Tensor, axis: impl Into<Axis>) -> Result<Tensor> {
-    // The second half has the slope −1 at 0, which `elu` with 0 for `alpha` has.
+    // The slope of the second half at 0 is −1, which `elu` with an `alpha` of 0 has.
     of_both_signs(inp, axis.into(), relu, |x| elu(x, 0.0))
 }
 
-/// [`elu`] of `x` and of `−x`, side by side along an axis (NNabla's defaults are 1 for `alpha` and for `axis`). This is not the
-/// function that is called CELU elsewhere.
+/// [`elu`] of `x` and of `−x`, concatenated along an axis (NNabla's defaults are 1 for `alpha` and for `axis`).
+/// This is not the function that is called CELU elsewhere.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if there is no such axis, `alpha` is not finite or the input holds no floating-point numbers.
@@ -283,7 +283,7 @@ pub fn celu(inp: &Tensor, alpha: f64, axis: impl Into<Axis>) -> Result<Tensor> {
     of_both_signs(inp, axis.into(), f, f)
 }
 
-/// `positive` of `x` beside `negative` of `−x`.
+/// Concatenates `positive` of `x` and `negative` of `−x`.
 fn of_both_signs(
     inp: &Tensor,
     axis: Axis,
@@ -294,8 +294,8 @@ fn of_both_signs(
     concatenate(&[&positive(inp)?, &negative(&mul_scalar(inp, -1.0)?)?], axis)
 }
 
-/// `n` with `tanh(log(1 + exp(x))) = n / (n + 2)`, which is `exp(x) (exp(x) + 2)`, and the sigmoid of `x`. From 20 on the
-/// quotient is 1.
+/// `n` such that `tanh(log(1 + exp(x))) = n / (n + 2)`, which is `exp(x) (exp(x) + 2)`, and the sigmoid of `x`.
+/// From 20 on, the quotient is 1.
 #[inline(always)]
 fn mish_terms<V: Number>(x: &V) -> (V, V) {
     let limit = x.constant(20.0);
@@ -308,7 +308,7 @@ fn gelu_inner<V: Number>(x: V) -> V {
     (x.clone() + x.clone().scale(GELU.1) * x.clone() * x).scale(GELU.0)
 }
 
-/// `max(x, 0)`, NaN staying NaN.
+/// `max(x, 0)`; NaN remains NaN.
 #[inline(always)]
 pub(super) fn positive_part<V: Number>(x: &V) -> V {
     V::select(x.below(0.0), || x.constant(0.0), || x.clone())
@@ -397,7 +397,8 @@ pub(crate) fn lanes(inp: &Tensor, axis: impl Dim + Copy, function: &'static str)
 /// PReLU: `x` where it is at least 0, else `slope x`.
 ///
 /// # Shapes
-/// - `slope`: `()` or `(1)` for one slope, or `(C)` for one of each channel, where `C` is the size of axis `base_axis`
+/// - `slope`: `()` or `(1)` for one slope, or `(C)` for one slope per channel, where `C` is the size of axis
+///   `base_axis`
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if `slope` has another shape.
@@ -470,7 +471,7 @@ pub fn prelu(inp: &Tensor, slope: &Tensor, base_axis: impl Into<Axis>) -> Result
 
 /// Sets each element to 0 with probability `p` and divides the others by `1 - p`.
 ///
-/// `draw` gives uniform 32-bit numbers, one for each element in row-major order.
+/// `draw` returns uniform 32-bit numbers, one for each element in row-major order.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if `p` is not in `[0, 1)`.

@@ -12,7 +12,8 @@ use crate::kernels::{Float, Mat, MatMut, Start, Threads, channel_sums, gemm};
 use crate::told::{Form, listens, told};
 use crate::{Axis, Error, Result};
 
-/// `y = x W + b`, with the axes from `base_axis` on taken as one; a negative `base_axis` counts from the back.
+/// `y = x W + b`, with the axes from `base_axis` on flattened to one; a negative `base_axis` counts from the
+/// back.
 ///
 /// # Shapes
 /// - `inp`: `(N.., D..)`; `N..` are the `base_axis` leading axes, the product of `D..` is `inmaps`
@@ -37,7 +38,7 @@ pub fn affine(inp: &Tensor, w: &Tensor, b: Option<&Tensor>, base_axis: impl Into
     affine_then(inp, w, b, base_axis.into(), false)
 }
 
-/// [`affine`], and `relu` of it if asked for.
+/// [`affine`], followed by `relu` if asked for.
 pub(crate) fn affine_then(
     inp: &Tensor,
     w: &Tensor,

@@ -37,7 +37,7 @@ binary! {
         gradients(a, b, dy) = [dy / b, (dy * (a / b.clone()) / b).negative()];
     }
 
-    /// `x0^x1`. Where `x0` is 0 or `x1` is 0, the gradients are the limits of those nearby, as far as there are any.
+    /// `x0^x1`. Where `x0` is 0 or `x1` is 0, the gradients are the limits of those nearby, if these exist.
     fn pow2() = PowerOfTwo as "Pow2" {
         example([2.0, -2.0], [3.0, 3.0]) = [8.0, -8.0];
         value(a, b) = a.pow(b);
@@ -57,7 +57,7 @@ binary! {
         ];
     }
 
-    /// The larger of the two. Of equal elements that of `x1` gets the gradient.
+    /// The larger of the two. If they are equal, `x1` gets the gradient.
     fn maximum2() = Maximum2 as "Maximum2" {
         example([1.0, 5.0], [3.0, 4.0]) = [3.0, 5.0];
         value(a, b) = V::select(a.exceeds(&b), || a.clone(), || b.clone());
@@ -67,7 +67,7 @@ binary! {
         ];
     }
 
-    /// The smaller of the two. Of equal elements that of `x1` gets the gradient.
+    /// The smaller of the two. If they are equal, `x1` gets the gradient.
     fn minimum2() = Minimum2 as "Minimum2" {
         example([1.0, 5.0], [3.0, 4.0]) = [1.0, 4.0];
         value(a, b) = V::select(b.exceeds(&a), || a.clone(), || b.clone());
@@ -77,8 +77,8 @@ binary! {
         ];
     }
 
-    /// The angle of the point with the coordinates `x1` and `x0`, in (−π, π]: the arc tangent of `x0 / x1` in the quadrant of
-    /// the two.
+    /// The angle of the point with the coordinates `x1` and `x0`, in (−π, π]: the arc tangent of `x0 / x1`, in
+    /// the quadrant of the point.
     fn atan2() = Atan2 as "ATan2" {
         example([0.0, 1.0], [-1.0, 0.0]) = [std::f64::consts::PI, std::f64::consts::FRAC_PI_2];
         value(y, x) = {
@@ -169,7 +169,7 @@ unary! {
     }
 }
 
-/// The sum of any number of tensors of one shape.
+/// The sum of any number of tensors of the same shape.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if there is no tensor, or the shapes or types differ.

@@ -1,4 +1,4 @@
-//! Functions that move elements, repeat them or leave some out.
+//! Functions that rearrange, repeat or drop elements.
 
 use std::str::FromStr;
 
@@ -10,7 +10,7 @@ use crate::kernels::places::{Along, HOLE, Places};
 use crate::told::{Form, UNSAID, told};
 use crate::{Axes, Axis, Dims, Error, PerAxis, Result, check};
 
-/// The axes in another order: axis `k` of the output is axis `axes[k]` of the input.
+/// Permutes the axes: axis `k` of the output is axis `axes[k]` of the input.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if `axes` does not name each axis once.
@@ -34,7 +34,7 @@ pub fn transpose(inp: &Tensor, axes: impl Into<Axes>) -> Result<Tensor> {
     permuted(inp, &order)
 }
 
-/// The axes of `inp` in this order, which is one of all its axes.
+/// Permutes the axes of `inp`; `order` contains each of them.
 pub(super) fn permuted(inp: &Tensor, order: &[usize]) -> Result<Tensor> {
     let axes: Vec<_> = order.iter().map(|axis| Along::all(inp.dims()[*axis])).collect();
     let dims: Vec<_> = axes.iter().map(Along::len).collect();
@@ -47,7 +47,7 @@ pub(super) fn permuted(inp: &Tensor, order: &[usize]) -> Result<Tensor> {
     )
 }
 
-/// With two axes exchanged.
+/// Exchanges two axes.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if there is no such axis.
@@ -67,7 +67,7 @@ pub fn swapaxes(inp: &Tensor, axis1: impl Into<Axis>, axis2: impl Into<Axis>) ->
     permuted(inp, &order)
 }
 
-/// Axis `from` moved to place `to`; the others keep their order.
+/// Moves axis `from` to position `to`; the others keep their order.
 pub(crate) fn moved(inp: &Tensor, from: usize, to: usize) -> Result<Tensor> {
     let mut order: Vec<usize> = (0..inp.rank()).collect();
     let axis = order.remove(from);
@@ -75,10 +75,10 @@ pub(crate) fn moved(inp: &Tensor, from: usize, to: usize) -> Result<Tensor> {
     permuted(inp, &order)
 }
 
-/// The elements along some axes in the opposite order; NNabla's default is the last axis, `-1`.
+/// Reverses the elements along some axes; NNabla's default is the last axis, `-1`.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if there is no such axis, or one is named twice.
+/// [`Error::InvalidArgument`] if there is no such axis, or one is repeated.
 ///
 /// # Source
 /// NNabla `F.flip`.
@@ -103,16 +103,19 @@ pub fn flip(inp: &Tensor, axes: impl Into<Axes>) -> Result<Tensor> {
     )
 }
 
-/// The elements from `start` to before `stop` in steps of `step` on each of the last axes, as many as the lists have entries.
+/// The elements from `start` to before `stop` in steps of `step`, on as many of the last axes as the lists have
+/// entries.
 ///
-/// It counts as a slice of Python does: negative numbers count from the end, `None` stands for the end that the step begins
-/// or ends at, and what lies outside is left out. An empty list stands for `None`, of `step` for 1 on each axis.
+/// It works like a Python slice: negative numbers count from the end, `None` stands for the respective end, and
+/// indices that are out of range are clipped. An empty list stands for `None`, or for a `step` of 1, on each
+/// axis.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if the lists are not equally long or longer than the input has axes, or a step is 0.
+/// [`Error::InvalidArgument`] if the lists have different lengths or are longer than the rank of the input, or
+/// a step is 0.
 ///
 /// # Source
-/// NNabla `F.slice`. Where a negative step leads over the beginning, that returns zeros.
+/// NNabla `F.slice`, which returns zeros where a negative step goes beyond the beginning.
 ///
 /// # Example
 /// ```
@@ -179,7 +182,7 @@ fn steps(n: usize, start: Option<isize>, stop: Option<isize>, step: isize) -> Re
     let distance = if step > 0 { stop - start } else { start - stop };
     let len = usize::try_from(distance).map_or(0, |distance| distance.div_ceil(step.unsigned_abs()));
     let start = if len == 0 { 0 } else { start.unsigned_abs() };
-    // A step that is never taken may be ever so long.
+    // A step that is never taken may be of any size.
     let step = if len > 1 { step } else { 1 };
     Ok(Along::Steps { n, start, step, len })
 }
@@ -193,10 +196,11 @@ fn last_axes<'a>(argument: &'static str, inp: &'a Tensor, n: usize) -> Result<(&
     Ok(dims.split_at(at))
 }
 
-/// Repeated along axes of size 1 until it has the sizes `shape`; new axes come before the others.
+/// Repeats axes of size 1 until the tensor has the sizes `shape`; new axes are added at the front.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if another axis has not the size it is to have, or there are more axes than in `shape`.
+/// [`Error::InvalidArgument`] if another axis does not have the requested size, or the input has more axes than
+/// `shape`.
 ///
 /// # Source
 /// NNabla `F.broadcast`.
@@ -233,7 +237,7 @@ pub fn broadcast(inp: &Tensor, shape: impl Into<Dims>) -> Result<Tensor> {
     )
 }
 
-/// As often side by side as `reps` says for each of the last axes. Axes that are missing at the front are added.
+/// Repeats the input `reps` times along each of the last axes. Missing axes are added at the front.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if the result would have more elements than there is memory for.
@@ -267,18 +271,18 @@ pub fn tile(inp: &Tensor, reps: impl Into<Dims>) -> Result<Tensor> {
     )
 }
 
-/// Each element repeated `kernel` times on each of the last axes: the opposite of pooling.
+/// Repeats each element `kernel` times along each of the last axes: the opposite of pooling.
 ///
 /// # Shapes
-/// - `inp`: `(N.., L1, .., Ld)`, with as many of the last axes as `kernel` has numbers; for a single integer all but the first
-///   two; with `channel_last` the axis of the channels follows them
+/// - `inp`: `(N.., L1, .., Ld)`; `kernel` applies to as many of the last axes as it has numbers, or, if it is a
+///   single integer, to all but the first two; with `channel_last` the axis of the channels follows them
 /// - output: `Li' = Li kernel`
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if the input has fewer axes, or the result needs more memory than there is.
 ///
 /// # Source
-/// NNabla `F.unpooling`, whose CPU refuses `channel_last`.
+/// NNabla `F.unpooling`, which does not support `channel_last` on the CPU.
 ///
 /// # Example
 /// ```
@@ -310,13 +314,13 @@ pub fn unpooling(inp: &Tensor, kernel: &PerAxis, channel_last: bool) -> Result<T
     told(form, || taken("unpooling", inp, Places::in_order(along.collect()), 0.0, &dims))
 }
 
-/// What [`pad`] puts around the elements.
+/// The values that [`pad`] adds around the elements.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PadMode {
     /// A number.
     #[default]
     Constant,
-    /// The elements mirrored at the first and the last one, again and again if there are too few.
+    /// The elements mirrored at the first and the last one, repeatedly if there are too few.
     Reflect,
     /// The first and the last element.
     Repeat,
@@ -345,12 +349,13 @@ impl FromStr for PadMode {
     }
 }
 
-/// With more elements before and behind on the last axes. `pad_width` has two numbers for each of them: how many before, how
-/// many behind.
+/// Adds elements before and after the last axes. `pad_width` has two numbers for each of them: how many before,
+/// and how many after.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if `pad_width` has an odd number of entries or more than two an axis, if there is nothing to
-/// reflect or repeat, if `constant_value` is not finite in `f32`, or if the result needs more memory than there is.
+/// [`Error::InvalidArgument`] if `pad_width` has an odd number of entries or more than two per axis, if there
+/// is nothing to reflect or repeat, if `constant_value` is not finite in `f32`, or if there is not enough
+/// memory for the result.
 ///
 /// # Source
 /// NNabla `F.pad`.
@@ -409,20 +414,20 @@ fn from_outside(len: usize, n: usize, place: impl Fn(usize) -> usize) -> Result<
     Ok(Along::Table { n, places: (0..len).map(place).collect() })
 }
 
-/// A place of `n` whose elements come back in opposite order, and all of that after `period`.
+/// Index of `n` elements that repeat with `period`, alternating with their reverse order.
 fn mirrored(at: isize, n: usize, period: usize) -> usize {
     let at = at.rem_euclid(period as isize).unsigned_abs();
-    // The element behind the last is the last but one, or the last again.
+    // The element after the last is the last but one, or the last again.
     if at < n { at } else { period - at - usize::from(period == 2 * n) }
 }
 
-/// What [`shift`] moves in.
+/// The values that [`shift`] inserts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BorderMode {
-    /// The first or the last element again.
+    /// The first or the last element.
     #[default]
     Nearest,
-    /// The elements mirrored at the border, which is before the first or behind the last element.
+    /// The elements mirrored at the border, before the first or after the last element.
     Reflect,
 }
 
@@ -447,10 +452,10 @@ impl FromStr for BorderMode {
     }
 }
 
-/// Moved along the last axes, one number of `shifts` for each: towards the end where it is positive.
+/// Shifts along the last axes by one number of `shifts` each; positive numbers shift towards the end.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if `shifts` is longer than the input has axes.
+/// [`Error::InvalidArgument`] if `shifts` is longer than the rank of the input.
 ///
 /// # Source
 /// NNabla `F.shift`.

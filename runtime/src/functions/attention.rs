@@ -14,10 +14,10 @@ use crate::kernels::{Attention, Mask, Masks, Order};
 use crate::told::listens;
 use crate::{Error, Result, check};
 
-/// What the stage [`scaled_dot_product_attention`](fn@crate::scaled_dot_product_attention) computes.
+/// Computes the stage [`scaled_dot_product_attention`](fn@crate::scaled_dot_product_attention).
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if the shapes do not fit together.
+/// [`Error::InvalidArgument`] if the shapes do not match.
 pub fn scaled_dot_product_attention(
     query: &Tensor,
     key: &Tensor,
@@ -31,7 +31,7 @@ pub fn scaled_dot_product_attention(
     Attend::heads_first([query, key, value], &masking)?.fused(query, key, value)
 }
 
-/// What keeps queries from keys.
+/// Restrictions on the keys that a query sees.
 pub(crate) struct Masking<'a> {
     pub(crate) mask: Option<&'a Tensor>,
     pub(crate) key_padding_mask: Option<&'a Tensor>,
@@ -39,7 +39,7 @@ pub(crate) struct Masking<'a> {
     pub(crate) scale: Option<f64>,
 }
 
-/// A call of attention: sizes that have been checked, and masks of four axes.
+/// A call of attention: validated sizes, and masks with four axes.
 pub(crate) struct Attend {
     attention: Attention,
     /// Of queries, keys, values and outputs.
@@ -83,7 +83,7 @@ impl Attend {
         Self::new(sizes, batch_dims.to_vec(), query, masking)
     }
 
-    /// For queries, keys and values of shape `(positions, batch, heads * dim)`, which have been checked.
+    /// For queries, keys and values of shape `(positions, batch, heads * dim)`, which have been validated.
     pub(crate) fn positions_first(
         [query, key, value]: [&Tensor; 3],
         heads: usize,
@@ -121,7 +121,7 @@ impl Attend {
         Ok(Self { attention, batch_dims, mask: mask.transpose()?, padding: padding.transpose()? })
     }
 
-    /// The dimensions of a tensor of so many positions and so many values for each head.
+    /// The dimensions of a tensor with this number of positions, and values per head.
     fn dims(&self, positions: usize, dim: usize) -> Vec<usize> {
         match self.attention.order {
             Order::HeadsFirst => [&self.batch_dims[..], &[positions, dim]].concat(),
@@ -139,7 +139,7 @@ impl Attend {
         [batches, heads, targets, sources]
     }
 
-    /// The outputs, without a matrix of weights.
+    /// The outputs, computed without a matrix of weights.
     pub(crate) fn fused(&self, query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Tensor> {
         const NAME: &str = "scaled_dot_product_attention";
         let none = nothing_like(query)?;
@@ -196,7 +196,7 @@ impl Attend {
         })
     }
 
-    /// The weights of the values: `softmax(scale · q kᵀ + mask)` of shape `(batches, heads, targets, sources)`.
+    /// The attention weights: `softmax(scale · q kᵀ + mask)` of shape `(batches, heads, targets, sources)`.
     pub(crate) fn weights(&self, query: &Tensor, key: &Tensor) -> Result<Tensor> {
         const NAME: &str = "attention_weights";
         let none = nothing_like(query)?;
@@ -275,7 +275,7 @@ impl Attend {
         in_type(y, weights.dtype())
     }
 
-    /// From a batch, a head and a query to the next, in the mask and in the padding, where these are.
+    /// The strides between batches, heads and queries in the mask and in the padding, if there are any.
     fn mask_strides(&self) -> [Option<[usize; 3]>; 2] {
         [&self.mask, &self.padding].map(|mask| {
             let dims = mask.as_ref()?.dims();
@@ -284,7 +284,7 @@ impl Attend {
         })
     }
 
-    /// The masks that there are.
+    /// The masks that are present.
     fn masks_of<'a>(&self, mask: &'a Tensor, padding: &'a Tensor) -> [Option<&'a Tensor>; 2] {
         [self.mask.is_some().then_some(mask), self.padding.is_some().then_some(padding)]
     }
@@ -312,7 +312,7 @@ fn hidden(name: &'static str, mask: &Tensor, dtype: DType) -> Result<Tensor> {
         .where_cond(&Tensor::full(f64::NEG_INFINITY, mask.dims(), mask.device())?.to_dtype(dtype)?, &zeros)?)
 }
 
-/// The mask for four axes: its sizes on the first three are those of the scores or 1, that on the last is that of the scores.
+/// The mask with four axes: the first three have the sizes of the scores or 1, the last has that of the scores.
 fn four_axes(mask: &Tensor, all: &[usize], attention: &Attention) -> Result<Tensor> {
     let Attention { batches, heads, targets, sources, .. } = *attention;
     let mut dims = vec![1; all.len().saturating_sub(mask.rank())];
@@ -339,7 +339,7 @@ fn four_axes(mask: &Tensor, all: &[usize], attention: &Attention) -> Result<Tens
     Ok(mask.reshape((of_batches, of_heads, of_targets, sources))?)
 }
 
-/// A contiguous copy of these sizes.
+/// A contiguous copy that is broadcast to these sizes.
 fn broadcast(name: &'static str, mask: &Tensor, dims: &[usize]) -> Result<Tensor> {
     if mask.dims() == dims && mask.is_contiguous() {
         return Ok(mask.clone());
@@ -353,7 +353,7 @@ fn broadcast(name: &'static str, mask: &Tensor, dims: &[usize]) -> Result<Tensor
     }
 }
 
-/// The sum over the axes on which `dims` has size 1.
+/// The sum over the axes that have size 1 in `dims`.
 fn sum_to(scores: &Tensor, dims: &[usize]) -> candle_core::Result<Tensor> {
     let axes: Vec<usize> = (0..dims.len()).filter(|&axis| dims[axis] != scores.dims()[axis]).collect();
     if axes.is_empty() { Ok(scores.clone()) } else { scores.sum_keepdim(axes) }

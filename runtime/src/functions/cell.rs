@@ -6,20 +6,21 @@ use super::activation::positive_part;
 use crate::kernels::{Float, cell};
 use crate::number::{Looped, Number, looped, unlooped};
 
-/// What a cell computes for one unit, from `P` pre-activations and `S` states, of which the first is the output.
+/// The formula of a cell for one unit, with `P` pre-activations and `S` states, the first of which is the
+/// output.
 pub(super) trait Cell<const P: usize, const S: usize>: Copy + Send + Sync + 'static {
     /// The activations, and the states after the step.
     fn forward<V: Number>(self, pre: [V; P], before: [V; S]) -> ([V; P], [V; S]);
 
-    /// From the gradients of the states after the step those of the pre-activations and of the states before it; of the
-    /// state that also acts through the pre-activations, only what goes past these.
+    /// Computes the gradients of the pre-activations and of the states before the step from those of the states
+    /// after it. For the state that also acts through the pre-activations, only the direct part is included.
     fn backward<V: Number>(self, gates: [V; P], before: [V; S], slopes: [V; S]) -> ([V; P], [V; S]);
 }
 
-/// A cell of a layer over a sequence: its pre-activations are products of weights with the input and with the output of the
-/// step before. The first so many blocks get the input's.
+/// A cell of a layer over a sequence: its pre-activations are products of weights with the input and with the
+/// output of the previous step. The first blocks receive those of the input.
 pub(super) trait Layer<const P: usize, const S: usize>: Cell<P, S> {
-    /// Which pre-activations the output of the step before adds to, in the order of the weights.
+    /// The pre-activations that the output of the previous step contributes to, in the order of the weights.
     const RECURRENT: &'static [Recurrent];
 
     /// Blocks of the weights.
@@ -29,14 +30,14 @@ pub(super) trait Layer<const P: usize, const S: usize>: Cell<P, S> {
     };
 }
 
-/// Blocks of the weights whose products go to as many blocks of pre-activations.
+/// Blocks of the weights, and the pre-activations that their products are added to.
 pub(super) struct Recurrent {
     pub(super) weights: Range<usize>,
     /// The first of them.
     pub(super) gate: usize,
 }
 
-/// `h' = f(a)`, `f` being ReLU or the hyperbolic tangent.
+/// `h' = f(a)`, where `f` is ReLU or the hyperbolic tangent.
 #[derive(Clone, Copy)]
 pub(super) struct Elman<const RELU: bool>;
 
@@ -63,7 +64,8 @@ impl<const RELU: bool> Layer<1, 1> for Elman<RELU> {
     const RECURRENT: &'static [Recurrent] = &[Recurrent { weights: 0..1, gate: 0 }];
 }
 
-/// Long short-term memory with the gates in the order of NNabla's layer of several steps: input, forget, candidate, output.
+/// Long short-term memory with the gates in the order of NNabla's layer over sequences: input, forget,
+/// candidate, output.
 ///
 /// `c' = σ(f) c + σ(i) tanh(g)` and `h' = σ(o) tanh(c')`.
 #[derive(Clone, Copy)]
@@ -115,8 +117,8 @@ impl Cell<4, 2> for LstmCell {
     }
 }
 
-/// Gated recurrent unit. Its pre-activations are those of the reset gate, of the update gate, and the two parts of the
-/// candidate's: that of the input and that of the state.
+/// Gated recurrent unit. Its pre-activations are those of the reset gate, of the update gate, and two for the
+/// candidate: that of the input and that of the state.
 ///
 /// `n = tanh(a + σ(r) q)` and `h' = (1 − σ(z)) n + σ(z) h`.
 #[derive(Clone, Copy)]

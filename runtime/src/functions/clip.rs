@@ -1,4 +1,4 @@
-//! What is cut off at limits: elements, or their gradients.
+//! Clipping of elements and of their gradients.
 
 use candle_core::Tensor;
 
@@ -11,12 +11,12 @@ use super::reduce::sum;
 use crate::number::Number;
 use crate::{Axes, Error, Result, check};
 
-/// A limit for elements: a number, or a tensor with one for each of them.
+/// A limit of elements: a number, or a tensor.
 #[derive(Clone, Debug)]
 pub enum Limit {
-    /// One for all, which may be infinite.
+    /// One for all elements, which may be infinite.
     Number(f64),
-    /// Of the shape of the elements, or with size 1 on axes along which it stands for all.
+    /// One for each element; axes of size 1 are broadcast.
     Tensor(Tensor),
 }
 
@@ -48,7 +48,7 @@ impl Limit {
     }
 }
 
-/// The limits, checked: neither may bring more elements than there are.
+/// Validates the limits: neither may be larger than the input.
 fn limits(inp: &Tensor, min: Limit, max: Limit) -> Result<[Tensor; 2]> {
     check::float("inp", inp)?;
     let limits = [min.of("min", inp)?, max.of("max", inp)?];
@@ -57,7 +57,7 @@ fn limits(inp: &Tensor, min: Limit, max: Limit) -> Result<[Tensor; 2]> {
     Ok(limits)
 }
 
-/// Whether a tensor has the shape of the input, or size 1 on some axes.
+/// Checks that a tensor has the shape of the input, or size 1 on some axes.
 pub(super) fn check_spreads(argument: &'static str, tensor: &Tensor, inp: &Tensor) -> Result<()> {
     let fits = |(&size, &own): (&usize, &usize)| size == own || size == 1;
     if tensor.rank() == inp.rank() && tensor.dims().iter().zip(inp.dims()).all(fits) {
@@ -67,7 +67,7 @@ pub(super) fn check_spreads(argument: &'static str, tensor: &Tensor, inp: &Tenso
     Err(Error::invalid(argument, reason, tensor.dims()))
 }
 
-/// `x`, but at least `min` and at most `max`, and `max` where the two contradict each other.
+/// `x` clipped to `[min, max]`; `max` if `min` is larger.
 #[inline(always)]
 fn clipped<V: Number>(x: &V, min: &V, max: &V) -> V {
     let raised = V::select(min.reaches(x), || min.clone(), || x.clone()); // NaN stays
@@ -102,9 +102,9 @@ impl Pointwise<3> for ClipByValue {
     }
 }
 
-/// Each element, but at least `min` and at most `max`: NNabla's `minimum2(maximum2(x, min), max)`.
+/// Clips each element to `[min, max]`: NNabla's `minimum2(maximum2(x, min), max)`.
 ///
-/// Where an element reaches a limit, the limit gets the gradient, if it is a tensor.
+/// Where an element reaches a limit, the limit gets the gradient if it is a tensor.
 ///
 /// # Shapes
 /// - `min`, `max`: numbers, or tensors of the input's shape, or with size 1 on some axes
@@ -144,7 +144,7 @@ impl Pointwise<3> for ClipGradByValue {
     }
 }
 
-/// The input itself; each element of its gradient becomes at least `min` and at most `max`.
+/// Returns the input; each element of its gradient is clipped to `[min, max]`.
 ///
 /// # Shapes
 /// As for [`clip_by_value`]; the limits get no gradient.
@@ -167,8 +167,8 @@ pub fn clip_grad_by_value(inp: &Tensor, min: impl Into<Limit>, max: impl Into<Li
     apply(ClipGradByValue, [inp, &min.detach(), &max.detach()])
 }
 
-/// `x`, made shorter where its Euclidean norm over some axes exceeds `clip_norm`: `x · clip_norm / max(|x|, clip_norm)`,
-/// differentiated through the norm.
+/// Scales `x` down where its Euclidean norm over some axes exceeds `clip_norm`: `x · clip_norm / max(|x|,
+/// clip_norm)`, including the gradient through the norm.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if `clip_norm` is not positive or there is no such axis.
@@ -197,14 +197,14 @@ pub fn clip_by_norm(inp: &Tensor, clip_norm: f64, axis: impl Into<Axes>) -> Resu
     in_type(mul2(&wide, &factor)?, inp.dtype())
 }
 
-/// `clip_norm` through the norm over some axes; squares of norms count as at least `least`.
+/// `clip_norm` divided by the norm over some axes; squares of norms count as at least `least`.
 fn norm_factor(x: &Tensor, clip_norm: f64, least: f64, axes: &Axes) -> Result<Tensor> {
     let squares = maximum_scalar(&sum(&mul2(x, x)?, axes, true)?, least)?;
     mul_scalar(&pow_scalar(&squares, -0.5)?, clip_norm)
 }
 
-/// The input itself; its gradient is scaled to the Euclidean norm `clip_norm` over some axes, also where it is shorter, as in
-/// NNabla. A gradient of 0 stays 0.
+/// Returns the input; its gradient is scaled to the Euclidean norm `clip_norm` over some axes, even if its norm
+/// is smaller, as in NNabla. A gradient of 0 stays 0.
 ///
 /// # Errors
 /// As for [`clip_by_norm`].

@@ -1,5 +1,5 @@
-//! Comparisons and logic: 1 where something holds, else 0, of the type of the input and without a gradient. What is not 0
-//! counts as true.
+//! Comparisons and logic: 1 if the condition holds, else 0, in the type of the input and without a gradient.
+//! Every number except 0 counts as true.
 
 use candle_core::{DType, Tensor};
 
@@ -137,14 +137,14 @@ unary! {
         no_gradient;
     }
 
-    /// `val` in the place of each NaN, where the gradient is 0.
+    /// Replaces each NaN by `val`, where the gradient is 0.
     fn reset_nan(val) = ResetNaN as "ResetNaN" {
         example([f64::NAN, 2.0], 1.0) = [1.0, 2.0];
         value(x) = V::select(x.equals(&x), || x.clone(), || x.constant(val));
         gradient_from_element(x, dy) = V::select(x.equals(&x), || dy.clone(), || dy.constant(0.0));
     }
 
-    /// `val` in the place of each infinite element, where the gradient is 0.
+    /// Replaces each infinite element by `val`, where the gradient is 0.
     fn reset_inf(val) = ResetInf as "ResetInf" {
         example([f64::INFINITY, 2.0], 1.0) = [1.0, 2.0];
         value(x) = V::select(is_infinite(&x), || x.constant(val), || x.clone());
@@ -188,12 +188,12 @@ impl Pointwise<3> for Where {
     }
 }
 
-/// `x_true` where the condition is not 0, else `x_false`: NNabla's `where`, a word that Rust has taken.
+/// `x_true` where the condition is not 0, else `x_false`. NNabla calls it `where`, which is a keyword in Rust.
 ///
 /// The condition gets no gradient.
 ///
 /// # Shapes
-/// - `condition`: the shape of the others or its first axes, of any type of numbers
+/// - `condition`: the shape of the others or its first axes, of any numeric type
 /// - `x_true`, `x_false`: any shape, both the same
 ///
 /// # Errors

@@ -12,13 +12,13 @@ use crate::kernels::{Convolution, channel_sums};
 use crate::told::{Form, listens, told};
 use crate::{Error, Result};
 
-/// N-D convolution: cross-correlation, as everywhere in this field.
+/// N-D convolution, which is a cross-correlation, as usual in deep learning.
 ///
 /// `y[n, o, p] = b[o] + sum over c, t of w[o, c, t] * inp[n, c, p * stride - pad + t * dilation]`, within each group.
 ///
-/// Kernels of 3 × 3 with a stride and dilation of 1, from 12 maps on both sides on, go by Winograd's algorithm F(2 × 2, 3 × 3)
-/// (Lavin and Gray, 2015), which rounds a little differently. Infinite and NaN elements of the input, which the definition
-/// spreads to the outputs that see them, reach all of a 2 × 2 tile of outputs then.
+/// Kernels of 3 × 3 with a stride and dilation of 1, and at least 12 input and output maps, use Winograd's
+/// algorithm F(2 × 2, 3 × 3) (Lavin and Gray, 2015), which rounds slightly differently. With it, infinite and
+/// NaN elements of the input affect all of a 2 × 2 tile of outputs, and not only the outputs that see them.
 ///
 /// # Shapes
 /// - `inp`: `(N.., C, L1, .., Ld)`, the sizes that `geometry` was made for
@@ -47,7 +47,7 @@ pub fn convolution(inp: &Tensor, w: &Tensor, b: Option<&Tensor>, geometry: &Conv
     convolution_then(inp, w, b, geometry, false)
 }
 
-/// [`convolution`], and `relu` of it if asked for.
+/// [`convolution`], followed by `relu` if asked for.
 pub(crate) fn convolution_then(
     inp: &Tensor,
     w: &Tensor,
@@ -77,8 +77,8 @@ pub(crate) fn convolution_then(
 
 /// N-D deconvolution: the exact transpose of [`convolution`], also called transposed convolution.
 ///
-/// Each input value adds `w` times itself to the outputs that a convolution with the same `pad`, `stride` and
-/// `dilation` would have taken it from.
+/// Each input value adds `w` times itself to the outputs at the positions that a convolution with the same
+/// `pad`, `stride` and `dilation` would have computed it from.
 ///
 /// # Shapes
 /// - `inp`: `(N.., C, L1, .., Ld)`, the sizes that `geometry` was made for
@@ -112,7 +112,7 @@ pub fn deconvolution(
     deconvolution_then(inp, w, b, geometry, false)
 }
 
-/// [`deconvolution`], and `relu` of it if asked for.
+/// [`deconvolution`], followed by `relu` if asked for.
 pub(crate) fn deconvolution_then(
     inp: &Tensor,
     w: &Tensor,
@@ -144,7 +144,8 @@ pub(crate) fn deconvolution_then(
     told(form, || apply(Direction::Transposed, plan, [inp, w], b, &geometry.output_dims(outmaps), then_relu))
 }
 
-/// `run` of the input and the weights with their channels before the spatial axes; in its result they are last again.
+/// Runs `run` with the channels of the input and the weights before the spatial axes, and moves those of its
+/// result to the end.
 pub(super) fn with_channels_first(
     inp: &Tensor,
     w: &Tensor,

@@ -1,11 +1,11 @@
-//! Tensors that follow from numbers alone.
+//! Tensors made from numbers.
 
 use candle_core::{DType, Device, Tensor};
 
 use crate::told::{Form, told};
 use crate::{Dims, Error, Result, check};
 
-/// A tensor of one value, of type `f32`.
+/// A tensor filled with one value, of type `f32`.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if `val` is not finite in `f32`, or there is no memory for so many.

@@ -1,4 +1,4 @@
-//! Convolution of an image that is sampled where offsets say.
+//! Convolution of an image that is sampled at offsets.
 
 use candle_core::Tensor;
 
@@ -18,20 +18,20 @@ use crate::{Error, Result, check};
 /// Two-dimensional convolution whose samples are moved by offsets and, if there is a mask, weighted by it.
 ///
 /// `y[n, o, p] = b[o] + sum over c, k of w[o, c, k] mask[n, k, s p] inp[n, c, s p − pad + k dilation + offset[n, k, s p]]` with
-/// `s` the stride, within each group. `inp` between its pixels is interpolated linearly in both directions, with zeros
-/// around it; a sample at or beyond one pixel outside is 0. `deformable_group` groups of channels have offsets and masks of
-/// their own.
+/// `s` the stride, within each group. `inp` is interpolated linearly in both directions, with zeros around it;
+/// a sample that is at least one pixel outside is 0. `deformable_group` groups of channels have separate
+/// offsets and masks.
 ///
 /// # Shapes
 /// - `inp`: `(N.., C, H, W)`, the sizes that `geometry` was made for
 /// - `w`: `(outmaps, C / group, kh, kw)`; `b`: `(outmaps)`
-/// - `offset`: `(N.., 2 deformable_group kh kw, H, W)`: for each group and each place in the kernel the vertical and the
-///   horizontal offset. The output at `p` reads them at `s p`.
+/// - `offset`: `(N.., 2 deformable_group kh kw, H, W)`: the vertical and the horizontal offset for each group
+///   and each position in the kernel. The output at `p` reads them at `s p`.
 /// - `mask`: `(N.., deformable_group kh kw, H, W)`
 /// - output: `(N.., outmaps, H', W')`, see [`ConvGeometry`]
 ///
-/// With a geometry [`with_channel_last`](ConvGeometry::with_channel_last) the second of these axes (behind `N..`) comes last in
-/// all of them.
+/// With a geometry [`with_channel_last`](ConvGeometry::with_channel_last), the second of these axes (after
+/// `N..`) is the last one in all of them.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if there are not two spatial axes, `deformable_group` does not divide the channels, a tensor has
@@ -111,8 +111,8 @@ pub fn deformable_convolution(
     )
 }
 
-/// The weights of the four pixels around a place, which lies `y` below and `x` to the right of the first one; and how they change
-/// with `y` and with `x`.
+/// The weights of the four pixels around a position, which is `y` below and `x` to the right of the first one,
+/// and their derivatives with respect to `y` and `x`.
 #[inline(always)]
 pub(super) fn corners<V: Number>([y, x]: [V; 2]) -> [[V; 4]; 3] {
     let (up, left) = (y.clone().complement(), x.clone().complement());
@@ -124,7 +124,7 @@ pub(super) fn corners<V: Number>([y, x]: [V; 2]) -> [[V; 4]; 3] {
     ]
 }
 
-/// Sizes that fit together.
+/// Sizes that have been validated.
 #[derive(Clone, Debug)]
 pub(crate) struct Deformable {
     pub(super) sampling: Sampling,
@@ -252,7 +252,8 @@ impl Deformable {
         let value = |like: &Tensor, needed: bool| {
             Value::<T>::unfilled(if needed { like.dims().to_vec() } else { vec![0] })
         };
-        // Those of the offsets and of the mask come together; without a mask its own goes nowhere.
+        // The gradients of the offsets and of the mask are computed together; without a mask, its gradient is
+        // dropped.
         let sampled = needed[1] || needed[2];
         let (mut dx, mut doffset, mut dmask) =
             (value(x, needed[0])?, value(offset, sampled)?, value(mask, sampled)?);

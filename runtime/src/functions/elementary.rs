@@ -100,7 +100,7 @@ unary! {
     fn asinh() = Asinh as "ASinh" {
         example([0.0]) = [0.0];
         value(x) = {
-            // log(|x| + √(x² + 1)), exact near 0, too.
+            // log(|x| + √(x² + 1)), in a form that is accurate near 0.
             let size = x.clone().abs();
             let square = size.clone() * size.clone();
             let root = square.clone().offset(1.0).sqrt();
@@ -116,7 +116,7 @@ unary! {
     fn acosh() = Acosh as "ACosh" {
         example([1.0]) = [0.0];
         value(x) = {
-            // log(x + √(x² − 1)), exact near 1, too.
+            // log(x + √(x² − 1)), in a form that is accurate near 1.
             let above = x.clone().offset(-1.0);
             (above.clone() + above.sqrt() * x.offset(1.0).sqrt()).ln_1p()
         };
@@ -137,28 +137,29 @@ unary! {
         gradient_from_element(x, dy) = dy.scale(std::f64::consts::FRAC_2_SQRT_PI) * (x.clone() * x).negative().exp();
     }
 
-    /// The nearest integer, halves away from 0. The gradient passes as if nothing had been rounded.
+    /// The nearest integer; halves are rounded away from 0. The gradient is passed on as if nothing had been
+    /// rounded.
     fn round() = Round as "Round" {
         example([-0.5, 0.4, 2.5]) = [-1.0, 0.0, 3.0];
         value(x) = x.round();
         gradient_passes;
     }
 
-    /// The smallest integer that is not smaller. The gradient passes as if nothing had been rounded.
+    /// The smallest integer that is not smaller. The gradient is passed on as if nothing had been rounded.
     fn ceil() = Ceil as "Ceil" {
         example([-0.5, 0.4, 2.0]) = [0.0, 1.0, 2.0];
         value(x) = x.ceil();
         gradient_passes;
     }
 
-    /// The largest integer that is not larger. The gradient passes as if nothing had been rounded.
+    /// The largest integer that is not larger. The gradient is passed on as if nothing had been rounded.
     fn floor() = Floor as "Floor" {
         example([-0.5, 0.4, 2.0]) = [-1.0, 0.0, 2.0];
         value(x) = x.floor();
         gradient_passes;
     }
 
-    /// 1 where `x` is positive, −1 where it is negative, `alpha` at 0. The gradient passes as if this were the identity.
+    /// 1 where `x` is positive, −1 where it is negative, `alpha` at 0. The gradient is that of the identity.
     fn sign(alpha) = Sign as "Sign" {
         example([-0.5, 0.0, 2.0], 1.0) = [-1.0, 1.0, 1.0];
         value(x) = {
@@ -185,13 +186,13 @@ pub fn identity(inp: &Tensor) -> Result<Tensor> {
     Ok(inp.clone())
 }
 
-/// `1 − x²`, exact near 1, too.
+/// `1 − x²`, in a form that is accurate near 1.
 #[inline(always)]
 fn chord<V: Number>(x: V) -> V {
     x.clone().complement() * x.offset(1.0)
 }
 
-/// `(cos(x) − sin(x) / x) / x`: near 0, where the difference has no digits left, its power series.
+/// `(cos(x) − sin(x) / x) / x`; its power series near 0, where the difference cancels.
 #[inline(always)]
 fn sinc_slope<V: Number>(x: V) -> V {
     /// `(−1)^k 2k / (2k + 1)!` from `k = 1` on.

@@ -7,7 +7,7 @@ use crate::{Error, Result, Rng, check};
 
 /// Splits a matrix `(n, m)` into `U (n, r)` and `V (r, m)`, with `U V` its best approximation of rank `r`.
 ///
-/// The singular values all sit in `U`.
+/// The singular values are multiplied into `U`.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if `r` is 0 or above `min(n, m)`, or if the matrix holds a NaN or an infinity.
@@ -39,7 +39,7 @@ pub fn svd_factors_by_map(w: &Tensor, r: usize) -> Result<(Tensor, Tensor)> {
     Ok((Tensor::cat(&us, 0)?, Tensor::cat(&vs, 1)?))
 }
 
-/// Whether a weight has factors of rank `r`.
+/// Checks that a weight can have factors of rank `r`.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if `r` is 0 or above `limit`.
@@ -52,7 +52,7 @@ pub fn check_rank(r: usize, limit: usize) -> Result<()> {
 
 /// The singular value decomposition of a matrix of finite numbers.
 fn decomposed(argument: &'static str, matrix: DMatrix<f64>) -> Result<SVD<f64, Dyn, Dyn>> {
-    /// Steps of the iteration for each singular value; a few are usual.
+    /// Maximum number of iterations for each singular value; a few are usual.
     const STEPS: usize = 1000;
     let steps = STEPS.saturating_mul(1 + matrix.nrows().min(matrix.ncols()));
     if !matrix.iter().all(|value| value.is_finite()) {
@@ -65,24 +65,24 @@ fn undecomposed(argument: &'static str) -> Error {
     Error::invalid(argument, "must have a singular value decomposition of finite numbers", "none")
 }
 
-/// How the alternating least squares of [`cpd3_factors`] run.
+/// Options of the alternating least squares of [`cpd3_factors`].
 #[derive(Clone, Debug)]
 pub struct Cpd3Options {
     /// Number of rank-one terms.
     pub r: usize,
     /// Largest number of iterations.
     pub max_iter: usize,
-    /// Change of the explained share below which the iteration stops; never, if negative.
+    /// Change of the explained fraction below which the iteration stops; if negative, it never does.
     pub stopping_criterion: f64,
     /// Weight of the factors' squared norm, at least 0.
     pub lambda_reg: f64,
 }
 
 impl Cpd3Options {
-    /// Most iterations that can be asked for; what has not come to an end by then does not.
+    /// Upper bound of `max_iter`; an iteration that has not converged by then never does.
     const MAX_ITER: usize = 100_000;
 
-    /// Whether the options make sense for a tensor of these sizes.
+    /// Checks the options for a tensor of these sizes.
     pub(crate) fn check(&self, sizes: [usize; 3]) -> Result<()> {
         check_rank(self.r, usize::MAX)?;
         if !(1..=Self::MAX_ITER).contains(&self.max_iter) {
@@ -95,7 +95,7 @@ impl Cpd3Options {
             return Err(Error::invalid("weight", "must have elements to be factorized", sizes));
         }
         let [o, i, k] = sizes;
-        // The largest of the matrices on the way.
+        // The largest of the intermediate matrices.
         for (a, b) in [(o, i), (o, k), (i, k), (self.r, 1)] {
             let len = check::count("r", &[a, b, self.r])?;
             check::memory::<f64>("r", len)?;
@@ -107,8 +107,8 @@ impl Cpd3Options {
 /// Splits a tensor `(o, i, k)` into `O (o, r)`, `I (i, r)` and `K (k, r)` with
 /// `w[a, b, c] ≈ Σ_r O[a, r] · I[b, r] · K[c, r]`, by alternating least squares from factors that `rng` draws.
 ///
-/// In each iteration the columns of a factor are divided by their norm, from the second iteration on by their
-/// largest element if that is above 1; the last divisors go into `O`.
+/// In each iteration, the columns of a factor are divided by their norm, and from the second iteration on by
+/// their largest element if that is above 1. The last divisors are multiplied into `O`.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if the tensor has another rank, is empty or holds a NaN or an infinity, if `r` is 0 or larger

@@ -1,11 +1,11 @@
-//! Sizes of convolutions, deconvolutions and pooling, checked once.
+//! Sizes of convolutions, deconvolutions and pooling, validated once.
 
 use candle_core::Tensor;
 
 use crate::kernels::{Convolution, Float, Window};
 use crate::{Axis, Error, PerAxis, Result, check};
 
-/// Sizes of a convolution that fit together.
+/// The validated sizes of a convolution.
 ///
 /// The input is `(N.., C, L1, .., Ld)` with `base_axis` leading axes `N..` and one to three spatial axes; the output
 /// is `(N.., outmaps, L1', .., Ld')` with `Li' = (Li + 2 pad - dilation (kernel - 1) - 1) / stride + 1`.
@@ -21,7 +21,7 @@ use crate::{Axis, Error, PerAxis, Result, check};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConvGeometry(Sizes);
 
-/// Sizes of a deconvolution (transposed convolution) that fit together.
+/// The validated sizes of a deconvolution (transposed convolution).
 ///
 /// The input is `(N.., C, L1, .., Ld)` with `base_axis` leading axes `N..` and one to three spatial axes; the output is
 /// `(N.., outmaps, L1', .., Ld')` with `Li' = (Li - 1) stride - 2 pad + dilation (kernel - 1) + 1`.
@@ -45,7 +45,7 @@ struct Sizes {
     dilation: Vec<usize>,
     group: usize,
     output_spatial: Vec<usize>,
-    /// Outputs more on each spatial axis, if there are some.
+    /// Additional outputs on each spatial axis, if any.
     output_padding: Vec<usize>,
     channel_last: bool,
 }
@@ -62,13 +62,13 @@ macro_rules! accessors {
                 self
             }
 
-            /// Whether the channels come behind the spatial axes.
+            /// Whether the channels come after the spatial axes.
             #[must_use]
             pub fn is_channel_last(&self) -> bool {
                 self.0.channel_last
             }
 
-            /// Sizes of the weights of one map: `maps` and the kernel, or the kernel and `maps`.
+            /// Sizes of the weights of one map: `maps` and the kernel, or vice versa with `channel_last`.
             pub(crate) fn filter(&self, maps: usize) -> Vec<usize> {
                 let kernel = self.kernel();
                 if self.0.channel_last { [kernel, &[maps]].concat() } else { [&[maps], kernel].concat() }
@@ -80,7 +80,7 @@ macro_rules! accessors {
                 &self.0.input
             }
 
-            /// Sizes of the axes in front of the channels.
+            /// Sizes of the axes before the channels.
             #[must_use]
             pub fn batch_dims(&self) -> &[usize] {
                 &self.0.input[..self.0.base_axis]
@@ -129,13 +129,13 @@ macro_rules! accessors {
             }
 
             /// # Errors
-            /// [`Error::InvalidArgument`] if there can't be `outmaps` output channels.
+            /// [`Error::InvalidArgument`] if `outmaps` output channels are impossible.
             pub fn check_outmaps(&self, outmaps: usize) -> Result<()> {
                 self.0.check_outmaps(outmaps)
             }
 
-            /// Checks all that a layer can know before it makes a parameter: the type of the input, the number of output
-            /// channels, and whether there is memory for the output.
+            /// Checks everything that a layer can know before it makes a parameter: the type of the input, the
+            /// number of output channels, and whether there is memory for the output.
             pub(crate) fn check(&self, inp: &Tensor, outmaps: usize) -> Result<()> {
                 check::input("inp", inp)?;
                 self.0.check_outmaps(outmaps)?;
@@ -189,7 +189,7 @@ impl ConvGeometry {
         Ok(Self(sizes))
     }
 
-    /// The sizes of a depthwise convolution: every channel is a group of its own.
+    /// The sizes of a depthwise convolution, in which every channel is a separate group.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -215,7 +215,7 @@ impl ConvGeometry {
         Self::new(input_dims, &one, &PerAxis::Every(0), &one, &one, 1, base_axis)
     }
 
-    /// The kernel's view; the axes in front of the channels become one.
+    /// The sizes for the kernels; the axes before the channels are flattened to one.
     pub(crate) fn plan(&self, outmaps: usize) -> Result<Convolution> {
         let sizes = &self.0;
         let spatial = &sizes.input[sizes.base_axis + 1..];
@@ -233,7 +233,7 @@ impl DeconvGeometry {
     /// Resolves the sizes of a deconvolution.
     ///
     /// # Errors
-    /// As [`ConvGeometry::new`]; and if nothing is left of the output after `pad` is cut off.
+    /// As [`ConvGeometry::new`], and if `pad` leaves nothing of the output.
     pub fn new(
         input_dims: &[usize],
         kernel: &PerAxis,
@@ -273,11 +273,11 @@ impl DeconvGeometry {
         Ok(Self(sizes))
     }
 
-    /// With so many outputs more at the end of each spatial axis, which pad the output.
+    /// Adds `output_padding` outputs at the end of each spatial axis.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if there is not one number for each spatial axis, or one is not below the stride or the dilation
-    /// there: what is further away is reached by no input.
+    /// [`Error::InvalidArgument`] if there is not one number for each spatial axis, or if one is not below the
+    /// stride or the dilation: no input would reach the outputs beyond.
     pub fn with_output_padding(mut self, output_padding: &PerAxis) -> Result<Self> {
         let sizes = &mut self.0;
         let more = output_padding.resolve("output_padding", sizes.kernel.len())?;
@@ -302,7 +302,7 @@ impl DeconvGeometry {
         Ok(self)
     }
 
-    /// The outputs more at the end of each spatial axis.
+    /// The additional outputs at the end of each spatial axis.
     pub(crate) fn output_padding(&self) -> Vec<usize> {
         match &self.0.output_padding[..] {
             [] => vec![0; self.0.kernel.len()],
@@ -313,7 +313,7 @@ impl DeconvGeometry {
     /// The sizes of a depthwise deconvolution: `divisor` channels are summed to one.
     ///
     /// # Errors
-    /// As [`new`](Self::new); and if `divisor` does not divide the channels.
+    /// As [`new`](Self::new), and if `divisor` does not divide the channels.
     pub fn depthwise(
         input_dims: &[usize],
         divisor: usize,
@@ -335,7 +335,7 @@ impl DeconvGeometry {
         Self::new(input_dims, kernel, pad, stride, dilation, inmaps / divisor, base_axis)
     }
 
-    /// The convolution of which this is the transpose.
+    /// The convolution that this is the transpose of.
     pub(crate) fn plan(&self, outmaps: usize) -> Result<Convolution> {
         let sizes = &self.0;
         let spatial = &sizes.input[sizes.base_axis + 1..];
@@ -388,7 +388,7 @@ impl Sizes {
         })
     }
 
-    /// How far the dilated kernel reaches on an axis.
+    /// The extent of the dilated kernel on an axis.
     fn reach(&self, axis: usize) -> Result<usize> {
         (self.kernel[axis] - 1)
             .checked_mul(self.dilation[axis])
@@ -421,7 +421,8 @@ impl Sizes {
 
     fn plan(&self, inmaps: usize, outmaps: usize, input: &[usize], output: &[usize]) -> Result<Convolution> {
         let n_images = check::count("inp", &self.input[..self.base_axis])?;
-        // A step or a distance that leads out of the padded input is as good as the shortest that does.
+        // A stride or a dilation that leads out of the padded input can be reduced to the smallest one that
+        // does.
         let inside = |sizes: &[usize]| {
             let padded = input.iter().zip(&self.pad).map(|(size, pad)| size + 2 * pad);
             sizes.iter().zip(padded).map(|(&size, padded)| size.min(padded.max(1))).collect::<Vec<_>>()
@@ -443,8 +444,8 @@ impl Sizes {
         Ok(Convolution { n_images, inmaps, outmaps, group: self.group, window })
     }
 
-    /// At most so many elements does a padded copy of an image have in which neighbouring outputs read neighbouring
-    /// elements, for the convolution or its transpose.
+    /// An upper bound of the elements of a padded copy of an image in which neighbouring outputs read
+    /// neighbouring elements, for the convolution or its transpose.
     fn padded_copy(&self, maps: usize, window: &Window) -> usize {
         let axis = |axis: usize| {
             let Window { input, output, kernel, stride, dilation, .. } = window;
@@ -460,7 +461,8 @@ impl Sizes {
     }
 }
 
-/// The sizes of an input with the channels before the spatial axes, if they come last in it; `base_axis` axes stand before both.
+/// The sizes of an input with the channels moved before the spatial axes, if they come last; `base_axis` axes
+/// come before both.
 ///
 /// ```
 /// use layerfn::functions::channels_first;
@@ -470,7 +472,7 @@ impl Sizes {
 #[must_use]
 pub fn channels_first(input_dims: &[usize], channel_last: bool, base_axis: impl Into<Axis>) -> Vec<usize> {
     let mut dims = input_dims.to_vec();
-    // What is not an axis is refused where the geometry is made.
+    // An invalid axis is rejected when the geometry is made.
     let base_axis = base_axis.into().position_from_front("base_axis", input_dims).unwrap_or(usize::MAX);
     if channel_last && base_axis < dims.len() {
         dims[base_axis..].rotate_right(1);
@@ -478,7 +480,7 @@ pub fn channels_first(input_dims: &[usize], channel_last: bool, base_axis: impl 
     dims
 }
 
-/// Channels of the input; if it has none, the check of the rank says so.
+/// Channels of the input; if it has none, the check of the rank reports it.
 fn channels(input_dims: &[usize], base_axis: Axis) -> usize {
     base_axis.resolve("base_axis", input_dims).map_or(1, |axis| input_dims[axis].max(1))
 }

@@ -1,24 +1,25 @@
 //! Results of the kernels as nodes of candle's graph.
 //!
-//! A function computes its results over slices and then attaches them to its inputs together with a backward rule, so
-//! that forward, backward and what they share stand in one place.
+//! A function computes its results over slices and then attaches them to its inputs together with a backward
+//! rule, so that the forward and the backward pass, and the values they share, are in one place.
 //!
-//! candle's backward pass keeps a sum for every tensor on its way: zeros first, then an addition in new memory for each
-//! use. For activations that costs more than most layers' own gradients, and candle's graph keeps the inputs of every
-//! operation alive, needed or not. So what candle sees of our functions is a graph of *tokens*, scalars:
+//! For every tensor, candle's backward pass keeps a sum of gradients: it starts with zeros, and allocates new
+//! memory for each addition. For activations, that costs more than the gradients of most layers, and candle's
+//! graph keeps the inputs of every operation alive, needed or not. So candle only sees a graph of scalars,
+//! called *tokens*, of our functions:
 //!
 //! ```text
 //! y ──> token of y ──┬──> token of x        x is the result of a function of ours
 //!                    ├──> w                 a variable, or a result of an operation of candle's
 //! ```
 //!
-//! The gradient of `x` goes straight from the rule of `y` to the [`Node`] of `x`, while candle walks over the tokens and
-//! so calls the rules in the right order, each when the gradients of its results are complete. Where `y` is used by an
-//! operation of candle's, candle hands its gradient to `y` itself. The gradient of a token counts the gradients
-//! that were handed over: what an earlier pass has left behind that failed in an operation of candle's is noticed, as an error
-//! of the next pass of candle's on that thread; [`backward`] begins by forgetting it.
+//! The gradient of `x` goes directly from the rule of `y` to the [`Node`] of `x`, while candle walks over the
+//! tokens and so calls the rules in the right order, each when the gradients of its results are complete. If a
+//! candle operation uses `y`, candle passes its gradient to `y`. The gradient of a token counts the gradients
+//! that were passed on. If an earlier pass failed in a candle operation and left gradients behind, the next
+//! pass of candle on that thread detects that and returns an error; [`backward`] starts by discarding them.
 //!
-//! [`backward`] walks over the nodes by itself where they lead to variables only.
+//! If there are only variables before the nodes, [`backward`] walks over the nodes itself.
 
 use std::borrow::Borrow;
 use std::cell::{Cell, RefCell};
@@ -36,20 +37,21 @@ use super::operation::{self, MAX_ARGUMENTS, Operation};
 use super::sum::{Gradient, Sum};
 use crate::Result;
 
-/// The gradients of `loss` for all variables, as candle's own `loss.backward()` gives them, in less time.
+/// Computes the gradients of `loss` for all variables, like candle's `loss.backward()`, but faster.
 ///
-/// candle begins the gradient of each variable with zeros and adds to it, each time in new memory. This function hands the
-/// gradients of our functions over as they are. For large affine layers that saves a fifth of a training step. Where
-/// nothing but our functions leads from the variables to the loss, candle is not asked at all, which saves as much again
-/// for small layers.
+/// candle starts the gradient of each variable with zeros and allocates new memory for each addition. This
+/// function passes the gradients of our functions on directly, which saves a fifth of a training step for large
+/// affine layers. If there are only our functions between the variables and the loss, candle's pass is not
+/// needed at all, which saves as much again for small layers.
 ///
-/// A loss that is given by value is used up: what each function kept for its gradient is freed as soon as its gradient
-/// is known, so that activations make room for gradients. Use `backward(loss)` where the loss is not needed again, and
-/// `backward(&loss)` where another backward pass is to go through the same functions.
+/// A loss that is passed by value is used up: the values that a function kept for its gradient are freed as
+/// soon as its gradient is known, so that activations make room for gradients. Use `backward(loss)` if the loss
+/// is not needed again, and `backward(&loss)` if there will be another backward pass through the same
+/// functions.
 ///
 /// # Errors
-/// If candle has no gradient for one of its own operations; if the pass comes to a function that an earlier pass has
-/// used up.
+/// If candle has no gradient for one of its own operations, or if the pass reaches a function that an earlier
+/// pass has used up.
 ///
 /// # Example
 /// ```
@@ -68,8 +70,9 @@ pub fn backward(loss: impl Loss) -> Result<GradStore> {
     gradients_of(loss.borrow(), loss.is_used_up(), None)
 }
 
-/// [`backward`] of a loss that is used up, which hands the gradient of a variable to `is_final` as soon as nothing adds to it any
-/// more. Returns those of the other variables: all of them where operations of candle's are on the way.
+/// [`backward`] of a loss that is used up, which passes the gradient of a variable to `is_final` as soon as it
+/// is complete. Returns the gradients of the other variables: all of them, if there are candle operations on
+/// the way.
 pub(crate) fn backward_each(loss: &Tensor, is_final: &mut IsFinal<'_>) -> Result<GradStore> {
     gradients_of(loss, true, Some(is_final))
 }
@@ -77,9 +80,9 @@ pub(crate) fn backward_each(loss: &Tensor, is_final: &mut IsFinal<'_>) -> Result
 /// Takes the gradient of a variable.
 pub(crate) type IsFinal<'a> = dyn FnMut(TensorId, Tensor) -> Result<()> + 'a;
 
-/// What [`backward`] takes: a loss to be kept, `&Tensor`, or one to be used up, `Tensor`.
+/// The argument of [`backward`]: a loss that is kept, `&Tensor`, or one that is used up, `Tensor`.
 pub trait Loss: Borrow<Tensor> + sealed::Sealed {
-    /// Whether the functions that the loss was computed by are freed.
+    /// Whether the functions that computed the loss are freed.
     #[doc(hidden)]
     fn is_used_up(&self) -> bool;
 }
@@ -125,7 +128,7 @@ fn gradients_of(loss: &Tensor, is_used_up: bool, is_final: Option<&mut IsFinal<'
     drop(restore);
     for (id, sum) in of_variables {
         if let Some(gradient) = sum.into_tensor()? {
-            // A walk has put nothing there, and to look costs a slow hash.
+            // After a walk there is nothing, and a lookup costs a slow hash.
             let other = if by_candle { gradients.get_id(id) } else { None };
             let gradient = match other {
                 Some(other) => (other + gradient)?,
@@ -137,21 +140,22 @@ fn gradients_of(loss: &Tensor, is_used_up: bool, is_final: Option<&mut IsFinal<'
     Ok(gradients)
 }
 
-/// Nodes without operations of candle's in between.
+/// Nodes with no candle operations between them.
 struct Walk<'a> {
-    /// Each node behind those whose results it uses.
+    /// The nodes in topological order: each after those whose results it uses.
     order: Vec<&'a Node>,
-    /// Where the results of a node begin among those of all.
+    /// Index of the first result of a node among those of all.
     places: HashMap<*const Node, usize>,
     n_results: usize,
 }
 
 impl<'a> Walk<'a> {
-    /// The nodes that lead to `last`; none if candle's operations are among them.
+    /// The nodes that lead to `last`; `None` if there are candle operations among them.
     fn to(last: &'a Node) -> Option<Self> {
         let mut walk = Self { order: Vec::new(), places: HashMap::new(), n_results: 0 };
         walk.is_new(last);
-        // Nodes on the way, and how many of their inputs have been looked at: a network may be too deep for recursion.
+        // The nodes of the current path, and how many of their inputs have been visited: a network may be too
+        // deep for recursion.
         let mut path = vec![(last, 0)];
         while let Some((node, n_seen)) = path.last_mut() {
             let Some(input) = node.links.inputs.get(*n_seen) else {
@@ -176,7 +180,7 @@ impl<'a> Walk<'a> {
         true
     }
 
-    /// Calls the rules from the last to the first, beginning with the gradient of `last`.
+    /// Calls the rules from the last to the first, starting with the gradient of `last`.
     fn run(
         &self,
         last: &Origin,
@@ -214,7 +218,8 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// By variable, the place in the order of the first function that uses it, which is the last to add to its gradient.
+    /// For each variable, the index of the first function that uses it, which is the last to add to its
+    /// gradient.
     fn first_uses(&self) -> HashMap<TensorId, usize> {
         let mut uses = HashMap::new();
         for (at, node) in self.order.iter().enumerate() {
@@ -226,7 +231,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// What a pass of [`backward`] has found and does.
+/// The state of a pass of [`backward`].
 struct Variables {
     /// The gradients of the variables.
     sums: HashMap<TensorId, Sum>,
@@ -235,11 +240,11 @@ struct Variables {
 }
 
 thread_local! {
-    /// While [`backward`] runs.
+    /// Set while [`backward`] runs.
     static OF_VARIABLES: RefCell<Option<Variables>> = const { RefCell::new(None) };
 }
 
-/// Hands the gradient of a variable to [`backward`], or returns it for candle where that does not run.
+/// Passes the gradient of a variable to [`backward`], or returns it for candle if that is not running.
 pub(super) fn keep(variable: &Tensor, gradient: Gradient) -> candle_core::Result<Option<Tensor>> {
     OF_VARIABLES.with_borrow_mut(|variables| match variables {
         Some(variables) => variables.sums.entry(variable.id()).or_default().add(gradient).map(|()| None),
@@ -248,8 +253,8 @@ pub(super) fn keep(variable: &Tensor, gradient: Gradient) -> candle_core::Result
 }
 
 thread_local! {
-    /// The number of passes of candle's on this thread that are known to have ended before their time; what nodes hold of
-    /// such a pass counts no more.
+    /// The number of candle's passes on this thread that are known to have ended early; gradients that nodes
+    /// hold from such a pass are ignored.
     static N_FORGOTTEN: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -257,18 +262,18 @@ fn forget_passes() {
     N_FORGOTTEN.set(N_FORGOTTEN.get() + 1);
 }
 
-/// What a backward rule returns: a gradient for each input, or none where the input needs none.
+/// The result of a backward rule: a gradient for each input, or `None` for an input that needs none.
 pub(crate) type Gradients<const N: usize> = candle_core::Result<[Option<Tensor>; N]>;
 
-/// Which of the inputs a gradient is asked for.
+/// Which of the inputs need a gradient.
 pub(crate) fn tracked<const N: usize>(inputs: [&Tensor; N]) -> [bool; N] {
     inputs.map(Tensor::track_op)
 }
 
 /// Makes `value` the result of an operation on `inputs`.
 ///
-/// `backward` gets the gradient of the result, contiguous. It may hold on to the inputs and to what the forward pass
-/// has computed; all that it does not hold is freed. If no input is tracked it is dropped at once.
+/// `backward` receives the gradient of the result, which is contiguous. It may capture the inputs and values
+/// that the forward pass has computed; everything else is freed. If no input is tracked, it is dropped at once.
 pub(crate) fn attach<T, const N: usize, B>(
     name: &'static str,
     inputs: [&Tensor; N],
@@ -336,8 +341,8 @@ where
     Ok(result)
 }
 
-/// [`attach`] for an operation with several results; the rule gets a gradient for each that has one, and is not called
-/// if none has.
+/// [`attach`] for an operation with several results. The rule receives a gradient for each result that has one,
+/// and is not called if none has.
 pub(crate) fn attach_all<T, const N: usize, const M: usize, B>(
     name: &'static str,
     inputs: [&Tensor; N],
@@ -395,9 +400,10 @@ fn attach_boxed(
     results.collect()
 }
 
-/// Has the gradients of a variable come together before candle gets their sum, as long as the result lives.
+/// Collects the gradients of a variable before candle gets their sum, as long as the result is alive.
 ///
-/// For weights that are used in many steps: candle's sum takes new memory for each, and products cannot be joined there.
+/// For weights that are used in many steps: candle's sum allocates new memory for each, and cannot join
+/// products.
 pub(crate) fn share(variable: &Tensor) -> Result<Option<Arc<Origin>>> {
     if !variable.is_variable() {
         return Ok(None);
@@ -420,12 +426,12 @@ type Backward = dyn Fn(Vec<Option<Tensor>>, HandOn<'_>) -> candle_core::Result<(
 /// Takes the gradient of the input with this number.
 type HandOn<'a> = &'a mut dyn FnMut(usize, Option<Gradient>) -> candle_core::Result<()>;
 
-/// One call of a function: where its gradients come together and where they go.
+/// One call of a function: it collects the gradients of its results and passes on those of its inputs.
 struct Node {
     name: &'static str,
     links: Links,
     n_results: usize,
-    /// Nodes behind it on its longest path.
+    /// Number of nodes after it on its longest path to a variable.
     depth: usize,
     passes: Mutex<Vec<(ThreadId, Pass)>>,
 }
@@ -442,18 +448,18 @@ struct Links {
 enum Rule {
     /// A pass may use it up.
     Once(Arc<Backward>),
-    /// It holds nothing, and later passes go through it too.
+    /// It holds nothing, and can be used by several passes.
     Lasting(Arc<Backward>),
     UsedUp,
 }
 
-/// How the gradient of an input gets there.
+/// How the gradient of an input is passed on.
 enum Input {
-    /// It needs none.
+    /// The input needs no gradient.
     Constant,
-    /// Straight to the node that it comes from.
+    /// Directly to the node that the input comes from.
     Function(Arc<Origin>),
-    /// By candle.
+    /// Through candle.
     Candle(Tensor),
 }
 
@@ -465,7 +471,7 @@ impl Input {
         }
     }
 
-    /// What stands for it among the arguments of the token.
+    /// The tensor that represents it among the arguments of the token.
     fn argument(&self) -> Option<&Tensor> {
         match self {
             Self::Constant => None,
@@ -478,17 +484,17 @@ impl Input {
 /// The gradients of a node's results that candle's backward pass has found so far.
 #[derive(Default)]
 struct Pass {
-    /// As [`N_FORGOTTEN`] when it began.
+    /// The value of [`N_FORGOTTEN`] when the pass began.
     n_forgotten: u64,
     sums: Vec<Sum>,
     n_terms: usize,
-    /// For candle, where the token has more inputs than candle's operations.
+    /// For candle, if the token has more inputs than candle's operations allow.
     rest: Vec<Option<Tensor>>,
 }
 
 impl Node {
-    /// The node, and its token in candle's graph. candle's operations have at most [`MAX_ARGUMENTS`], so a token of more
-    /// has another one among its arguments.
+    /// The node, and its token in candle's graph. Candle operations have at most [`MAX_ARGUMENTS`] arguments,
+    /// so a token with more has another token among its arguments.
     fn new(
         name: &'static str,
         inputs: &[&Tensor],
@@ -524,7 +530,7 @@ impl Node {
         })
     }
 
-    /// What candle's backward pass has found on this thread; a pass is one thread's.
+    /// Accesses the state of candle's backward pass on this thread; a pass runs on a single thread.
     fn with_pass<R>(&self, f: impl FnOnce(&mut Pass) -> R) -> R {
         let mut passes = lock(&self.passes);
         let thread = thread::current().id();
@@ -539,9 +545,10 @@ impl Node {
         f(pass)
     }
 
-    /// Takes a gradient of a result in candle's pass; returns what its token's gradient grows by.
+    /// Adds a gradient of a result in candle's pass; returns the amount that the gradient of its token grows
+    /// by.
     fn add(&self, index: usize, gradient: Gradient) -> candle_core::Result<Tensor> {
-        // The lock is not held while it is added: that may take many threads.
+        // The lock is not held during the addition, which may use many threads.
         let mut sum = self.with_pass(|pass| {
             if pass.sums.len() <= index {
                 pass.sums.resize_with(index + 1, Sum::default);
@@ -556,13 +563,13 @@ impl Node {
         Ok(ONE.clone())
     }
 
-    /// [`run_of_pass`](Self::run_of_pass), and if it fails, the pass is over.
+    /// As [`run_of_pass`](Self::run_of_pass), but if it fails, the pass is over.
     fn run_counted(&self, count: &Tensor) -> candle_core::Result<Vec<Option<Tensor>>> {
         self.run_of_pass(count).inspect_err(|_| forget_passes())
     }
 
-    /// [`run`](Self::run) for candle, which has counted the gradients handed over; returns what it is to know of those of
-    /// the tracked inputs.
+    /// [`run`](Self::run) for candle, which has counted the gradients that were passed on; returns the
+    /// gradients of the tracked inputs that candle must see.
     fn run_of_pass(&self, count: &Tensor) -> candle_core::Result<Vec<Option<Tensor>>> {
         let mut pass = self.with_pass(mem::take);
         if pass.n_terms as f32 != count.to_scalar::<f32>()? {
@@ -589,14 +596,14 @@ impl Node {
         Ok(for_candle)
     }
 
-    /// Calls the rule, if there is a gradient for it, and hands on what each input gets.
+    /// Calls the rule, if there is a gradient for it, and passes on the gradient of each input.
     fn run(
         &self,
         sums: &mut [Sum],
         is_used_up: bool,
         hand_on: &mut dyn FnMut(&Input, Option<Gradient>) -> candle_core::Result<()>,
     ) -> candle_core::Result<()> {
-        // The lock is not held while the rule runs: that may take many threads.
+        // The lock is not held while the rule runs, which may use many threads.
         let rule = {
             let mut rule = lock(&self.links.rule);
             match &*rule {
@@ -622,15 +629,15 @@ impl Node {
 }
 
 impl Drop for Node {
-    /// Links to a node may be the last ones, and so on through a graph of any length: those that come up while others are
-    /// dropped are left to the outermost call.
+    /// Dropping the last link to a node drops that node as well, and so on through a graph of any length. To
+    /// avoid recursion, links that are dropped meanwhile are left to the outermost call.
     fn drop(&mut self) {
         thread_local! {
-            /// What is still to be dropped, while something is.
+            /// Links that remain to be dropped, while a drop is running.
             static LEFT: RefCell<Option<Vec<Links>>> = const { RefCell::new(None) };
         }
         let mut links = Some(mem::replace(&mut self.links, Links::none()));
-        // No place to leave them at when the thread ends.
+        // When the thread ends, there is no place to leave them.
         let is_outermost = LEFT.try_with(|left| match &mut *left.borrow_mut() {
             Some(left) => {
                 left.extend(links.take());
@@ -659,21 +666,22 @@ impl Links {
     }
 }
 
-/// Ways to nodes far behind. candle looks for the nodes of a pass by recursion, argument by argument; with a way to a node
-/// far behind as the first argument here and there, it goes no deeper than some hundred calls into a chain of any length.
+/// Shortcuts to much earlier nodes. candle finds the nodes of a pass by recursion, argument by argument; if
+/// every few nodes have a much earlier node as their first argument, the recursion into a chain of any length
+/// is at most some hundred calls deep.
 #[derive(Default)]
 struct Shortcuts {
-    /// The nearest node behind that has one.
+    /// The nearest earlier node that has a shortcut.
     milestone: Option<Arc<Origin>>,
-    /// The way from here, if this node has one.
+    /// The target of the shortcut, if this node has one.
     far: Option<Arc<Origin>>,
 }
 
 impl Shortcuts {
-    /// Depths between two nodes that have a way.
+    /// Difference of depth between two nodes that have shortcuts.
     const STRIDE: usize = 16;
 
-    /// Those of a node of this depth whose deepest input is `input`.
+    /// The shortcuts of a node of this depth whose deepest input is `input`.
     fn behind(input: &Arc<Origin>, depth: usize) -> Self {
         let shortcuts = &input.node.links.shortcuts;
         let milestone = if input.node.depth.is_multiple_of(Self::STRIDE) {
@@ -685,8 +693,9 @@ impl Shortcuts {
         Self { milestone: milestone.cloned(), far: far.cloned() }
     }
 
-    /// Where the way of a node with this milestone ends: behind two jumps of equal length from there, or else at it (Myers, An
-    /// applicative random-access stack, 1983). So jumps do not cross, and lengths double.
+    /// The target of the shortcut of a node with this milestone: beyond two jumps of equal length from there,
+    /// or else the milestone itself (Myers, An applicative random-access stack, 1983). So jumps do not cross,
+    /// and their lengths double.
     fn jump(milestone: &Arc<Origin>) -> &Arc<Origin> {
         let (middle, end) = (milestone.far(), milestone.far().far());
         let [start, middle, depth] = [milestone, middle, end].map(|origin| origin.node.depth);
@@ -694,7 +703,7 @@ impl Shortcuts {
     }
 }
 
-/// What a token's gradient grows by for each gradient handed over, and where there is none.
+/// The amount that a token's gradient grows by for each gradient that was passed on.
 static ONE: LazyLock<Tensor> = LazyLock::new(|| scalar(1.0));
 static ZERO: LazyLock<Tensor> = LazyLock::new(|| scalar(0.0));
 
@@ -706,7 +715,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Where the gradient of a tensor goes: to one of the results of a node.
+/// The target of the gradient of a tensor: one of the results of a node.
 pub(crate) struct Origin {
     node: Arc<Node>,
     /// Which of the node's results it is.
@@ -715,7 +724,7 @@ pub(crate) struct Origin {
     id: OnceLock<TensorId>,
 }
 
-/// Those that are alive, by the tensor. A result holds its origin, which leaves this list with it.
+/// Live origins, by their tensor. A result holds its origin, which removes itself from this list when dropped.
 static ORIGINS: LazyLock<Mutex<HashMap<TensorId, Weak<Origin>>>> = LazyLock::new(Mutex::default);
 
 impl Origin {
@@ -723,7 +732,7 @@ impl Origin {
         lock(&ORIGINS).get(&tensor.id()).and_then(Weak::upgrade)
     }
 
-    /// Where the shortcut of its node leads, if it has one.
+    /// The target of the shortcut of its node, if it has one.
     fn far(self: &Arc<Self>) -> &Arc<Self> {
         self.node.links.shortcuts.far.as_ref().unwrap_or(self)
     }

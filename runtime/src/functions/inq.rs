@@ -40,7 +40,7 @@ pub struct Inq {
     pub seed: i64,
 }
 
-/// What one pass makes of the weights; all tensors are detached.
+/// The result of one pass; all tensors are detached.
 #[derive(Clone, Debug)]
 pub struct InqStep {
     /// Weights, the fixed ones rounded.
@@ -52,11 +52,11 @@ pub struct InqStep {
 }
 
 impl Inq {
-    /// Elements of the count: passes and draws so far, as bytes from the lowest. A byte is exact in every
-    /// floating-point type, so the count survives any file and any precision.
+    /// Number of elements of the count: passes and draws so far, as bytes in little-endian order. A byte is
+    /// exact in every floating-point type, so the count survives any file and any precision.
     pub const STATE: usize = 16;
 
-    /// The schedule itself, if its settings make sense.
+    /// Validates the settings of the schedule and returns it.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if `num_bits` is not between 2 and 32, or the seed has more than 32 bits.
@@ -75,12 +75,12 @@ impl Inq {
         Ok(())
     }
 
-    /// One pass: undoes what happened to fixed weights since the pass before, which left `last`, fixes further ones if
-    /// the schedule says so, and rounds all that are fixed.
+    /// Runs one pass: undoes changes to fixed weights since the previous pass, which left `last`, fixes further
+    /// ones if the schedule says so, and rounds all fixed ones.
     ///
     /// # Errors
-    /// If a setting makes no sense, the tensors hold no floating-point numbers or do not have one shape, or `count` is not
-    /// what a pass has left.
+    /// If a setting is invalid, the tensors do not hold floating-point numbers or have different shapes, or
+    /// `count` does not come from a pass.
     pub fn step(&self, w: &Tensor, i: &Tensor, last: &Tensor, count: &Tensor, rng: &Rng) -> Result<InqStep> {
         self.check()?;
         for (argument, tensor) in [("i", i), ("last", last)] {
@@ -151,7 +151,7 @@ impl Inq {
     }
 }
 
-/// The exponent of the power of two that is nearest, up to 1.5 (whose logarithm is `step`) downwards.
+/// The exponent of the nearest power of two, rounding up from 1.5 times one (whose logarithm is `step`).
 ///
 /// The logarithm is taken in single precision and `step` is rounded to it for weights but not for the largest one,
 /// as in NNabla: that decides where a weight is 1.5 times a power of two.
@@ -190,7 +190,8 @@ fn encode(counts: [u64; 2]) -> Vec<f64> {
 }
 
 impl Inq {
-    /// Passes and draws, of which there may be no more than the schedule makes for so many weights: they come from files.
+    /// The numbers of passes and draws. They come from files, so they are checked against the maximum of the
+    /// schedule.
     fn decode(&self, count: &Tensor, n_weights: usize) -> Result<[u64; 2]> {
         let values = values("count", count)?;
         let bytes = values.iter().map(|&byte| (byte == f64::from(byte as u8)).then_some(byte as u8));

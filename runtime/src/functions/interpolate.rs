@@ -1,4 +1,4 @@
-//! Images and signals in another size.
+//! Interpolation of images and signals.
 
 use std::str::FromStr;
 
@@ -14,13 +14,13 @@ use crate::kernels::places::{Along, Places};
 use crate::told::{Form, told};
 use crate::{Error, Result, check};
 
-/// Which elements [`interpolate`] makes a value of.
+/// The interpolation methods of [`interpolate`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum InterpolationMode {
-    /// The two on both sides of it, on each axis, weighed by their distance.
+    /// The two neighbours on each axis, weighted by their distance.
     #[default]
     Linear,
-    /// One of them.
+    /// A single neighbour.
     Nearest,
 }
 
@@ -36,27 +36,29 @@ impl FromStr for InterpolationMode {
     }
 }
 
-/// How [`interpolate`] finds its values; the default is NNabla's.
+/// Options of [`interpolate`]; the default is NNabla's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Interpolation {
-    /// Which elements a value is made of.
+    /// Interpolation method.
     pub mode: InterpolationMode,
-    /// Whether the first and the last elements of input and output lie upon each other.
+    /// Whether the first and the last elements of the input and the output are aligned.
     pub align_corners: bool,
-    /// Whether elements stand in the middle of their pixels.
+    /// Whether elements are at the centers of their pixels.
     pub half_pixel: bool,
-    /// [`half_pixel`](Self::half_pixel) for [`Nearest`](InterpolationMode::Nearest), rounded as the kernels for GPUs do it.
+    /// [`half_pixel`](Self::half_pixel) for [`Nearest`](InterpolationMode::Nearest), rounded as in NNabla's GPU
+    /// kernels.
     pub half_pixel_for_nn: bool,
     /// Whether the axis of the channels comes behind the spatial ones.
     pub channel_last: bool,
 }
 
-/// In another size on the last one to three axes, given by `scale` or by `output_size`, with a number for each of them.
+/// Resizes the last one to three axes, with one number of `scale` or of `output_size` for each of them.
 ///
-/// Place `i` of an output axis of `L'` looks at `x = s i` of the `L` inputs, `s = L / L'`, with `align_corners`
-/// `s = (L - 1) / (L' - 1)`; with `half_pixel` at `x = max(0, s (i + 1/2) - 1/2)`. Linear interpolation takes the elements on both
-/// sides of `x`, nearest the one at `x` rounded down, with `half_pixel_for_nn` at `L / L' (i + 1/2)` rounded down. All of that is
-/// computed in `f32`, whatever the tensor holds.
+/// Index `i` of an output axis of size `L'` corresponds to `x = s i` among the `L` inputs, where `s = L / L'`,
+/// or `s = (L - 1) / (L' - 1)` with `align_corners`; with `half_pixel` to `x = max(0, s (i + 1/2) - 1/2)`.
+/// Linear interpolation uses the elements on both sides of `x`; nearest uses the one at `x` rounded down, or,
+/// with `half_pixel_for_nn`, at `L / L' (i + 1/2)` rounded down. The coordinates are computed in `f32`,
+/// whatever the type of the tensor.
 ///
 /// # Shapes
 /// - `inp`: `(N.., L1, .., Ld)`; with `channel_last` the axis of the channels follows
@@ -67,8 +69,8 @@ pub struct Interpolation {
 /// above 0; with both `align_corners` and `half_pixel`; or if there is nothing to interpolate between.
 ///
 /// # Source
-/// NNabla `F.interpolate`, whose CPU refuses `channel_last`. The layer [`interpolate`](crate::interpolate()) has defaults for all
-/// this.
+/// NNabla `F.interpolate`, which does not support `channel_last` on the CPU. The layer
+/// [`interpolate`](crate::interpolate()) has defaults for all options.
 ///
 /// # Example
 /// ```
@@ -132,7 +134,7 @@ fn sizes(spatial: &[usize], scale: Option<&[f64]>, output_size: Option<&[usize]>
     let sizes = match (scale, output_size) {
         (Some(scale), None) => {
             scale.iter().try_for_each(|scale| check::positive("scale", *scale))?;
-            // What is more than fits is refused with the size of the result.
+            // A size that does not fit is rejected together with that of the result.
             spatial.iter().zip(scale).map(|(size, scale)| (*size as f64 * scale).floor() as usize).collect()
         }
         (None, Some(sizes)) => sizes.to_vec(),
@@ -160,7 +162,7 @@ impl Interpolation {
         form.with("half_pixel_for_nn", self.half_pixel_for_nn).with("channel_last", false)
     }
 
-    /// Where in `n` inputs the outputs look, of which there are `len`.
+    /// The input coordinates of `len` outputs among `n` inputs.
     fn coordinates(self, n: usize, len: usize) -> impl Iterator<Item = f32> {
         let scale = match (self.align_corners, len) {
             (_, 1) => 0.0,
@@ -192,7 +194,7 @@ impl Interpolation {
     }
 }
 
-/// Each axis named blended; the result has the sizes `dims`.
+/// Blends each of these axes; the result has the sizes `dims`.
 fn blended(inp: &Tensor, blends: Vec<(usize, Blend)>, dims: &[usize]) -> Result<Tensor> {
     let compose = |t: &[Tensor]| Ok([composed::blend::blended(&t[0], &blends)?]);
     if let Some([y]) = without_kernels("interpolate", &[inp], compose)? {

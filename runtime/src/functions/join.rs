@@ -1,4 +1,4 @@
-//! Tensors put together and taken apart.
+//! Functions that join and split tensors.
 
 use candle_core::Tensor;
 
@@ -11,10 +11,10 @@ use crate::kernels::{join, part};
 use crate::told::{Form, told};
 use crate::{Axis, Error, Result, check};
 
-/// The tensors side by side along an axis; NNabla's default is the last, `-1`.
+/// Concatenates tensors along an axis; NNabla's default is the last, `-1`.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if there is no tensor or no such axis, or other axes have different sizes.
+/// [`Error::InvalidArgument`] if there is no tensor or no such axis, or the sizes of other axes differ.
 ///
 /// # Source
 /// NNabla `F.concatenate`.
@@ -49,10 +49,11 @@ pub fn concatenate(inputs: &[&Tensor], axis: impl Into<Axis>) -> Result<Tensor> 
     )
 }
 
-/// The tensors, all of one shape, along a new axis; NNabla's default is the first, `0`.
+/// Stacks tensors of the same shape along a new axis; NNabla's default is the first, `0`.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if there is no tensor, they have different shapes, or `axis` is not one of the result.
+/// [`Error::InvalidArgument`] if there is no tensor, they have different shapes, or the result has no axis
+/// `axis`.
 ///
 /// # Source
 /// NNabla `F.stack`.
@@ -81,7 +82,7 @@ fn first_of<'a>(inputs: &[&'a Tensor]) -> Result<&'a Tensor> {
     inputs.first().copied().ok_or_else(|| Error::invalid("inputs", "must be at least one tensor", 0))
 }
 
-/// The inputs behind each other for each place of the axes before `axis`; the result has the sizes `dims`.
+/// Joins the inputs at each index of the axes before `axis`; the result has the sizes `dims`.
 fn joined(name: &'static str, inputs: &[&Tensor], axis: usize, dims: &[usize]) -> Result<Tensor> {
     check::tensor("inputs", dims, inputs[0].dtype())?;
     let widths = inputs.iter().map(|inp| element_count(&inp.dims()[axis..]));
@@ -125,7 +126,7 @@ fn joined(name: &'static str, inputs: &[&Tensor], axis: usize, dims: &[usize]) -
     in_type(y, inputs[0].dtype())
 }
 
-/// The slices along an axis, each without it: as many tensors as the axis is long.
+/// Splits along an axis, which is removed, into as many tensors as its size.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if there is no such axis.

@@ -1,4 +1,4 @@
-//! Elements looked up and put down by index.
+//! Reading and writing of elements by index.
 
 use candle_core::{DType, Tensor};
 
@@ -7,7 +7,8 @@ use super::node::element_count;
 use crate::told::{Form, told};
 use crate::{Axis, Dims, Error, Result, check};
 
-/// The slices of an axis that `indices` names; with `batch_dims` each place of so many leading axes has its own indices.
+/// The slices of an axis at `indices`; with `batch_dims`, the indices of that many leading axes are separate
+/// batches.
 ///
 /// # Shapes
 /// - `inp`: `(B.., A.., n, D..)`, `n` on `axis`
@@ -15,8 +16,8 @@ use crate::{Axis, Dims, Error, Result, check};
 /// - output: `(B.., A.., I.., D..)`
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if there is no such axis, it is one of the first `batch_dims`, these have not the same sizes in
-/// both, or an index is not below `n`.
+/// [`Error::InvalidArgument`] if there is no such axis, it is one of the first `batch_dims`, the sizes of these
+/// differ between both, or an index is not below `n`.
 ///
 /// # Source
 /// NNabla `F.gather`.
@@ -74,11 +75,12 @@ pub fn gather(inp: &Tensor, indices: &Tensor, axis: impl Into<Axis>, batch_dims:
     )
 }
 
-/// The elements or slices that tuples of indices name.
+/// The elements or slices at tuples of indices.
 ///
 /// # Shapes
 /// - `inp`: `(n_1, .., n_m, D..)`
-/// - `indices`: `(m, I..)`, of an integer type: along the first axis an index for each of the first `m` axes
+/// - `indices`: `(m, I..)`, of an integer type; the first axis has one index for each of the first `m` axes of
+///   `inp`
 /// - output: `(I.., D..)`
 ///
 /// # Errors
@@ -108,8 +110,9 @@ pub fn gather_nd(inp: &Tensor, indices: &Tensor) -> Result<Tensor> {
     )
 }
 
-/// Zeros of the sizes `shape` with the elements or slices of `inp` put where tuples of indices say: the transpose of
-/// [`gather_nd`]. Where several come to one place, `add` says whether they are added up; otherwise the last one stays.
+/// Zeros of the sizes `shape`, into which the elements or slices of `inp` are written at tuples of indices: the
+/// transpose of [`gather_nd`]. If several have the same indices, `add` says whether they are added up;
+/// otherwise the last one remains.
 ///
 /// # Shapes
 /// - `inp`: `(I.., D..)`
@@ -120,8 +123,8 @@ pub fn gather_nd(inp: &Tensor, indices: &Tensor) -> Result<Tensor> {
 /// [`Error::InvalidArgument`] if the shapes do not fit together, or an index is not below the size of its axis.
 ///
 /// # Source
-/// NNabla `F.scatter_nd`. What is overwritten gets no gradient here; there it gets that of what stands in its place. To put
-/// elements into a tensor that is there, add the two.
+/// NNabla `F.scatter_nd`. Here, an overwritten element gets no gradient; there, it gets the gradient of the
+/// element that replaces it. To write into an existing tensor, add the two.
 ///
 /// # Example
 /// ```
@@ -169,7 +172,7 @@ impl<'a> Tuples<'a> {
         Ok(Self { indices, dims, n_axes, n_rows: element_count(&dims[..n_axes])? })
     }
 
-    /// The number of the slice that each tuple names.
+    /// The index of the slice that each tuple refers to.
     fn rows(&self) -> Result<Vec<usize>> {
         let n = element_count(&self.indices.dims()[1..])?;
         check::memory::<usize>("indices", n)?;
@@ -184,17 +187,18 @@ impl<'a> Tuples<'a> {
     }
 }
 
-/// Zeros with a one, of type `f32`, where the last axis of `inp` says, which holds an index for each size in `shape`.
+/// Zeros of type `f32` with a one at the position given by the last axis of `inp`, which has an index for each
+/// size in `shape`.
 ///
 /// # Shapes
 /// - `inp`: `(N.., d)`, of an integer type; `d` is the number of sizes in `shape`
 /// - output: `(N.., shape..)`
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if the last axis has not `d` entries, or an index is not below its size.
+/// [`Error::InvalidArgument`] if the last axis does not have `d` entries, or an index is not below its size.
 ///
 /// # Source
-/// NNabla `F.one_hot`, which reads and writes other memory where an index is out of range.
+/// NNabla `F.one_hot`, which accesses memory out of bounds if an index is out of range.
 ///
 /// # Example
 /// ```

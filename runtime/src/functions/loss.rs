@@ -18,8 +18,8 @@ use crate::{Axis, Error, Result, check};
 
 /// Cross entropy between the softmax of `inp` along `axis` and labels, for each sample.
 ///
-/// `y = log(sum of exp(inp)) - inp[label]`. A sample whose label is below 0 is not counted: its loss and its gradient are 0,
-/// whatever its `inp` is. The labels get no gradient.
+/// `y = log(sum of exp(inp)) - inp[label]`. A sample with a negative label does not count: its loss and its
+/// gradient are 0, whatever its `inp` is. The labels get no gradient.
 ///
 /// # Shapes
 /// - `inp`: `(N.., C, M..)`, with the classes on `axis`
@@ -82,7 +82,7 @@ fn with_axis(inp: &Tensor, labels: &Tensor, axis: usize) -> Result<Tensor> {
 struct Labelled {
     axis: usize,
     lanes: Lanes,
-    /// None where a lane is not counted.
+    /// `None` for a lane that does not count.
     labels: Vec<Option<usize>>,
     /// Sizes of a result with one number for each lane.
     dims: Vec<usize>,
@@ -108,9 +108,9 @@ fn labelled(name: &'static str, inp: &Tensor, labels: &Tensor, axis: usize) -> R
 
 /// Cross entropy between the probabilities `inp` along `axis` and labels, for each sample.
 ///
-/// `y = -log(inp[label])`, with the logarithm of 2^−126, the smallest normal `f32`, for that of anything smaller. A sample whose
-/// label is below 0 is not counted: its loss and its gradient are 0. [`softmax_cross_entropy`] takes what a layer gives and does
-/// not lose digits.
+/// `y = -log(inp[label])`, where probabilities below 2^−126, the smallest normal `f32`, are raised to it. A
+/// sample with a negative label does not count: its loss and its gradient are 0. [`softmax_cross_entropy`]
+/// takes the output of a layer directly, which is more accurate.
 ///
 /// # Shapes
 /// As for [`softmax_cross_entropy`].
@@ -196,11 +196,11 @@ pub fn kl_multinomial(p: &Tensor, q: &Tensor, base_axis: impl Into<Axis>) -> Res
     )
 }
 
-/// The mean of [`softmax_cross_entropy`] over all samples: a scalar. As in NNabla, those that are not counted are among the
-/// samples that the sum is divided by.
+/// The mean of [`softmax_cross_entropy`] over all samples: a scalar. As in NNabla, the divisor includes samples
+/// that do not count.
 ///
 /// # Errors
-/// As [`softmax_cross_entropy`]; and if there is no sample.
+/// As [`softmax_cross_entropy`], and if there is no sample.
 ///
 /// # Example
 /// ```
@@ -236,8 +236,8 @@ binary! {
         ];
     }
 
-    /// `d^2` for a difference `d` of size below `delta`, else `delta (2 |d| - delta)`: twice what is usually called so, as in
-    /// NNabla.
+    /// `d^2` for a difference `d` with `|d| < delta`, else `delta (2 |d| - delta)`: as in NNabla, twice the
+    /// usual definition.
     fn huber_loss(delta: not_negative) = HuberLoss as "HuberLoss" {
         example([1.0, 5.0], [0.0, 0.0], 2.0) = [1.0, 16.0];
         value(a, b) = {
@@ -248,7 +248,7 @@ binary! {
         gradients(a, b, dy) = [dy.scale(2.0) * (a - b).limit(delta), dy.scale(2.0) * (b - a).limit(delta)];
     }
 
-    /// By how much `|x0 - x1|` exceeds `epsilon`, else 0.
+    /// The amount by which `|x0 - x1|` exceeds `epsilon`, or 0.
     fn epsilon_insensitive_loss(epsilon: not_negative) = EpsilonInsensitiveLoss as "EpsilonInsensitiveLoss" {
         example([1.0, 5.0], [0.0, 0.0], 2.0) = [0.0, 3.0];
         value(a, b) = positive_part(&(a - b).abs().offset(-epsilon));
@@ -284,11 +284,11 @@ pub fn mean_squared_error(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
 
 /// Cross entropy between `sigmoid(inp)` and the probabilities `target`, for each element.
 ///
-/// `y = -target log(sigmoid(inp)) - (1 - target) log(1 - sigmoid(inp))`, without overflow. NNabla's function of this name cuts its
-/// target to an integer.
+/// `y = -target log(sigmoid(inp)) - (1 - target) log(1 - sigmoid(inp))`, without overflow. NNabla's function of
+/// this name truncates the target to an integer.
 ///
 /// # Shapes
-/// - `target`: the shape of `inp`; of its type, or of a type of integers
+/// - `target`: the shape of `inp`, of the same type or of an integer type
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if the shapes or the types do not fit.
@@ -311,11 +311,12 @@ pub fn sigmoid_cross_entropy(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
 
 /// Cross entropy between the probabilities `inp` and the probabilities `target`, for each element.
 ///
-/// `y = -target log(inp) - (1 - target) log(1 - inp)`, with the logarithm of 2^−126, the smallest normal `f32`, for that of
-/// anything smaller. [`sigmoid_cross_entropy`] takes what a layer gives and does not lose digits.
+/// `y = -target log(inp) - (1 - target) log(1 - inp)`, where arguments of the logarithm below 2^−126, the
+/// smallest normal `f32`, are raised to it. [`sigmoid_cross_entropy`] takes the output of a layer directly,
+/// which is more accurate.
 ///
 /// # Shapes
-/// - `target`: the shape of `inp`; of its type, or of a type of integers
+/// - `target`: the shape of `inp`, of the same type or of an integer type
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if the shapes or the types do not fit.
@@ -336,10 +337,10 @@ pub fn binary_cross_entropy(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
     )
 }
 
-/// Whether `inp` and `target` lie on two sides of 1/2: 1 where they do, else 0; without a gradient.
+/// 1 if `inp` and `target` are on different sides of 1/2, else 0; without a gradient.
 ///
 /// # Shapes
-/// - `target`: the shape of `inp`; of its type, or of a type of integers
+/// - `target`: the shape of `inp`, of the same type or of an integer type
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if the shapes or the types do not fit.
@@ -386,10 +387,10 @@ impl Pointwise<2> for SigmoidCrossEntropy {
     }
 }
 
-/// The smallest normal `f32`: less is not put into a logarithm.
+/// The smallest normal `f32`: smaller arguments of the logarithm are raised to it.
 const LEAST: f64 = f32::MIN_POSITIVE as f64;
 
-/// `log(max(p, LEAST))`, NaN staying NaN.
+/// `log(max(p, LEAST))`; NaN remains NaN.
 #[inline(always)]
 fn bounded_log<V: Number>(p: &V) -> V {
     bounded(p).ln()
@@ -444,7 +445,7 @@ impl Pointwise<1> for NegativeLog {
 struct KlMultinomial;
 
 impl KlMultinomial {
-    /// What keeps the logarithms finite.
+    /// Keeps the logarithms finite.
     const OFFSET: f64 = 1e-8;
 }
 

@@ -12,8 +12,8 @@ use crate::kernels::{Matrices, products};
 use crate::told::{Form, told};
 use crate::{Error, Result, check};
 
-/// The products of the matrices on the last two axes, transposed before if asked for. The axes before them are those of a batch
-/// and are repeated as in [`broadcast`].
+/// Multiplies the matrices on the last two axes, which are transposed first if asked for. The axes before them
+/// are the batch, which is broadcast as in [`broadcast`].
 ///
 /// # Shapes
 /// - `a`: `(N.., m, k)`, with `transpose_a` `(N.., k, m)`
@@ -57,7 +57,7 @@ pub fn batch_matmul(a: &Tensor, b: &Tensor, transpose_a: bool, transpose_b: bool
             })?;
             let dims = [&*batch, &[m, n]].concat();
             check::tensor("b", &dims, a.dtype())?;
-            // One matrix on the right serves all rows on the left at once.
+            // A single matrix on the right multiplies all rows on the left at once.
             if !transpose_a && b_batch.iter().all(|n| *n == 1) && batch == a_batch {
                 let sizes = Sizes {
                     n: 1,
@@ -87,7 +87,7 @@ fn matrices<'a>(argument: &'static str, x: &'a Tensor, transpose: bool) -> Resul
     }
 }
 
-/// The sizes that both can be repeated to.
+/// The sizes that both can be broadcast to.
 fn common(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
     let rank = a.len().max(b.len());
     let size =
@@ -208,7 +208,7 @@ pub fn matrix_diag(inp: &Tensor) -> Result<Tensor> {
 /// [`Error::InvalidArgument`] if the input has fewer than two axes.
 ///
 /// # Source
-/// NNabla `F.matrix_diag_part`, which knows square matrices only.
+/// NNabla `F.matrix_diag_part`, which only supports square matrices.
 ///
 /// # Example
 /// ```

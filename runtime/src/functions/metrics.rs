@@ -6,8 +6,9 @@ use super::embed::{index, integers};
 use super::reduce::lanes_along;
 use crate::{Axis, Error, Result, check};
 
-/// 1 where more than `n` scores along `axis` are at least that of the target, else 0. NNabla's defaults are the last axis, `-1`,
-/// and `n = 1`. Scores equal to the target's count against it; a negative target counts as no error.
+/// 1 if more than `n` scores along `axis` are at least that of the target, else 0. NNabla's defaults are the
+/// last axis, `-1`, and `n = 1`. Scores equal to the target's count against it; a negative target does not
+/// count as an error.
 ///
 /// # Shapes
 /// - `inp`: `(N.., C, L..)`, scores with the classes on `axis`
@@ -18,7 +19,7 @@ use crate::{Axis, Error, Result, check};
 /// [`Error::InvalidArgument`] if the shapes do not fit together, a target is not below `C`, or `n` is 0.
 ///
 /// # Source
-/// NNabla `F.top_n_error`, which reads other memory where a target is not in range.
+/// NNabla `F.top_n_error`, which reads memory out of bounds if a target is out of range.
 ///
 /// # Example
 /// ```

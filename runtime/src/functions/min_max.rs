@@ -9,17 +9,17 @@ use crate::kernels::{Channels, Float, combine};
 use crate::told::{Form, told};
 use crate::{Error, Result, check};
 
-/// Min-max quantization: values between `qr_min` and `qr_max` become the nearest of equally many steps as there are integers
-/// between `ql_min` and `ql_max`, one of which is 0.
+/// Min-max quantization: rounds values between `qr_min` and `qr_max` to equidistant levels, of which there are
+/// as many as integers between `ql_min` and `ql_max`; one of them is 0.
 ///
-/// First the range: with `x_min_max` its ends become the least and the largest element, with `ema` too
-/// `decay · end + (1 − decay) · extreme`. If the ends are closer than `eps`, `qr_max` becomes `qr_min + eps`. Then
-/// `scale = (qr_max − qr_min) / (ql_max − ql_min)`, `zero = round(ql_min − qr_min / scale)` cut off at `ql_min` and `ql_max`,
-/// `m = (ql_min − zero) · scale`, `M = (ql_max − zero) · scale`, and `y = round((clip(x, m, M) − m) / scale) · scale + m`, with
-/// halves away from zero.
+/// The range is updated first: with `x_min_max` its ends become the least and the largest element, with `ema`
+/// as well `decay · end + (1 − decay) · extreme`. If the ends are closer than `eps`, `qr_max` becomes `qr_min +
+/// eps`. Then `scale = (qr_max − qr_min) / (ql_max − ql_min)`, `zero = round(ql_min − qr_min / scale)` clipped
+/// to `[ql_min, ql_max]`, `m = (ql_min − zero) · scale`, `M = (ql_max − zero) · scale`, and `y = round((clip(x,
+/// m, M) − m) / scale) · scale + m`, where halves are rounded away from zero.
 ///
-/// The gradient passes where `m ≤ x ≤ M`, everywhere if `ste_fine_grained` is false. The ends get the gradients of the
-/// elements that are cut off there, or 0 where they are measured (`x_min_max` or `ema`).
+/// The gradient is passed on where `m ≤ x ≤ M`, and everywhere if `ste_fine_grained` is false. The ends get the
+/// gradients of the elements that are clipped there, or 0 if they are measured (`x_min_max` or `ema`).
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -37,11 +37,11 @@ use crate::{Error, Result, check};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MinMax {
-    /// How much of the range stays when it is averaged, in [0, 1].
+    /// Weight of the previous range in the moving average, in [0, 1].
     pub decay: f64,
     /// Whether the range is measured.
     pub x_min_max: bool,
-    /// Whether the range is an average of measured ones.
+    /// Whether the range is a moving average of measured ones.
     pub ema: bool,
     /// Whether elements outside the range get no gradient.
     pub ste_fine_grained: bool,
@@ -49,20 +49,20 @@ pub struct MinMax {
     pub eps: f64,
 }
 
-/// What [`MinMax::apply`] computes.
+/// The result of [`MinMax::apply`].
 #[derive(Clone, Debug)]
 pub struct MinMaxQuantized {
     /// The quantized elements.
     pub output: Tensor,
-    /// The ends of the range if they have moved, detached.
+    /// The ends of the range if they were updated, detached.
     pub range: Option<[Tensor; 2]>,
 }
 
 impl MinMax {
-    /// The quantizer itself, if its settings make sense.
+    /// Validates the settings and returns the quantizer.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if they do not.
+    /// [`Error::InvalidArgument`] if they are invalid.
     pub fn checked(self) -> Result<Self> {
         check::within("decay", self.decay, 0.0..=1.0)?;
         check::positive("eps", self.eps)?;
@@ -75,12 +75,12 @@ impl MinMax {
         form.with("ste_fine_grained", self.ste_fine_grained).with("eps", self.eps)
     }
 
-    /// The quantized elements of `x`, by the range `[qr_min, qr_max]` and the levels `[ql_min, ql_max]`, tensors of one element
-    /// each.
+    /// Quantizes the elements of `x`, with the range `[qr_min, qr_max]` and the levels `[ql_min, ql_max]`,
+    /// which are tensors of one element each.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if one of these has not one element or is not finite, `ql_max` is not above `ql_min`, or the
-    /// range is measured and `x` is empty or holds no finite numbers.
+    /// [`Error::InvalidArgument`] if one of these does not have exactly one finite element, `ql_max` is not
+    /// above `ql_min`, or the range is measured and `x` is empty or holds no finite numbers.
     pub fn apply(&self, x: &Tensor, range: [&Tensor; 2], levels: [&Tensor; 2]) -> Result<MinMaxQuantized> {
         check::input("x", x)?;
         let [ql_min, ql_max] = [number("ql_min", levels[0])?, number("ql_max", levels[1])?];
@@ -161,7 +161,7 @@ impl MinMax {
     }
 }
 
-/// The nearest number between the two; NaN stays.
+/// The nearest number between the two; NaN remains NaN.
 #[inline(always)]
 fn clip<T: Float>(x: T, min: T, max: T) -> T {
     let x = if x < min { min } else { x };
@@ -206,7 +206,7 @@ fn extremes(x: &Tensor) -> Result<[f64; 2]> {
     let x = x.detach();
     let compose = |t: &[Tensor]| {
         let all = t[0].flatten_all()?;
-        // candle's extremes pass over NaN, a sum does not.
+        // candle's extremes ignore NaN, a sum does not.
         let not_finite = (&all * 0.0)?.sum(0)?;
         Ok([Tensor::stack(&[all.min(0)?, all.max(0)?], 0)?.broadcast_add(&not_finite)?])
     };
@@ -228,7 +228,7 @@ fn extremes_by_kernels<T: Element>(x: &Tensor) -> Result<Vec<f64>> {
         let mut ends = [x[0], x[0]];
         for &x in x {
             ends = [if x < ends[0] { x } else { ends[0] }, if x > ends[1] { x } else { ends[1] }];
-            // A NaN is to be found, too.
+            // NaN must be found as well.
             if x.is_nan() {
                 return vec![f64::NAN; 2];
             }

@@ -1,9 +1,10 @@
-//! Differentiable functions: tensors in, tensors out; no parameters, no scope.
+//! Differentiable functions from tensors to tensors, without parameters or scopes.
 //!
-//! What NNabla calls `F.*`, as far as layers need it. Each function has its own gradient, since several of candle's
-//! are wrong or missing; inputs may be `f32`, `f64`, `f16` or `bf16` (the half precisions are computed in `f32`) and need
-//! not be contiguous. Bad input is an [`Error`](crate::Error), never a panic. On the CPU, results do not depend on the number
-//! of threads; on other devices each function is a composition of candle's operations.
+//! These are NNabla's `F.*`, as far as layers need them. Each function has its own gradient, since several of
+//! candle's are wrong or missing; inputs may be `f32`, `f64`, `f16` or `bf16` (half precisions are computed in
+//! `f32`) and need not be contiguous. Invalid input is an [`Error`](crate::Error), never a panic. On the CPU,
+//! results do not depend on the number of threads; on other devices, each function is a composition of candle's
+//! operations.
 
 pub(crate) mod activation;
 mod affine;

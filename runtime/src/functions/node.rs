@@ -1,6 +1,6 @@
-//! Between candle's tensors and the slices of the kernels.
+//! The bridge between candle's tensors and the slices of the kernels.
 //!
-//! Where the kernels do not run, [`without_kernels`] hands over to [`composed`](super::composed).
+//! On devices without kernels, [`without_kernels`] delegates to [`composed`](super::composed).
 
 use std::borrow::Cow;
 
@@ -35,7 +35,7 @@ macro_rules! for_float {
 }
 pub(crate) use for_float;
 
-/// Whether functions compute with numbers of this type; other types they move at most.
+/// Whether functions compute with numbers of this type; other types can only be moved.
 pub(crate) fn is_float(dtype: DType) -> bool {
     matches!(dtype, DType::F16 | DType::BF16 | DType::F32 | DType::F64)
 }
@@ -44,10 +44,10 @@ pub(crate) fn not_float(dtype: DType) -> Error {
     Error::invalid("inp", "must hold f32, f64, f16 or bf16 numbers", dtype)
 }
 
-/// The tensors in a precision that is computed in, contiguous: `f16` and `bf16` become `f32`.
+/// The tensors, contiguous and in a precision that kernels compute in: `f16` and `bf16` become `f32`.
 ///
 /// # Errors
-/// If a tensor lies on another device than the first, is of another type, or of no floating-point type.
+/// If a tensor is on another device than the first, has another type, or does not hold floating-point numbers.
 pub(crate) fn widened<'a, const N: usize>(
     function: &'static str,
     tensors: [&'a Tensor; N],
@@ -100,12 +100,12 @@ fn cast(tensor: &Tensor, dtype: DType) -> candle_core::Result<Tensor> {
     }
 }
 
-/// A tensor without elements of the type and on the device of another: in the place of a bias that there is not.
+/// An empty tensor of the type and on the device of another: a placeholder for a missing bias.
 pub(crate) fn nothing_like(inp: &Tensor) -> candle_core::Result<Tensor> {
     Tensor::zeros(0, inp.dtype(), inp.device())
 }
 
-/// The bias, or [`nothing_like`] the input: a layer of few numbers feels what making that takes.
+/// The bias, or else [`nothing_like`] the input, whose cost small layers would notice.
 pub(crate) fn bias_or_nothing<'a>(b: Option<&'a Tensor>, inp: &Tensor) -> Result<Cow<'a, Tensor>> {
     Ok(match b {
         Some(b) => Cow::Borrowed(b),
@@ -118,8 +118,8 @@ pub(crate) fn in_type(tensor: Tensor, dtype: DType) -> Result<Tensor> {
     Ok(if tensor.dtype() == dtype { tensor } else { cast(&tensor, dtype)? })
 }
 
-/// The results of a function where the kernels do not run, in the type of the inputs: what `compose` makes of the
-/// widened inputs. `None` where they do.
+/// The results of a function on devices without kernels, in the type of the inputs: `compose` computes them
+/// from the widened inputs. `None` on devices with kernels.
 pub(crate) fn without_kernels<const M: usize>(
     function: &'static str,
     inputs: &[&Tensor],
@@ -151,13 +151,13 @@ pub(crate) fn wide_without_kernels<R: Results>(
     Ok(Some(compose(&inputs)?))
 }
 
-/// Whether a tensor has no elements, and does not stand in the place of one that there is not.
+/// Whether a tensor is empty, and not a placeholder for a missing one.
 fn is_empty(tensor: &Tensor) -> bool {
     tensor.elem_count() == 0 && tensor.dims() != [0]
 }
 
-/// The results for inputs some of which have no elements: candle fails or panics on these on a GPU, so they are computed on the CPU.
-/// `None` if they have elements through which gradients flow.
+/// The results if some inputs are empty: candle fails or panics on these on a GPU, so they are computed on the
+/// CPU. `None` if there are inputs with elements through which gradients flow.
 fn of_nothing<R: Results>(
     function: &'static str,
     inputs: &[Tensor],
@@ -165,7 +165,7 @@ fn of_nothing<R: Results>(
 ) -> candle_core::Result<Option<R>> {
     let there = inputs.iter().map(|input| moved(&input.detach(), &Device::Cpu));
     let mut results = compose(&there.collect::<candle_core::Result<Vec<_>>>()?)?;
-    // A node takes at most three inputs. The gradients of the others are 0, too.
+    // A node has at most three inputs. The gradients of the others are 0 as well.
     let tracked: Vec<&Tensor> = inputs.iter().filter(|input| input.track_op()).take(3).collect();
     let is_empty = results.all().iter().all(|result| result.elem_count() == 0);
     if !is_empty && !tracked.is_empty() {
@@ -191,7 +191,7 @@ fn moved(tensor: &Tensor, device: &Device) -> candle_core::Result<Tensor> {
     }
 }
 
-/// What a composition computes: some tensors.
+/// The results of a composition: some tensors.
 pub(crate) trait Results {
     fn all(&mut self) -> &mut [Tensor];
 }
@@ -253,7 +253,7 @@ pub(crate) struct Value<T> {
 }
 
 impl<T: Element> Value<T> {
-    /// Zeros to be added to by a kernel.
+    /// Zeros that a kernel adds to.
     ///
     /// # Errors
     /// If so many elements cannot be allocated.
@@ -263,7 +263,7 @@ impl<T: Element> Value<T> {
         Ok(Self { data, dims })
     }
 
-    /// Elements of no particular value, each to be written by a kernel.
+    /// Uninitialized elements, all of which a kernel must write.
     ///
     /// # Errors
     /// As for [`zeros`](Self::zeros).
@@ -338,7 +338,7 @@ pub(crate) fn zeros<T: Float>(len: usize) -> Result<Vec<T>> {
     Ok(vec![T::ZERO; len])
 }
 
-/// `len` elements of no particular value, each to be written by a kernel.
+/// `len` uninitialized elements, all of which a kernel must write.
 pub(crate) fn unfilled<T: Float>(len: usize) -> Result<Vec<T>> {
     check::memory::<T>("inp", len)?;
     Ok(kernels::unfilled(len))

@@ -20,11 +20,11 @@ use crate::number::Formula;
 use crate::told::{Form, listens, told};
 use crate::{Error, Result, check};
 
-/// Batch normalization by the statistics of the batch itself; returns the output, the mean and the biased variance.
+/// Batch normalization by the statistics of the batch; returns the output, the mean and the biased variance.
 ///
-/// `m = mean(x)`, `v = mean((x - m)^2)`, `y = gamma (x - m) / sqrt(v + eps) + beta`, each mean over all axes that are not
-/// in `axes`. Gradients flow through all three results; the two statistics cost nothing where they get none. The statistics
-/// of half precisions are `f32`.
+/// `m = mean(x)`, `v = mean((x - m)^2)`, `y = gamma (x - m) / sqrt(v + eps) + beta`, where the means are over
+/// all axes that are not in `axes`. Gradients flow through all three results; the two statistics are free
+/// unless they receive gradients. The statistics of half precisions are `f32`.
 ///
 /// # Shapes
 /// - `inp`: any
@@ -57,7 +57,7 @@ pub fn batch_normalization(
     batch_normalization_then(inp, [Some(beta), Some(gamma)], axes, eps, false)
 }
 
-/// [`batch_normalization`], and `relu` of the output if asked for; no `beta` is 0, no `gamma` is 1.
+/// [`batch_normalization`], followed by `relu` if asked for; without `beta` it is 0, without `gamma` 1.
 pub(crate) fn batch_normalization_then(
     inp: &Tensor,
     [beta, gamma]: [Option<&Tensor>; 2],
@@ -69,9 +69,9 @@ pub(crate) fn batch_normalization_then(
     Ok((y, mean, var))
 }
 
-/// [`batch_normalization_then`] by the statistics of all calls of a group, whose inputs are parts of one batch; the last result is
-/// how many elements each statistic is of. The gradients of the input are those of the sum of all losses; those of `beta` and
-/// `gamma` are the share of this call.
+/// [`batch_normalization_then`] by the statistics of all calls of a group, whose inputs are parts of one batch;
+/// the last result is the number of elements in each statistic. The gradients of the input are those of the sum
+/// of all losses; those of `beta` and `gamma` are the share of this call.
 pub(crate) fn batch_normalization_among(
     inp: &Tensor,
     [beta, gamma]: [Option<&Tensor>; 2],
@@ -108,7 +108,7 @@ pub(crate) fn batch_normalization_among(
 
 /// Batch normalization by given statistics, which are constants: `y = gamma (x - mean) / sqrt(var + eps) + beta`.
 ///
-/// Gradients flow to the input, `beta` and `gamma`. The statistics may be of another precision than these.
+/// Gradients flow to the input, `beta` and `gamma`. The statistics may have another precision.
 ///
 /// # Shapes
 /// As [`batch_normalization`].
@@ -144,7 +144,8 @@ pub fn batch_normalization_by(
     )
 }
 
-/// [`batch_normalization_by`] of `mean` and `var`, and `relu` of the output if asked for; no `beta` is 0, no `gamma` is 1.
+/// [`batch_normalization_by`] `mean` and `var`, followed by `relu` if asked for; without `beta` it is 0,
+/// without `gamma` 1.
 pub(crate) fn batch_normalization_by_then(
     inp: &Tensor,
     [beta, gamma]: [Option<&Tensor>; 2],
@@ -197,7 +198,7 @@ pub(crate) fn batch_normalization_by_then(
     )
 }
 
-/// `y = x - mean` where NNabla's `mean_subtraction` has its own gradient: `dx = factor dy`, and none for `mean`.
+/// `y = x - mean`, with the gradient of NNabla's `mean_subtraction`: `dx = factor dy`, and none for `mean`.
 ///
 /// With the running mean updated just before over `t` batches of `n` samples, `factor` is `1 - 1 / (t n)`.
 ///
@@ -207,7 +208,7 @@ pub(crate) fn batch_normalization_by_then(
 /// - output: as `inp`
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if the shape of `mean` is not the end of the input's.
+/// [`Error::InvalidArgument`] if the shape of `mean` does not match the last axes of the input.
 ///
 /// # Example
 /// ```
@@ -267,7 +268,7 @@ pub(crate) fn sample_mean(inp: &Tensor, dims: &[usize]) -> Result<Tensor> {
     in_type(mean, inp.dtype())
 }
 
-/// A coefficient of shape `dims`: `given`, or a constant in its place.
+/// A coefficient of shape `dims`: `given`, or else a constant.
 pub(super) fn coefficient(
     name: &'static str,
     given: Option<&Tensor>,
@@ -294,12 +295,12 @@ fn constant(statistic: &Tensor, x: &Tensor) -> candle_core::Result<Tensor> {
     statistic.detach().to_dtype(x.dtype())?.contiguous()
 }
 
-/// How the axes that keep their statistics lie in the input.
+/// The layout in the input of the axes that keep their statistics.
 struct Layout {
     /// The shape of the statistics.
     parameter_dims: Vec<usize>,
     channels: Channels,
-    /// An order of the axes that brings `axes` to the end, where they do not stand together.
+    /// A permutation that moves `axes` to the end, if they are not adjacent.
     order: Option<Vec<usize>>,
 }
 
@@ -379,7 +380,7 @@ fn normalize_by_batch<T: Element>(
         (means, vars, sums)
     })?;
     if let Some(group) = &group {
-        // The variance is about the mean that was rounded.
+        // The variance is relative to the rounded mean.
         let own = sums.iter().zip(&means).zip(&vars).map(|((sum, mean), var)| {
             let exact = sum / n;
             (exact, (var - (exact - mean.wide()).powi(2)).max(0.0))
@@ -479,7 +480,7 @@ impl<T: Element> ChannelMap<T> {
         })
     }
 
-    /// Gradients of the input, `beta` and `gamma`. With a coupling the input acts through the statistics, too.
+    /// Gradients of the input, `beta` and `gamma`. With a coupling, the input also acts through the statistics.
     fn gradients(
         &self,
         x: &Tensor,

@@ -1,18 +1,18 @@
-//! Operations of our own in candle's graph, of any number of arguments.
+//! Custom operations in candle's graph, with any number of arguments.
 
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 
-/// Gradients of arguments; none where an argument needs none.
+/// Gradients of arguments; `None` for an argument that needs none.
 pub(super) type Gradients = Vec<Option<Tensor>>;
 
-/// What candle is to know of an operation whose result is there already.
+/// An operation whose result is already computed, as candle sees it.
 pub(super) trait Operation: Send + Sync + 'static {
     fn name(&self) -> &'static str;
 
-    /// The result on the CPU; asked for once.
+    /// The result on the CPU; called once.
     fn on_cpu(&self) -> Result<(CpuStorage, Shape)>;
 
-    /// The result on a GPU; asked for once.
+    /// The result on a GPU; called once.
     fn on_cuda(&self) -> Result<(CudaStorage, Shape)> {
         candle_core::bail!("the result of `{}` is on the CPU, its inputs are on a GPU", self.name())
     }
@@ -21,7 +21,7 @@ pub(super) trait Operation: Send + Sync + 'static {
     fn backward(&self, gradient: &Tensor, n: usize) -> Result<Gradients>;
 }
 
-/// Most arguments that an operation of candle's has.
+/// Maximum number of arguments of candle's operations.
 pub(super) const MAX_ARGUMENTS: usize = 3;
 
 /// The result of `operation` on one to [`MAX_ARGUMENTS`] arguments.

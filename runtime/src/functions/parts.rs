@@ -1,4 +1,5 @@
-//! Functions that NNabla does not have, computed by functions that it has: what a network consists of when it is exported.
+//! Functions that NNabla does not have, composed of functions that it has; an exported network consists of
+//! these.
 
 use candle_core::Tensor;
 

@@ -1,4 +1,4 @@
-//! Results whose elements are taken from places of the input.
+//! Results whose elements are copied from the input.
 
 use candle_core::Tensor;
 

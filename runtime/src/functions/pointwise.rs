@@ -1,4 +1,4 @@
-//! Functions of each element, written once for the kernels, for candle's operations and for CUDA.
+//! Element-wise functions, written once for the kernels, for candle's operations and for CUDA.
 
 use std::array;
 
@@ -71,8 +71,8 @@ macro_rules! unary {
         $(#[$doc])*
         ///
         /// # Errors
-        /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if the input holds no floating-point numbers or a
-        /// number given is out of its range.
+        /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if the input does not hold floating-point
+        /// numbers or a number is out of range.
         ///
         /// # Example
         #[doc = concat!(
@@ -140,11 +140,11 @@ macro_rules! binary {
         $(#[$doc])*
         ///
         /// # Shapes
-        /// Both inputs have one shape, or one of them has size 1 on an axis: its elements then stand for all along this axis.
+        /// Both inputs have the same shape, or one of them has size 1 on an axis, along which it is broadcast.
         ///
         /// # Errors
-        /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if the inputs have other shapes, hold no floating-point
-        /// numbers or numbers of two types, or a number given is out of its range.
+        /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if the inputs have other shapes, do not
+        /// hold floating-point numbers or have different types, or a number is out of range.
         ///
         /// # Example
         #[doc = concat!(
@@ -174,7 +174,8 @@ pub(super) trait Pointwise<const N: usize>: Copy + Send + Sync + 'static {
     fn gradient<V: Number>(self, index: usize, dy: V, kept: [V; N]) -> V;
 }
 
-/// What the gradient of a function follows from, besides that of its result. This is kept for the backward pass.
+/// The values that the gradient of a function needs besides that of its result. They are kept for the backward
+/// pass.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Slope {
     FromElements,
@@ -182,7 +183,7 @@ pub(super) enum Slope {
     FromValue,
     /// Nothing: each of `kept` is the gradient itself.
     Constant,
-    /// Every input gets the gradient of the result as it is.
+    /// Every input gets the gradient of the result unchanged.
     One,
     /// No input gets a gradient.
     None,
@@ -204,8 +205,8 @@ impl<F: Pointwise<N>, const N: usize> Formula<1, N> for Gradient<F> {
     }
 }
 
-/// A function over pieces of tensors and over whole ones. What is not the formula itself is written over this, so it is
-/// compiled once, and not for each function.
+/// A function over pieces of tensors and over whole ones. Everything except the formula is written over this
+/// trait, so it is compiled once, and not for each function.
 trait Function<const N: usize>: Loops<f32, N> + Loops<f64, N> {
     fn name(&self) -> &'static str;
 

@@ -15,21 +15,23 @@ use crate::{Error, PerAxis, Result, check};
 
 /// The largest value of each window.
 ///
-/// Padding never wins. Of several equal values the first one, in row-major order, gets the gradient.
+/// Padding is never the maximum. Of several equal values, the first one in row-major order gets the gradient.
 ///
 /// # Shapes
-/// - `inp`: `(N.., L1, .., Ld)`, with as many spatial axes as `kernel` has numbers; for a single integer all axes but
-///   the first two; with `channel_last` the axis of the channels follows them, in the output, too
+/// - `inp`: `(N.., L1, .., Ld)`, with as many spatial axes as `kernel` has numbers, or, if it is a single
+///   integer, all axes but the first two; with `channel_last` the axis of the channels follows them, also in
+///   the output
 /// - output: `(N.., L1', .., Ld')`, `Li' = (Li + 2 pad - kernel) / stride + 1`, or with `ignore_border` false
 ///   `(Li + pad) / stride` rounded up, where windows are cut off at the end of the padding, as in NNabla
 ///
-/// `stride` is `kernel` where it is `None`. The layer [`max_pooling`](crate::max_pooling()) has defaults for all this.
+/// If `stride` is `None`, it is `kernel`. The layer [`max_pooling`](crate::max_pooling()) has defaults for all
+/// options.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if sizes are 0 or do not fit the input, or `pad` is not smaller than `kernel`.
+/// [`Error::InvalidArgument`] if sizes are 0 or do not match the input, or `pad` is not smaller than `kernel`.
 ///
 /// # Source
-/// NNabla `F.max_pooling`, whose CPU refuses `channel_last` and kernels of one axis.
+/// NNabla `F.max_pooling`, which supports neither `channel_last` nor kernels of one axis on the CPU.
 ///
 /// # Example
 /// ```
@@ -99,13 +101,13 @@ fn form(kind: &'static str, inp: &Tensor, sizes: [Option<&PerAxis>; 3], ignore_b
 /// A window that is cut off at the end (`ignore_border` false) ends where the padding does.
 ///
 /// # Shapes
-/// As [`max_pooling`]. The layer [`average_pooling`](crate::average_pooling()) has defaults for all this.
+/// As [`max_pooling`]. The layer [`average_pooling`](crate::average_pooling()) has defaults for all options.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if sizes are 0 or do not fit the input, or `pad` is not smaller than `kernel`.
+/// [`Error::InvalidArgument`] if sizes are 0 or do not match the input, or `pad` is not smaller than `kernel`.
 ///
 /// # Source
-/// NNabla `F.average_pooling`, whose CPU refuses `channel_last` and kernels of one axis.
+/// NNabla `F.average_pooling`, which supports neither `channel_last` nor kernels of one axis on the CPU.
 ///
 /// # Example
 /// ```
@@ -139,13 +141,13 @@ pub fn average_pooling(
 /// The sum of each window.
 ///
 /// # Shapes
-/// As [`max_pooling`]. The layer [`sum_pooling`](crate::sum_pooling()) has defaults for all this.
+/// As [`max_pooling`]. The layer [`sum_pooling`](crate::sum_pooling()) has defaults for all options.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if sizes are 0 or do not fit the input, or `pad` is not smaller than `kernel`.
+/// [`Error::InvalidArgument`] if sizes are 0 or do not match the input, or `pad` is not smaller than `kernel`.
 ///
 /// # Source
-/// NNabla `F.sum_pooling`, whose CPU refuses `channel_last` and kernels of one axis.
+/// NNabla `F.sum_pooling`, which supports neither `channel_last` nor kernels of one axis on the CPU.
 ///
 /// # Example
 /// ```
@@ -196,7 +198,7 @@ fn summed(
     Ok(y.to_dtype(inp.dtype())?)
 }
 
-/// How many axes `kernel` runs over: as many as it has numbers, or all but two.
+/// The number of axes that `kernel` covers: as many as it has numbers, or all but two.
 pub(super) fn n_spatial(inp: &Tensor, kernel: &PerAxis) -> usize {
     match kernel {
         PerAxis::Each(sizes) => sizes.len(),
@@ -204,7 +206,8 @@ pub(super) fn n_spatial(inp: &Tensor, kernel: &PerAxis) -> usize {
     }
 }
 
-/// `f` with the axis of the channels before those that `kernel` runs over, and its result with them last again.
+/// Runs `f` with the axis of the channels moved before those that `kernel` covers, and moves it to the end of
+/// the result.
 fn channels_before(inp: &Tensor, kernel: &PerAxis, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
     let Some((last, first)) =
         inp.rank().checked_sub(1).and_then(|last| Some((last, last.checked_sub(n_spatial(inp, kernel))?)))
@@ -216,7 +219,7 @@ fn channels_before(inp: &Tensor, kernel: &PerAxis, f: impl Fn(&Tensor) -> Result
     moved(&y, first, last)
 }
 
-/// The mean over all axes behind the first two: `(N, C, L1, .., Ld)` becomes `(N, C, 1, .., 1)`.
+/// The mean over all axes after the first two: `(N, C, L1, .., Ld)` becomes `(N, C, 1, .., 1)`.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if the input has fewer than three axes or there is nothing to take the mean of.

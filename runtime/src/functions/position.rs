@@ -17,7 +17,8 @@ use crate::{Error, Result, check};
 /// - `w`: `(most positions, features)`
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if `axis` is the last one or none, or `w` has too few rows or another number of features.
+/// [`Error::InvalidArgument`] if `axis` is the last axis or does not exist, or `w` has too few rows or another
+/// number of features.
 ///
 /// # Example
 /// ```
@@ -55,10 +56,11 @@ pub fn add_position_embedding(inp: &Tensor, w: &Tensor, axis: usize) -> Result<T
     in_type(y, dtype)
 }
 
-/// What the stage [`rotary_position_embedding`](fn@crate::rotary_position_embedding) computes.
+/// Computes the stage [`rotary_position_embedding`](fn@crate::rotary_position_embedding).
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if `axis` is the last one or none, the number of features is odd, or `base` is not positive.
+/// [`Error::InvalidArgument`] if `axis` is the last axis or does not exist, the number of features is odd, or
+/// `base` is not positive.
 pub fn rotary_position_embedding(inp: &Tensor, axis: usize, base: f64) -> Result<Tensor> {
     let positions = split(inp, axis)?;
     if !positions.features.is_multiple_of(2) {

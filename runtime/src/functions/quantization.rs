@@ -1,4 +1,4 @@
-//! Transforms of weights whose derivative is replaced: the straight-through estimators.
+//! Transforms of weights with a substituted derivative: straight-through estimators.
 
 use std::ops::Range;
 
@@ -15,9 +15,9 @@ use crate::kernels::Float;
 use crate::told::{Form, listens, told};
 use crate::{Error, Result, check};
 
-/// The values of `value` with the gradient handed to `w` unchanged: the straight-through estimator.
+/// The values of `value`, with the gradient passed on to `w` unchanged: the straight-through estimator.
 ///
-/// This is all that a transform of one's own needs, besides its values.
+/// Custom transforms need nothing else besides their values.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if the two have different shapes or types.
@@ -57,7 +57,7 @@ pub fn straight_through(w: &Tensor, value: &Tensor) -> Result<Tensor> {
     )
 }
 
-/// `value` in place of `x`, with the gradient of `value` handed to `x` where `passes`.
+/// `value` in place of `x`; the gradient of `value` is passed on to `x` where `passes`.
 fn replace<T: Element>(x: &Tensor, value: Value<T>, passes: Option<Vec<bool>>) -> Result<Tensor> {
     attach("straight_through", [x], value, move |dy| {
         let Some(passes) = &passes else { return Ok([Some(dy.clone())]) };
@@ -71,20 +71,20 @@ fn replace<T: Element>(x: &Tensor, value: Value<T>, passes: Option<Vec<bool>>) -
 
 /// A transform of weights, such as a quantizer.
 pub trait Transform: Sized {
-    /// The transform itself, if its settings make sense.
+    /// Validates the settings and returns the transform.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if they do not.
+    /// [`Error::InvalidArgument`] if they are invalid.
     fn checked(self) -> Result<Self>;
 
     /// The transformed weights, with the transform's own rule for the gradient.
     ///
     /// # Errors
-    /// If `w` holds no floating-point numbers.
+    /// If `w` does not hold floating-point numbers.
     fn apply(&self, w: &Tensor) -> Result<Tensor>;
 }
 
-/// One element after the transform, and whether it hands its gradient on.
+/// The transform of one element, and whether its gradient is passed on.
 trait Elementwise {
     fn element<T: Float>(&self, x: T) -> (T, bool);
 
@@ -114,10 +114,11 @@ fn apply_elementwise(transform: &impl Elementwise, w: &Tensor) -> Result<Tensor>
     Ok(y.to_dtype(w.dtype())?)
 }
 
-/// Signs of the weights: 1 where `w > 0`, `quantize_zero_to` where it is 0, −1 elsewhere; the gradient passes everywhere.
+/// Signs of the weights: 1 where `w > 0`, `quantize_zero_to` where it is 0, −1 elsewhere; the whole gradient is
+/// passed on.
 ///
 /// # Errors
-/// If `w` holds no floating-point numbers or `quantize_zero_to` is not finite.
+/// If `w` does not hold floating-point numbers or `quantize_zero_to` is not finite.
 ///
 /// # Example
 /// ```
@@ -145,10 +146,10 @@ pub fn binary_connect(w: &Tensor, quantize_zero_to: f64) -> Result<Tensor> {
     told(form, || apply_elementwise(&Sign { of_zero: quantize_zero_to }, w))
 }
 
-/// What [`binary_weight`] computes.
+/// The result of [`binary_weight`].
 #[derive(Clone, Debug)]
 pub struct BinaryWeight {
-    /// `alpha · wb`, whose gradient is handed to the weights.
+    /// `alpha · wb`, whose gradient is passed on to the weights.
     pub output: Tensor,
     /// Signs of the weights, detached.
     pub wb: Tensor,
@@ -156,10 +157,11 @@ pub struct BinaryWeight {
     pub alpha: Tensor,
 }
 
-/// Signs of the weights, as [`binary_connect`] gives them, and a scale for each output; `inputs` are the axes that the weights of one output run over.
+/// Signs of the weights, as computed by [`binary_connect`], and a scale for each output; `inputs` are the axes
+/// that the weights of one output span.
 ///
 /// # Errors
-/// If `w` holds no floating-point numbers or has no such axes.
+/// If `w` does not hold floating-point numbers or has no such axes.
 ///
 /// # Example
 /// ```
@@ -186,14 +188,14 @@ pub fn binary_weight(w: &Tensor, inputs: Range<usize>, quantize_zero_to: f64) ->
         let alpha = mean(&abs(w)?, inputs.collect::<Vec<_>>(), true)?;
         return Ok(BinaryWeight { output: mul2(&wb, &alpha)?, wb, alpha: shaped(&alpha, &outputs)? });
     }
-    // In f64, as many weights may go into a mean.
+    // In f64, since the mean may be over many weights.
     let sizes = w.detach().abs()?.to_dtype(DType::F64)?;
     let alpha = sizes.mean_keepdim(inputs.clone().collect::<Vec<_>>())?.to_dtype(w.dtype())?;
     let output = straight_through(w, &wb.broadcast_mul(&alpha)?)?;
     Ok(BinaryWeight { output, wb, alpha: alpha.reshape(outputs)? })
 }
 
-/// Fixed-point quantization: multiples of `delta`, cut off at the ends of the range.
+/// Fixed-point quantization: multiples of `delta`, clipped to the range.
 ///
 /// `q(x) = sign(x) · ⌊|x| / delta + 1/2⌋ · delta` within ±(2^n' − 1) · delta, where `n'` is `n` less one bit for the
 /// sign; the lower end is 0 without sign.
@@ -215,11 +217,11 @@ pub struct FixedPoint {
     pub n: usize,
     /// Step size.
     pub delta: f64,
-    /// Whether what is cut off gets no gradient.
+    /// Whether clipped values get no gradient.
     pub ste_fine_grained: bool,
 }
 
-/// Bits that code a value; at most 30, so that a range fits into a float.
+/// Number of bits for the value; at most 30, so that the range fits into a float.
 fn value_bits(n: usize, taken: usize, for_what: &'static str) -> Result<i32> {
     n.checked_sub(taken).filter(|bits| (1..=30).contains(bits)).map(|bits| bits as i32).ok_or_else(|| {
         Error::invalid("n", format!("must leave 1 to 30 bits beside {taken} for {for_what}"), n)
@@ -227,7 +229,7 @@ fn value_bits(n: usize, taken: usize, for_what: &'static str) -> Result<i32> {
 }
 
 impl FixedPoint {
-    /// How many steps the largest value is away from 0, if the settings make sense.
+    /// The largest value divided by the step size, after validation.
     fn levels(&self) -> Result<f64> {
         check::positive("delta", self.delta)?;
         Ok(2f64.powi(value_bits(self.n, usize::from(self.sign), "the sign")?) - 1.0)
@@ -257,7 +259,7 @@ impl Transform for FixedPoint {
                 if x < min {
                     return (min, !ste_fine_grained);
                 }
-                // The half is added in double precision, as NNabla does: it decides just below a half.
+                // As in NNabla, the half is added in double precision, which matters just below a half.
                 let steps = T::of(((x.abs() / delta).wide() + 0.5).floor()) * delta;
                 (if x < T::ZERO { -steps } else { steps }, true)
             }
@@ -281,10 +283,11 @@ impl Transform for FixedPoint {
     }
 }
 
-/// Power-of-two quantization: the nearest power of two in the logarithm, cut off at the ends of the range.
+/// Power-of-two quantization: the nearest power of two in the logarithm, clipped to the range.
 ///
-/// The range is from `p_min = 2^(m − 2^n' + 1)` to `p_max = 2^m`, where `n'` is `n` less one bit each for the sign and
-/// for zero. With zero, what is below `p_min / √2` becomes 0; without sign, what is negative becomes 0 or `p_min`.
+/// The range is from `p_min = 2^(m − 2^n' + 1)` to `p_max = 2^m`, where `n'` is `n` less one bit each for the
+/// sign and for zero. With zero, values below `p_min / √2` become 0; without sign, negative values become 0 or
+/// `p_min`.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -305,12 +308,12 @@ pub struct Pow2 {
     pub n: usize,
     /// Exponent of the largest value.
     pub m: i32,
-    /// Whether what is cut off at the upper end gets no gradient.
+    /// Whether values that are clipped at the upper end get no gradient.
     pub ste_fine_grained: bool,
 }
 
 impl Pow2 {
-    /// The smallest and the largest power, if the settings make sense.
+    /// The smallest and the largest power, after validation.
     fn range(&self) -> Result<(f64, f64)> {
         if self.m.unsigned_abs() > 100 {
             return Err(Error::invalid("m", "must be between -100 and 100", self.m));
@@ -375,7 +378,7 @@ impl Transform for Pow2 {
     }
 }
 
-/// Pruning: zero in place of the smallest values; the gradient passes everywhere.
+/// Pruning: replaces the smallest values by zero; the whole gradient is passed on.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -387,7 +390,7 @@ impl Transform for Pow2 {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Prune {
-    /// Share of the values that become zero, in [0, 1].
+    /// Fraction of the values that become zero, in [0, 1].
     pub rate: f64,
 }
 
@@ -414,7 +417,7 @@ impl Transform for Prune {
         let mut sizes =
             w.detach().abs()?.flatten_all()?.to_dtype(candle_core::DType::F64)?.to_vec1::<f64>()?;
         let Some(last) = sizes.len().checked_sub(1) else { return Ok(w.clone()) };
-        // In single precision, as NNabla: the index is part of the behaviour.
+        // In single precision, as in NNabla, since that determines the index.
         let index = (last as f32 * self.rate as f32) as usize;
         let threshold = match self.rate {
             1.0 => f64::INFINITY,

@@ -19,7 +19,7 @@ use crate::kernels::{Float, Mat, MatMut, Start, Threads, cell, channel_sums, gem
 use crate::told::{Form, listens, told};
 use crate::{Error, Result, Rng, check};
 
-/// What an Elman network does with the pre-activations.
+/// Function of the pre-activations of an Elman network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Nonlinearity {
     /// The hyperbolic tangent.
@@ -50,12 +50,12 @@ impl FromStr for Nonlinearity {
     }
 }
 
-/// An Elman network over a sequence: `h_t = f(W x_t + U h_(t−1) + b)`, `f` being `nonlinearity`. Returns the outputs of the
-/// last layer and the last `h` of every layer.
+/// An Elman network over a sequence: `h_t = f(W x_t + U h_(t−1) + b)`, where `f` is `nonlinearity`. Returns the
+/// outputs of the last layer and the last `h` of every layer.
 ///
-/// The outputs of a layer are the inputs of the next; between them elements are dropped with probability `dropout`, drawn
-/// from `rng`. With two directions, the second runs from the last step to the first, and a step's output has both side by
-/// side.
+/// The outputs of a layer are the inputs of the next; between them, elements are dropped with probability
+/// `dropout`, drawn from `rng`. With two directions, the second runs from the last step to the first, and the
+/// output of a step concatenates both.
 ///
 /// # Shapes
 /// `T` steps, `N` samples, `I` inputs, `L` layers, `D` directions (1 or 2), `H` units:
@@ -66,7 +66,7 @@ impl FromStr for Nonlinearity {
 /// - results: `(T, N, D H)` and `(L, D, N, H)`
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if the shapes do not fit together, there are no steps, or `dropout` is not in [0, 1).
+/// [`Error::InvalidArgument`] if the shapes do not match, there are no steps, or `dropout` is not in [0, 1).
 ///
 /// # Source
 /// NNabla `F.rnn`; Elman, Finding Structure in Time, 1990.
@@ -206,14 +206,14 @@ pub fn lstm(
     )
 }
 
-/// One step of a gated recurrent unit, as one of [`gru`]; returns the new `h`.
+/// One step of [`gru`]; returns the new `h`.
 ///
 /// # Shapes
 /// - `x`: `(N, I)`; `h` and the result: `(N, H)`
 /// - `w`: `(3, H, I + H)`, as `weight_l0[0]` of [`gru`]; `b`: `(4, H)`
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if the shapes do not fit together.
+/// [`Error::InvalidArgument`] if the shapes do not match.
 ///
 /// # Example
 /// ```
@@ -247,7 +247,7 @@ pub fn gru_cell(x: &Tensor, h: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Resul
     in_type(y.squeeze(0)?, none.dtype())
 }
 
-/// What the layers have in common.
+/// The arguments that the layers share.
 struct Call<'a, const S: usize> {
     name: &'static str,
     x: &'a Tensor,
@@ -336,7 +336,7 @@ impl<const S: usize> Call<'_, S> {
     }
 }
 
-/// Sizes of recurrent layers that fit together.
+/// The validated sizes of recurrent layers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layers {
     pub(crate) n_layers: usize,
@@ -346,7 +346,7 @@ pub(crate) struct Layers {
 }
 
 impl Layers {
-    /// From the input `(T, N, I)` and the states `(L, D, N, H)`.
+    /// Validates the sizes of the input `(T, N, I)` and the states `(L, D, N, H)`.
     pub(crate) fn new(x: &Tensor, h: &Tensor) -> Result<Self> {
         let &[steps, samples, inmaps] = x.dims() else {
             return Err(Error::invalid("x", "must have the shape (steps, batch, inputs)", x.dims()));
@@ -375,8 +375,8 @@ impl Layers {
         self.sizes.state
     }
 
-    /// The shapes of the first layer's weights, of the others', and of the bias, for cells of so many `gates` and blocks of
-    /// weights.
+    /// The shapes of the weights of the first layer, of those of the others, and of the bias, for cells with
+    /// this number of `gates` and of blocks of weights.
     fn parameters(&self, gates: usize, blocks: usize) -> [Vec<usize>; 3] {
         let Self { n_layers, n_directions, sizes: Sizes { inmaps, state, .. } } = *self;
         let blocks = if blocks == 1 { vec![state] } else { vec![blocks, state] };
@@ -390,7 +390,7 @@ impl Layers {
         ]
     }
 
-    /// Whether there is memory for parameters and results.
+    /// Checks that there is memory for parameters and results.
     pub(crate) fn check(&self, gates: usize, x: &Tensor) -> Result<()> {
         let [w0, w, b] = self.parameters(gates, gates);
         for dims in [w0, w, b] {
@@ -412,7 +412,7 @@ struct Sizes {
 }
 
 impl Sizes {
-    /// Whether there is memory for the gates, and a row of the weights can be counted.
+    /// Checks that there is memory for the gates, and that a row of the weights can be counted.
     fn check(&self, gates: usize, x: &Tensor) -> Result<()> {
         check::count("x", &[self.inmaps.saturating_add(self.state)])?;
         check::tensor("h", &[self.steps, self.samples, gates, self.state], x.dtype()).map(drop)
@@ -426,8 +426,8 @@ fn check_dims(argument: &'static str, tensor: &Tensor, wanted: &[usize]) -> Resu
     Err(Error::invalid(argument, format!("must have shape {wanted:?} here"), tensor.dims()))
 }
 
-/// One layer in one direction: the outputs `(T, N, H)` and the last states `(N, H)`, from `x (T, N, I)`, the weights
-/// `(.., H, I + H)`, the bias `(.., H)` or nothing, and the first states.
+/// One layer in one direction: computes the outputs `(T, N, H)` and the last states `(N, H)` from `x (T, N,
+/// I)`, the weights `(.., H, I + H)`, the optional bias `(.., H)`, and the first states.
 fn sequence<C: Layer<P, S>, const P: usize, const S: usize>(
     cell: C,
     sizes: Sizes,
@@ -452,13 +452,13 @@ struct Steps<C> {
     reverse: bool,
 }
 
-/// What the backward pass needs besides the inputs.
+/// Values that the backward pass needs besides the inputs.
 struct Kept<T> {
     /// The activations, `(T, N, P, H)`.
     gates: Vec<T>,
     /// The second states, `(T, N, H)`, of a cell that has two.
     cells: Vec<T>,
-    /// The outputs, known when they are a tensor.
+    /// The outputs, set once they are a tensor.
     y: Arc<OnceLock<Tensor>>,
 }
 
@@ -558,7 +558,7 @@ impl<C> Steps<C> {
         }
     }
 
-    /// The recurrent weights as `(H, blocks H)`: one copy, so that not every step has to gather columns.
+    /// The recurrent weights as `(H, blocks H)`, copied once, so that not every step has to gather columns.
     fn transposed<T: Float, const P: usize, const S: usize>(&self, w: &[T]) -> Vec<T>
     where
         C: Layer<P, S>,
@@ -679,7 +679,7 @@ impl<C> Steps<C> {
     {
         let Sizes { steps, samples, inmaps, state } = self.sizes;
         let (n, width) = (self.n(), inmaps + state);
-        // The first step is the last one in memory if they go backwards.
+        // If the steps run backwards, the first one is the last in memory.
         let (first, others, befores) = if self.reverse { (steps - 1, 0, 1) } else { (0, 1, 0) };
         for Recurrent { weights, gate } in C::RECURRENT {
             let columns = weights.len() * state;
@@ -699,7 +699,8 @@ impl<C> Steps<C> {
     }
 }
 
-/// What a history of `n` elements a step, or `first`, holds before the step that follows `previous`.
+/// The elements before the step that follows `previous`: those of a history with `n` elements per step, or
+/// `first`.
 fn previous<'a, T>(history: &'a [T], first: &'a [T], n: usize, previous: Option<usize>) -> &'a [T] {
     previous.map_or(first, |t| &history[t * n..][..n])
 }

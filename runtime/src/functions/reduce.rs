@@ -1,4 +1,4 @@
-//! One number for all elements along some axes: sums, means, largest elements, products, norms.
+//! Reductions over axes: sums, means, largest elements, products, norms.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use crate::kernels::{Float, Lanes, blend, map_in_place, reduce};
 use crate::told::{Form, told};
 use crate::{Axes, Axis, Error, Result, check};
 
-/// The sum over some axes. With `keepdims` these stay, with size 1.
+/// The sum over some axes, which `keepdims` keeps with size 1.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if there is no such axis or one is named twice.
 ///
 /// # Source
-/// NNabla `F.sum`. Sums of `f32` are exact in all but the last digits, however many terms they have.
+/// NNabla `F.sum`. Sums of `f32` are accurate except for the last digits, however many terms they have.
 ///
 /// # Example
 /// ```
@@ -36,10 +36,10 @@ pub fn sum(inp: &Tensor, axis: impl Into<Axes>, keepdims: bool) -> Result<Tensor
     told(|| reduced.form("Sum", inp, keepdims), || added(inp, &reduced, "sum", 1.0))
 }
 
-/// The mean over some axes. With `keepdims` these stay, with size 1.
+/// The mean over some axes, which `keepdims` keeps with size 1.
 ///
 /// # Errors
-/// As [`sum`]; and if there is nothing to take the mean of.
+/// As [`sum`], and if there is nothing to take the mean of.
 ///
 /// # Source
 /// NNabla `F.mean`.
@@ -118,10 +118,10 @@ impl Reduced {
         Form::new(kind, &[inp]).with("axes", &self.axes[..]).with("keep_dims", keepdims)
     }
 
-    /// How many elements become one.
+    /// The number of elements that are reduced to one.
     ///
     /// # Errors
-    /// If there are none and the result is to have elements.
+    /// If there are none and the result has elements.
     fn n_terms(&self, inp: &Tensor) -> Result<usize> {
         let sizes: Vec<_> = self.axes.iter().map(|axis| inp.dims()[*axis]).collect();
         let n = element_count(&sizes)?;
@@ -131,7 +131,7 @@ impl Reduced {
         Ok(n)
     }
 
-    /// The input as lanes, and these: its reduced axes have come together where they were not neighbours.
+    /// The input as lanes; its reduced axes are moved together if they are not adjacent.
     fn lanes<'a>(&self, inp: &'a Tensor) -> Result<(Cow<'a, Tensor>, Lanes)> {
         let (Some(first), Some(last)) = (self.axes.first(), self.axes.last()) else {
             return Ok((Cow::Borrowed(inp), Lanes { len: 1, inner: element_count(inp.dims())? }));
@@ -178,7 +178,7 @@ fn added(inp: &Tensor, reduced: &Reduced, name: &'static str, scale: f64) -> Res
     in_type(y, inp.dtype())
 }
 
-/// Which of two elements is taken.
+/// Which of two elements is selected.
 #[derive(Clone, Copy)]
 enum Extreme {
     Largest,
@@ -274,13 +274,13 @@ fn extreme(inp: &Tensor, reduced: &Reduced, name: &'static str, which: Extreme) 
     Ok((in_type(y, inp.dtype())?, Tensor::from_vec(numbers, dims, inp.device())?))
 }
 
-/// The product over some axes. With `keepdims` these stay, with size 1.
+/// The product over some axes, which `keepdims` keeps with size 1.
 ///
 /// # Errors
 /// As [`sum`].
 ///
 /// # Source
-/// NNabla `F.prod`. The gradient is right where elements are 0, too.
+/// NNabla `F.prod`. The gradient is also correct where elements are 0.
 ///
 /// # Example
 /// ```
@@ -316,11 +316,11 @@ pub fn prod(inp: &Tensor, axis: impl Into<Axes>, keepdims: bool) -> Result<Tenso
     )
 }
 
-/// The `p`-norm over some axes, `(sum of |x|^p)^(1/p)`; NNabla's default is `p = 2` over all axes. With `keepdims` the axes
-/// stay, with size 1.
+/// The `p`-norm over some axes, `(sum of |x|^p)^(1/p)`; NNabla's default is `p = 2` over all axes. `keepdims`
+/// keeps the axes with size 1.
 ///
 /// # Errors
-/// As [`sum`]; and if `p` is below 1 or not finite in `f32`.
+/// As [`sum`], and if `p` is below 1 or not finite in `f32`.
 ///
 /// # Source
 /// NNabla `F.norm`. The gradient of a vector of zeros is 0 here; NNabla's is NaN.
@@ -360,14 +360,14 @@ pub fn norm(inp: &Tensor, p: f64, axis: impl Into<Axes>, keepdims: bool) -> Resu
     )
 }
 
-/// Divided by its `p`-norm over some axes: `x / max(norm, eps^(1/p))`. NNabla's defaults are `p = 2`, all axes and
-/// `eps = 1e-12`.
+/// Divides by the `p`-norm over some axes: `x / max(norm, eps^(1/p))`. NNabla's defaults are `p = 2`, all axes
+/// and `eps = 1e-12`.
 ///
 /// # Errors
-/// As [`norm`]; and if `eps` is not above 0 and finite in `f32`.
+/// As [`norm`], and if `eps` is not above 0 and finite in `f32`.
 ///
 /// # Source
-/// NNabla `F.norm_normalization`, which takes an `eps` and does not use it: there vectors of zeros become NaN.
+/// NNabla `F.norm_normalization`, which ignores its argument `eps`: there, vectors of zeros become NaN.
 ///
 /// # Example
 /// ```
@@ -423,8 +423,8 @@ pub fn norm_normalization(inp: &Tensor, p: f64, axes: impl Into<Axes>, eps: f64)
     )
 }
 
-/// Running sums along an axis; NNabla's default is the first, `0`. With `exclusive` each is without its own element, with
-/// `reverse` they run from the end on.
+/// Cumulative sums along an axis; NNabla's default is the first, `0`. With `exclusive`, each excludes its own
+/// element; with `reverse`, they start at the end.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if there is no such axis.

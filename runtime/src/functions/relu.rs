@@ -1,4 +1,4 @@
-//! ReLU, alone and in one with the function before it.
+//! ReLU, by itself and fused with the function before it.
 
 use candle_core::Tensor;
 
@@ -52,12 +52,12 @@ pub(super) fn relu_of<T: Float>(x: T) -> T {
     Relu.value([x])
 }
 
-/// [`relu`] of a tensor if asked for.
+/// Applies [`relu`] to a tensor if asked for.
 pub(super) fn relu_if(asked: bool, y: Tensor) -> Result<Tensor> {
     if asked { relu(&y) } else { Ok(y) }
 }
 
-/// [`relu`] of each element if asked for.
+/// Applies [`relu`] to each element if asked for.
 pub(super) fn relu_in_place<T: Float>(y: &mut [T], asked: bool) {
     if asked {
         map_in_place(y, relu_of);
@@ -70,8 +70,8 @@ pub(super) fn relu_gradient_of<T: Float>(x: T, dy: T) -> T {
     Relu.gradient(0, dy, [x])
 }
 
-/// [`attach`] for a value that has been through `relu`, if it has: the rule gets the gradient from before. `rule` is not
-/// called if no input is tracked.
+/// [`attach`] for a value that may have been through `relu`: the rule receives the gradient before it. `rule`
+/// is not called if no input is tracked.
 pub(super) fn attach_after<T, const N: usize, B>(
     name: &'static str,
     inputs: [&Tensor; N],
@@ -95,7 +95,8 @@ where
     })
 }
 
-/// `a + b` for tensors of one shape, and `relu` of it if asked for; the gradient goes to both without a copy.
+/// `a + b` for tensors of the same shape, followed by `relu` if asked for; both get the gradient without a
+/// copy.
 pub(crate) fn add(a: &Tensor, b: &Tensor, then_relu: bool) -> Result<Tensor> {
     if then_relu && listens() {
         return relu(&add(a, b, false)?);

@@ -79,8 +79,8 @@ pub fn weight_normalization(w: &Tensor, g: &Tensor, dim: impl Into<Axis>, eps: f
     )
 }
 
-/// `sqrt(sum of w^2 + eps)` for each index of the axis `dim`, as a constant: the `g` with which
-/// [`weight_normalization`] changes nothing.
+/// `sqrt(sum of w^2 + eps)` for each index of the axis `dim`, as a constant: with this `g`,
+/// [`weight_normalization`] is the identity.
 pub(crate) fn weight_norms(w: &Tensor, dim: Axis, eps: f64) -> Result<Tensor> {
     let (dim, channels) = channels_of(w, dim, eps)?;
     let w = &w.detach();
@@ -96,7 +96,7 @@ pub(crate) fn weight_norms(w: &Tensor, dim: Axis, eps: f64) -> Result<Tensor> {
     in_type(norms, w.dtype())
 }
 
-/// The axis from the front, and how its indices lie in `w`.
+/// The axis counted from the front, and the layout of its indices in `w`.
 fn channels_of(w: &Tensor, dim: Axis, eps: f64) -> Result<(usize, Channels)> {
     check::within("eps", eps, 0.0..)?;
     check::input("w", w)?;
@@ -115,9 +115,9 @@ fn norms<T: Element>(channels: Channels, w: &Tensor, eps: f64) -> Result<Vec<f64
 /// Spectral normalization: the weight divided by its largest singular value, which `itr` steps of the power method estimate.
 /// Returns the output and the next `u`.
 ///
-/// With `W` as a matrix, a row for each index of the axis `dim`: `v = Wᵀ u / sqrt(|Wᵀ u|² + eps)` and
-/// `u = W v / sqrt(|W v|² + eps)`, `itr` times, then `y = w / (uᵀ W v)`. `u` and `v` are constants of the gradient. A weight of
-/// zeros stays as it is.
+/// With `W` as a matrix that has a row for each index of the axis `dim`: `v = Wᵀ u / sqrt(|Wᵀ u|² + eps)` and
+/// `u = W v / sqrt(|W v|² + eps)`, repeated `itr` times, then `y = w / (uᵀ W v)`. No gradient flows through `u`
+/// and `v`. A weight of zeros does not change.
 ///
 /// # Shapes
 /// - `w`: any; `u` and its next value: `(size of dim)`
@@ -184,7 +184,7 @@ pub fn spectral_norm(
     )
 }
 
-/// Whether the number of steps of the power method makes sense: what has not come to an end by then does not.
+/// Checks the number of steps of the power method: an iteration that has not converged by then never does.
 pub(crate) fn check_itr(itr: usize) -> Result<()> {
     const MAX_ITR: usize = 10_000;
     if (1..=MAX_ITR).contains(&itr) {

@@ -1,4 +1,4 @@
-//! Layer, group, instance and root-mean-square normalization: each sample by statistics of its own.
+//! Layer, group, instance and root-mean-square normalization, which use the statistics of single samples.
 
 use std::sync::Arc;
 
@@ -18,13 +18,13 @@ use crate::{Error, Result, check};
 
 /// Layer normalization; returns the output, the means and the biased variances.
 ///
-/// `y = gamma (x - m) / sqrt(v + eps) + beta`, with a mean `m` and a variance `v` for each index of the axes `batch_axis`,
-/// over all others. Gradients flow through all three results; the two statistics cost nothing where they get none. The
-/// statistics of half precisions are `f32`.
+/// `y = gamma (x - m) / sqrt(v + eps) + beta`, with a mean `m` and a variance `v` over all other axes for each
+/// index of the axes `batch_axis`. Gradients flow through all three results; the two statistics are free unless
+/// they receive gradients. The statistics of half precisions are `f32`.
 ///
 /// # Shapes
 /// - `inp`: any
-/// - `beta`, `gamma`: as the input, size 1 on `batch_axis`; `None` is 0 and 1
+/// - `beta`, `gamma`: as the input, size 1 on `batch_axis`; `None` stands for 0 and 1
 /// - output: as `inp`; mean and variance: as the input on `batch_axis`, size 1 on the others
 ///
 /// # Errors
@@ -56,12 +56,13 @@ pub fn layer_normalization(
 
 /// Group normalization; returns the output, the means and the biased variances.
 ///
-/// The channels fall into `num_groups` groups of neighbours. `y = gamma (x - m) / sqrt(v + eps) + beta`, with a mean `m` and
-/// a variance `v` for each group and index of the axes `batch_axis`. Gradients flow as in [`layer_normalization`].
+/// The channels are split into `num_groups` groups of consecutive ones. `y = gamma (x - m) / sqrt(v + eps) +
+/// beta`, with a mean `m` and a variance `v` for each group and index of the axes `batch_axis`. Gradients flow
+/// as in [`layer_normalization`].
 ///
 /// # Shapes
 /// - `inp`: any
-/// - `beta`, `gamma`: the channels on `channel_axis`, size 1 on the other axes; `None` is 0 and 1
+/// - `beta`, `gamma`: the channels on `channel_axis`, size 1 on the other axes; `None` stands for 0 and 1
 /// - output: as `inp`; mean and variance: as the input on `batch_axis`, `(num_groups, 1)` in place of the channels, size 1 on
 ///   the others
 ///
@@ -100,7 +101,7 @@ pub fn group_normalization(
 ///
 /// # Shapes
 /// - `inp`: any
-/// - `beta`, `gamma`: the channels on `channel_axis`, size 1 on the other axes; `None` is 0 and 1
+/// - `beta`, `gamma`: the channels on `channel_axis`, size 1 on the other axes; `None` stands for 0 and 1
 /// - output: as `inp`; mean and variance: as the input on `batch_axis` and `channel_axis`, size 1 on the others
 ///
 /// # Errors
@@ -132,11 +133,12 @@ pub fn instance_normalization(
 
 /// Root-mean-square normalization.
 ///
-/// `y = gamma x / sqrt(mean(x^2) + eps)`, with a mean for each index of the axes `batch_axis`, over all others.
+/// `y = gamma x / sqrt(mean(x^2) + eps)`, with a mean over all other axes for each index of the axes
+/// `batch_axis`.
 ///
 /// # Shapes
 /// - `inp`: any
-/// - `gamma`: as the input, size 1 on `batch_axis`; `None` is 1
+/// - `gamma`: as the input, size 1 on `batch_axis`; `None` stands for 1
 /// - output: as `inp`
 ///
 /// # Errors
@@ -162,14 +164,14 @@ pub fn rms_normalization(
     Ok(RowNormalization::rms(inp, batch_axis, eps)?.apply(inp, None, gamma)?.0)
 }
 
-/// A normalization of this kind for inputs of one shape.
+/// A normalization for inputs of one shape.
 pub(crate) struct RowNormalization {
     name: &'static str,
     /// The axes of samples, and that of the channels.
     axes: (Vec<usize>, Option<usize>),
     rows: Rows,
     n_rows: usize,
-    /// An order of the axes that brings each row together, where they do not stand so.
+    /// A permutation of the axes that makes each row contiguous, if they are not.
     order: Option<Vec<usize>>,
     coefficient_dims: Vec<usize>,
     /// Of the statistics row by row, the order of these axes that the result has, and its shape.
@@ -219,7 +221,7 @@ impl RowNormalization {
         Ok(plan)
     }
 
-    /// `channels`: the axis of the channels and the number of groups, if there are coefficients for the channels alone.
+    /// `channels`: the axis of the channels and the number of groups, if the coefficients are per channel.
     fn new(
         name: &'static str,
         inp: &Tensor,
@@ -380,7 +382,7 @@ impl RowNormalization {
         y.permute(inverse)
     }
 
-    /// A statistic of each row in the shape of the result.
+    /// Reshapes a statistic of each row to the shape of the result.
     fn statistic(&self, of_rows: &Tensor) -> candle_core::Result<Tensor> {
         let ([dims, order], shape) = &self.statistics;
         let of_rows = match order.is_sorted() {

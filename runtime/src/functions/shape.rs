@@ -1,11 +1,11 @@
-//! Other shapes for the same elements.
+//! Changes of the shape.
 
 use candle_core::Tensor;
 
 use crate::told::{Form, told};
 use crate::{Axis, Error, Result, check};
 
-/// The elements in their order as a tensor of another shape; one size may be -1, which stands for what is left.
+/// Reshapes the tensor; one size may be -1, and is then inferred from the others.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if the number of elements differs, or cannot be divided by the other sizes.
@@ -46,7 +46,7 @@ pub fn reshape(inp: &Tensor, shape: &[isize]) -> Result<Tensor> {
     reshaped(inp, &dims)
 }
 
-/// The elements as a tensor of `dims`, which give as many; those of a view are copied.
+/// Reshapes the elements to `dims`, whose number of elements is the same; views are copied.
 fn reshaped(inp: &Tensor, dims: &[usize]) -> Result<Tensor> {
     if !inp.is_contiguous() {
         check::tensor("inp", dims, inp.dtype())?;
@@ -54,7 +54,7 @@ fn reshaped(inp: &Tensor, dims: &[usize]) -> Result<Tensor> {
     told(|| Form::new("Reshape", &[inp]).with("shape", dims), || Ok(inp.reshape(dims)?))
 }
 
-/// The axes from `base_axis` on as one: `(N.., D..)` becomes `(N.., product of D..)`.
+/// Flattens the axes from `base_axis` on: `(N.., D..)` becomes `(N.., product of D..)`.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if the input has fewer axes than `base_axis`.
@@ -71,10 +71,10 @@ pub fn flatten(inp: &Tensor, base_axis: impl Into<Axis>) -> Result<Tensor> {
     reshaped(inp, &[samples, &[check::count("inp", sample)?]].concat())
 }
 
-/// The tensor itself, from which no gradient flows back.
+/// Returns the tensor, but no gradient flows back through it.
 ///
 /// # Errors
-/// None; it returns a `Result` to be a stage of a network.
+/// None; it returns a `Result` so that it can be a stage of a network.
 ///
 /// # Source
 /// NNabla `F.unlink`.

@@ -12,15 +12,15 @@ use crate::kernels::{Lanes, reduce};
 use crate::told::{Form, told};
 use crate::{Axis, Error, Result, check};
 
-/// Sorted along an axis, from the smallest element on, or with `reverse` from the largest; NNabla's default is the last axis,
-/// `-1`. Equal elements keep their order, NaN comes last.
+/// Sorts along an axis in ascending order, or with `reverse` in descending order; NNabla's default is the last
+/// axis, `-1`. Equal elements keep their order, NaN comes last.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if there is no such axis, or it has 2³² elements.
 ///
 /// # Source
-/// NNabla `F.sort`. Each element gets its own gradient here; NNabla hands it to another one wherever more than two change
-/// places.
+/// NNabla `F.sort`. Each element gets its own gradient here; NNabla passes it to another one if more than two
+/// elements change places.
 ///
 /// # Example
 /// ```
@@ -33,13 +33,13 @@ pub fn sort(inp: &Tensor, axis: impl Into<Axis>, reverse: bool) -> Result<Tensor
     Ok(sort_with_index(inp, axis, reverse)?.0)
 }
 
-/// [`sort`], and where along the axis each element stood, of type `u32`.
+/// [`sort`], and the original index of each element along the axis, of type `u32`.
 ///
 /// # Errors
 /// As [`sort`].
 ///
 /// # Source
-/// NNabla `F.sort` with `with_index`; the second result alone is what `only_index` gives.
+/// NNabla `F.sort` with `with_index`; the second result is that of `only_index`.
 ///
 /// # Example
 /// ```
@@ -88,7 +88,7 @@ pub fn sort_with_index(inp: &Tensor, axis: impl Into<Axis>, reverse: bool) -> Re
     )
 }
 
-/// The numbers of the sorted elements; from another device they come to the CPU for this.
+/// The indices of the sorted elements; tensors on another device are copied to the CPU for this.
 fn order(x: &Tensor, lanes: Lanes, reverse: bool) -> Result<Arc<[u32]>> {
     check::memory::<u32>("inp", x.elem_count())?;
     let mut numbers = vec![0; x.elem_count()];

@@ -7,21 +7,21 @@ use super::normalization::batch_normalization;
 use super::parts::of_rank;
 use crate::{Axes, Axis, Error, Result, check};
 
-/// Normalized by the mean and the variance over all axes but the ones named; returns the output, the mean and the biased
-/// variance.
+/// Normalizes by the mean and the variance over all axes except `axes`; returns the output, the mean and the
+/// biased variance.
 ///
-/// `y = gamma (x - m) / sqrt(v + eps) + beta`, see [`batch_normalization`]. Without `gamma` it is 1, without `beta` 0. NNabla's
-/// default for `eps` is 1e-5.
+/// `y = gamma (x - m) / sqrt(v + eps) + beta`, see [`batch_normalization`]. The default of `gamma` is 1, and
+/// that of `beta` is 0. NNabla's default for `eps` is 1e-5.
 ///
 /// # Shapes
-/// - `beta`, `gamma`: what can be repeated to the shape of `inp`
+/// - `beta`, `gamma`: any shape that broadcasts to that of `inp`
 /// - mean and variance: as `inp` on `axes`, size 1 on the others
 ///
 /// # Errors
 /// As [`batch_normalization`].
 ///
 /// # Source
-/// NNabla `F.tensor_normalization`; the statistics are what `output_stat` adds.
+/// NNabla `F.tensor_normalization`; the statistics are those of `output_stat`.
 ///
 /// # Example
 /// ```
@@ -46,7 +46,7 @@ pub fn tensor_normalization(
     check::tensor("inp", &dims, inp.dtype())?;
     let zeros = Tensor::zeros(&*dims, inp.dtype(), inp.device())?;
     let ones = zeros.ones_like()?;
-    // Those of another shape come afterwards.
+    // Coefficients of another shape are applied afterwards.
     let fits = [beta, gamma].into_iter().flatten().all(|given| given.dims() == dims);
     let [shift, scale] = if fits { [beta, gamma] } else { [None, None] };
     let (mut y, mean, var) =
@@ -69,8 +69,8 @@ fn alike(name: &'static str, given: &Tensor, inp: &Tensor) -> Result<Tensor> {
     of_rank(given, inp.rank())
 }
 
-/// [`tensor_normalization`] of weights in each channel; returns the weights, their mean and their biased variance. NNabla's
-/// defaults are `channel_axis = 0` and `eps = 1e-5`.
+/// [`tensor_normalization`] of the weights of each channel; returns the weights, their mean and their biased
+/// variance. NNabla's defaults are `channel_axis = 0` and `eps = 1e-5`.
 ///
 /// # Errors
 /// As [`batch_normalization`].

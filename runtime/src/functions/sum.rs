@@ -7,10 +7,10 @@ use crate::Result;
 use crate::device::has_kernels;
 use crate::kernels::{Mat, MatMut, Start, Threads, gemm, zip, zip_in_place};
 
-/// A gradient as a backward rule gives it.
+/// A gradient from a backward rule.
 pub(crate) enum Gradient {
     Tensor(Tensor),
-    /// Computed when all of them are known: many small products become few large ones.
+    /// Computed when all of them are known: many small products are joined to few large ones.
     Product(Product),
 }
 
@@ -36,17 +36,17 @@ impl Gradient {
     }
 }
 
-/// The sum of what has come in so far.
+/// The sum of the gradients so far.
 #[derive(Default)]
 pub(crate) struct Sum {
     tensor: Option<Tensor>,
-    /// Whether the elements of `tensor` belong to this sum alone, so that it may write to them.
+    /// Whether `tensor` belongs to this sum alone, so that it may be overwritten.
     is_own: bool,
     products: Vec<Product>,
 }
 
 impl Sum {
-    /// Whether nothing has come in.
+    /// Whether there are no gradients yet.
     pub(crate) fn is_empty(&self) -> bool {
         self.tensor.is_none() && self.products.is_empty()
     }
@@ -127,7 +127,7 @@ impl InplaceOp2 for Add {
     }
 }
 
-/// Rows from which a product is not much faster by being larger.
+/// Number of rows above which a larger product is not much faster.
 const ENOUGH_ROWS: usize = 512;
 
 fn sum_of_products<T: Element + WithDType>(products: &[Product]) -> Result<Tensor> {
@@ -142,7 +142,7 @@ fn sum_of_products<T: Element + WithDType>(products: &[Product]) -> Result<Tenso
         gemm(MatMut::new(&mut dw.data, inmaps, n, n), x.t(), dy, start, Threads::All);
         start = Start::Kept;
     };
-    // Below each other in memory that serves all of them.
+    // Stacked in memory that serves all of them.
     let (mut xs, mut dys, mut stacked) = (Vec::new(), Vec::new(), 0);
     for (i, Product { x, dy }) in products.iter().enumerate() {
         let (rows, is_last) = (x.dims()[0], i + 1 == products.len());
