@@ -133,6 +133,7 @@ fn parameters(layer: &Layer) -> String {
 /// An initial value as a caller thinks of it: `w_init.unwrap_or_else(|| Initializer::zeros())` is the option `w_init`, or zeros if
 /// it is not set. The generator that it draws from is an option like others. `code` marks what is code.
 pub(super) fn initial(layer: &Layer, value: &Expr, code: &dyn Fn(&str) -> String) -> String {
+    let value = without_clone(value);
     if let Expr::MethodCall(call) = value {
         let otherwise = match (call.method.to_string().as_str(), call.args.first()) {
             ("with_rng", Some(_)) => return initial(layer, &call.receiver, code),
@@ -142,7 +143,7 @@ pub(super) fn initial(layer: &Layer, value: &Expr, code: &dyn Fn(&str) -> String
             }
             _ => None,
         };
-        let option = match &*call.receiver {
+        let option = match without_clone(&call.receiver) {
             Expr::Path(path) => path.path.get_ident(),
             _ => None,
         };
@@ -153,6 +154,14 @@ pub(super) fn initial(layer: &Layer, value: &Expr, code: &dyn Fn(&str) -> String
         }
     }
     code(&print::expr(value))
+}
+
+/// What is cloned, which a caller does not see.
+fn without_clone(value: &Expr) -> &Expr {
+    match value {
+        Expr::MethodCall(call) if call.method == "clone" && call.args.is_empty() => &call.receiver,
+        value => value,
+    }
 }
 
 /// Which functions run in one with the layer.
