@@ -1,4 +1,4 @@
-//! What a checkpoint holds, between files and stores.
+//! The content of a checkpoint, between files and stores.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -17,21 +17,21 @@ pub struct Entry {
     path: String,
     var: Var,
     need_grad: Option<bool>,
-    /// The type that the file has, where candle has none like it: what is written has it again.
+    /// The type in the file, if candle does not have it; it is used again for writing.
     foreign: Option<Stored>,
-    /// The number that a file gives to a variable with several paths, until [`Entries::push`] has found the others.
+    /// The number of a variable with several paths in a file, until [`Entries::push`] has found the others.
     variable: Option<i64>,
     note: Option<Note>,
 }
 
-/// What a rule says of a parameter, and its shape does not.
+/// Information from a rule that the shape of a parameter does not give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Note {
     /// Its rows take flattened images whose channels come first, or last.
     Flattened { is_first: bool },
-    /// So many heads of attention stand side by side.
+    /// It consists of this number of attention heads.
     Heads(NonZeroUsize),
-    /// So many maps are made of each by a depthwise convolution.
+    /// A depthwise convolution makes this number of output maps of each input map.
     Multiplier(NonZeroUsize),
 }
 
@@ -99,7 +99,7 @@ impl Entry {
         }
     }
 
-    /// For what cannot do without: a parameter is trained unless something says otherwise.
+    /// For formats that require a value: a parameter is trained unless the file says otherwise.
     pub(super) fn need_grad_or_default(&self) -> bool {
         self.need_grad.unwrap_or(true)
     }
@@ -112,7 +112,7 @@ impl Entry {
         &self.var
     }
 
-    /// The variable, if `other` has the same values: a file says that both paths are of one variable.
+    /// The variable, if `other` has the same values; the file says that both paths share it.
     fn shared_with(&self, other: &Self) -> Outcome<Var> {
         let (first, second) = (self.stored()?, other.stored()?);
         let same = first == second
@@ -130,12 +130,12 @@ impl Entry {
     }
 }
 
-/// Entries in order, under paths that differ and that every format can carry.
+/// Entries in order, with distinct paths that every format can contain.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Entries {
     list: Vec<Entry>,
     places: HashMap<String, usize>,
-    /// The first entry of each variable that a file gives a number.
+    /// The first entry of each variable that has a number in the file.
     variables: HashMap<i64, usize>,
 }
 
@@ -144,7 +144,7 @@ impl Entries {
         Self::default()
     }
 
-    /// Adds an entry. One of a variable that an earlier entry has shares it.
+    /// Adds an entry. If an earlier entry has the same variable, they share it.
     pub(super) fn push(&mut self, mut entry: Entry) -> Outcome<()> {
         check_path(&entry.path)?;
         limits::check_rank(entry.tensor().rank())
@@ -162,7 +162,8 @@ impl Entries {
         Ok(())
     }
 
-    /// The places of the entries whose variable has several paths, with the place of the first entry that has it.
+    /// The indices of the entries whose variable has several paths, with the index of the first entry that has
+    /// it.
     pub(super) fn tied(&self) -> BTreeMap<usize, usize> {
         let mut paths: HashMap<TensorId, Vec<usize>> = HashMap::new();
         for (place, entry) in self.list.iter().enumerate() {
@@ -212,8 +213,7 @@ impl<'a> IntoIterator for &'a Entries {
     }
 }
 
-/// A member of a file that is sound, but of which no parameter can be made: text, or numbers of a type that tensors
-/// cannot have.
+/// A valid member of a file that cannot be a parameter: text, or numbers of an unsupported type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unusable {
     path: String,
@@ -221,7 +221,7 @@ pub struct Unusable {
 }
 
 impl Unusable {
-    /// Where a parameter would have its path.
+    /// Its path, as that of a parameter.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
@@ -240,7 +240,7 @@ impl fmt::Display for Unusable {
     }
 }
 
-/// What a file holds besides parameters; only a file of the same kind can keep it.
+/// Other content of a file; only a file of the same kind can keep it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Other {
     /// Of an `.nnp`.
@@ -271,18 +271,18 @@ impl fmt::Display for Other {
     }
 }
 
-/// What a reader finds.
+/// The result of a reader.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     pub(super) entries: Entries,
-    /// Members that a reader has understood and passed over.
+    /// Members that a reader has recognized and skipped.
     pub(super) unusable: Vec<Unusable>,
     pub(super) others: Vec<Other>,
 }
 
 impl Contents {
-    /// Takes what a reader made of the member at `path`. A [`Fault::Unusable`] concerns that member alone and is noted;
-    /// any other fault is the whole file's.
+    /// Adds the result of reading the member at `path`. A [`Fault::Unusable`] only concerns that member and is
+    /// recorded; any other fault concerns the whole file.
     pub(super) fn take(&mut self, path: &str, read: Outcome<Entry>) -> Outcome<()> {
         match read {
             Ok(entry) => self.entries.push(entry),
@@ -301,7 +301,7 @@ impl From<Entries> for Contents {
     }
 }
 
-/// A path that means the same as a file name, a group of HDF5 and a scope.
+/// Checks that a path means the same as a file name, as an HDF5 group and as a scope.
 pub(super) fn check_path(path: &str) -> Outcome<()> {
     let fault = |reason: &str| Fault::format(format!("the path {:?} {reason}", brief(path)));
     limits::check_path(path).map_err(|reason| fault(&reason))?;

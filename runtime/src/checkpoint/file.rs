@@ -1,4 +1,4 @@
-//! Replacing a file as a whole.
+//! Atomic replacement of files.
 
 use std::fs::{self, File};
 use std::io;
@@ -8,10 +8,10 @@ use tempfile::NamedTempFile;
 
 use super::{Fault, Outcome};
 
-/// Lets `write` fill a file beside `target`, then puts it in the target's place.
+/// Lets `write` fill a file beside `target`, and then replaces the target by it.
 ///
-/// Until the rename the old file stands; on an error the new one is removed. The file's permissions are those of the
-/// file that it replaces, and nobody else may read it earlier, or those that creating it would have given.
+/// The old file stays until the rename; on an error, the new one is removed. The permissions are those of the
+/// replaced file, or else those of a newly created one, and nobody else may read the file earlier.
 pub(super) fn replace(target: &Path, write: impl FnOnce(&mut NamedTempFile) -> Outcome<()>) -> Outcome<()> {
     let target = resolve(target)?;
     let folder = match target.parent() {
@@ -24,7 +24,7 @@ pub(super) fn replace(target: &Path, write: impl FnOnce(&mut NamedTempFile) -> O
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        // The umask takes its part, as from any file that is created. Whoever writes must be able to.
+        // The umask applies, as to any new file. The writer needs access.
         let mode = old.as_ref().map_or(0o666, |old| old.mode() & 0o777 | 0o600);
         builder.permissions(fs::Permissions::from_mode(mode));
     }
@@ -35,7 +35,8 @@ pub(super) fn replace(target: &Path, write: impl FnOnce(&mut NamedTempFile) -> O
     }
     temporary.as_file().sync_all()?;
     temporary.persist(&target).map_err(|error| error.error)?;
-    // The rename itself is safe on disk once the folder is; where folders cannot be opened, nothing can be done.
+    // The rename is only durable once the folder is synced; where folders cannot be opened, nothing can be
+    // done.
     if let Ok(folder) = File::open(folder) {
         let _ = folder.sync_all();
     }
@@ -55,14 +56,15 @@ fn not_a_file(metadata: &fs::Metadata) -> Fault {
     Fault::Io(io::Error::new(kind, "it is not an ordinary file"))
 }
 
-/// The file that a symbolic link stands for, there or not: the link stays, as when a file is opened for writing.
+/// The target of a symbolic link, whether it exists or not: the link stays, as when a file is opened for
+/// writing.
 fn resolve(target: &Path) -> Outcome<PathBuf> {
     match fs::metadata(target) {
         Ok(metadata) if metadata.is_file() => Ok(fs::canonicalize(target)?),
         Ok(metadata) => Err(not_a_file(&metadata)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let mut target = target.to_owned();
-            // Links in a circle are another error.
+            // Circular links are another error.
             while let Ok(next) = fs::read_link(&target) {
                 target = target.parent().map(|folder| folder.join(&next)).unwrap_or(next);
             }

@@ -1,4 +1,4 @@
-//! From a checkpoint into a store: compare everything first, then change everything.
+//! Loads checkpoints into stores: compares everything first, then changes everything.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -15,7 +15,7 @@ use crate::parameter::store::Update;
 use crate::pattern::{Pattern, Renames};
 use crate::{Error, Parameter, ParameterStore, Parameters, Result, current_parameter_scope};
 
-/// Whose `need_grad` counts when an existing parameter is loaded.
+/// Which `need_grad` counts when an existing parameter is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NeedGrad {
@@ -27,12 +27,13 @@ pub enum NeedGrad {
     Keep,
 }
 
-/// Loads a checkpoint under rules of one's own.
+/// Loads a checkpoint with configurable rules.
 ///
-/// Without any rule it is strict: the checkpoint and the scope must have the same parameters, with the same shapes,
-/// types and flags, and what is one variable in the file must be one in the scope. What is [unusable](Checkpoint::unusable) in the file cannot be loaded: a load that selects it fails and
-/// says why. With [`create_unknown`](Self::create_unknown) it fails only if the scope has a parameter there; the report names
-/// the rest.
+/// By default it is strict: the checkpoint and the scope must have the same parameters, with the same shapes,
+/// types and flags, and a single variable in the file must be a single one in the scope.
+/// [Unusable](Checkpoint::unusable) members of the file cannot be loaded: a load that selects one fails and
+/// says why. With [`create_unknown`](Self::create_unknown) it only fails if the scope has a parameter there;
+/// the report names the others.
 ///
 /// ```
 /// use layerfn::checkpoint::{Checkpoint, Format, Load};
@@ -63,7 +64,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// A strict load of `checkpoint`.
+    /// Makes a strict load of `checkpoint`.
     pub fn new(checkpoint: Checkpoint) -> Self {
         Self {
             checkpoint,
@@ -77,7 +78,7 @@ impl Load {
         }
     }
 
-    /// NNabla's rules, which [`load_parameters`](crate::load_parameters) follows.
+    /// Uses NNabla's rules, like [`load_parameters`](crate::load_parameters).
     pub fn like_nnabla(checkpoint: Checkpoint) -> Self {
         Self::new(checkpoint)
             .create_unknown(true)
@@ -86,11 +87,11 @@ impl Load {
             .need_grad(NeedGrad::FromFile)
     }
 
-    /// Loads only what matches one of `patterns`; the rest of the file and of the scope stays out of it. In a pattern,
-    /// `*` and `?` stand for characters of one part of a path, `**` for any number of parts.
+    /// Loads only parameters that match one of `patterns`, and ignores the rest of the file and of the scope.
+    /// In a pattern, `*` and `?` match characters within a component of a path, `**` any number of components.
     ///
-    /// Patterns apply to the paths as they are in the file, before [`rename`](Self::rename). A parameter of the scope is asked
-    /// for if a path of the file that they select would be renamed to it.
+    /// Patterns apply to the paths in the file, before [`rename`](Self::rename). A parameter of the scope takes
+    /// part if a path of the file that they select would be renamed to it.
     pub fn partial<P: AsRef<str>>(mut self, patterns: impl IntoIterator<Item = P>) -> Self {
         self.only
             .get_or_insert_default()
@@ -98,57 +99,58 @@ impl Load {
         self
     }
 
-    /// Loads what matches `from` under the path `to`, in which each wildcard takes what the one of the same rank
-    /// stood for. Of several rules the first that matches counts.
+    /// Loads parameters that match `from` under the path `to`, in which each wildcard is replaced by the match
+    /// of the one at the same position. Of several rules, the first that matches counts.
     pub fn rename(mut self, from: &str, to: &str) -> Self {
         self.renames.push(from, to);
         self
     }
 
-    /// Whether parameters of the file that the scope does not have are made: what one wants before the first call of
-    /// the layers, which finds the scope sealed then (see [`ParameterStore::seal`]). Those that are one variable in the file
-    /// become one in the scope; where the scope has several for it, these stay several, and the report names them.
+    /// Sets whether parameters that the scope does not have are created. Use it before the first call of the
+    /// layers; the scope is sealed afterwards (see [`ParameterStore::seal`]). Parameters that are a single
+    /// variable in the file become one in the scope; if the scope already has several for it, these stay
+    /// separate, and the report names them. Default: false.
     /// Default: false.
     pub fn create_unknown(mut self, create: bool) -> Self {
         self.create_unknown = create;
         self
     }
 
-    /// Whether the scope may have parameters that the file lacks; they stay as they are. Default: false.
+    /// Sets whether the scope may have parameters that the file lacks; they are left unchanged. Default: false.
     pub fn allow_missing(mut self, allow: bool) -> Self {
         self.allow_missing = allow;
         self
     }
 
-    /// Whether values are converted to the type of the parameter. Floats may be rounded; integers are converted
-    /// exactly or not at all. Default: false.
+    /// Sets whether values are converted to the type of the parameter. Floats may be rounded; integers are only
+    /// converted exactly. Default: false.
     pub fn cast(mut self, cast: bool) -> Self {
         self.cast = cast;
         self
     }
 
-    /// Whose `need_grad` counts. Default: [`NeedGrad::Same`].
+    /// Sets which `need_grad` counts. Default: [`NeedGrad::Same`].
     pub fn need_grad(mut self, need_grad: NeedGrad) -> Self {
         self.need_grad = need_grad;
         self
     }
 
-    /// Where parameters that are made live. Default: the CPU.
+    /// Sets the device of created parameters. Default: the CPU.
     pub fn device(mut self, device: &Device) -> Self {
         self.device = device.clone();
         self
     }
 
-    /// What [`apply`](Self::apply) would do to the current scope.
+    /// Returns what [`apply`](Self::apply) would do to the current scope.
     ///
     /// # Errors
-    /// Those of conversions that fail for another reason than their values.
+    /// Those of conversions that fail for other reasons than their values.
     pub fn plan(&self) -> Result<Plan> {
         let (plan, _) = self.compare(&crate::parameter::access::parameters_with_state())?;
         Ok(plan)
     }
 
-    /// Loads into the current scope, all of it or nothing.
+    /// Loads into the current scope, either all or nothing.
     ///
     /// # Errors
     /// [`Error::Mismatch`] with every difference that the rules do not allow; the store is unchanged then.
@@ -157,7 +159,7 @@ impl Load {
         self.apply_to(&ParameterStore::current(), &current_parameter_scope())
     }
 
-    /// Loads into `scope` of `store`, all of it or nothing.
+    /// Loads into `scope` of `store`, either all or nothing.
     ///
     /// # Errors
     /// As [`apply`](Self::apply).
@@ -179,13 +181,13 @@ impl Load {
         self.only.as_ref().is_none_or(|only| only.iter().any(|pattern| pattern.matches(path)))
     }
 
-    /// Whether the parameter of the scope at `path` is to be loaded: with patterns, only what a path that they select is
-    /// renamed to.
+    /// Whether the parameter of the scope at `path` is to be loaded; with patterns, only if a path that they
+    /// select is renamed to it.
     fn asks_for(&self, path: &str) -> bool {
         self.only.is_none() || self.renames.may_make(path, |origin| self.selects(origin))
     }
 
-    /// What is to be done and what stands against it. Values are converted here, so that nothing can fail later.
+    /// Finds the changes and the problems. Values are converted here, so that nothing can fail later.
     fn compare(&self, parameters: &Parameters) -> Result<(Plan, Vec<Update>)> {
         let origin = self.checkpoint.origin();
         let mut comparison = Comparison {
@@ -220,12 +222,12 @@ struct Comparison<'a> {
     report: LoadReport,
     problems: Vec<Difference>,
     updates: Vec<Update>,
-    /// What a variable of the file is in the scope.
+    /// The variable of the scope for each variable of the file.
     variables: HashMap<TensorId, Var>,
 }
 
 impl<'a> Comparison<'a> {
-    /// The entries that take part, with the paths they get.
+    /// The entries that take part, with their new paths.
     fn targets(&mut self) -> Vec<(String, &'a Entry)> {
         let load = self.load;
         let mut targets: Vec<(String, &Entry)> = Vec::new();
@@ -249,7 +251,7 @@ impl<'a> Comparison<'a> {
         targets
     }
 
-    /// Sorts out what the file has but nobody can load; returns the paths it would get.
+    /// Separates unusable members; returns their new paths.
     fn unusable(&mut self) -> Vec<String> {
         let load = self.load;
         let mut targets = Vec::new();
@@ -270,7 +272,7 @@ impl<'a> Comparison<'a> {
         targets
     }
 
-    /// A path cannot be a parameter and a scope.
+    /// A path cannot be both a parameter and a scope.
     fn conflicts(&mut self, targets: &[(String, &Entry)]) {
         let leaves: HashSet<&str> =
             self.parameters.paths().chain(targets.iter().map(|(path, _)| path.as_str())).collect();
@@ -309,7 +311,7 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// The variable that the scope already has for the entry's, or else the entry's own if nothing else uses it, or a
+    /// The scope's variable for that of the entry, or else the entry's own if nothing else uses it, or else a
     /// copy.
     fn variable(&mut self, entry: &Entry) -> Outcome<Var> {
         let id = entry.var().id();
@@ -325,7 +327,8 @@ impl<'a> Comparison<'a> {
         Ok(var)
     }
 
-    /// Finds what each variable of the file is in the scope, and where the scope has several for one.
+    /// Finds the variable of the scope for each variable of the file, and those for which the scope has
+    /// several.
     fn untied(&mut self, targets: &[(String, &Entry)]) {
         let mut first: HashMap<TensorId, &str> = HashMap::new();
         for (path, entry) in targets {
@@ -388,7 +391,7 @@ impl<'a> Comparison<'a> {
         Ok(())
     }
 
-    /// What the file has under several paths of one variable must be one value.
+    /// If a variable has several paths in the scope, the file's values for them must be equal.
     fn tied(&mut self) -> Outcome<()> {
         let mut first: HashMap<TensorId, &Update> = HashMap::new();
         for update in &self.updates {
@@ -410,7 +413,7 @@ impl<'a> Comparison<'a> {
     }
 
     fn missing(&mut self, taken: &HashSet<&str>) {
-        // A variable under several paths has its value by one of them.
+        // A variable with several paths gets its value by one of them.
         let loaded: HashSet<TensorId> =
             self.updates.iter().map(|update| update.parameter.var().id()).collect();
         let is_loaded = |path: &str| {
@@ -426,9 +429,9 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// Gives the first unknown paths the name that was likely meant.
+    /// Adds suggestions to the first unknown paths.
     fn suggest(&mut self, taken: &HashSet<&str>) {
-        // Comparing each path with each takes its time, and nobody reads a hundred suggestions.
+        // Comparing all paths is slow, and more suggestions would not be read.
         const SUGGESTIONS: usize = 20;
         let unexpected: HashMap<String, ()> = self
             .problems
@@ -453,7 +456,7 @@ impl<'a> Comparison<'a> {
     }
 }
 
-/// What [`Load::apply`] would do, and what keeps it from doing so.
+/// The changes that [`Load::apply`] would make, and the problems that prevent them.
 #[derive(Clone, Debug)]
 pub struct Plan {
     report: LoadReport,
@@ -461,7 +464,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// What would be done.
+    /// The changes that would be made.
     #[must_use]
     pub fn report(&self) -> &LoadReport {
         &self.report
@@ -489,14 +492,14 @@ pub enum Difference {
     Missing {
         /// Path in the scope.
         path: String,
-        /// The path of the file that looks most like it.
+        /// The most similar path of the file.
         nearest: Option<String>,
     },
     /// The file has a parameter that the scope lacks.
     Unexpected {
         /// Path, after renaming.
         path: String,
-        /// The path of the scope that looks most like it.
+        /// The most similar path of the scope.
         nearest: Option<String>,
     },
     /// The shapes differ.
@@ -517,7 +520,7 @@ pub enum Difference {
         /// Type in the store.
         store: DType,
     },
-    /// A value has no equal in the parameter's type.
+    /// A value cannot be represented in the parameter's type.
     Value {
         /// Path.
         path: String,
@@ -549,18 +552,18 @@ pub enum Difference {
         /// The other path of the variable.
         other: String,
     },
-    /// What the file has there is not a parameter, and it is asked for.
+    /// The file's member at the path is not a parameter, but the load selects it.
     Unusable {
         /// Path, after renaming.
         path: String,
-        /// What it is.
+        /// Description of the member.
         reason: String,
     },
-    /// The path has no place in the scope.
+    /// The path is not possible in the scope.
     Path {
         /// Path.
         path: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
@@ -629,7 +632,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// What a load did.
+/// The result of a load.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadReport {
     file: String,
@@ -650,25 +653,25 @@ impl LoadReport {
         &self.file
     }
 
-    /// Paths of the parameters that were made.
+    /// Paths of the created parameters.
     #[must_use]
     pub fn created(&self) -> &[String] {
         &self.created
     }
 
-    /// Paths of those among them that are trained because the file does not say whether they are.
+    /// Paths of those created parameters that are trained because the file does not say whether they are.
     #[must_use]
     pub fn guessed(&self) -> &[String] {
         &self.guessed
     }
 
-    /// Paths of the parameters that existed and have the file's values now.
+    /// Paths of the existing parameters that now have the file's values.
     #[must_use]
     pub fn updated(&self) -> &[String] {
         &self.updated
     }
 
-    /// Paths of the parameters that the scope has and the file has not; they are as they were.
+    /// Paths of the parameters that the file does not have; they are unchanged.
     #[must_use]
     pub fn missing(&self) -> &[String] {
         &self.missing
@@ -680,13 +683,14 @@ impl LoadReport {
         &self.skipped
     }
 
-    /// What the file has but no parameter can be made of; the scope has no parameter there.
+    /// Unusable members of the file; the scope has no parameters at their paths.
     #[must_use]
     pub fn unusable(&self) -> &[Unusable] {
         &self.unusable
     }
 
-    /// Paths that are one variable in the file and have another in the scope, each with the path that has the first.
+    /// Paths that share a variable in the file but not in the scope, each with the path that has the shared
+    /// one.
     #[must_use]
     pub fn untied(&self) -> &[(String, String)] {
         &self.untied

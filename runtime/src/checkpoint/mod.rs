@@ -1,8 +1,8 @@
 //! Parameters in files.
 //!
-//! [`save_parameters`] and [`load_parameters`] act on the current scope and go by the extension of the file. Behind
-//! them stand [`Checkpoint`], the parameters of a file or scope on their own, and [`Load`], which plans first what
-//! a checkpoint would change in a store.
+//! [`save_parameters`] and [`load_parameters`] act on the current scope and choose the format by the extension
+//! of the file. They are based on [`Checkpoint`], the parameters of a file or scope, and [`Load`], which first
+//! plans what a checkpoint would change in a store.
 //!
 //! | extension | format | types |
 //! |---|---|---|
@@ -15,23 +15,25 @@
 //! | `.pt`, `.pth` | PyTorch's archive of tensors, read only | all |
 //! | `.keras` | Keras's archive of a model, of which the weights are read | all |
 //!
-//! Paths have at most 4096 bytes and 1000 parts, parameters 32 axes: beyond that neither a store nor a file takes them.
-//! A variable that has several paths, as tied weights have, has its values under each of them, so that other readers
-//! find them, and is one variable again when `.h5`, `.nnp`, `.npz` or `.safetensors` is read; NNabla's messages cannot
-//! say that. Where a file does not say whether a parameter is trained, as those of NumPy do not, `.npz` and `.safetensors` keep that
-//! open; NNabla's formats have to say something, and get `need_grad` true.
+//! Paths have at most 4096 bytes and 1000 components, and parameters at most 32 axes; stores and files reject
+//! anything beyond that. A variable with several paths, such as tied weights, is written under each of them, so
+//! that other readers find it, and becomes a single variable again when `.h5`, `.nnp`, `.npz` or `.safetensors`
+//! is read; NNabla's messages cannot express that. If a file does not say whether a parameter is trained, as
+//! NumPy's do not, `.npz` and `.safetensors` leave that open; NNabla's formats require a value, and get
+//! `need_grad` true.
 //!
-//! A member of which no parameter can be made, such as text, does not keep the others from being read:
-//! [`Checkpoint::unusable`] lists it. Files are not trusted: a damaged one is an [`Error::Checkpoint`] and changes nothing. Reading takes memory of at most
-//! 40 times the length of the file: that much for parameters without values, which take a few bytes in a file and some
-//! 400 in memory, and one to three times the length for values. What is compressed counts with its length after
-//! unpacking, at most 1032 times that of the file: deflate cannot do more. Where several links of an HDF5 file lead to
-//! the same values, each gets its own copy, all copies together at most 8 times the length of the file.
+//! A member that cannot be a parameter, such as text, does not prevent the others from being read;
+//! [`Checkpoint::unusable`] lists it. Files are not trusted: a damaged one is an [`Error::Checkpoint`] and
+//! changes nothing. Reading needs memory of at most 40 times the length of the file: that much for parameters
+//! without values, which take a few bytes in a file and some 400 in memory, and one to three times the length
+//! for values. Compressed data counts with its unpacked length, which deflate limits to 1032 times that of the
+//! file. If several links of an HDF5 file lead to the same values, each gets its own copy; all copies together
+//! have at most 8 times the length of the file.
 //!
-//! Values go from the file into the vector that the parameter keeps and nowhere else, by ordinary reads. Files are not
-//! mapped into memory: candle's tensors own their values, so they would be copied all the same, both copies would
-//! count as the process's memory, and another program that shortens the file would end the process. Python's
-//! safetensors maps and copies; `tests/interop/speed.py` measures it to be no faster, at twice the memory.
+//! Values are read directly into the vector that the parameter keeps, by ordinary reads. Files are not mapped
+//! into memory: candle's tensors own their values, so they would be copied anyway, both copies would count as
+//! memory of the process, and another program that truncates the file would crash it. Python's safetensors maps
+//! and copies; `tests/interop/speed.py` measures that this is no faster, and needs twice the memory.
 
 mod archive;
 pub(crate) mod definition;
@@ -71,12 +73,12 @@ use crate::{Error, ParameterStore, Parameters, Result};
 use entry::{Contents, Entries, Other};
 use input::{Input, Source};
 
-/// What goes wrong inside a reader or writer, which does not know the name of its file.
+/// An error of a reader or writer, which does not know the name of its file.
 #[derive(Debug)]
 enum Fault {
     Io(io::Error),
     Format(String),
-    /// A member that is sound, but of which no parameter can be made; [`Contents::take`] notes it.
+    /// A valid member that cannot be a parameter; [`Contents::take`] records it.
     Unusable(String),
 }
 
@@ -91,11 +93,11 @@ impl Fault {
         Self::Unusable(reason.into())
     }
 
-    /// What a source says while it is read: the device fails, or what unpacks the bytes finds them damaged.
+    /// An error of a source during a read: the device fails, or the decompressor finds the bytes damaged.
     fn while_reading(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Self::format("ends early"),
-            // Of all that is asked of a file, the system refuses only a position that no file has.
+            // Of all file operations, the system rejects only invalid positions.
             io::ErrorKind::InvalidInput if error.raw_os_error().is_some() => {
                 Self::format("an address in it is none of a file")
             }
@@ -115,7 +117,7 @@ impl Fault {
 
     fn into_error(self, action: &'static str, file: &str) -> Error {
         match self {
-            // The file changed while it was read, or an archive says more than it has.
+            // The file changed while it was read, or an archive claims more than it has.
             Self::Io(error) if action == "read" && error.kind() == io::ErrorKind::UnexpectedEof => {
                 Error::Checkpoint { file: file.to_owned(), reason: "ends early".to_owned() }
             }
@@ -169,10 +171,10 @@ impl Format {
         (Self::Safetensors, &["safetensors"]),
     ];
 
-    /// The format that the extension of `path` stands for, in upper or lower case.
+    /// The format of the extension of `path`, in upper or lower case.
     ///
     /// # Errors
-    /// [`Error::UnknownExtension`], which lists those that exist.
+    /// [`Error::UnknownExtension`], which lists the known ones.
     pub fn from_path(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
@@ -214,20 +216,20 @@ type Reader = fn(&mut dyn Source) -> Outcome<Contents>;
 /// Extensions of files that are only read.
 const READ_ONLY: [(&str, Reader); 3] = [("pt", pth::read), ("pth", pth::read), ("keras", keras::read)];
 
-/// What a writer may do to values that its format cannot hold.
+/// Permitted changes of values that the format cannot represent.
 #[derive(Clone, Copy, Debug, Default)]
 struct SaveOptions {
     allow_rounding: bool,
 }
 
-/// Parameters on their own: read from a file, or taken from a store to be written to one.
+/// Parameters outside of a store: read from a file, or taken from a store to be written to one.
 ///
 /// A checkpoint taken from a store shares its variables; one read from a file has its own.
 #[derive(Debug)]
 pub struct Checkpoint {
     origin: String,
     entries: Entries,
-    /// Whether the variables belong to nobody else.
+    /// Whether nothing else uses the variables.
     owned: bool,
     options: SaveOptions,
     unusable: Vec<Unusable>,
@@ -240,9 +242,9 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads the file `path`; its extension says in which format. `.pt` and `.pth` of PyTorch are read, too, without executing
-    /// anything of them: tensors in a dict, such as a state dict, or in dicts within it, as `state_dict/fc.weight`. Of the `.keras` of
-    /// Keras the weights are read, with the names of a `.weights.h5`.
+    /// Reads the file `path` in the format of its extension. PyTorch's `.pt` and `.pth` can be read as well,
+    /// without executing any of their code: tensors in a dict, such as a state dict, or in nested dicts, as
+    /// `state_dict/fc.weight`. Of Keras's `.keras`, the weights are read, with the names of a `.weights.h5`.
     ///
     /// # Errors
     /// [`Error::UnknownExtension`], [`Error::Io`], or [`Error::Checkpoint`] if the file is damaged.
@@ -281,7 +283,7 @@ impl Checkpoint {
         }
     }
 
-    /// Reads a file that is in memory.
+    /// Reads a file from memory.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -289,7 +291,8 @@ impl Checkpoint {
         Self::from_source(format, io::Cursor::new(bytes))
     }
 
-    /// Reads a stream to its end. It is spooled to a temporary file, as only a length makes it safe to allocate.
+    /// Reads a stream to its end. It is spooled to a temporary file, since allocations are only safe once the
+    /// length is known.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -306,10 +309,10 @@ impl Checkpoint {
         Self::from_read("a stream".to_owned(), read(format, &mut source))
     }
 
-    /// The given parameters, as [`get_all_parameters`](crate::get_all_parameters) or a store lists them.
+    /// Takes the given parameters, as listed by [`get_all_parameters`](crate::get_all_parameters) or a store.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if a path has a part `.` or `..`, which files cannot carry.
+    /// [`Error::Checkpoint`] if a path has a component `.` or `..`, which files cannot contain.
     pub fn from_parameters(parameters: &Parameters) -> Result<Self> {
         let origin = "the parameters".to_owned();
         let mut entries = Entries::new();
@@ -326,20 +329,21 @@ impl Checkpoint {
         self.entries.as_slice()
     }
 
-    /// The parameter at `path`. It takes a look at each; for many, go through [`entries`](Self::entries).
+    /// The parameter at `path`. This is a linear search; for many parameters, iterate over
+    /// [`entries`](Self::entries).
     #[must_use]
     pub fn get(&self, path: &str) -> Option<&Entry> {
         self.entries().iter().find(|entry| entry.path() == path)
     }
 
-    /// What the file holds at paths of parameters but no parameter can be made of, such as text, with the reason. It is
-    /// left out of everything else: only [`Load`] may ask for it, in vain, and [`losses`](Self::losses) names it.
+    /// Members of the file that cannot be parameters, such as text, with the reason. Everything else ignores
+    /// them: only a [`Load`] that asks for one fails, and [`losses`](Self::losses) names them.
     #[must_use]
     pub fn unusable(&self) -> &[Unusable] {
         &self.unusable
     }
 
-    /// Where it comes from, for messages.
+    /// The origin, for messages.
     #[must_use]
     pub fn origin(&self) -> &str {
         &self.origin
@@ -351,9 +355,10 @@ impl Checkpoint {
         self.entries.tied_paths()
     }
 
-    /// What saving in `format` would lose, a line each: types that the format does not have; that a variable has several
-    /// paths; what could not be read; what the file that was read holds besides parameters, or that this no longer fits
-    /// them: a network in an `.nnp` names parameters as before a [renaming](Self::rename). [`save`](Self::save) keeps the numbers all the same, and fails where it cannot.
+    /// Describes everything that saving in `format` would lose, a line each: types that the format does not
+    /// have; that a variable has several paths; members that could not be read; other content of the file, or
+    /// that it no longer matches the parameters: a network in an `.nnp` uses the names before a
+    /// [renaming](Self::rename). [`save`](Self::save) still keeps all numbers, or fails.
     #[must_use]
     pub fn losses(&self, format: Format) -> Vec<String> {
         let kept = |other: &Other| match other {
@@ -380,8 +385,8 @@ impl Checkpoint {
         losses
     }
 
-    /// Paths of the parameters that saving in `format` makes trained because nothing says whether they are: NNabla's formats
-    /// have to say something. A [load](LoadReport::guessed) does the same.
+    /// Paths of the parameters that become trained by saving in `format`, since nothing says whether they are:
+    /// NNabla's formats require a value. A [load](LoadReport::guessed) does the same.
     #[must_use]
     pub fn guessed(&self, format: Format) -> Vec<&str> {
         let keeps_open = matches!(format, Format::Npz | Format::Safetensors);
@@ -389,11 +394,11 @@ impl Checkpoint {
         unknown.map(Entry::path).collect()
     }
 
-    /// The same parameters under other paths; rules are those of [`Load::rename`]. A network in an `.nnp` goes on naming
-    /// them as before, which [`losses`](Self::losses) says.
+    /// Moves the parameters to other paths; the rules are those of [`Load::rename`]. A network in an `.nnp`
+    /// keeps using the old ones, which [`losses`](Self::losses) reports.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if two parameters get the same path, or one gets a path that files cannot carry.
+    /// [`Error::Checkpoint`] if two parameters get the same path, or one gets a path that files cannot contain.
     pub fn rename<P: AsRef<str>>(mut self, rules: &[(P, P)]) -> Result<Self> {
         let mut renames = Renames::default();
         rules.iter().for_each(|(from, to)| renames.push(from.as_ref(), to.as_ref()));
@@ -408,8 +413,8 @@ impl Checkpoint {
         Ok(self)
     }
 
-    /// What [`change`](Self::change) and conversions such as [`from_pytorch`](Self::from_pytorch) have done to the parameters, a line
-    /// for each.
+    /// Describes the changes by [`change`](Self::change) and by conversions such as
+    /// [`from_pytorch`](Self::from_pytorch), a line each.
     #[must_use]
     pub fn changes(&self) -> &[String] {
         &self.changes
@@ -419,27 +424,28 @@ impl Checkpoint {
         self.owned
     }
 
-    /// Whether saving may round values that the format cannot hold: `.protobuf` and its text form have f32 only. Default: false, which
-    /// makes such a value an error.
+    /// Sets whether saving may round values that the format cannot represent: `.protobuf` and its text form
+    /// only have f32. Default: false, which makes such a value an error.
     #[must_use]
     pub fn allow_rounding(mut self, allow: bool) -> Self {
         self.options.allow_rounding = allow;
         self
     }
 
-    /// Writes the file `path`; its extension says in which format.
+    /// Writes the file `path` in the format of its extension.
     ///
-    /// A file beside it is written, synced and renamed, so at any moment either the old or the new file is there,
-    /// whole. It keeps the permissions of the one that it replaces, but it is a new file: its owner is whoever writes it, and
-    /// other hard links to the old one go on showing that. Symbolic links stay and are followed. A program that is killed
-    /// while it writes leaves a file `.layerfn-*.tmp` beside the target, which nothing reads again.
+    /// The data is written to a file beside it, which is synced and renamed, so the target always is complete:
+    /// either the old or the new file. The permissions are kept, but it is a new file: it is owned by the
+    /// writing user, and other hard links keep referring to the old one. Symbolic links are followed and kept.
+    /// A program that is killed while it writes leaves a file `.layerfn-*.tmp` beside the target, which is
+    /// never read.
     ///
-    /// What an `.nnp` holds besides parameters is kept: from the archive that this was read from, or else from the one that
-    /// is replaced.
+    /// Other content of an `.nnp` is kept: that of the archive that this was read from, or else that of the
+    /// replaced one.
     ///
     /// # Errors
-    /// [`Error::UnknownExtension`], [`Error::Io`], or [`Error::Checkpoint`] if the format cannot hold a parameter or an
-    /// archive is damaged of which something is to be kept.
+    /// [`Error::UnknownExtension`], [`Error::Io`], or [`Error::Checkpoint`] if the format cannot represent a
+    /// parameter or an archive with content to keep is damaged.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let format = Format::from_path(path)?;
@@ -468,7 +474,7 @@ impl Checkpoint {
         Ok(bytes)
     }
 
-    /// Writes what [`save`](Self::save) would to a stream.
+    /// Writes the bytes of [`save`](Self::save) to a stream.
     ///
     /// # Errors
     /// As [`save`](Self::save).
@@ -478,7 +484,7 @@ impl Checkpoint {
             .map_err(|fault| fault.into_error("write", "a stream"))
     }
 
-    /// With the parameters of another file, which replace those of the same path.
+    /// Adds the parameters of another file, which replace those of the same path.
     pub(crate) fn and(mut self, more: Self) -> Result<Self> {
         for entry in more.entries.into_vec() {
             self.entries.put(entry).map_err(|fault| fault.into_error("read", &more.origin))?;
@@ -489,10 +495,11 @@ impl Checkpoint {
         Ok(self)
     }
 
-    /// Takes the values of `parameters`, in place of those of the same path or beside them.
+    /// Adds the values of `parameters`, or replaces those of the same path.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if one has another shape here, or a path that files cannot carry. Nothing has changed then.
+    /// [`Error::Checkpoint`] if one has another shape here, or a path that files cannot contain. Nothing is
+    /// changed then.
     pub(crate) fn replace(&mut self, parameters: &Parameters) -> Result<()> {
         let mut entries = self.entries.clone();
         for (path, parameter) in parameters.iter() {
@@ -511,8 +518,8 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Saves the parameters with the text of a definition, as an archive or as one text; what else the archive that was read
-    /// holds is kept.
+    /// Saves the parameters together with the text of a definition, as an archive or as one text; other content
+    /// of the archive that was read is kept.
     pub(crate) fn save_with_definition(&self, path: &Path, definition: &str) -> Result<()> {
         let format = Format::from_path(path)?;
         file::replace(path, |temporary| {
@@ -540,7 +547,7 @@ impl Checkpoint {
             Format::Text => text::write(output, &self.entries, self.options),
             Format::Safetensors => safetensors::write(output, &self.entries, &self.others),
             Format::Hdf5 => h5::write(output, &self.entries),
-            // What is written at several places needs a file.
+            // Formats that are not written sequentially need a file.
             Format::Nnp | Format::Npz => {
                 let mut spool = tempfile::tempfile()?;
                 match format {
@@ -567,10 +574,11 @@ fn read(format: Format, source: &mut dyn Source) -> Outcome<Contents> {
     }
 }
 
-/// Saves the parameters of the current scope, those with `need_grad` false too; the extension of `path` says how.
+/// Saves the parameters of the current scope, including those with `need_grad` false; the extension of `path`
+/// selects the format.
 ///
-/// Order and flags are kept, paths start at the current scope. At any moment either the old or the new file is
-/// there, whole. Nothing is rounded: a value that the format cannot hold is an error.
+/// Order and flags are kept, and paths are relative to the current scope. The target always is complete: either
+/// the old or the new file. Nothing is rounded: a value that the format cannot represent is an error.
 ///
 /// ```
 /// use layerfn::{get_parameter_or_create, load_parameters, save_parameters};
@@ -586,23 +594,25 @@ fn read(format: Format, source: &mut dyn Source) -> Outcome<Contents> {
 /// # Errors
 /// As [`Checkpoint::save`].
 pub fn save_parameters(path: impl AsRef<Path>) -> Result<()> {
-    // An unknown extension is told before anything else.
+    // An unknown extension is reported before anything else.
     Format::from_path(&path)?;
     Checkpoint::from_parameters(&crate::parameter::access::parameters_with_state())?.save(path)
 }
 
-/// Loads a file into the current scope as NNabla does, all of it or nothing; the extension of `path` says how.
+/// Loads a file into the current scope as NNabla does, either all or nothing; the extension of `path` selects
+/// the format.
 ///
-/// Parameters that do not exist are made, with the file's type. Those that exist must have the file's shape; they
-/// keep their variable, type and device, and take the file's values and `need_grad`. Those that the file does not have stay
-/// as they are; the report names them. [`Load`] has stricter and freer rules.
+/// Missing parameters are created, with the file's type. Existing ones must have the file's shape; they keep
+/// their variable, type and device, and take the file's values and `need_grad`. Parameters that the file does
+/// not have are left unchanged; the report names them. Use [`Load`] for other rules.
 ///
-/// If the scope had no parameters, it is sealed: a layer that then asks for one that the file did not have, under another
-/// label perhaps, gets [`Error::Sealed`]. [`ParameterStore::unseal`] lets layers make parameters again.
+/// If the scope had no parameters, it becomes sealed: a layer that then asks for a parameter that the file did
+/// not have, for example under another label, gets [`Error::Sealed`]. [`ParameterStore::unseal`] lets layers
+/// create parameters again.
 ///
 /// # Errors
 /// [`Error::UnknownExtension`], [`Error::Io`], [`Error::Checkpoint`] if the file is damaged, or
-/// [`Error::Mismatch`] if it does not fit the scope. The store is unchanged then.
+/// [`Error::Mismatch`] if it does not match the scope. The store is unchanged then.
 #[track_caller]
 pub fn load_parameters(path: impl AsRef<Path>) -> Result<LoadReport> {
     Load::like_nnabla(Checkpoint::open(path)?).apply()
@@ -619,7 +629,7 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
     read().map_err(|fault: Fault| fault.into_error("read", &path.display().to_string()))
 }
 
-/// Writes a file of these parts, or leaves what was there before as it was.
+/// Writes a file of these parts, or leaves the previous one unchanged.
 pub(crate) fn write_file(path: &Path, parts: &[&[u8]]) -> Result<()> {
     let write = |file: &mut std::fs::File| parts.iter().try_for_each(|part| file.write_all(part));
     file::replace(path, |temporary| Ok(write(temporary.as_file_mut())?))

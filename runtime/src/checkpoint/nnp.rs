@@ -1,7 +1,7 @@
 //! NNabla's `.nnp`: a zip file with a network definition and the parameters beside it.
 //!
-//! Members are known by their extensions: `.h5` and `.protobuf` hold parameters, `.nntxt` and `.prototxt` may. No
-//! name of a member ever becomes the name of a file.
+//! Members are identified by their extensions: `.h5` and `.protobuf` contain parameters, `.nntxt` and
+//! `.prototxt` may contain them. Names of members are never used as names of files.
 
 use std::fs::File;
 use std::io::{self, Seek, Write};
@@ -28,19 +28,19 @@ pub(super) fn read(source: &mut dyn Source) -> Outcome<Contents> {
         let found: Contents = match Format::from_path(&member.name) {
             Ok(Format::Hdf5) => member.read(|input| h5::read_stream(input))?,
             Ok(Format::Protobuf) => member.read(protobuf::read)?,
-            // What it holds besides parameters is kept with the member.
+            // Other content is kept with the member.
             Ok(Format::Text) => Contents { others: Vec::new(), ..member.read(text::read)? },
             _ => return Ok(()),
         };
         contents.unusable.extend(found.unusable);
         contents.others.extend(found.others);
-        // As in NNabla, a later member has the last word.
+        // As in NNabla, later members take precedence.
         found.entries.into_vec().into_iter().try_for_each(|entry| contents.entries.put(entry))
     })?;
     Ok(contents)
 }
 
-/// Whether a member of this name holds parameters and nothing else.
+/// Whether a member of this name only contains parameters.
 fn is_parameters(name: &str) -> bool {
     matches!(Format::from_path(name), Ok(Format::Hdf5 | Format::Protobuf))
 }
@@ -48,9 +48,9 @@ fn is_parameters(name: &str) -> bool {
 /// An archive whose other members are kept.
 #[derive(Clone, Copy)]
 pub(super) enum Old<'a> {
-    /// The one that was read: it must be there.
+    /// The one that was read: it must exist.
     Read(&'a Path),
-    /// The one that is replaced, if there is one.
+    /// The one that is replaced, if it exists.
     Replaced(&'a Path),
 }
 

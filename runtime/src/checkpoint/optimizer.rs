@@ -1,7 +1,7 @@
 //! The states of a solver in files, as NNabla's `Solver.save_states` writes them.
 //!
-//! In `.h5` they are what parameters are: a group for each parameter and in it a dataset for each state, and `t`. In
-//! `.protobuf` they are a message of their own. The other formats have them as parameters.
+//! In `.h5` they are stored like parameters: a group for each parameter, with a dataset for each state, and
+//! `t`. In `.protobuf` they are a separate message. The other formats store them as parameters.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};

@@ -1,4 +1,4 @@
-//! Changes of what a checkpoint holds, so that it fits a model that was declared elsewhere.
+//! Changes of a checkpoint, so that it matches a model that was declared elsewhere.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -14,8 +14,9 @@ use crate::{Error, Result};
 
 /// A change of the parameters of a [`Checkpoint`], for [`Checkpoint::change`].
 ///
-/// It is written as a function of patterns, in which `*` and `?` stand for characters of one part of a path and `**` for any
-/// number of parts. Where a rule makes a path, each wildcard takes what the one of the same rank stood for.
+/// It is written as a function of patterns, in which `*` and `?` match characters within a component of a path
+/// and `**` any number of components. In a new path, each wildcard is replaced by the match of the one at the
+/// same position.
 ///
 /// | rule | does |
 /// |---|---|
@@ -53,9 +54,9 @@ enum Kind {
     Permute(Pattern, Vec<usize>),
     Reshape(Pattern, Vec<usize>),
     Split(Pattern, usize, Vec<Pattern>),
-    /// The first names the others.
+    /// The first name determines the others.
     Merge(Vec<Pattern>, usize, Pattern),
-    /// Takes images of these sizes; whether the channels come first after it.
+    /// Takes images of these sizes; true if the channels come first afterwards.
     Flattened(Pattern, Vec<usize>, bool),
     Heads(Pattern, NonZeroUsize),
     Multiplier(Pattern, NonZeroUsize),
@@ -133,7 +134,7 @@ impl Kind {
         }
     }
 
-    /// What becomes of the entries, in place, and a line about each.
+    /// Changes the entries in place, and describes each change.
     fn change(&self, entries: Vec<Entry>) -> std::result::Result<(Vec<Entry>, Vec<String>), String> {
         if let Self::Merge(from, axis, to) = self {
             return merged(&entries, from, *axis, to);
@@ -226,7 +227,8 @@ impl Kind {
     }
 }
 
-/// A matrix whose rows take flattened images of these sizes, in the other order; whether the channels come first in it.
+/// Reorders the rows of a matrix, which take flattened images of these sizes; `is_first` says whether the
+/// channels come first in it.
 fn flattened(values: &Tensor, sizes: &[usize], is_first: bool) -> Option<Tensor> {
     let (rows, columns) = values.dims2().ok()?;
     let places = sizes.iter().try_fold(1usize, |places, &size| places.checked_mul(size))?;
@@ -268,7 +270,8 @@ fn merged(
 }
 
 impl Checkpoint {
-    /// The parameters after `rules`, each of which sees what those before it have made; [`changes`](Self::changes) tells of each.
+    /// Applies `rules`, each to the result of those before it; [`changes`](Self::changes) describes what they
+    /// did.
     ///
     /// ```
     /// use layerfn::checkpoint::{Checkpoint, Rule};
@@ -285,7 +288,8 @@ impl Checkpoint {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if a rule matches nothing or does not fit what it matches, or two parameters get the same path.
+    /// [`Error::Checkpoint`] if a rule matches nothing or cannot be applied to a match, or if two parameters
+    /// get the same path.
     pub fn change(mut self, rules: &[Rule]) -> Result<Self> {
         for rule in rules {
             let fault = |reason: String| Error::Checkpoint {

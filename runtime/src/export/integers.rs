@@ -1,4 +1,4 @@
-//! Which numbers of a network are integers after its export, and which steps they have: found by runs on batches.
+//! Determines which numbers of a network become integers in an export, and their scales, from runs on batches.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -11,15 +11,15 @@ use super::trace::Traced;
 use crate::told::Step;
 use crate::{Error, Example, Result};
 
-/// How [`Model::export_onnx_int8`](crate::Model::export_onnx_int8) finds the range of each activation.
+/// Determines the range of each activation for [`Model::export_onnx_int8`](crate::Model::export_onnx_int8).
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Range {
     /// From the smallest to the largest number in all batches.
     MinMax,
-    /// The range that so many percent of the numbers lie in, above 50 and up to 100; half of the others lie on each side, and are
-    /// clipped. 99.9 to 99.999 are usual: rare large numbers then do not make the steps of all others coarse. Its ends are right to
-    /// 1 %.
+    /// The range that contains this percentage of the numbers, above 50 and up to 100; half of the others are
+    /// on each side, and are clipped. 99.9 to 99.999 are usual: then rare large numbers do not reduce the
+    /// resolution of all others. Its ends are accurate to 1 %.
     Percentile(f64),
 }
 
@@ -34,9 +34,9 @@ impl Range {
     }
 }
 
-/// What [`Model::export_onnx_int8`](crate::Model::export_onnx_int8) has made integers of.
+/// The layers that [`Model::export_onnx_int8`](crate::Model::export_onnx_int8) has quantized.
 ///
-/// Written out, it lists the layers.
+/// Its `Display` lists the layers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QuantizedLayers {

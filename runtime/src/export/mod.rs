@@ -1,10 +1,11 @@
-//! Ways out: a network written for other programs to run.
+//! Export of networks to other programs.
 //!
-//! [`Model::export_nnp`](crate::Model::export_nnp) writes the network and its parameters as an `.nnp` for NNabla. A run on zeros in
-//! test mode is recorded: which functions the layers call, on what, with which arguments and parameters. So a network may be
-//! made of layers, of functions of [`functions`](crate::functions), of views such as `x.narrow(..)` or `x.transpose(..)`, and of
-//! functions that say their form by [`told`]. Anything else, such as a closure that computes with candle, is an error that names
-//! the stage.
+//! [`Model::export_nnp`](crate::Model::export_nnp) writes the network and its parameters as an `.nnp` for
+//! NNabla. It records a run on zeros in test mode: which functions the layers call, with which inputs,
+//! arguments and parameters. So a network may consist of layers, of functions of
+//! [`functions`](crate::functions), of views such as `x.narrow(..)` or `x.transpose(..)`, and of functions that
+//! describe themselves with [`told`]. Anything else, such as a closure that computes with candle, is an error
+//! that names the stage.
 //!
 //! ```
 //! use layerfn::{nnp::Nnp, prelude::*};
@@ -35,7 +36,7 @@ use candle_core::Tensor;
 use integers::Integers;
 use trace::Traced;
 
-/// A network to be exported: its parameters, what goes in, and how it runs.
+/// A network to be exported: its parameters, its inputs, and how it runs.
 pub(crate) struct Source<'a> {
     pub(crate) store: &'a ParameterStore,
     pub(crate) inputs: Vec<Example>,

@@ -1,4 +1,4 @@
-//! Networks of other programs: ONNX files, run and trained further.
+//! Import of networks from other programs: ONNX files, which can be run and trained further.
 //!
 //! ```no_run
 //! use layerfn::{import::Onnx, prelude::*};
@@ -13,9 +13,10 @@
 //! # Ok::<(), layerfn::Error>(())
 //! ```
 //!
-//! A file holds what exporters write of convolutional networks and Transformers, and what
-//! [`export_onnx`](crate::Model::export_onnx) writes; an operator that is not among these is an error that lists those that are.
-//! Files are not trusted: what is damaged, contradicts itself or lies outside of the file's folder is an error.
+//! The supported operators are those that exporters write for convolutional networks and Transformers, and
+//! those that [`export_onnx`](crate::Model::export_onnx) writes; any other operator is an error that lists the
+//! supported ones. Files are not trusted: a file that is damaged, contradicts itself or refers to files outside
+//! of its folder is an error.
 
 mod call;
 mod constants;
@@ -52,11 +53,11 @@ impl std::fmt::Debug for Onnx {
 }
 
 impl Onnx {
-    /// Reads the file `path`; constants may lie in other files of its folder.
+    /// Reads the file `path`; constants may be in other files of its folder.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Checkpoint`] if the file is damaged, has an operator that is not known, or names something
-    /// that is not made before.
+    /// [`Error::Io`], or [`Error::Checkpoint`] if the file is damaged, has an unsupported operator, or uses a
+    /// value before it is computed.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let bytes = checkpoint::read_file(path)?;
@@ -64,10 +65,10 @@ impl Onnx {
         Self::read(&bytes, Some(folder), &path.display().to_string())
     }
 
-    /// Reads a file that is in memory.
+    /// Reads a file from memory.
     ///
     /// # Errors
-    /// As [`open`](Self::open); and if constants lie in other files.
+    /// As [`open`](Self::open), and if constants are in other files.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         Self::read(bytes, None, "a stream")
     }
@@ -93,11 +94,11 @@ impl Onnx {
         self.plan.outputs.iter().map(|output| output.0.as_str())
     }
 
-    /// A model with parameters of its own: the constants of the file that hold numbers with a fraction, under their names. Those
-    /// of quantized layers and the statistics of batch normalization are not trained.
+    /// Makes a model with its own parameters: the floating-point constants of the file, under their names.
+    /// Those of quantized layers and the statistics of batch normalization are not trained.
     ///
     /// # Errors
-    /// [`Error::PathConflict`] if one name lies inside another.
+    /// [`Error::PathConflict`] if one name is a prefix of another.
     pub fn model(&self) -> Result<Model<BoxedMany, 0>> {
         let store = ParameterStore::with_seed(ParameterStore::current().seed());
         store.enter(|| self.plan.parameters())?;

@@ -19,8 +19,8 @@
 //! | `scalars.csv` | `step,name,value`, every value in full |
 //! | `events.out.tfevents.layerfn` | scalars, histograms, images, text and networks for `tensorboard --logdir` |
 //!
-//! A training that goes on at step `n` calls [`Monitor::resume`], which takes back what was written from step `n` on. So
-//! the text files of a run that was stopped, at whatever moment, are those of a run that was not.
+//! A training that resumes at step `n` calls [`Monitor::resume`], which removes everything that was written
+//! from step `n` on. So the text files of an interrupted run are the same as those of an uninterrupted one.
 
 mod events;
 mod graph;
@@ -37,34 +37,35 @@ use crate::{Error, Result, Summary};
 use events::{Events, Histogram};
 use series::Lines;
 
-/// Writes what happens in a training into files of one folder; see the [module](self).
+/// Logs a training to files in one folder; see the [module](self).
 ///
-/// Each value is handed to the system at once, so a program that is killed loses none.
+/// Each value is written to the file at once, so a program that is killed loses none.
 #[derive(Debug)]
 pub struct Monitor {
     folder: PathBuf,
     series: HashMap<String, Lines>,
     csv: Lines,
     events: Events,
-    /// The step at which the run goes on: what an earlier run wrote from it on is removed.
+    /// The step at which the run resumes: later records of an earlier run are removed.
     resumed_at: Option<u64>,
 }
 
 const CSV_HEADER: &str = "step,name,value";
 
 impl Monitor {
-    /// Starts new records in `folder`, which is made if it is not there. Records of an earlier run in it are replaced.
+    /// Starts new records in `folder`, which is created if necessary. Records of an earlier run in it are
+    /// replaced.
     ///
     /// # Errors
-    /// [`Error::Io`] if that can't be done.
+    /// [`Error::Io`] if that fails.
     pub fn create(folder: impl AsRef<Path>) -> Result<Self> {
         Self::open(folder.as_ref(), None)
     }
 
-    /// Goes on with the records in `folder`, as they were before `step`: later ones are taken back.
+    /// Continues the records in `folder`, after removing those from `step` on.
     ///
     /// # Errors
-    /// [`Error::Io`] if that can't be done.
+    /// [`Error::Io`] if that fails.
     pub fn resume(folder: impl AsRef<Path>, step: u64) -> Result<Self> {
         Self::open(folder.as_ref(), Some(step))
     }
@@ -85,7 +86,7 @@ impl Monitor {
         &self.folder
     }
 
-    /// Notes a number.
+    /// Logs a number.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if `name` is empty or can't be part of a file's name, [`Error::Io`].
@@ -102,7 +103,7 @@ impl Monitor {
         self.events.scalar(name, step, value)
     }
 
-    /// Notes how the elements of a tensor are distributed, for TensorBoard.
+    /// Logs the distribution of the elements of a tensor, for TensorBoard.
     ///
     /// # Errors
     /// [`Error::Io`], or that of reading the tensor.
@@ -111,7 +112,7 @@ impl Monitor {
         self.events.histogram(name, step, Histogram::of(&values))
     }
 
-    /// Notes a text, for TensorBoard, such as the summary of a network or the options of a run.
+    /// Logs a text for TensorBoard, such as the summary of a network or the options of a run.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -119,7 +120,7 @@ impl Monitor {
         self.events.text(name, step, text)
     }
 
-    /// Notes a network, for TensorBoard's graph, which groups its stages by scope. A later one replaces it.
+    /// Logs a network for TensorBoard's graph, which groups its stages by scope. A later one replaces it.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -127,7 +128,7 @@ impl Monitor {
         self.events.graph(graph::of(&network.drawn()))
     }
 
-    /// Notes images, for TensorBoard; they are scaled so that the least element is black and the largest white.
+    /// Logs images for TensorBoard; they are scaled so that the least element is black and the largest white.
     ///
     /// # Shapes
     /// - `images`: (batch, channels, height, width) or (channels, height, width), with 1 or 3 channels

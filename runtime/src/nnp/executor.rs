@@ -1,4 +1,4 @@
-//! Executors: a network with what goes in and what is wanted, as the file names it.
+//! Executors: a network with the inputs and outputs that the file names.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,10 +14,11 @@ use crate::checkpoint::definition::Message;
 use crate::limits::brief;
 use crate::{Error, Initializer, ParameterStore, Result, check, no_grad};
 
-/// An executor of a network file: which inputs data fill, which ones generators fill, and which values are read.
+/// An executor of a network file: which inputs are given as data, which ones are generated, and which values
+/// are returned.
 ///
-/// Made by [`Nnp::executor`](super::Nnp::executor), with a [`Model`](crate::Model) of its own: running statistics and whatever
-/// else functions write goes there.
+/// Made by [`Nnp::executor`](super::Nnp::executor), with its own [`Model`](crate::Model), which running
+/// statistics and other values that functions write are stored in.
 ///
 /// ```no_run
 /// use layerfn::{nnp::Nnp, prelude::*};
@@ -85,24 +86,24 @@ impl Executor {
         Ok(Self { name, plan, model, sources, inputs, outputs, n_evaluations, repeat })
     }
 
-    /// The name that the file gives it.
+    /// The name in the file.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The names of the data that go in, in the order in which [`run`](Self::run) takes them.
+    /// The names of the data, in the order in which [`run`](Self::run) takes them.
     pub fn inputs(&self) -> impl Iterator<Item = &str> {
         self.inputs.iter().map(String::as_str)
     }
 
-    /// The names of the values that come out, in the order in which [`run`](Self::run) returns them.
+    /// The names of the outputs, in the order in which [`run`](Self::run) returns them.
     pub fn outputs(&self) -> impl Iterator<Item = &str> {
         self.outputs.iter().map(String::as_str)
     }
 
-    /// The network as a model, with the parameters that the executor uses. Its inputs are those of the network, generated ones
-    /// too.
+    /// The network as a model, with the parameters that the executor uses. Its inputs are those of the network,
+    /// including generated ones.
     #[must_use]
     pub fn model(&self) -> &GraphModel {
         &self.model
@@ -116,13 +117,14 @@ impl Executor {
         Ok(Self { model: self.model.to_device(device)?, ..self.clone() })
     }
 
-    /// Fills the inputs and returns what is wanted, without gradients. A tensor that has the size of its variable and another shape
-    /// is reshaped. The network runs as often as `num_evaluations` says, each time with newly generated inputs, and what is
-    /// returned is the mean, the standard deviation or the last of it.
+    /// Runs the network without gradients and returns the outputs. A tensor that has the same number of
+    /// elements as its variable but another shape is reshaped. The network runs `num_evaluations` times, each
+    /// time with newly generated inputs, and the result is the mean, the standard deviation or the last of the
+    /// outputs.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if the tensors are not as many as the [`inputs`](Self::inputs) or do not fit, and those of the
-    /// functions, which say where they happened.
+    /// [`Error::InvalidArgument`] if the number or the shapes of the tensors do not match the
+    /// [`inputs`](Self::inputs), and those of the functions, which say where they occurred.
     pub fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
         if inputs.len() != self.inputs.len() {
             let reason = format!("must hold a tensor for each of {:?}", self.inputs);

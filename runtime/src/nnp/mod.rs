@@ -1,7 +1,7 @@
-//! NNabla's networks: files of whole networks, run, trained further and saved again.
+//! NNabla's networks: files with whole networks, which can be run, trained further and saved again.
 //!
-//! [`Nnp`] opens an `.nnp`, or the `.nntxt`, `.prototxt` or `.protobuf` that NNabla writes without an archive. What it
-//! holds runs as [`Nnp::executor`] says, or as a [`Model`](crate::Model) by [`Nnp::network`]:
+//! [`Nnp`] opens an `.nnp`, or the `.nntxt`, `.prototxt` or `.protobuf` that NNabla writes without an archive.
+//! Its networks run by [`Nnp::executor`], or as a [`Model`](crate::Model) by [`Nnp::network`]:
 //!
 //! ```no_run
 //! use layerfn::{nnp::Nnp, prelude::*, solver::Sgd};
@@ -29,8 +29,8 @@
 //!
 //! Paths are NNabla's: `conv1/conv/W`, and `block[2]/affine/W` inside a loop. Loops are unrolled.
 //!
-//! Files are not trusted: one that is damaged, contradicts itself or asks for more than there is room for is an error. A function
-//! of a type that this library does not have is one that names it and lists those that there are.
+//! Files are not trusted: a file that is damaged, contradicts itself or needs too much memory is an error. If
+//! this library does not have the type of a function, the error names it and lists the known ones.
 
 mod declare;
 mod executor;
@@ -55,7 +55,7 @@ use graph::Graph;
 use initial::Initial;
 use run::FirstValues;
 
-/// What keeps a network from being run, as a sentence without its file.
+/// The reason why a network cannot run, as a sentence without its file.
 #[derive(Debug)]
 struct Fault(String);
 
@@ -86,8 +86,8 @@ impl Nnp {
     /// Reads the file `path`: an `.nnp`, `.nntxt`, `.prototxt` or `.protobuf`.
     ///
     /// # Errors
-    /// [`Error::UnknownExtension`], [`Error::Io`], or [`Error::Checkpoint`] if the file is damaged or holds something that no
-    /// version of NNabla's format has.
+    /// [`Error::UnknownExtension`], [`Error::Io`], or [`Error::Checkpoint`] if the file is damaged or has
+    /// content that is in no version of NNabla's format.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let definition = definition::open(path)?;
@@ -116,7 +116,7 @@ impl Nnp {
         Ok(Self::new(definition, parameters))
     }
 
-    /// Reads a file that is in memory.
+    /// Reads a file from memory.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -156,13 +156,13 @@ impl Nnp {
     /// The network `name`.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if there is none, or if it cannot run: a function of an unknown type, a variable that is not declared,
-    /// a circle.
+    /// [`Error::Checkpoint`] if there is none, or if it cannot run: a function of an unknown type, an
+    /// undeclared variable, a cycle.
     pub fn network(&self, name: &str) -> Result<NnpNetwork> {
         Ok(NnpNetwork::new(name, &Arc::new(self.graph(name)?), &self.initial))
     }
 
-    /// The executor `name`, for batches of the size that the data have.
+    /// The executor `name`, for batches of any size, which the data determine.
     ///
     /// # Errors
     /// As [`network`](Self::network), and if it names variables that its network does not have.
@@ -170,7 +170,7 @@ impl Nnp {
         self.executor_of(name, None)
     }
 
-    /// As [`executor`](Self::executor), for batches of this size alone.
+    /// As [`executor`](Self::executor), but only for batches of this size.
     ///
     /// # Errors
     /// As [`executor`](Self::executor).
@@ -178,14 +178,16 @@ impl Nnp {
         self.executor_of(name, Some(batch_size))
     }
 
-    /// Rust code that declares the network `name` by [`network!`](crate::network): a module with a function that takes the inputs
-    /// and gives the outputs of the network, whose parameters have the paths that they have in the file.
+    /// Generates Rust code that declares the network `name` with [`network!`](crate::network): a module with a
+    /// function from the inputs to the outputs of the network, whose parameters have the same paths as in the
+    /// file.
     ///
-    /// Sums and products of branches, residual blocks and rows of equal blocks are written as such. What a function does is what
-    /// the file says, in training and in test mode, but for dropout, which the declared network does in training.
+    /// Sums and products of branches, residual blocks and sequences of equal blocks are recognized. The
+    /// functions behave as in the file, in training and in test mode, except for dropout, which the declared
+    /// network applies in training.
     ///
     /// # Errors
-    /// As [`network`](Self::network), and for functions that no declaration can say.
+    /// As [`network`](Self::network), and for functions that cannot be declared.
     pub fn declare(&self, name: &str) -> Result<String> {
         let file = self.parameters.origin();
         let definition = self.find("network", name)?;
@@ -193,19 +195,21 @@ impl Nnp {
         declare::declare(definition, short).map_err(|fault| fault.within("network", name, file))
     }
 
-    /// Takes the values of a store, such as [`model.store()`](crate::Model::store), in place of those of the file that have the
-    /// same path, or beside them. Networks and executors made from now on have them, and [`save`](Self::save) writes them.
+    /// Adds the values of a store, such as [`model.store()`](crate::Model::store), or replaces those of the
+    /// same path in the file. Networks and executors that are made from now on use them, and
+    /// [`save`](Self::save) writes them.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if one has another shape here. Nothing has changed then.
+    /// [`Error::Checkpoint`] if one has another shape here. Nothing is changed then.
     pub fn update(&mut self, store: &ParameterStore) -> Result<()> {
         self.parameters.replace(&store.parameters())?;
         self.initial = first_values(&self.parameters);
         Ok(())
     }
 
-    /// Writes an `.nnp`, or an `.nntxt` or `.prototxt` with the parameters inside. Networks, executors, optimizers, data sets,
-    /// monitors and configurations are as they were, and what else an archive holds, such as the states of solvers, is kept.
+    /// Writes an `.nnp`, or an `.nntxt` or `.prototxt` that includes the parameters. Networks, executors,
+    /// optimizers, data sets, monitors and configurations are unchanged, and other content of an archive, such
+    /// as the states of solvers, is kept.
     ///
     /// # Errors
     /// As [`Checkpoint::save`]; [`Error::Checkpoint`] for other formats.

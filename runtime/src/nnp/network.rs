@@ -1,4 +1,4 @@
-//! Networks of a file, to make models of.
+//! Networks of a file, from which models are made.
 
 use std::fmt;
 use std::sync::Arc;
@@ -36,35 +36,37 @@ impl NnpNetwork {
         Self { name: name.to_owned(), graph, initial, batch_size: None }
     }
 
-    /// The name that the file gives it.
+    /// The name in the file.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The names of the inputs, in the order in which the model takes them: variables that no function makes.
+    /// The names of the inputs, in the order in which the model takes them: variables that are not the output
+    /// of a function.
     pub fn inputs(&self) -> impl Iterator<Item = &str> {
         self.graph.inputs.iter().map(|&input| self.graph.values[input].name.as_str())
     }
 
-    /// The names of the outputs, in the order in which the model returns them: variables that no function takes.
+    /// The names of the outputs, in the order in which the model returns them: variables that no function
+    /// takes.
     pub fn outputs(&self) -> impl Iterator<Item = &str> {
         self.graph.outputs.iter().map(|&output| self.graph.values[output].name.as_str())
     }
 
-    /// The size of the batch, which the inputs then must have. Without it they may have any, and a network whose inputs say
-    /// nothing of a batch takes what the file says.
+    /// Sets the size of the batch, which the inputs must have. Without it, they may have any size, and a
+    /// network whose inputs have no batch axis uses the size in the file.
     #[must_use]
     pub fn batch_size(self, size: usize) -> Self {
         Self { batch_size: Some(size), ..self }
     }
 
-    /// A model with parameters of its own: those of the file, and for those that it does not have what it says of their first
-    /// values. These follow from the seed of the current store.
+    /// Makes a model with its own parameters: those of the file, and for missing ones the initial values that
+    /// the file declares, which follow from the seed of the current store.
     ///
-    /// All are trained but those that functions write themselves, such as running statistics, and those of which the file says
-    /// that they are not. What a function does is what the file says, in training and in test mode: batch normalization, for
-    /// example, has its `batch_stat` there.
+    /// All parameters are trained except those that functions write, such as running statistics, and those that
+    /// the file declares as not trained. The functions behave as in the file, in training and in test mode:
+    /// `batch_stat` of batch normalization, for example, comes from the file.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`](crate::Error::InvalidArgument) if a parameter of the file does not have the shape that the

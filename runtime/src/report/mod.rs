@@ -1,4 +1,4 @@
-//! A report of a training as one HTML page, which needs no other file and no network.
+//! A report of a training as a single HTML page without external resources.
 //!
 //! ```
 //! # let folder = tempfile::tempdir()?;
@@ -40,7 +40,7 @@ pub struct Report {
 const STYLE: &str = include_str!("style.css");
 
 impl Report {
-    /// A page with a title and nothing else.
+    /// Makes an empty page with a title.
     pub fn new(title: impl Into<String>) -> Self {
         Self { title: title.into(), sections: String::new() }
     }
@@ -60,7 +60,7 @@ impl Report {
         self.section(title, &format!("<pre>{}</pre>", escaped(text)));
     }
 
-    /// Adds a chart with a line for each series of points. Points that are not finite are left out.
+    /// Adds a chart with a line for each series of points. Points that are not finite are skipped.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if it can't be drawn.
@@ -77,7 +77,7 @@ impl Report {
         Ok(())
     }
 
-    /// Adds which class was taken for which; classes beyond `names` are called by their numbers.
+    /// Adds a confusion matrix; classes beyond `names` are shown as numbers.
     pub fn confusion(&mut self, title: &str, confusion: &Confusion, names: &[&str]) {
         let name = |class: usize| names.get(class).map_or_else(|| class.to_string(), |name| escaped(name));
         let n = confusion.n_classes();
@@ -91,7 +91,7 @@ impl Report {
             let _ = write!(rows, "<tr><th>{}</th>", name(label));
             for answer in 0..n {
                 let count = confusion.count(label, answer);
-                // A mistake of a hundredth shall be seen.
+                // Even a few mistakes must be visible.
                 let strength = (count as f64 / all.max(1) as f64).sqrt();
                 let kind = if label == answer { "right" } else { "wrong" };
                 let _ = write!(rows, "<td class=\"{kind}\" style=\"--s:{strength:.2}\">{count}</td>");
@@ -154,10 +154,10 @@ impl Report {
         )
     }
 
-    /// Writes the page into a file.
+    /// Writes the page to a file.
     ///
     /// # Errors
-    /// [`Error::Io`] if that can't be done.
+    /// [`Error::Io`] if that fails.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         std::fs::write(path, self.to_html()).map_err(|source| Error::io("write", path, source))

@@ -1,4 +1,4 @@
-//! Layers that prove themselves: one call runs what the crate's own layers go through.
+//! Tests for layers: one call runs the same checks as for the crate's own layers.
 //!
 //! ```
 //! use layerfn::{prelude::*, testing};
@@ -27,7 +27,8 @@
 //! testing::check(|x| gated(x, 3).call(), (4, 2));
 //! ```
 //!
-//! The chapter [testing a layer of your own](crate::guide::testing_layers) says what is checked and what to do about a failure.
+//! The chapter [testing a layer of your own](crate::guide::testing_layers) lists the checks and explains
+//! failures.
 
 mod gradients;
 mod precisions;
@@ -45,10 +46,10 @@ use crate::{Example, Result, Value};
 pub use report::{Failure, Property, Report};
 use subject::{Subject, mode_name};
 
-/// Checks a layer of one input, in every way that [`Check`] knows: in f64, on random values if `input` is a shape.
+/// Runs all checks of [`Check`] on a layer with one input: in f64, on random values if `input` is a shape.
 ///
-/// The report says what was checked and what was not, and why. A layer of several inputs, or one that needs an exception, takes
-/// a [`Check`].
+/// The report says what was checked, what was not, and why. For layers with several inputs, and for exceptions,
+/// use [`Check`].
 ///
 /// # Panics
 /// If a check fails, with all failures.
@@ -89,7 +90,8 @@ pub struct Check<'a> {
 }
 
 impl<'a> Check<'a> {
-    /// A check of `layer` on `inputs`: shapes, for random values in (-1, 1), or tensors. Tensors of integers stay as they are.
+    /// Makes a check of `layer` on `inputs`: shapes, for random values in (-1, 1), or tensors. Integer tensors
+    /// are used unchanged.
     pub fn new<O: Value>(
         layer: impl Fn(&[Tensor]) -> Result<O> + Sync + 'a,
         inputs: impl IntoIterator<Item = impl Into<Example>>,
@@ -103,14 +105,15 @@ impl<'a> Check<'a> {
         Self { layer: Box::new(layer), inputs, skipped: Vec::new(), rows: false }
     }
 
-    /// Leaves `property` out; the report gives `reason`. A straight-through gradient, for example, is not the derivative.
+    /// Skips `property`; the report gives `reason`. A straight-through gradient, for example, is not the
+    /// derivative.
     pub fn skip(mut self, property: Property, reason: impl Into<String>) -> Self {
         self.skipped.push((property, reason.into()));
         self
     }
 
-    /// Checks in test mode that each row of the first axis gives what it gives alone. Whether that holds, only the author of a
-    /// layer knows: the first axis may be time.
+    /// Also checks in test mode that each row of the first axis gives the same result by itself. That is up to
+    /// the author of a layer, since the first axis may be time.
     pub fn rows_are_independent(mut self) -> Self {
         self.rows = true;
         self

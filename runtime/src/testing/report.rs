@@ -1,8 +1,8 @@
-//! What a check has found.
+//! Results of a check.
 
 use std::fmt;
 
-/// What a layer is checked for.
+/// A property that layers are checked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Property {
@@ -14,19 +14,19 @@ pub enum Property {
     Gradients,
     /// `f32`, `f16` and `bf16` agree with `f64`.
     Precisions,
-    /// Inputs with other strides, offsets and repeated elements give the same.
+    /// Inputs with other strides, offsets and repeated elements give the same results.
     Views,
     /// A batch without samples gives an empty result or an error, and leaves the state finite.
     EmptyBatch,
-    /// Each row of the first axis gives what it gives alone, in test mode.
+    /// In test mode, each row of the first axis gives the same result by itself.
     IndependentRows,
-    /// Several threads get the same bits.
+    /// Several threads get bitwise equal results.
     Threads,
     /// A layer that was saved and loaded computes the same, in every format.
     Files,
     /// In test mode and when frozen, no parameter changes; under `no_grad` there is no graph.
     TestMode,
-    /// Parameters are declared, their flags are those declared, and their shapes do not depend on the batch.
+    /// Parameters and their flags are as declared, and their shapes do not depend on the batch.
     Declaration,
     /// Calls in two scopes share no parameter.
     Names,
@@ -83,13 +83,14 @@ impl Property {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Failure {
-    /// What does not hold.
+    /// The property that does not hold.
     pub property: Property,
-    /// Where, and with what numbers.
+    /// A description with places and numbers.
     pub what: String,
 }
 
-/// What [`Check::run`](super::Check::run) has found. Shown, it lists what failed, what was left out, and what holds.
+/// The result of [`Check::run`](super::Check::run). Its `Display` lists failures, skipped checks and properties
+/// that hold.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     failures: Vec<Failure>,
@@ -104,13 +105,13 @@ impl Report {
         self.failures.is_empty()
     }
 
-    /// What failed.
+    /// The failures.
     #[must_use]
     pub fn failures(&self) -> &[Failure] {
         &self.failures
     }
 
-    /// What was left out, or a part of it, and why.
+    /// The checks that were skipped, entirely or in part, and why.
     #[must_use]
     pub fn skipped(&self) -> &[(Property, String)] {
         &self.skipped

@@ -1,4 +1,4 @@
-//! Parameters under the names and in the layouts of other libraries.
+//! Parameters with the names and layouts of other libraries.
 
 mod keras;
 mod pytorch;
@@ -15,20 +15,21 @@ use keras::{Images, KERAS};
 use pytorch::{CANDLE, PYTORCH};
 use recurrent::{Recurrences, Recurrent};
 
-/// A library, as a table of what its layers call their parameters and how they arrange them.
+/// A library, as a table of the names and layouts of its layers' parameters.
 struct Library {
     name: &'static str,
     pairs: &'static [&'static [Pair]],
     /// Scopes within layers here, and the modules there.
     modules: &'static [(&'static str, &'static str)],
-    /// What stands between the parts of a name.
+    /// Separator of the components of a name.
     separator: &'static str,
     recurrences: Recurrences,
-    /// By what a name in a file is found; none for what nobody here needs.
+    /// The key that a name in a file is found by; `None` for names that are not needed here.
     address: fn(&str) -> Option<String>,
-    /// Where a file numbers the variables of a layer: in the order of `pairs`, without those that it does not have.
+    /// Groups of files that number the variables of a layer: in the order of `pairs`, without those that the
+    /// layer does not have.
     groups: Option<Groups>,
-    /// Whether images have their channels last, so that they are flattened in another order.
+    /// Whether images have their channels last, and so are flattened in another order.
     has_channels_last: bool,
 }
 
@@ -38,7 +39,7 @@ struct Groups {
     variables: &'static str,
 }
 
-/// A parameter of a layer here, and of the layer there.
+/// A parameter of a layer here, and of the corresponding layer there.
 struct Pair {
     /// The scope of the layer.
     scope: &'static str,
@@ -53,30 +54,30 @@ const fn pair(scope: &'static str, ours: &'static str, theirs: &'static str, lay
 
 const ATTENTION: &str = "multi_head_attention";
 
-/// How a library arranges the values of a parameter.
+/// The layout of a parameter in a library.
 #[derive(Clone, Copy, Debug)]
 enum Layout {
-    /// As here.
+    /// The same as here.
     Same,
-    /// As here, except for axes of size 1.
+    /// The same as here, except for axes of size 1.
     Sizes,
-    /// One number a channel, whatever axes there are here.
+    /// One number per channel, whatever axes there are here.
     Channel,
-    /// As here, without the axes of size 1 in front.
+    /// The same as here, without the leading axes of size 1.
     LastAxes,
     /// One axis, whatever others of size 1 there are here or there.
     OneAxis,
     /// A matrix that is `(outputs, inputs)`.
     Transposed,
-    /// Queries, keys and values of attention stand one below the other.
+    /// Queries, keys and values of attention are stacked.
     Third { third: usize, is_transposed: bool },
-    /// A group for each map: there is an axis of one input map of the group.
+    /// A group for each map: there is an axis for the single input map of the group.
     Grouped,
     /// `(sizes.., inputs, outputs)` for `(outputs, inputs, sizes..)`, and so for a deconvolution.
     ChannelsLast,
     /// `(sizes.., maps, multiplier)` for `(maps × multiplier, sizes..)`.
     Multiplied,
-    /// The heads of attention are an axis of their own, in front of this one.
+    /// The heads of attention have a separate axis before this one.
     Heads { axis: usize },
 }
 
@@ -88,7 +89,7 @@ fn real(dims: &[usize]) -> Vec<usize> {
 const ONE_AXIS: &str = "only normalizations over one axis can be converted";
 
 impl Layout {
-    /// The values in the layout of here, with the shape `dims`; none if they do not fit.
+    /// The values in our layout, with the shape `dims`; `None` if they do not match.
     fn converted(self, values: &Tensor, dims: &[usize]) -> Result<Option<Tensor>> {
         let rank = values.rank();
         let values = match self {
@@ -120,7 +121,7 @@ impl Layout {
         Ok(if fits { Some(values.contiguous()?.reshape(dims)?) } else { None })
     }
 
-    /// The values in the layout of there, those of a third alone; none if it is not known.
+    /// The values in the library's layout, those of a third by themselves; `None` if that is not known.
     fn back(self, values: &Tensor, note: Option<Note>) -> Result<Option<Tensor>> {
         let (dims, rank) = (values.dims(), values.rank());
         Ok(Some(match (self, note) {
@@ -150,7 +151,8 @@ impl Layout {
         }))
     }
 
-    /// Why there is no way [`back`](Self::back) for the parameter at `path`, as the end of a sentence.
+    /// The reason why the parameter at `path` cannot be converted [`back`](Self::back), as the end of a
+    /// sentence.
     fn obstacle(self, path: &str, there: &str) -> String {
         match self {
             Self::Heads { .. } => format!(
@@ -163,7 +165,7 @@ impl Layout {
         }
     }
 
-    /// What has been done on the way here or back, as the end of a sentence.
+    /// The conversion in this direction, as the end of a sentence.
     fn told(self, is_back: bool) -> &'static str {
         match self {
             Self::Transposed => ", transposed",
@@ -426,14 +428,16 @@ impl<'a> Source<'a> {
 }
 
 impl Checkpoint {
-    /// A state dict of PyTorch as the parameters of `store`, ready for a strict [`Load`](super::Load).
+    /// Converts a PyTorch state dict to the parameters of `store`, for a strict [`Load`](super::Load).
     ///
-    /// The layer with the label `layer1/0` here is the module `layer1.0` there; [`rename`](Self::rename) the file before where names
-    /// differ. Each parameter is found by the kind of its layer: the weights of `affine` are transposed, square ones too, and the
-    /// parameters of normalizations get our shapes. `multi_head_attention` is an `nn.MultiheadAttention`, `transformer_encode` an
-    /// `nn.TransformerEncoderLayer`, `transformer_decode` an `nn.TransformerDecoderLayer`. `rnn`, `gru` and `lstm_n_step` are
-    /// `nn.RNN`, `nn.GRU` and `nn.LSTM`, `lstm` and `gru_cell` are `nn.LSTMCell` and `nn.GRUCell`; the two biases that PyTorch
-    /// adds up become one. `num_batches_tracked` is left out. What `store` has a layer for and this has no rule for is an error.
+    /// The layer with the label `layer1/0` here is the module `layer1.0` there; [`rename`](Self::rename) the
+    /// file first if names differ. The conversion of each parameter depends on the kind of its layer: the
+    /// weights of `affine` are transposed, including square ones, and the parameters of normalizations get our
+    /// shapes. `multi_head_attention` is an `nn.MultiheadAttention`, `transformer_encode` an
+    /// `nn.TransformerEncoderLayer`, `transformer_decode` an `nn.TransformerDecoderLayer`. `rnn`, `gru` and
+    /// `lstm_n_step` are `nn.RNN`, `nn.GRU` and `nn.LSTM`, `lstm` and `gru_cell` are `nn.LSTMCell` and
+    /// `nn.GRUCell`; the two biases that PyTorch adds up become one. `num_batches_tracked` is ignored. A layer
+    /// of `store` without a rule is an error.
     ///
     /// ```
     /// use layerfn::{checkpoint::{Checkpoint, Load}, prelude::*};
@@ -455,14 +459,15 @@ impl Checkpoint {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Mismatch`] with every parameter that is missing, left over, of another shape, or of a layer without a rule.
+    /// [`Error::Mismatch`] with every parameter that is missing, unexpected, of another shape, or of a layer
+    /// without a rule.
     #[allow(clippy::wrong_self_convention)] // `from` is where the file comes from
     pub fn from_pytorch(self, store: &ParameterStore) -> Result<Self> {
         self.taken_from(&PYTORCH, store)
     }
 
-    /// The reverse: parameters of ours under the names and in the layout that `load_state_dict` of PyTorch takes. Of the two biases
-    /// that recurrent layers add up there, the second is 0.
+    /// The reverse: converts our parameters to the names and the layout of PyTorch's `load_state_dict`. Of the
+    /// two biases that recurrent layers add up there, the second is 0.
     ///
     /// # Errors
     /// [`Error::Mismatch`] with every parameter of a layer without a rule.
@@ -470,9 +475,10 @@ impl Checkpoint {
         self.to_library(&PYTORCH)
     }
 
-    /// What a `VarMap` of candle-nn has saved as the parameters of `store`, as [`from_pytorch`](Self::from_pytorch) does it: the
-    /// layer with the label `block/fc` is what was made with `vb.pp("block.fc")`. `rms_normalization` is an `RmsNorm`, and an `LSTM`
-    /// or `GRU` is one layer and direction of `lstm_n_step` or `gru`, or the cell `lstm` or `gru_cell`.
+    /// Converts a file saved by candle-nn's `VarMap` to the parameters of `store`, like
+    /// [`from_pytorch`](Self::from_pytorch): the layer with the label `block/fc` corresponds to
+    /// `vb.pp("block.fc")`. `rms_normalization` is an `RmsNorm`, and an `LSTM` or `GRU` is one layer and
+    /// direction of `lstm_n_step` or `gru`, or the cell `lstm` or `gru_cell`.
     ///
     /// # Errors
     /// As [`from_pytorch`](Self::from_pytorch).
@@ -481,7 +487,7 @@ impl Checkpoint {
         self.taken_from(&CANDLE, store)
     }
 
-    /// The reverse: parameters of ours as a `VarBuilder` of candle-nn finds them.
+    /// The reverse: converts our parameters to those that a `VarBuilder` of candle-nn expects.
     ///
     /// # Errors
     /// As [`to_pytorch`](Self::to_pytorch).
@@ -489,21 +495,24 @@ impl Checkpoint {
         self.to_library(&CANDLE)
     }
 
-    /// Weights of Keras as the parameters of `store`, ready for a strict [`Load`](super::Load).
+    /// Converts Keras weights to the parameters of `store`, for a strict [`Load`](super::Load).
     ///
     /// The layer with the label `fc` here is the layer `fc` there. Files are `.weights.h5`, in which Keras calls each layer after its
     /// class (`layers/dense_1/vars/0` is the `kernel` of `dense_1`), `.h5` as older versions write it
     /// (`model_weights/fc/fc/kernel:0`), or others with names such as `fc/kernel` and `fc.kernel`; [`rename`](Self::rename) the file
     /// before where names differ. A `.keras` has a `.weights.h5` in it.
     ///
-    /// Each parameter is found by the kind of its layer: kernels of `Conv2D`, `Conv2DTranspose` and `DepthwiseConv2D` and of their
-    /// like of other ranks get the channels first. `affine` is a `Dense`, `bn` a `BatchNormalization`, `embed` an `Embedding`,
-    /// `multi_head_attention` a `MultiHeadAttention`; `rnn`, `gru` and `lstm_n_step` of one layer are `SimpleRNN`, `GRU` (with
-    /// `reset_after`) and `LSTM`, or these in `Bidirectional`; `gru_cell` and `lstm` are one step of these. States of optimizers,
-    /// metrics and random generators are left out. What `store` has a layer for and this has no rule for is an error.
+    /// The conversion of each parameter depends on the kind of its layer: kernels of `Conv2D`,
+    /// `Conv2DTranspose`, `DepthwiseConv2D` and the same layers of other ranks get the channels first. `affine`
+    /// is a `Dense`, `bn` a `BatchNormalization`, `embed` an `Embedding`, `multi_head_attention` a
+    /// `MultiHeadAttention`; `rnn`, `gru` and `lstm_n_step` of one layer are `SimpleRNN`, `GRU` (with
+    /// `reset_after`) and `LSTM`, or these in `Bidirectional`; `gru_cell` and `lstm` are one step of these.
+    /// States of optimizers, metrics and random generators are ignored. A layer of `store` without a rule is an
+    /// error.
     ///
-    /// Keras flattens images with the channels last. Where the shapes show that a `Dense` comes behind a `Flatten`, this is an error
-    /// unless the [rule](super::Rule) `channels_first` has been applied to its kernel, with the size of the images.
+    /// Keras flattens images with the channels last. If the shapes show that a `Dense` follows a `Flatten`,
+    /// this is an error unless the [rule](super::Rule) `channels_first` has been applied to its kernel, with
+    /// the size of the images.
     ///
     /// ```
     /// use layerfn::{checkpoint::{Checkpoint, Load}, prelude::*};
@@ -526,25 +535,26 @@ impl Checkpoint {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Mismatch`] with every parameter that is missing, left over, of another shape, of a layer without a rule, or of which
-    /// the file does not say what it means.
+    /// [`Error::Mismatch`] with every parameter that is missing, unexpected, of another shape, of a layer
+    /// without a rule, or whose meaning the file does not determine.
     #[allow(clippy::wrong_self_convention)] // `from` is where the file comes from
     pub fn from_keras(self, store: &ParameterStore) -> Result<Self> {
         self.taken_from(&KERAS, store)
     }
 
-    /// The reverse: parameters of ours under the names and in the layout that `load_weights` of Keras 3 takes from a `.weights.h5`,
-    /// which is the file to [`save`](Self::save).
+    /// The reverse: converts our parameters to the names and the layout that Keras 3's `load_weights` expects
+    /// in a `.weights.h5`, which is the file to [`save`](Self::save).
     ///
     /// The parameters of the layer `block/fc` become `layers/block/layers/fc/vars/0` and so on. Keras looks for each layer of a
     /// `Sequential` or functional model by its class, as `dense`, `dense_1` in the order of the layers, whatever name it was given, and
     /// for a layer that is an attribute of a model of one's own by the name of the attribute, without `layers/`;
     /// [`rename`](Self::rename) where labels differ.
     ///
-    /// Some things must be said by [rules](super::Rule). Where the shapes show that an affine layer flattens images, this is an error
-    /// unless `channels_last` has been applied to its weights, with the size of the images. `heads` says how many heads attention has,
-    /// `multiplier` how many maps a depthwise convolution makes of each, if it is not 1. Keras's `PReLU` may have more axes of size 1
-    /// than a slope here: `reshape` it. Of the two biases of a GRU that are added up there, the second is 0.
+    /// Some information must come from [rules](super::Rule). If the shapes show that an affine layer flattens
+    /// images, this is an error unless `channels_last` has been applied to its weights, with the size of the
+    /// images. `heads` gives the number of attention heads, and `multiplier` the number of maps that a
+    /// depthwise convolution makes of each, if it is not 1. Keras's `PReLU` may have more axes of size 1 than a
+    /// slope here: `reshape` it. Of the two biases of a GRU that are added up there, the second is 0.
     ///
     /// ```
     /// use layerfn::{checkpoint::Checkpoint, prelude::*};
@@ -561,7 +571,7 @@ impl Checkpoint {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Mismatch`] with every parameter of a layer without a rule, or of which nothing says what it means.
+    /// [`Error::Mismatch`] with every parameter of a layer without a rule, or whose meaning is not determined.
     pub fn to_keras(&self) -> Result<Self> {
         self.to_library(&KERAS)
     }
