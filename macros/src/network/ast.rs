@@ -1,9 +1,9 @@
-//! What a `network!` says, before it becomes Rust. Rust expressions inside stay raw tokens.
+//! Syntax tree of a `network!`. Rust expressions in it remain raw tokens.
 
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use syn::ext::IdentExt;
 
-/// What one `network!` holds.
+/// The content of one `network!`.
 pub(super) enum Input {
     Expression(Network),
     Items(Vec<Item>),
@@ -12,7 +12,7 @@ pub(super) enum Input {
 /// `move |x, y| < a -> b >`
 pub(super) struct Network {
     pub(super) moved: Option<Ident>,
-    /// Where the body begins, and `move` would stand.
+    /// Start of the body, where `move` would be written.
     pub(super) start: Span,
     pub(super) body: Body,
 }
@@ -27,7 +27,7 @@ pub(super) struct Item {
     pub(super) body: Body,
 }
 
-/// Names of the inputs, if they are given, and what happens to the first.
+/// Names of the inputs, if given, and the chain that starts with the first.
 pub(super) struct Body {
     pub(super) inputs: Vec<Ident>,
     pub(super) chain: Chain,
@@ -39,7 +39,7 @@ pub(super) struct Chain {
 }
 
 impl Chain {
-    /// Where its last stage stands.
+    /// Position of its last stage.
     pub(super) fn end(&self) -> Span {
         match self.steps.last().map(|step| &step.stage) {
             Some(Stage::Call(call)) => call.name.span(),
@@ -94,7 +94,7 @@ pub(super) enum Stage {
     If(If),
     /// `match value { pattern => a, .. }`
     Match { head: TokenStream, keyword: Ident, arms: Vec<Arm> },
-    /// What could not be read; an error tells.
+    /// A stage that could not be parsed; an error was reported.
     Missing,
 }
 
@@ -151,9 +151,9 @@ impl JoinKind {
 pub(super) struct Call {
     /// `conv`, `nn::conv::<f32>`, `self.block`: everything before the parentheses.
     pub(super) callee: Vec<TokenTree>,
-    /// The last name in it, which the stage goes by.
+    /// The last name in it, which names the stage.
     pub(super) name: Ident,
-    /// Whether `name` stands behind a dot.
+    /// Whether `name` comes after a dot.
     pub(super) is_member: bool,
     /// Absent for `relu`.
     pub(super) arguments: Option<Arguments>,

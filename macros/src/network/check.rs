@@ -1,4 +1,4 @@
-//! Rules that need more than one stage, or the whole network.
+//! Rules that concern more than one stage, or the whole network.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ use crate::support::{names, print, types};
 /// How many inputs a network can have; the runtime has a constructor for each number.
 const MOST_INPUTS: usize = 8;
 
-/// Labels of one block: where each stands first and whether it is `shared` there.
+/// Labels of one block: the first position of each, and whether it is `shared` there.
 type Labels = HashMap<String, (Span, bool)>;
 
 pub(super) fn check(input: &Input, errors: &mut Errors) {
@@ -40,7 +40,7 @@ fn check_inputs(inputs: &[Ident], errors: &mut Errors) {
     }
 }
 
-/// Whether a network function can return this; what a macro stands for, only rustc knows.
+/// Whether a network function can return this type; only rustc can expand a macro.
 pub(super) fn may_be_result(output: &Type) -> bool {
     types::result(output).is_some() || matches!(types::bare(output), Type::Macro(_))
 }
@@ -56,7 +56,7 @@ fn check_chain(chain: &Chain, labels: &mut Labels, errors: &mut Errors) {
     for step in &chain.steps {
         if let Some(label) = &step.label {
             check_label(label, labels, errors);
-            // A label opens a scope: what is inside cannot meet what is outside.
+            // A label opens a scope: labels inside do not conflict with labels outside.
             check_stage(&step.stage, &mut Labels::new(), errors);
         } else {
             check_stage(&step.stage, labels, errors);
@@ -140,7 +140,7 @@ fn check_if(stage: &If, labels: &mut Labels, errors: &mut Errors) {
     check_either(chains.into_iter(), labels, errors);
 }
 
-/// Of these chains one runs, so they may use the same labels.
+/// Only one of these chains runs, so they may use the same labels.
 fn check_either<'a>(chains: impl Iterator<Item = &'a Chain>, labels: &mut Labels, errors: &mut Errors) {
     let before = labels.clone();
     for chain in chains {
@@ -150,7 +150,7 @@ fn check_either<'a>(chains: impl Iterator<Item = &'a Chain>, labels: &mut Labels
     }
 }
 
-/// The name by which an unlabelled stage is counted.
+/// The name that an unlabelled stage is counted by.
 pub(super) fn counted_name(call: &Call) -> Option<String> {
     call.option("name").is_none().then(|| call.name.unraw().to_string())
 }

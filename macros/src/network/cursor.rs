@@ -1,4 +1,4 @@
-//! A place in a list of tokens, which every part of the parser moves forward.
+//! A position in a list of tokens, which all parts of the parser advance.
 
 use proc_macro2::{Delimiter, Group, Ident, Spacing, Span, TokenStream, TokenTree};
 
@@ -10,7 +10,7 @@ pub(super) struct Cursor {
 }
 
 impl Cursor {
-    /// `end` is where an error about a premature end points if there is no token at all.
+    /// `end` is the position of errors about a premature end if there is no token at all.
     pub(super) fn new(tokens: TokenStream, end: Span) -> Self {
         Self { tokens: tokens.into_iter().collect(), position: 0, end }
     }
@@ -47,7 +47,7 @@ impl Cursor {
         self.position >= self.tokens.len()
     }
 
-    /// The token that comes next, or the last one there was.
+    /// The next token, or the last one at the end.
     pub(super) fn span(&self) -> Span {
         self.peek().or_else(|| self.tokens.last()).map_or(self.end, TokenTree::span)
     }
@@ -70,7 +70,7 @@ impl Cursor {
         self.ident_at(ahead).is_some_and(|ident| ident == keyword)
     }
 
-    /// The run of punctuation that starts `ahead`, as it is written without spaces.
+    /// The sequence of punctuation that starts `ahead`, without spaces.
     pub(super) fn punct_at(&self, ahead: usize) -> String {
         let mut run = String::new();
         while let Some(TokenTree::Punct(punct)) = self.peek_at(ahead + run.chars().count()) {

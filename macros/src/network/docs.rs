@@ -9,7 +9,7 @@ use syn::ext::IdentExt;
 use super::ast::{Call, Chain, If, Item, Label, Otherwise, Stage, Step};
 use super::check::counted_name;
 
-/// One row for each stage, in order; layers are linked to their own page, where their parameters stand.
+/// A row for each stage, in order; layers are linked to their page, which lists their parameters.
 pub(super) fn table(item: &Item) -> TokenStream {
     let mut rows = Rows { lines: Vec::new(), variables: variables(item) };
     rows.chain(&item.body.chain, "", &mut HashMap::new());
@@ -21,7 +21,7 @@ pub(super) fn table(item: &Item) -> TokenStream {
         "",
         "A name is the scope of the stage's parameters, which the page of its layer lists; [`Network::summary`] counts them.",
         "",
-        // Not a path in Rust: the crate that documents the function may know layerfn by another name.
+        // Not a Rust path: the crate that documents the function may use layerfn under another name.
         "[`Network::summary`]: https://docs.rs/layerfn/latest/layerfn/struct.Network.html#method.summary",
     ];
     let lines =
@@ -29,7 +29,7 @@ pub(super) fn table(item: &Item) -> TokenStream {
     quote!(#(#[doc = #lines])*)
 }
 
-/// Names that are values of the function, so that rustdoc could not link them.
+/// Names that are values of the function, which rustdoc cannot link.
 fn variables(item: &Item) -> Vec<String> {
     let arguments = item.arguments.iter().filter_map(|argument| match argument {
         syn::FnArg::Typed(argument) => match &*argument.pat {
@@ -128,7 +128,7 @@ fn join(scope: &str, name: &str) -> String {
     }
 }
 
-/// Tokens as a person writes them, roughly: their spaces are lost.
+/// Approximates how a person would write the tokens, whose spaces are lost.
 fn text(tokens: &TokenStream) -> String {
     match syn::parse2::<syn::Expr>(tokens.clone()) {
         Ok(expression) => crate::support::print::expr(&expression),

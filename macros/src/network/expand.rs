@@ -1,4 +1,4 @@
-//! Syntax tree to Rust: a closure with one statement a stage.
+//! Expands the syntax tree to Rust: a closure with one statement per stage.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,7 +13,8 @@ use super::ast::{
 };
 use super::check::{counted_name, may_be_result};
 
-/// `layerfn` is the path to the runtime. If the input is not `clear`, a network that does nothing stands in for it.
+/// `layerfn` is the path to the runtime. If the input is not `clear`, it is replaced by a network that does
+/// nothing.
 pub(super) fn expand(layerfn: &TokenStream, input: &Input, clear: bool, error: Option<Error>) -> TokenStream {
     let errors = error.map(Error::into_compile_error);
     match input {
@@ -40,7 +41,7 @@ fn expand_network(layerfn: &TokenStream, network: &Network) -> TokenStream {
     let moved = &network.moved;
     let body = expand_body(layerfn, &network.body, &[], false);
     let constructor = Ident::new(&format!("network{}", inputs.len()), Span::call_site());
-    // If a `move` is missing, rustc proposes it before the bar, which is to be where the user can write it.
+    // If a `move` is missing, rustc suggests it before the bar, which must be where the user can write it.
     let bar = quote_spanned!(network.start=> |);
     quote!(#layerfn::__private::#constructor(#moved #bar #(#inputs),* #bar #body))
 }
@@ -58,7 +59,7 @@ fn expand_item(layerfn: &TokenStream, item: &Item) -> TokenStream {
     quote! {
         #(#attrs)*
         #docs
-        // The table links to every stage, to private functions too.
+        // The table links to every stage, including private functions.
         #[allow(rustdoc::private_intra_doc_links)]
         #vis fn #name(#(#inputs: &#layerfn::__private::Tensor,)* #(#arguments),*) -> #output #body
     }
@@ -73,20 +74,20 @@ fn local(name: &str) -> Ident {
     Ident::new(&format!("__pf_{name}"), Span::mixed_site())
 }
 
-/// As [`local`], where an error about it belongs to the token at `span`.
+/// As [`local`], but errors about it are reported at `span`.
 fn local_at(name: &str, span: Span) -> Ident {
     Ident::new(&format!("__pf_{name}"), Span::mixed_site().located_at(span))
 }
 
-/// The code inside names the runtime by `__pf_private`, wherever that lives.
+/// The code inside refers to the runtime as `__pf_private`, whatever its path is.
 ///
-/// `arguments` are those of a function beside its inputs. An error about what is returned belongs to the last stage;
-/// `only_tensor`: a user has not said what that is.
+/// `arguments` are those of a function besides its inputs. Errors about the return value are reported at the
+/// last stage; `only_tensor`: the user has not declared the return type.
 fn expand_body(layerfn: &TokenStream, body: &Body, arguments: &[FnArg], only_tensor: bool) -> TokenStream {
     let h = local("h");
     let input = &input_names(body)[0];
     let end = body.chain.end();
-    // Where it stands, rustc says that it is something else than what is returned.
+    // rustc reports a wrong return type at the span of this identifier.
     let output = Ident::new("__pf_output", end);
     let returned = match only_tensor {
         true => quote_spanned!(end=> __pf_private::one_tensor(#output)),
@@ -97,7 +98,7 @@ fn expand_body(layerfn: &TokenStream, body: &Body, arguments: &[FnArg], only_ten
     arguments.iter().for_each(|argument| expander.may_bind(&argument.to_token_stream()));
     let statements = expander.chain(&body.chain, &mut Names::new());
     quote!({
-        // The traits tell stages that fuse from others.
+        // These traits distinguish stages that fuse.
         #[allow(unused_imports)]
         use #layerfn::__private::{self as __pf_private, IfFusing as _, IfPlain as _};
         let #frame = __pf_private::begin();
@@ -108,36 +109,36 @@ fn expand_body(layerfn: &TokenStream, body: &Body, arguments: &[FnArg], only_ten
     })
 }
 
-/// What stands around a step.
+/// The context of a step.
 #[derive(Clone, Copy, Default)]
 struct Place<'a> {
-    /// The variable of the step's function, if the step before was told of it.
+    /// The variable of the step's function, if it was passed to the previous step.
     told: Option<&'a Ident>,
-    /// That of the next step's function, if this step may run in one with it.
+    /// The variable of the next step's function, if this step may fuse with it.
     next: Option<&'a Ident>,
 }
 
-/// How often each identifier has stood without a label in the block so far.
+/// The number of unlabelled uses of each identifier in the block so far.
 type Names = HashMap<String, usize>;
 
 #[derive(Default)]
 struct Expander {
     n_stages: u32,
-    /// Names that may stand for variables: arguments of the network, and what loops and conditions mention.
+    /// Names that may be variables: arguments of the network, and names in loops and conditions.
     variables: HashSet<Ident>,
 }
 
 impl Expander {
     /// Statements that replace `__pf_h`.
     fn chain(&mut self, chain: &Chain, names: &mut Names) -> TokenStream {
-        // rustc takes quadratic time over a long row of `let`, each of which opens a scope in the one before, and over
-        // many `?` in one body. A name given with `as` has to stay visible to the end.
+        // rustc takes quadratic time for a long sequence of `let`, each of which opens a scope in the one
+        // before, and for many `?` in one body. A name given with `as` must stay visible to the end.
         const ROW: usize = 32;
         let h = local("h");
         let mut statements = TokenStream::new();
         let mut left = &chain.steps[..];
         while !left.is_empty() {
-            // Two steps that may run in one stay together, unless everything around them may, too.
+            // Two steps that may fuse stay together, unless all neighbours may fuse.
             let together =
                 |n: usize| left.get(n).is_some_and(|next| self.fuses(&left[n - 1], next).is_some());
             let n = (ROW / 2..=ROW).rev().chain(ROW + 1..=2 * ROW).find(|&n| !together(n)).unwrap_or(ROW);
@@ -173,7 +174,7 @@ impl Expander {
         row
     }
 
-    /// The call in `next`, if `step` may be a layer that fuses with its function: whether it is shows at run time.
+    /// The call in `next`, if `step` may be a layer that fuses with its function; that is known at run time.
     fn fuses<'a>(&self, step: &Step, next: &'a Step) -> Option<&'a Call> {
         let may_be_first = step.bind.is_none()
             && match &step.stage {
@@ -186,7 +187,7 @@ impl Expander {
         match &next.stage {
             Stage::Call(call) if may_be_first && next.label.is_none() => {
                 let plain = !call.is_member && call.arguments.is_none();
-                // A variable may be a closure that has to be moved, or to be changed, to be called.
+                // A variable may be a closure that has to be moved, or borrowed mutably, to be called.
                 let variable = call.callee.len() == 1 && self.variables.contains(&call.name);
                 (plain && !variable).then_some(call)
             }
@@ -194,7 +195,7 @@ impl Expander {
         }
     }
 
-    /// An expression: the chain run on `input`, which it takes.
+    /// An expression that runs the chain on `input`, which it consumes.
     fn chain_value(&mut self, chain: &Chain, names: &mut Names, input: impl ToTokens) -> TokenStream {
         let h = local("h");
         let statements = self.chain(chain, names);
@@ -256,7 +257,7 @@ impl Expander {
         marked(label, &entered)
     }
 
-    /// `unlabelled("conv", 2, 7, &x)`: the scope, closed when dropped, in which a stage is built and run.
+    /// `unlabelled("conv", 2, 7, &x)`: the scope in which a stage is built and run; it is closed when dropped.
     fn enter(&mut self, label: Option<&Label>, ident: &str, nth: usize, span: Span) -> TokenStream {
         let x = local_at("x", span);
         let id = self.next_id();
@@ -316,7 +317,7 @@ impl Expander {
         run(span, &entered, &stage, place.next)
     }
 
-    /// Notes every name in tokens that may make variables of some of them.
+    /// Records every name in tokens that may bind variables.
     fn may_bind(&mut self, tokens: &TokenStream) {
         for token in tokens.clone() {
             match token {
@@ -338,7 +339,7 @@ impl Expander {
         quote_spanned!(span=> __pf_private::run(#entered, #stage)?)
     }
 
-    /// A stage that holds chains, as an expression over `__pf_x`.
+    /// A stage that contains chains, as an expression over `__pf_x`.
     fn compound(&mut self, stage: &Stage, names: &mut Names) -> TokenStream {
         let (h, x) = (local("h"), local("x"));
         match stage {
@@ -412,7 +413,7 @@ impl Expander {
     }
 }
 
-/// What `shared` and `frozen` before a label come to.
+/// The effect of `shared` and `frozen` before a label.
 fn marked(label: &Label, entered: &TokenStream) -> TokenStream {
     let span = label.name.span();
     let shared = label.shared.then(|| quote_spanned!(span=> .shared()));
@@ -426,12 +427,12 @@ fn bind_output(name: &Ident) -> TokenStream {
     quote!(let #name = &::core::clone::Clone::clone(&#h);)
 }
 
-/// Runs a stage; one with a function behind it is told of that, and gives a `Ran`.
+/// Runs a stage; one that is followed by a function receives it, and returns a `Ran`.
 fn run(span: Span, entered: &TokenStream, stage: &TokenStream, next: Option<&Ident>) -> TokenStream {
     let Some(next) = next else {
         return quote_spanned!(span=> __pf_private::run(#entered, #stage)?);
     };
-    // Where `built` stands, rustc says that it is not a stage.
+    // rustc reports at the span of `built` that it is not a stage.
     let (begun, built) = (local("entered"), Ident::new("__pf_stage", span));
     quote_spanned!(span=> {
         let #begun = #entered;
@@ -440,7 +441,7 @@ fn run(span: Span, entered: &TokenStream, stage: &TokenStream, next: Option<&Ide
     })
 }
 
-/// Whether no expression in the step leaves the network's body, which a closure around it would not let it do.
+/// Whether no expression in the step leaves the network's body, which is impossible from a closure.
 fn stays(step: &Step) -> bool {
     let index = step.label.as_ref().and_then(|label| label.index.clone());
     let tokens = match &step.stage {
@@ -458,7 +459,7 @@ fn stays(step: &Step) -> bool {
     !leaves(tokens) && !index.is_some_and(leaves)
 }
 
-/// Whether there may be a `?`, a `return` or the like; a macro may hold one.
+/// Whether there may be a `?`, a `return` or the like; a macro may contain one.
 fn leaves(tokens: TokenStream) -> bool {
     let mut tokens = tokens.into_iter().peekable();
     while let Some(token) = tokens.next() {
@@ -480,7 +481,7 @@ fn leaves(tokens: TokenStream) -> bool {
     false
 }
 
-/// Options that no setter takes: they belong to the scope in which the stage runs.
+/// Options without a setter: they apply to the scope in which the stage runs.
 const OF_EVERY_STAGE: [&str; 2] = ["name", "fix_parameters"];
 
 /// `nn::conv(&x, 32, (5, 5)).pad((2, 2))`
@@ -509,7 +510,7 @@ fn stage_call(call: &Call) -> TokenStream {
     tokens
 }
 
-/// What a stage in parentheses is called in messages.
+/// The name of a stage in parentheses for messages.
 fn value_name(tokens: &TokenStream) -> String {
     match tokens.clone().into_iter().last() {
         Some(TokenTree::Ident(ident)) if !is_closure(tokens) => ident.unraw().to_string(),

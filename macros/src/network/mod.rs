@@ -1,4 +1,4 @@
-//! `network! { < conv(32, (5, 5)) -> bn -> relu > }`; the grammar stands in the documentation of the macro.
+//! `network! { < conv(32, (5, 5)) -> bn -> relu > }`; the documentation of the macro has the grammar.
 
 mod ast;
 mod check;
@@ -13,7 +13,7 @@ use proc_macro2::{TokenStream, TokenTree};
 
 use crate::support::errors::Errors;
 
-/// Mistakes come out as `compile_error!` beside the stages that could be read, which an editor still sees.
+/// Mistakes become `compile_error!` beside the stages that could be parsed, so that an editor still sees these.
 ///
 /// The input is `path::to::layerfn; network`.
 pub(crate) fn network(input: TokenStream) -> TokenStream {
@@ -25,7 +25,7 @@ pub(crate) fn network(input: TokenStream) -> TokenStream {
     expand::expand(&layerfn, &input, clear, errors.finish())
 }
 
-/// What stands before the first `;`, and what behind it.
+/// The tokens before and after the first `;`.
 fn split(input: TokenStream) -> (TokenStream, TokenStream) {
     let mut tokens = input.into_iter();
     let is_end = |token: &TokenTree| matches!(token, TokenTree::Punct(punct) if punct.as_char() == ';');

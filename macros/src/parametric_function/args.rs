@@ -14,7 +14,7 @@ use crate::support::errors::{Errors, expected};
 use crate::support::names;
 use crate::support::{attrs, print};
 
-/// What stands in `#[parametric_function(..)]`.
+/// The content of `#[parametric_function(..)]`.
 pub(super) struct Args {
     pub(super) scope: Option<LitStr>,
     pub(super) parameters: Vec<Parameter>,
@@ -22,29 +22,29 @@ pub(super) struct Args {
     pub(super) params_key: Option<Ident>,
     /// The variant of `Family` that the layer belongs to.
     pub(super) family: Option<Ident>,
-    /// The factors whose product is the number of multiplications with an addition.
+    /// The factors whose product is the number of multiply-adds.
     pub(super) multiply_adds: Option<Vec<Size>>,
     /// The functions that the layer can apply to its output itself.
     pub(super) fused: Vec<Fused>,
     /// The name of the generated structure.
     pub(super) rename: Option<Ident>,
-    /// Where the crate `layerfn` is found.
+    /// The path of the crate `layerfn`.
     pub(super) layerfn: Path,
-    /// Whether everything could be read; if not, names that seem missing may only be unreadable.
+    /// Whether everything could be parsed; if not, names that seem to be missing may only be unreadable.
     pub(super) complete: bool,
 }
 
 /// A function in `fuses(..)`.
 pub(super) struct Fused {
     pub(super) path: ExprPath,
-    /// The variable by which the body knows whether it is to apply the function: `relu_fused`.
+    /// The variable that tells the body whether to apply the function: `relu_fused`.
     pub(super) flag: Ident,
 }
 
 /// A declared parameter: `/// doc`, `#[when(..)]`, `W: [sizes] = initial`.
 pub(super) struct Parameter {
     pub(super) name: Ident,
-    /// Of a list of parameters, `W[i in 0..n]`, which have a number behind their name.
+    /// For a list of parameters, `W[i in 0..n]`, which append a number to their name.
     pub(super) index: Option<Index>,
     pub(super) shape: Vec<Size>,
     pub(super) initial: Expr,
@@ -174,9 +174,9 @@ impl Args {
     }
 }
 
-/// Reads items up to the end; after an item that cannot be read it goes on behind the next comma.
+/// Parses items up to the end; after an item that cannot be parsed, it continues after the next comma.
 ///
-/// Returns whether all of them could be read.
+/// Returns whether all of them could be parsed.
 fn comma_separated(
     input: ParseStream<'_>,
     errors: &mut Errors,
@@ -387,7 +387,7 @@ impl Index {
     }
 }
 
-/// The first `?` outside of closures: the expression becomes a closure that returns no `Result`.
+/// The first `?` outside of closures: the expression becomes a closure that does not return a `Result`.
 fn question_mark(tokens: TokenStream) -> Option<TokenTree> {
     for token in tokens {
         match token {

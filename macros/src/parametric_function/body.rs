@@ -1,6 +1,6 @@
-//! Replaces `param!(W)` in the tokens of a body, wherever it stands.
+//! Replaces `param!(W)` anywhere in the tokens of a body.
 //!
-//! The body is not parsed: the walk also reaches into other macros and works in half-typed code.
+//! The body is not parsed, so this also works inside other macros and in half-typed code.
 
 use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
@@ -13,7 +13,7 @@ use crate::support::errors::{Errors, expected};
 /// A body with its parameters in place.
 pub(super) struct Body {
     pub(super) tokens: TokenStream,
-    /// For each declared parameter whether the body asks for it.
+    /// For each declared parameter, whether the body asks for it.
     pub(super) used: Vec<bool>,
 }
 
@@ -24,7 +24,7 @@ impl Body {
         let mut walk = Walk { args, structure, used, work, errors };
         let tokens = walk.group(body);
         let tokens = match walk.work {
-            // Without parameters it is known from the start.
+            // Without parameters it is known at the start.
             Some(work) => quote!({ #work #tokens }),
             None => tokens,
         };
@@ -36,7 +36,8 @@ struct Walk<'a> {
     args: &'a Args,
     structure: &'a Ident,
     used: Vec<bool>,
-    /// The statement that tells how much the layer computes, until it stands where the first parameter is taken.
+    /// The statement that reports the amount of computation, until it is inserted where the first parameter is
+    /// taken.
     work: Option<TokenStream>,
     errors: &'a mut Errors,
 }
@@ -71,7 +72,7 @@ impl Walk<'_> {
         walked
     }
 
-    /// What `param!(..)` stands for.
+    /// The expansion of `param!(..)`.
     fn parameter(&mut self, word: &Ident, inside: &Group) -> TokenStream {
         let tokens = inside.stream().into_iter().collect::<Vec<_>>();
         let (index, rest) = match tokens.as_slice() {
@@ -158,7 +159,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Stands for a parameter that is not known, after an error: it only has to have a type.
+    /// Replaces an unknown parameter after an error; it only needs a type.
     fn unknown(&mut self, span: Span, value: Option<TokenStream>) -> TokenStream {
         let layerfn = &self.args.layerfn;
         let ty = match value {
@@ -230,7 +231,7 @@ impl Walk<'_> {
             }
         };
         match self.work.take() {
-            // As the argument of a call it can stand wherever `param!` can.
+            // As the argument of a call, it can be anywhere that `param!` can be.
             Some(work) => quote!(::core::convert::identity({ #work #taken })),
             None if parameter.index.is_some() && parameter.when.is_some() => {
                 quote!(::core::convert::identity(#taken))
@@ -240,7 +241,7 @@ impl Walk<'_> {
     }
 }
 
-/// The statement that tells how much the layer computes, to whom listens.
+/// The statement that reports the amount of computation to a recorder.
 fn work(layerfn: &syn::Path, factors: &[Size]) -> TokenStream {
     let factors = shape(layerfn, factors, Span::mixed_site());
     quote!(#layerfn::__private::note_multiply_adds(|| #factors);)

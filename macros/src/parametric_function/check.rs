@@ -1,4 +1,4 @@
-//! The rules that need the whole layer.
+//! Rules that concern the whole layer.
 
 use quote::format_ident;
 use syn::ext::IdentExt;
@@ -7,7 +7,7 @@ use super::body::Body;
 use super::layer::{Layer, mentions};
 use crate::support::errors::Errors;
 
-/// Names that every layer has already.
+/// Names that every layer already has.
 const RESERVED: [&str; 3] = ["name", "fix_parameters", "call"];
 
 pub(super) fn layer(layer: &mut Layer, body: &Body, errors: &mut Errors) {
@@ -39,7 +39,7 @@ fn arguments(layer: &mut Layer, errors: &mut Errors) {
         };
         if let Some(taken) = taken {
             errors.at(&argument.name, format!("`{name}` is {taken}; rename this argument"));
-            // What is written after the error must not collide once more.
+            // Code after the error must not cause another conflict.
             argument.name = format_ident!("__pf_{name}_{position}", span = argument.name.span());
         }
         if argument.option.as_ref().is_some_and(|opt| opt.maybe) {
@@ -49,8 +49,8 @@ fn arguments(layer: &mut Layer, errors: &mut Errors) {
     }
 }
 
-/// Each function in `fuses(..)` has a variable of its own, and the body reads it; what has none is dropped, so that the error
-/// stays the only one.
+/// Checks that each function in `fuses(..)` has a distinct variable, and that the body reads it; others are
+/// dropped, so that there is only one error.
 fn fused(layer: &mut Layer, errors: &mut Errors) {
     let Layer { args, arguments, body, .. } = layer;
     let mut flags = Vec::new();

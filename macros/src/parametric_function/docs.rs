@@ -6,7 +6,7 @@ use syn::{Attribute, Expr, Ident};
 use super::layer::{Argument, Holding, Layer, NO_DEFAULT};
 use crate::support::{attrs, print};
 
-/// The user's documentation with the tables in it: in front of the examples, at the end without any.
+/// The user's documentation with the tables inserted before the examples, or at the end if there are none.
 pub(super) fn attributes(layer: &Layer) -> Vec<Attribute> {
     let tables = arguments(layer) + &parameters(layer) + &fused(layer);
     let mut docs = layer.attributes.docs.clone();
@@ -43,7 +43,7 @@ fn arguments(layer: &Layer) -> String {
     text
 }
 
-/// The layer as it is called, and as a stage of a network.
+/// The call of the layer, and its use as a stage of a network.
 fn calls(layer: &Layer) -> String {
     let name = layer.name();
     let (mut required, mut set, mut given) = (Vec::new(), String::new(), String::new());
@@ -81,7 +81,7 @@ pub(super) fn group(arguments: &[Argument]) -> String {
 fn row(argument: &Argument, option: impl Fn(&Ident) -> String) -> String {
     let lines = argument.doc_lines();
     let (name, default, meaning) = match argument.default_text() {
-        // The setter has room for the rest of the description.
+        // The documentation of the setter has the rest of the description.
         Some(default) => {
             let default = if default == NO_DEFAULT { default } else { code(&default) };
             (option(&argument.name), default, attrs::first_paragraph(&lines))
@@ -92,7 +92,7 @@ fn row(argument: &Argument, option: impl Fn(&Ident) -> String) -> String {
     format!("| {name} | {ty} | {default} | {meaning} |\n")
 }
 
-/// The type that the caller gives.
+/// The type that the caller passes.
 fn type_text(argument: &Argument) -> String {
     let ty = print::ty(&argument.given_type());
     if argument.into { format!("impl Into<{ty}>") } else { ty }
@@ -130,8 +130,9 @@ fn parameters(layer: &Layer) -> String {
     text
 }
 
-/// An initial value as a caller thinks of it: `w_init.unwrap_or_else(|| Initializer::zeros())` is the option `w_init`, or zeros if
-/// it is not set. The generator that it draws from is an option like others. `code` marks what is code.
+/// An initial value from the point of view of a caller: `w_init.unwrap_or_else(|| Initializer::zeros())` is the
+/// option `w_init`, or zeros if it is not set. The generator that it draws from is omitted, since it is an
+/// ordinary option. `code` formats code.
 pub(super) fn initial(layer: &Layer, value: &Expr, code: &dyn Fn(&str) -> String) -> String {
     let value = without_clone(value);
     if let Expr::MethodCall(call) = value {
@@ -156,7 +157,7 @@ pub(super) fn initial(layer: &Layer, value: &Expr, code: &dyn Fn(&str) -> String
     code(&print::expr(value))
 }
 
-/// What is cloned, which a caller does not see.
+/// The receiver of `clone`, which a caller does not see.
 fn without_clone(value: &Expr) -> &Expr {
     match value {
         Expr::MethodCall(call) if call.method == "clone" && call.args.is_empty() => &call.receiver,
@@ -164,7 +165,7 @@ fn without_clone(value: &Expr) -> &Expr {
     }
 }
 
-/// Which functions run in one with the layer.
+/// The functions that the layer fuses with.
 fn fused(layer: &Layer) -> String {
     let names = layer.args.fused.iter().map(|fused| code(&fused.name())).collect::<Vec<_>>();
     match names.as_slice() {

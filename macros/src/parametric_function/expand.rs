@@ -1,4 +1,5 @@
-//! A checked layer as Rust items: the user's function, a public one, a structure with setters and `call`.
+//! Expands a checked layer to Rust items: the user's function, a public one, a structure with setters and
+//! `call`.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
@@ -22,7 +23,7 @@ fn function(layer: &Layer, body: &Body) -> TokenStream {
     let mut signature = layer.signature.clone();
     signature.ident = hidden_name(layer);
     for (input, argument) in signature.inputs.iter_mut().zip(&layer.arguments) {
-        // An argument that only another one's default needs is not unused.
+        // An argument that is only used by another one's default does not count as unused.
         if let FnArg::Typed(typed) = input
             && layer.serves_a_default(argument)
         {
@@ -35,7 +36,7 @@ fn function(layer: &Layer, body: &Body) -> TokenStream {
     let (everywhere, others) = (&layer.attributes.everywhere, &layer.attributes.function);
     let body = &body.tokens;
     quote! {
-        // The caller never sees this list of arguments, and the macro asks for owned ones and a `Result`.
+        // The caller never sees this list of arguments; owned ones and the `Result` are required by the macro.
         #[allow(
             clippy::too_many_arguments,
             clippy::fn_params_excessive_bools,
@@ -50,7 +51,7 @@ fn function(layer: &Layer, body: &Body) -> TokenStream {
     }
 }
 
-/// The function that the caller writes: required arguments in, structure out.
+/// The function that callers use: it takes the required arguments and returns the structure.
 fn constructor(layer: &Layer) -> TokenStream {
     let (attributes, docs, deprecated) =
         (layer.attributes.beside(), docs::attributes(layer), &layer.attributes.deprecated);
@@ -229,7 +230,7 @@ fn traits(layer: &Layer) -> TokenStream {
     }
 }
 
-/// How a network tells the layer to apply the function behind it; nothing for a layer that fuses with none.
+/// Implements fusion with the next function of a network; nothing for a layer that fuses with none.
 fn fusion(layer: &Layer) -> Option<TokenStream> {
     if layer.args.fused.is_empty() {
         return None;
@@ -266,7 +267,7 @@ fn fusion(layer: &Layer) -> Option<TokenStream> {
     })
 }
 
-/// What the layer returns.
+/// The output of the layer.
 fn output(layer: &Layer) -> TokenStream {
     layer.output.as_ref().map_or_else(|| quote!(()), ToTokens::to_token_stream)
 }
@@ -277,7 +278,7 @@ pub(super) fn info_constant(layer: &Layer) -> TokenStream {
     quote! {
         /// The layer's name, arguments and parameters.
         #visibility const INFO: &'static #layerfn::__private::LayerInfo = {
-            // One address, by which the layer is known.
+            // A single address, which identifies the layer.
             static INFO: #layerfn::__private::LayerInfo = #info;
             &INFO
         };
@@ -342,7 +343,7 @@ fn option(text: Option<String>) -> TokenStream {
     }
 }
 
-/// A deprecated layer warns its callers, not itself.
+/// A deprecated layer warns its callers, but not itself.
 fn forgiven(layer: &Layer) -> Option<TokenStream> {
     (!layer.attributes.deprecated.is_empty()).then(|| quote!(#[allow(deprecated)]))
 }
@@ -359,7 +360,7 @@ impl Layer {
 }
 
 impl Argument {
-    /// The type the caller gives to the function or the setter, without `impl Into`.
+    /// The type that the caller passes to the function or the setter, without `impl Into`.
     pub(super) fn given_type(&self) -> Type {
         match (&self.holding, &self.option) {
             (Holding::Option(inner), Some(_)) => inner.clone(),
@@ -368,7 +369,7 @@ impl Argument {
         }
     }
 
-    /// `name: type` as the caller gives it.
+    /// `name: type` as the caller passes it.
     fn taken(&self) -> TokenStream {
         let (name, ty) = (&self.name, self.given_type());
         let ty = match self.into {
@@ -389,7 +390,7 @@ impl Argument {
         }
     }
 
-    /// The value to store, from the one given.
+    /// The value to store, from the one passed.
     fn stored_value(&self) -> TokenStream {
         let name = &self.name;
         match (&self.holding, &self.option) {
@@ -458,7 +459,7 @@ impl Argument {
         }
     }
 
-    /// Turns the stored value into the declared one; a default may use the arguments before it and `?`.
+    /// Converts the stored value to the declared type; a default may use the arguments before it and `?`.
     fn resolved(&self) -> TokenStream {
         let (name, ty) = (&self.name, &self.ty);
         let span = generated_at(&self.name);
@@ -491,7 +492,8 @@ impl Argument {
             Some(default) if self.into && !matches!(self.holding, Holding::Option(_)) => {
                 quote_spanned!(span=> ::core::convert::Into::<#ty>::into(#default))
             }
-            // Named, so that a default of another type is reported as that; a borrowed one has to outlive the name.
+            // Bound to a name, so that a default of the wrong type is reported as such; a borrowed one must
+            // outlive the name.
             Some(default) if matches!(self.holding, Holding::Value | Holding::Option(_)) => {
                 quote_spanned!(span=> {
                     let __pf_default: #ty = #default;

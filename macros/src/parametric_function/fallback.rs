@@ -1,4 +1,4 @@
-//! After an error: the error, and as much of the layer as keeps the rest of the crate readable.
+//! Expansion after an error: the error, and as much of the layer as the rest of the crate needs.
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -10,7 +10,7 @@ use super::layer::Layer;
 pub(super) fn layer(error: &syn::Error, mut layer: Layer, body: &Body) -> TokenStream {
     layer.attributes.function.push(syn::parse_quote!(#[allow(unused)]));
     let errors = error.to_compile_error();
-    // The function and its setters can be written whenever the signature is sound.
+    // The function and its setters can be generated if the signature is valid.
     let sound = layer.storable && layer.output.is_some();
     let items = if sound { expand::layer(&layer, body) } else { bare(&layer, body) };
     quote!(#errors #items)
@@ -40,7 +40,7 @@ fn bare(layer: &Layer, body: &Body) -> TokenStream {
         #[allow(unused, missing_docs)]
         #(#attributes)*
         #visibility struct #structure;
-        // The body names it.
+        // The body refers to it.
         #[allow(unused, missing_docs)]
         #(#attributes)*
         impl #structure { #info }

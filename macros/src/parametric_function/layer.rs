@@ -1,4 +1,4 @@
-//! A function as a layer: its arguments, what each of them is stored as, its output.
+//! A function as a layer: its arguments, how each of them is stored, its output.
 
 use proc_macro2::{Group, Span, TokenStream, TokenTree};
 use quote::ToTokens;
@@ -16,7 +16,7 @@ use crate::support::errors::{Errors, expected};
 use crate::support::print;
 use crate::support::types::{self, bare};
 
-/// A function whose body stays raw tokens, so that half-typed code still reaches the compiler.
+/// A function whose body remains raw tokens, so that half-typed code still reaches the compiler.
 pub(super) struct Function {
     pub(super) attributes: Vec<Attribute>,
     pub(super) visibility: Visibility,
@@ -36,7 +36,7 @@ impl Parse for Function {
     }
 }
 
-/// A function and what it declares, read and checked.
+/// A function and its declarations, parsed and checked.
 pub(super) struct Layer {
     pub(super) args: Args,
     pub(super) attributes: ItemAttributes,
@@ -49,7 +49,7 @@ pub(super) struct Layer {
     pub(super) output: Option<Type>,
     /// The name of the generated structure.
     pub(super) structure: Ident,
-    /// Whether the signature is one that a structure can be made for.
+    /// Whether a structure can be made for the signature.
     pub(super) storable: bool,
 }
 
@@ -60,9 +60,9 @@ pub(super) struct Argument {
     pub(super) ty: Type,
     pub(super) docs: Vec<Attribute>,
     pub(super) holding: Holding,
-    /// Whether the caller gives an `impl Into<..>`.
+    /// Whether the caller passes an `impl Into<..>`.
     pub(super) into: bool,
-    /// What `#[opt]` says; required without it.
+    /// The content of `#[opt]`; the argument is required without it.
     pub(super) option: Option<Opt>,
 }
 
@@ -120,7 +120,7 @@ impl Layer {
         defaults.into_iter().any(|default| mentions(default.to_token_stream(), &argument.name))
     }
 
-    /// Whether parameters can be registered inside: `fix_parameters` means nothing elsewhere.
+    /// Whether parameters can be registered inside; otherwise `fix_parameters` has no effect.
     pub(super) fn has_scope(&self) -> bool {
         self.args.scope.is_some()
     }
@@ -196,7 +196,7 @@ fn read_output(signature: &Signature, errors: &mut Errors) -> Option<Type> {
 }
 
 impl Argument {
-    /// Takes the attributes of this macro off `typed`.
+    /// Removes the attributes of this macro from `typed`.
     pub(super) fn read(typed: &mut PatType, errors: &mut Errors) -> Option<Self> {
         let mut docs = Vec::new();
         let mut into = false;
@@ -252,7 +252,7 @@ impl Argument {
         Some(argument)
     }
 
-    /// Drops the keys that the type does not allow, so that the error stays the only one.
+    /// Drops the keys that the type does not allow, so that there is only one error.
     fn check(&mut self, errors: &mut Errors) {
         let reference = matches!(self.holding, Holding::Reference(_) | Holding::OptionReference(_));
         if self.into && reference {
@@ -296,7 +296,7 @@ impl Argument {
     }
 }
 
-/// What documentation says of an option that has no value if it is left out.
+/// The documented default of an option that has no value by default.
 pub(super) const NO_DEFAULT: &str = "none";
 
 fn read_opt(attribute: &Attribute, into: &mut bool, errors: &mut Errors) -> Opt {
@@ -432,7 +432,7 @@ fn option_of(ty: &Type) -> Option<Type> {
     }
 }
 
-/// The first part of `ty` that borrows; what stands in `fn(..)` and `Fn(..)` is only named there.
+/// The first part of `ty` that borrows; types in `fn(..)` and `Fn(..)` do not count.
 fn borrowed_part(ty: &Type) -> Option<TokenStream> {
     match ty {
         Type::Reference(reference) if is_static(reference) => None,
@@ -473,7 +473,7 @@ fn upper_camel_case(function: &Ident) -> Ident {
     for word in function.unraw().to_string().split('_') {
         let mut letters = word.chars();
         if let Some(first) = letters.next() {
-            // Between two digits the underscore says something: `a_1_2` is not `a_12`.
+            // Between two digits the underscore is significant: `a_1_2` is not `a_12`.
             if first.is_numeric() && name.ends_with(char::is_numeric) {
                 name.push('_');
             }
@@ -487,7 +487,7 @@ fn upper_camel_case(function: &Ident) -> Ident {
     Ident::new(&name, function.span())
 }
 
-/// Where an argument stands, for code that belongs to it; its lints do not reach that code.
+/// The position of an argument, for code that belongs to it; its lints do not apply to that code.
 pub(super) fn generated_at(tokens: &impl Spanned) -> Span {
     Span::mixed_site().located_at(tokens.span())
 }

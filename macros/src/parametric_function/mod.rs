@@ -1,4 +1,4 @@
-//! `#[parametric_function]`: read the declaration, check it, write the layer.
+//! `#[parametric_function]`: parses the declaration, checks it, and generates the layer.
 
 mod args;
 mod body;
@@ -23,7 +23,7 @@ pub(crate) fn expand(args: TokenStream, item: TokenStream) -> TokenStream {
     resume(options::Pending::new(args, item))
 }
 
-/// Goes on with a layer when a group of arguments has answered.
+/// Continues with a layer after a group of arguments has responded.
 pub(crate) fn with_options(input: TokenStream) -> TokenStream {
     syn::parse2(input).map_or_else(|error| error.to_compile_error(), resume)
 }
@@ -64,7 +64,7 @@ fn not_a_layer(error: &syn::Error, item: &TokenStream) -> TokenStream {
     }
 }
 
-/// Where the word that makes the item what it is stands, such as `struct`.
+/// Position of the keyword of the item, such as `struct`.
 fn keyword(item: TokenStream) -> Span {
     let read = |input: ParseStream<'_>| {
         input.call(Attribute::parse_outer)?;

@@ -1,7 +1,7 @@
-//! Arguments that layers share: `option_group!` declares them once, `options(..)` takes them over.
+//! Arguments that layers share: `option_group!` declares them once, `options(..)` includes them.
 //!
-//! One macro cannot look into another's input, so a group is a macro itself: a layer that names it calls it with its own
-//! tokens, and the group hands them on together with its arguments.
+//! A macro cannot look into another's input, so a group is a macro itself: a layer that names it calls it with
+//! its own tokens, and the group passes them on together with its arguments.
 
 use proc_macro2::{Group, Span, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote};
@@ -16,7 +16,7 @@ use super::layer::Argument;
 use crate::support::attrs;
 use crate::support::errors::Errors;
 
-/// What a layer is made of, while the groups that it names are asked for their arguments.
+/// A layer while the groups that it names are asked for their arguments.
 pub(super) struct Pending {
     /// The arguments of the groups asked so far, each in braces.
     answers: TokenStream,
@@ -30,7 +30,7 @@ impl Pending {
         Self { answers: TokenStream::new(), n_answers: 0, args, item }
     }
 
-    /// The call of the group that is to be asked next; otherwise the declaration, the item and the shared arguments.
+    /// The call of the next group; if there is none, the declaration, the item and the shared arguments.
     pub(super) fn next(self) -> Result<TokenStream, (TokenStream, TokenStream, TokenStream)> {
         let (layerfn, groups) = scan(self.args.clone());
         let Self { answers, n_answers, args, item } = self;
@@ -41,7 +41,7 @@ impl Pending {
     }
 }
 
-/// What the macro of a group makes of the call from [`Pending::next`].
+/// Parses the response of a group's macro to the call from [`Pending::next`].
 impl Parse for Pending {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
         let stream = |input: ParseStream<'_>| Ok::<_, syn::Error>(input.parse::<Group>()?.stream());
@@ -51,7 +51,8 @@ impl Parse for Pending {
     }
 }
 
-/// The path of this library and the groups that a declaration names. What cannot be read here, `Args` reports.
+/// The path of this library and the groups that a declaration names. `Args` reports anything that cannot be
+/// parsed here.
 fn scan(args: TokenStream) -> (TokenStream, Vec<Path>) {
     let (mut layerfn, mut groups) = (quote!(::layerfn), Vec::new());
     let args = args.into_iter().collect::<Vec<_>>();
@@ -98,7 +99,7 @@ fn name(argument: &FnArg) -> Option<&Ident> {
     }
 }
 
-/// The tokens with the names of `site`: the body of the function uses them.
+/// The tokens with the hygiene of `site`, so that the body of the function can use them.
 fn resolved_at(tokens: TokenStream, site: Span) -> TokenStream {
     let resolve = |mut token: TokenTree| {
         if let TokenTree::Group(group) = &token {

@@ -2,7 +2,7 @@
 
 use syn::{Attribute, Expr, ExprLit, Ident, Lit, Meta, Token, punctuated::Punctuated};
 
-/// The attributes of a function, by what they are for.
+/// The attributes of a function, by their purpose.
 #[derive(Default)]
 pub(crate) struct ItemAttributes {
     /// Documentation, for the public item.
@@ -35,7 +35,7 @@ impl ItemAttributes {
 
     /// Conditions and lint levels for items beside the user's function.
     ///
-    /// An `expect` is met by the function itself; beside it, it would be unfulfilled.
+    /// An `expect` is fulfilled by the function itself; on other items, it would be unfulfilled.
     pub(crate) fn beside(&self) -> Vec<Attribute> {
         let mut attributes = self.everywhere.clone();
         for attribute in &mut attributes {
@@ -50,7 +50,7 @@ impl ItemAttributes {
     }
 }
 
-/// What stands first in `cfg_attr(condition, here)`.
+/// The first item in `cfg_attr(condition, here)`.
 fn conditional(attribute: &Attribute) -> Option<Ident> {
     if !attribute.path().is_ident("cfg_attr") {
         return None;

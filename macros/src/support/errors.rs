@@ -1,4 +1,4 @@
-//! Gathers errors, so that one build shows all of them.
+//! Collects errors, so that one build shows all of them.
 
 use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::ToTokens;
@@ -26,13 +26,13 @@ impl Errors {
         self.at(tokens.iter().cloned().collect::<TokenStream>(), message);
     }
 
-    /// As [`at_span`](Self::at_span), where the code around the mistake is unclear, too.
+    /// As [`at_span`](Self::at_span), but the code around the mistake is unclear as well.
     pub(crate) fn unclear_at(&mut self, span: Span, message: impl std::fmt::Display) {
         self.unclear = true;
         self.at_span(span, message);
     }
 
-    /// Whether expanding the code around a mistake would only add wrong errors.
+    /// Whether expanding the code around a mistake would only add misleading errors.
     pub(crate) fn unclear(&self) -> bool {
         self.unclear
     }
@@ -44,7 +44,7 @@ impl Errors {
         }
     }
 
-    /// The value of `result`; an error is kept here.
+    /// The value of `result`; an error is recorded.
     pub(crate) fn keep<T>(&mut self, result: syn::Result<T>) -> Option<T> {
         result.map_err(|error| self.push(error)).ok()
     }
@@ -55,7 +55,7 @@ impl Errors {
     }
 }
 
-/// ``"expected one of `a`, `b`"``, led by the name most like `wrong` if one is near.
+/// ``"expected one of `a`, `b`"``, preceded by the name that is most similar to `wrong`, if there is one.
 pub(crate) fn expected<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str> + Clone) -> String {
     let list = names.clone().into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>();
     let list = match list.as_slice() {
@@ -68,7 +68,7 @@ pub(crate) fn expected<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>
     }
 }
 
-/// The name that `wrong` was most likely meant to be.
+/// The name that was most likely meant by `wrong`.
 pub(crate) fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let longest_distance = (wrong.chars().count() / 3).max(1);
     names

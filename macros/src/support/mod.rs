@@ -1,4 +1,4 @@
-//! What both macros need: gathering errors, reading attributes and types, checking names, printing code.
+//! Shared by both macros: collecting errors, reading attributes and types, checking names, printing code.
 
 pub(crate) mod attrs;
 pub(crate) mod errors;

@@ -1,6 +1,6 @@
 //! Names that become parts of a path.
 
-/// What keeps `path` from being saved, in every format of files.
+/// The reason why no file format could store `path`.
 pub(crate) fn fault(path: &str) -> Option<&'static str> {
     if path.split('/').any(|part| matches!(part, "." | "..")) {
         Some("a name must have no part `.` or `..`, which means a folder in a file")

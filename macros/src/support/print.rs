@@ -22,7 +22,7 @@ pub(crate) fn path(path: &syn::Path) -> String {
     path.segments.iter().map(|segment| segment.ident.to_string()).collect::<Vec<_>>().join("::")
 }
 
-/// `text`, cut in front of the `limit`-th character.
+/// `text`, truncated before the `limit`-th character.
 pub(crate) fn cut(text: &str, limit: usize) -> String {
     match text.char_indices().nth(limit) {
         Some((end, _)) => format!("{}…", text[..end].trim_end()),
@@ -30,7 +30,7 @@ pub(crate) fn cut(text: &str, limit: usize) -> String {
     }
 }
 
-/// `None` for code that prettyplease cannot print: it is shown as it is.
+/// `None` for code that prettyplease cannot print: it is shown unchanged.
 fn printed(item: TokenStream) -> Option<String> {
     let file = syn::parse2(item).ok()?;
     let mut bare = BareTokens::default();
@@ -38,7 +38,7 @@ fn printed(item: TokenStream) -> Option<String> {
     (!bare.found).then(|| join_lines(&prettyplease::unparse(&file)))
 }
 
-/// Looks for code that syn keeps as bare tokens, at which prettyplease stops with a panic.
+/// Looks for code that syn keeps as raw tokens, on which prettyplease panics.
 #[derive(Default)]
 struct BareTokens {
     found: bool,
@@ -49,7 +49,7 @@ impl<'ast> Visit<'ast> for BareTokens {
         self.found = true;
     }
 
-    // The tokens in these are bare by nature; prettyplease prints them.
+    // Macros contain raw tokens, which prettyplease can print.
     fn visit_macro(&mut self, _: &'ast syn::Macro) {}
     fn visit_meta_list(&mut self, _: &'ast syn::MetaList) {}
 }
@@ -62,7 +62,7 @@ fn raw(code: &impl ToTokens) -> String {
     code.to_token_stream().to_string().replace('\n', " ")
 }
 
-/// Undoes the line breaks, and the commas that only a line break needs.
+/// Removes the line breaks, and the commas that only a line break needs.
 fn join_lines(text: &str) -> String {
     let mut joined = String::new();
     for line in text.lines().map(str::trim) {

@@ -55,7 +55,8 @@ fn is_option(cursor: &Cursor) -> bool {
         && matches!(cursor.punct_at(1).as_str(), "=" | "=-" | "=&" | "=!" | "=*" | "=|" | "=||")
 }
 
-/// Everything up to the comma that ends this value. Commas between the bars of a closure or in `::<A, B>` do not.
+/// Everything up to the comma that ends this value. Commas between the bars of a closure or in `::<A, B>` do
+/// not end it.
 fn take_value(cursor: &mut Cursor) -> TokenStream {
     let mut value = Vec::new();
     let mut in_bars = false;
@@ -76,7 +77,7 @@ fn take_value(cursor: &mut Cursor) -> TokenStream {
     value.into_iter().collect()
 }
 
-/// Whether a `|` behind these tokens opens a closure's parameters.
+/// Whether a `|` after these tokens opens a closure's parameters.
 fn starts_closure(before: &[TokenTree]) -> bool {
     match before.last() {
         None => true,

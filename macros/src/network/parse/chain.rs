@@ -52,7 +52,7 @@ impl Parser<'_> {
     fn at_chain_end(&self, angled: bool) -> bool {
         match self.cursor.char_at(0) {
             Some(',') => true,
-            // `>>` with something behind it is meant as an arrow; a `>` that closes nothing is the caller's error.
+            // `>>` followed by something is meant as an arrow; the caller reports a `>` that closes nothing.
             Some('>') => {
                 let run = self.cursor.punct_at(0);
                 match (angled, run.as_str()) {
@@ -65,7 +65,7 @@ impl Parser<'_> {
         }
     }
 
-    /// `->`, or what stands in its place.
+    /// `->`, or the tokens in its place.
     fn arrow(&mut self) -> Vec<TokenTree> {
         if self.cursor.at_arrow() {
             return self.cursor.take(2);

@@ -65,7 +65,7 @@ impl Parser<'_> {
         Ok(Item { attrs, vis, name, arguments: arguments.into_iter().collect(), output, body })
     }
 
-    /// `-> Result<(Tensor, Tensor)>`; the tokens behind it stay.
+    /// `-> Result<(Tensor, Tensor)>`; the tokens after it remain.
     fn output(&mut self) -> syn::Result<Option<Type>> {
         if !self.cursor.at_arrow() {
             return Ok(None);
@@ -108,7 +108,7 @@ fn parse_front(input: ParseStream<'_>) -> syn::Result<(Vec<syn::Attribute>, syn:
     if input.is_empty() { Ok((attrs, vis, name)) } else { Err(input.error(NETWORK_FUNCTION)) }
 }
 
-/// Whether a `<` behind the type is the network's: the type has its own already, or is none that can stand here.
+/// Whether a `<` after the type starts the network: the type already has generics, or cannot have any.
 fn is_complete(tokens: &TokenStream) -> bool {
     let is_angle = |token: &TokenTree| matches!(token, TokenTree::Punct(punct) if punct.as_char() == '<');
     match syn::parse2::<Type>(tokens.clone()) {

@@ -68,7 +68,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Moves behind a comma; whether another branch follows.
+    /// Skips a comma; returns whether another branch follows.
     pub(super) fn finish_branch(&mut self) -> bool {
         while !self.cursor.at_end() {
             if self.cursor.char_at(0) == Some(',') {

@@ -5,7 +5,7 @@ use proc_macro2::{Delimiter, Group, Span, TokenStream, TokenTree};
 use super::Parser;
 use crate::network::ast::Label;
 
-/// What may stand before a label.
+/// Keywords before a label.
 const MARKS: [&str; 2] = ["shared", "frozen"];
 
 impl Parser<'_> {
@@ -52,7 +52,7 @@ impl Parser<'_> {
         !found.is_empty()
     }
 
-    /// Notes and skips what looks like a label or a mark of one, and is neither.
+    /// Reports and skips tokens that look like a label or one of its keywords, but are not.
     fn refuse_label(&mut self, n_marks: usize) {
         let lacks_label = match self.cursor.peek_at(n_marks) {
             Some(TokenTree::Ident(ident)) => ident != "as",

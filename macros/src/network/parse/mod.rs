@@ -1,8 +1,8 @@
-//! Tokens to syntax tree. A mistake is noted and parsing goes on, so that all mistakes are shown at once and an
-//! editor still sees the stages around a half-typed one.
+//! Parses tokens to a syntax tree. Mistakes are recorded and parsing continues, so that all of them are shown
+//! at once and an editor still sees the stages around a half-typed one.
 //!
-//! The grammar is recursive: a stage may hold a chain. So the files below share one [`Parser`], to which each adds
-//! what it reads.
+//! The grammar is recursive: a stage may contain a chain. So the files below share one [`Parser`], to which
+//! each adds its rules.
 
 mod arguments;
 mod chain;
@@ -22,14 +22,14 @@ pub(super) fn parse(input: TokenStream, errors: &mut Errors) -> Input {
     Parser { cursor: Cursor::new(input, Span::call_site()), errors }.input()
 }
 
-/// A place in the tokens, and the mistakes found so far.
+/// A position in the tokens, and the mistakes found so far.
 struct Parser<'e> {
     cursor: Cursor,
     errors: &'e mut Errors,
 }
 
 impl Parser<'_> {
-    /// A parser of what stands in `group`.
+    /// A parser of the content of `group`.
     fn within(&mut self, group: &Group) -> Parser<'_> {
         Parser { cursor: Cursor::of_group(group), errors: self.errors }
     }

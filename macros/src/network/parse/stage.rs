@@ -1,4 +1,4 @@
-//! What stands between two arrows.
+//! Stages: everything between two arrows.
 
 use proc_macro2::{Delimiter, Ident, TokenTree};
 
@@ -19,7 +19,7 @@ impl Parser<'_> {
                         Stage::Missing
                     }
                     Delimiter::Parenthesis => Stage::Value { tokens: group.stream(), span: group.span() },
-                    // What a `macro_rules!` put in place of `$stage`.
+                    // The expansion of `$stage` in a `macro_rules!`.
                     Delimiter::None => Stage::Value { tokens: group.stream(), span: group.span() },
                     Delimiter::Bracket => {
                         self.errors.at_span(
@@ -58,7 +58,7 @@ impl Parser<'_> {
                             `(|x: &Tensor| x * 2.0)`";
                 self.errors.at_span(literal.span(), text);
             }
-            // The chain goes on with the arrow.
+            // The chain continues at the arrow.
             _ if self.cursor.at_arrow() => {
                 let arrow = self.cursor.clone().take(2);
                 self.errors.over(&arrow, "a stage is missing before this arrow");
@@ -72,7 +72,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Moves to the next arrow or to the end of the chain.
+    /// Skips to the next arrow or to the end of the chain.
     pub(super) fn skip_stage(&mut self) {
         while !self.cursor.at_end()
             && !self.cursor.at_arrow()
@@ -171,7 +171,7 @@ impl Parser<'_> {
         Stage::Call(Call { callee, name, is_member, arguments })
     }
 
-    /// `<A, B>` behind `::`; the `>` of an arrow closes nothing.
+    /// `<A, B>` after `::`; the `>` of an arrow closes nothing.
     fn generics(&mut self) -> Vec<TokenTree> {
         let mut tokens = Vec::new();
         let mut depth = 0usize;
