@@ -38,7 +38,7 @@ pub(crate) fn positive(argument: &'static str, value: f64) -> Result<()> {
     if value as f32 > 0.0 {
         return Ok(());
     }
-    Err(Error::invalid(argument, "must be above 0 in f32 too", value))
+    Err(Error::invalid(argument, "must be above 0 in f32 as well", value))
 }
 
 /// Product of `sizes`: the number of elements of a tensor of this shape.
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(text(within("p", 1e39, 0.0..)), "`p` must be at least 0 and finite in f32, got 1e39");
         assert_eq!(text(within("p", f64::NAN, ..)), "`p` must be finite in f32, got NaN");
         assert_eq!(text(positive("p", 0.0)), "`p` must be above 0 and finite in f32, got 0.0");
-        assert_eq!(text(positive("p", 1e-60)), "`p` must be above 0 in f32 too, got 1e-60");
+        assert_eq!(text(positive("p", 1e-60)), "`p` must be above 0 in f32 as well, got 1e-60");
     }
 
     #[test]

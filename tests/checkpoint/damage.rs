@@ -443,6 +443,6 @@ fn an_archive_that_points_behind_every_file_is_refused_in_words() {
         let file = folder.path().join(name);
         std::fs::write(&file, [members, &listed, &end].concat()).unwrap();
         let error = Checkpoint::open(&file).unwrap_err().to_string();
-        assert!(error.contains(name) && error.contains("an address in it is none of a file"), "{error}");
+        assert!(error.contains(name) && error.contains("an address in it is outside of any file"), "{error}");
     }
 }

@@ -276,7 +276,7 @@ fn archives_of_pytorch_hold_what_it_has_saved() -> Result<()> {
             "`name` is a string, not a tensor",
             "`history` is a list, not a tensor",
             "`complex` has a ComplexFloatStorage, of which no tensor can be made here",
-            "`again` is a dict that stands elsewhere, too",
+            "`again` is a dict that is used elsewhere as well",
         ]
     );
     Ok(())
@@ -333,7 +333,7 @@ fn archives_that_are_not_sound_are_refused() {
         (tensor(0, &[30_000, 30_000], &[0, 0]), "more than 8 times the bytes of the file"),
         (tensor(0, &[i32::MAX; 3], &[0; 3]), "more elements than memory can hold"),
         (tensor(0, &[1; 40], &[1; 40]), "at most 32"),
-        (b"\x80\x02}q\0X\x01\0\0\0ah\0s.".to_vec(), "a dict that stands elsewhere"),
+        (b"\x80\x02}q\0X\x01\0\0\0ah\0s.".to_vec(), "a dict that is used elsewhere"),
         (
             b"\x80\x02cos\nsystem\nX\x02\0\0\0ls\x85R.".to_vec(),
             "an object made by os.system and not a dict of tensors",

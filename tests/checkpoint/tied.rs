@@ -58,7 +58,7 @@ fn files_keep_it() {
             assert!(checkpoint.losses(other).iter().all(|loss| !loss.contains("one variable")));
         }
         let losses = checkpoint.losses(Format::Protobuf);
-        let line = "`encoder/W`, `decoder/W` are one variable; each becomes a variable of its own";
+        let line = "`encoder/W`, `decoder/W` are one variable; each becomes a separate variable";
         assert!(losses.iter().any(|loss| loss == line), "{losses:?}");
     }
 }

@@ -203,7 +203,7 @@ fn the_network_of_an_archive_is_not_lost_unasked() {
     let arguments = ["rename", &archive, &path("renamed.nnp"), "--rule", "net/**=n/**"];
     let refused = layerfn(&arguments);
     assert_eq!(code(&refused), 2);
-    let reason = "`network.nntxt` of the archive goes on naming parameters as before";
+    let reason = "`network.nntxt` of the archive still uses the old parameter names";
     assert!(text(&refused.stderr).contains(reason), "{}", text(&refused.stderr));
     assert_eq!(code(&layerfn(&[&arguments[..], &["--allow-loss"]].concat())), 0);
 }

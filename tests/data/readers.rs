@@ -175,5 +175,5 @@ fn folders_of_images_are_classes() {
     assert!(error.starts_with(&format!("`{}`: ", broken.display())), "{error}");
     let empty = Folder::new();
     let error = ImageFolder::open(empty.0.path()).unwrap_err().to_string();
-    assert!(error.ends_with("has no images in folders of its own, such as `cat/1.png`"), "{error}");
+    assert!(error.ends_with("has no images in subfolders, such as `cat/1.png`"), "{error}");
 }

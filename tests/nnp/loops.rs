@@ -138,7 +138,7 @@ fn what_is_wrong_with_a_loop_is_said() {
         (LOOP.replace("times: 3", "times: 0"), "ends a loop of no rounds"),
         (
             LOOP.replace("type: \"RepeatEnd\"", "type: \"Identity\""),
-            "`E` (Identity) stands outside of the loop `R` and names `h` inside it",
+            "`E` (Identity) is outside of the loop `R` and names `h` inside it",
         ),
         (LOOP.replace("input: \"x\" input: \"h\"", "input: \"x\""), "`R` (RepeatStart) takes two inputs"),
         (STEPS.replace("length: 3", "length: 4"), "collects 4 steps of the loop `T`, which makes 3"),

@@ -99,7 +99,7 @@ impl Fault {
             io::ErrorKind::UnexpectedEof => Self::format("ends early"),
             // Of all file operations, the system rejects only invalid positions.
             io::ErrorKind::InvalidInput if error.raw_os_error().is_some() => {
-                Self::format("an address in it is none of a file")
+                Self::format("an address in it is outside of any file")
             }
             io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => Self::format(error.to_string()),
             io::ErrorKind::Other if error.raw_os_error().is_none() => Self::format(error.to_string()),
@@ -370,7 +370,7 @@ impl Checkpoint {
         losses.extend(self.others.iter().filter(|other| !kept(other)).map(Other::to_string));
         if self.is_renamed {
             let networks = self.others.iter().filter(|other| kept(other) && other.is_network());
-            losses.extend(networks.map(|other| format!("{other} goes on naming parameters as before")));
+            losses.extend(networks.map(|other| format!("{other} still uses the old parameter names")));
         }
         if matches!(format, Format::Protobuf | Format::Text) {
             let others = self.entries().iter().filter(|entry| entry.tensor().dtype() != DType::F32);
@@ -379,7 +379,7 @@ impl Checkpoint {
                 Some(format!("the type of `{}`: {stored:?} becomes F32", entry.path()))
             }));
             losses.extend(self.tied().iter().map(|paths| {
-                format!("`{}` are one variable; each becomes a variable of its own", paths.join("`, `"))
+                format!("`{}` are one variable; each becomes a separate variable", paths.join("`, `"))
             }));
         }
         losses

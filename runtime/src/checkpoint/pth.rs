@@ -174,7 +174,7 @@ fn listed(values: &Values) -> Outcome<Vec<(String, Outcome<View>)>> {
     while let Some((path, place)) = waiting.pop() {
         match values.get(place) {
             Value::Dict(_) if !seen.insert(place) => {
-                found.push((path, Err(Fault::unusable("is a dict that stands elsewhere, too"))));
+                found.push((path, Err(Fault::unusable("is a dict that is used elsewhere as well"))));
             }
             Value::Dict(items) => {
                 for (key, value) in items.iter().rev() {

@@ -55,7 +55,7 @@ impl ImageFolder {
             files.extend(images.map(|path| (path, class)));
         }
         if files.is_empty() {
-            let reason = "has no images in folders of its own, such as `cat/1.png`".to_owned();
+            let reason = "has no images in subfolders, such as `cat/1.png`".to_owned();
             return Err(Error::Checkpoint { file: root.display().to_string(), reason });
         }
         Ok(Self { classes, files, size: None, gray: false })

@@ -574,7 +574,7 @@ impl Node {
         let mut pass = self.with_pass(mem::take);
         if pass.n_terms as f32 != count.to_scalar::<f32>()? {
             candle_core::bail!(
-                "an earlier backward pass through `{}` failed and left gradients behind; compute the loss anew",
+                "an earlier backward pass through `{}` failed and left gradients behind; compute the loss again",
                 self.name
             );
         }

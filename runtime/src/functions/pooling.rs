@@ -241,7 +241,7 @@ pub fn global_average_pooling(inp: &Tensor) -> Result<Tensor> {
             if dims.len() < 3 || dims[2..].contains(&0) {
                 return Err(Error::invalid(
                     "inp",
-                    "must have at least one spatial axis after two others, and none of size 0",
+                    "must have at least one spatial axis after two others, and no axis of size 0",
                     dims,
                 ));
             }

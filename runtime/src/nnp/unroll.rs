@@ -190,7 +190,7 @@ impl<'a> Unroll<'a> {
         outputs: Vec<usize>,
     ) -> Result<(), Fault> {
         let name = named(definition.text("name"), rounds);
-        // What stands in no loop takes as much in the file.
+        // What is not in a loop takes as much in the file.
         let own = if rounds.is_empty() { 0 } else { name.len() + 400 };
         self.spend(own + 16 * (inputs.len() + outputs.len()))?;
         self.unrolled.functions.push(Function { name, definition, does, inputs, outputs });
@@ -208,7 +208,7 @@ impl<'a> Unroll<'a> {
         let id = loop_of(definition, arguments);
         if loops.last() != Some(&id) {
             return Err(Fault::new(format!(
-                "stands outside of its loop `{}`: its last `repeat_id` is another",
+                "is outside of its loop `{}`: its last `repeat_id` is another",
                 brief(id)
             )));
         }
@@ -248,7 +248,7 @@ impl<'a> Unroll<'a> {
         let id = loop_of(definition, "recurrent_param");
         if loops.pop() != Some(id) {
             return Err(Fault::new(format!(
-                "stands outside of its loop `{}`: its last `repeat_id` is another",
+                "is outside of its loop `{}`: its last `repeat_id` is another",
                 brief(id)
             )));
         }
@@ -317,7 +317,7 @@ impl<'a> Unroll<'a> {
             let round = rounds.iter().rev().find(|(other, _)| other == id).map(|&(_, round)| round);
             let round = round.ok_or_else(|| {
                 Fault::new(format!(
-                    "stands outside of the loop `{}` and names `{}` inside it; what leaves a loop goes through RepeatEnd or RecurrentOutput",
+                    "is outside of the loop `{}` and names `{}` inside it; what leaves a loop goes through RepeatEnd or RecurrentOutput",
                     brief(id),
                     brief(name)
                 ))

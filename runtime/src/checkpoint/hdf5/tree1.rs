@@ -59,7 +59,7 @@ fn node(
     block.version(kind, what)?;
     let this = block.u8()?;
     if level.is_some_and(|level| level != this) {
-        return Err(block.fault("a node of a B-tree stands on another level than its tree says"));
+        return Err(block.fault("a node of a B-tree is on another level than its tree says"));
     }
     let used = usize::from(block.u16()?);
     if used == 0 && (left.is_some() || right.is_some() || this > 0) {

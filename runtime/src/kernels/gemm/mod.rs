@@ -42,7 +42,7 @@ impl<'a, T> Mat<'a, T> {
 
     /// A row of a matrix that is not transposed.
     pub(super) fn row(&self, index: usize) -> &'a [T] {
-        debug_assert!(!self.transposed, "the elements of the row do not stand behind each other");
+        debug_assert!(!self.transposed, "the elements of the row are not contiguous");
         &self.data[index * self.stride..][..self.cols]
     }
 

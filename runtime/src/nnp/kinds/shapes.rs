@@ -75,11 +75,11 @@ pub(super) static KINDS: &[Kind] = &[
 
 /// What hands out the steps of a loop.
 pub(super) static RECURRENT_INPUT: Kind =
-    Kind::new("RecurrentInput", 1..=1, |_| Err(Fault::new("stands in no loop")));
+    Kind::new("RecurrentInput", 1..=1, |_| Err(Fault::new("is not in a loop")));
 
 /// What collects the steps of a loop.
 pub(super) static RECURRENT_OUTPUT: Kind =
-    Kind::new("RecurrentOutput", 1..=1, |_| Err(Fault::new("stands in no loop")));
+    Kind::new("RecurrentOutput", 1..=1, |_| Err(Fault::new("is not in a loop")));
 
 /// Slices along an axis, which goes.
 pub(super) fn split_along(axis: i64) -> Result<Prepared, Fault> {
