@@ -1,4 +1,4 @@
-//! Weights that Keras saved (tests/interop/keras_files.py), and its answers; the way back.
+//! Weights that Keras saved (tests/interop/keras_files.py), its answers, and the way back.
 
 use std::path::PathBuf;
 
@@ -13,15 +13,13 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn opened(name: &str, rules: &[&str]) -> Result<Checkpoint> {
-    let rules = rules.iter().map(|rule| rule.parse()).collect::<Result<Vec<Rule>>>()?;
-    Checkpoint::open(fixture(name))?.change(&rules)
+    Checkpoint::open(fixture(name))?.change(&crate::rules(rules)?)
 }
 
-/// Saves parameters as Keras loads them, in the folder that `LAYERFN_KERAS` says (tests/interop/keras_reads.py) or another, and
-/// opens the file.
+/// Saves parameters as Keras loads them, in the folder `LAYERFN_KERAS` (see tests/interop/keras_reads.py) or a temporary one,
+/// and opens the file.
 fn saved(store: &ParameterStore, name: &str, rules: &[&str], renames: &[(&str, &str)]) -> Result<Checkpoint> {
-    let rules = rules.iter().map(|rule| rule.parse()).collect::<Result<Vec<Rule>>>()?;
-    let ours = Checkpoint::from_parameters(&store.parameters())?.change(&rules)?;
+    let ours = Checkpoint::from_parameters(&store.parameters())?.change(&crate::rules(rules)?)?;
     let folder = tempfile::tempdir().unwrap();
     let path = std::env::var_os("LAYERFN_KERAS").map_or_else(|| folder.path().to_owned(), PathBuf::from);
     let path = path.join(name);
@@ -190,8 +188,7 @@ fn sequences_give_the_answers_of_keras() -> Result<()> {
 
     let again = ParameterStore::new();
     again.enter(|| sequences(&x))?;
-    let rules = SEQUENCES.map(|rule| rule.parse()).into_iter().collect::<Result<Vec<Rule>>>()?;
-    let read = back.change(&rules)?.from_keras(&again)?;
+    let read = back.change(&crate::rules(&SEQUENCES)?)?.from_keras(&again)?;
     Load::new(read).apply_to(&again, "")?;
     assert_eq!(bits_in(&again), bits_in(&store));
     Ok(())
@@ -361,8 +358,7 @@ fn what_keras_would_misread_is_not_written() -> Result<()> {
         Ok(())
     })?;
     let ours = |rules: &[&str]| {
-        let rules = rules.iter().map(|rule| rule.parse()).collect::<Result<Vec<Rule>>>()?;
-        Checkpoint::from_parameters(&store.parameters())?.change(&rules)?.to_keras()
+        Checkpoint::from_parameters(&store.parameters())?.change(&crate::rules(rules)?)?.to_keras()
     };
     let error = ours(&["heads(three/*/*, 3)", "multiplier(each/*/W, 4)"]).unwrap_err().to_string();
     for line in [
@@ -371,8 +367,8 @@ fn what_keras_would_misread_is_not_written() -> Result<()> {
         "`attend/multi_head_attention/q_weight` of shape [4, 4] does not say how many heads there are: give their number, which \
          divides it, by the rule `heads(attend/multi_head_attention/q_weight, NUMBER)`",
         "`three/multi_head_attention/out_weight` of shape [4, 4] does not say how many heads",
-        "`each/depthwise_conv/W` of shape [6, 2, 2] is not of a multiple of as many maps as its multiplier says",
-        "`ln/layer_normalization/gamma` of shape [1, 6, 2, 2] is of several axes: only normalizations over one axis",
+        "`each/depthwise_conv/W` of shape [6, 2, 2] has a number of maps that its multiplier does not divide",
+        "`ln/layer_normalization/gamma` of shape [1, 6, 2, 2] has several axes: only normalizations over one axis",
         "`rms/rms_normalization/gamma` is of a layer that has no rule for Keras",
         "`fc/affine/W` has 4 inputs for each of the 6 channels of `each/depthwise_conv/b`: Keras flattens images with the channels \
          last; say their size by the rule `channels_last(fc/affine/W, HEIGHT, WIDTH)`",
@@ -394,9 +390,9 @@ fn what_keras_would_misread_is_not_written() -> Result<()> {
     assert_eq!(kernel.tensor().dims(), [2, 2, 6, 1]);
     let changes = theirs.changes().join("\n");
     for line in [
-        "`attend/multi_head_attention/q_weight` [4, 4] is of 2 heads",
-        "`attend/multi_head_attention/q_weight` [4, 4] becomes `layers/attend/query_dense/vars/0` [4, 2, 2], heads on an axis of \
-         their own",
+        "`attend/multi_head_attention/q_weight` [4, 4] has 2 heads",
+        "`attend/multi_head_attention/q_weight` [4, 4] becomes `layers/attend/query_dense/vars/0` [4, 2, 2], heads on a separate \
+         axis",
         "`each/depthwise_conv/W` [6, 2, 2] becomes `layers/each/vars/0` [2, 2, 6, 1], channels last",
     ] {
         assert!(changes.contains(line), "{line}\n{changes}");

@@ -17,8 +17,8 @@ use std::path::PathBuf;
 
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor, Var};
 use half::{bf16, f16};
-use layerfn::checkpoint::{Checkpoint, Format};
-use layerfn::{Parameter, ParameterStore};
+use layerfn::checkpoint::{Checkpoint, Format, Rule};
+use layerfn::{Parameter, ParameterStore, Result};
 
 /// Formats that keep every type.
 const LOSSLESS: [Format; 4] = [Format::Hdf5, Format::Nnp, Format::Npz, Format::Safetensors];
@@ -123,4 +123,8 @@ fn zoo_of_f32() -> ParameterStore {
     put(&store, "names/with blank and . and ..dots and \"quotes\"\\", var(vec![3_f32], &[1]), true);
     put(&store, "names/größe/重み/🙂/\u{7}", var(vec![4_f32], &[1]), true);
     store
+}
+
+fn rules(texts: &[&str]) -> Result<Vec<Rule>> {
+    texts.iter().map(|text| text.parse()).collect()
 }

@@ -8,6 +8,8 @@ use tempfile::TempDir;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
+use crate::rules;
+
 const STATE: &[u8] = include_bytes!("pytorch/state.safetensors");
 const ANSWERS: &[u8] = include_bytes!("pytorch/answers.safetensors");
 
@@ -364,10 +366,6 @@ fn archives_that_are_not_sound_are_refused() {
         std::fs::write(&path, &whole[..place]).unwrap();
         Checkpoint::open(&path).unwrap_err();
     }
-}
-
-fn rules(texts: &[&str]) -> Result<Vec<Rule>> {
-    texts.iter().map(|text| text.parse()).collect()
 }
 
 #[test]

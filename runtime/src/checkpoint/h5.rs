@@ -51,7 +51,7 @@ pub(super) fn read(source: &mut dyn Source) -> Outcome<Contents> {
     Ok(contents)
 }
 
-/// Reads what can be read front to back alone, where HDF5 points here and there.
+/// Reads a stream. It is spooled to a temporary file, since HDF5 needs random access.
 pub(super) fn read_stream(stream: &mut dyn Read) -> Outcome<Contents> {
     let mut spool = tempfile::tempfile()?;
     io::copy(stream, &mut spool).map_err(Fault::while_reading)?;

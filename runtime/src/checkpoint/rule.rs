@@ -29,8 +29,8 @@ use crate::{Error, Result};
 /// | `merge(*.q, *.k, *.v, 0, *.qkv)` | joins along an axis |
 /// | `channels_first(fc/kernel, 7, 5)` | sorts the rows of a matrix, which take images of 7 × 5 flattened with the channels last, so that they take them with the channels first |
 /// | `channels_last(fc/affine/W, 7, 5)` | the reverse |
-/// | `heads(att/*/*, 8)` | says how many heads of attention the parameters are for, which [`to_keras`](Checkpoint::to_keras) needs to know |
-/// | `multiplier(dw/*/W, 2)` | says how many maps a depthwise convolution makes of each, where it is not 1, for `to_keras` |
+/// | `heads(att/*/*, 8)` | gives the number of attention heads, which [`to_keras`](Checkpoint::to_keras) needs |
+/// | `multiplier(dw/*/W, 2)` | gives the number of maps that a depthwise convolution makes of each input map, if it is not 1, for `to_keras` |
 ///
 /// ```
 /// use layerfn::checkpoint::Rule;
@@ -198,11 +198,11 @@ impl Kind {
                     changed.push(entry.holding(path.clone(), &values).map_err(fault)?.noted(note));
                 }
                 Self::Heads(_, number) => {
-                    lines.push(format!("`{path}` {dims:?} is of {number} heads"));
+                    lines.push(format!("`{path}` {dims:?} has {number} heads"));
                     changed.push(entry.noted(Note::Heads(*number)));
                 }
                 Self::Multiplier(_, number) => {
-                    lines.push(format!("`{path}` {dims:?} makes {number} maps of each"));
+                    lines.push(format!("`{path}` {dims:?} makes {number} maps of each input map"));
                     changed.push(entry.noted(Note::Multiplier(*number)));
                 }
                 Self::Transpose(_) | Self::Permute(..) | Self::Reshape(..) | Self::Merge(..) => {
@@ -305,15 +305,8 @@ impl Checkpoint {
                 entries.push(entry).map_err(|fault| fault.into_error("change", &self.origin))?;
             }
             self.entries = entries;
-            self.is_renamed |= !matches!(
-                rule.kind,
-                Kind::Transpose(_)
-                    | Kind::Permute(..)
-                    | Kind::Reshape(..)
-                    | Kind::Flattened(..)
-                    | Kind::Heads(..)
-                    | Kind::Multiplier(..)
-            );
+            self.is_renamed |=
+                matches!(rule.kind, Kind::Drop(_) | Kind::Rename(..) | Kind::Split(..) | Kind::Merge(..));
             self.changes.extend(lines);
         }
         Ok(self)

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use super::recurrent::{Recurrences, Unit, outputs};
 use super::{ATTENTION, Groups, Layout, Library, Pair, pair};
 
-/// Of each layer in the order in which Keras numbers its variables.
+/// The parameters of each layer, in the order in which Keras numbers its variables.
 const LAYERS: &[Pair] = &[
     pair("affine", "W", "kernel", Layout::Same),
     pair("affine", "b", "bias", Layout::Same),
@@ -69,7 +69,7 @@ pub(super) const KERAS: Library = Library {
     has_channels_last: true,
 };
 
-/// Groups of a `.weights.h5`: of the layers of a model, and of the variables of a layer.
+/// Groups in a `.weights.h5`: one has the layers of a model, the other the variables of a layer.
 const CONTAINER: &str = "layers";
 const VARIABLES: &str = "vars";
 

@@ -158,8 +158,8 @@ impl Layout {
             Self::Heads { .. } => format!(
                 "does not say how many heads there are: give their number, which divides it, by the rule `heads({path}, NUMBER)`"
             ),
-            Self::OneAxis => format!("is of several axes: {ONE_AXIS}"),
-            Self::Multiplied => "is not of a multiple of as many maps as its multiplier says".to_owned(),
+            Self::OneAxis => format!("has several axes: {ONE_AXIS}"),
+            Self::Multiplied => "has a number of maps that its multiplier does not divide".to_owned(),
             Self::ChannelsLast => "has no axis for a kernel".to_owned(),
             _ => format!("is not a matrix, which a `Linear` of {there} needs"),
         }
@@ -179,7 +179,7 @@ impl Layout {
             },
             Self::ChannelsLast | Self::Multiplied if is_back => ", channels last",
             Self::ChannelsLast | Self::Multiplied => ", channels first",
-            Self::Heads { .. } if is_back => ", heads on an axis of their own",
+            Self::Heads { .. } if is_back => ", heads on a separate axis",
             Self::Heads { .. } => ", heads side by side",
             _ => "",
         }
@@ -213,7 +213,7 @@ impl Library {
         parts.collect::<Vec<_>>().join(self.separator)
     }
 
-    /// The number that the parameter at `path` has among those of its layer, or sublayer.
+    /// The number of the parameter at `path` among those of its layer or sublayer.
     fn number(&self, pair: &Pair, path: &str, has: impl Fn(&str) -> bool) -> usize {
         let sublayer = |pair: &Pair| pair.theirs.rsplit_once('/').map(|(sublayer, _)| sublayer);
         let layer = path.strip_suffix(pair.ours).unwrap_or(path);
@@ -225,14 +225,14 @@ impl Library {
         before.count()
     }
 
-    /// A name with the number of a variable in place of its own name, if files may have that.
+    /// A name that ends in the number of the variable, if files of the library may number variables.
     fn numbered(&self, name: &str, number: usize) -> Option<String> {
         let (groups, separator) = (self.groups.as_ref()?, self.separator);
         let (layer, _) = name.rsplit_once(separator)?;
         Some(format!("{layer}{separator}{}{separator}{number}", groups.variables))
     }
 
-    /// A module as a file has it that numbers variables.
+    /// The path of a module in a file that numbers variables.
     fn grouped(&self, module: String) -> String {
         let Some(groups) = &self.groups else { return module };
         let parts = module.split(self.separator).flat_map(|part| [groups.layers, part]);
@@ -247,7 +247,7 @@ impl Library {
         module: &str,
         has: impl Fn(&str) -> bool,
     ) -> std::result::Result<Vec<Vec<String>>, String> {
-        // What the two kinds of a GRU differ in shows by its bias alone.
+        // Only the bias distinguishes the two kinds of GRU.
         if self.recurrences.is_update_first && layer.bias_of_gru(path).is_some_and(|bias| !has(&bias)) {
             return Err(format!(
                 "`{path}` is of a GRU without biases, which in {} may have `reset_after=False`, and has the same shapes then: \
@@ -267,7 +267,7 @@ impl Library {
         format!("`{path}` is of a layer that has no rule for {}", self.name)
     }
 
-    /// What to do about a matrix, under its name here or there, whose rows may take flattened images.
+    /// Says which rule is missing for a matrix whose rows may take flattened images.
     fn flattened(&self, name: &str, rows: usize, (channels, layer): (usize, String), rule: &str) -> String {
         let (there, each) = (self.name, rows / channels);
         format!(
@@ -278,7 +278,8 @@ impl Library {
     }
 }
 
-/// The values with one axis as two, of which the first or the second has the size `parts`; none if that does not divide it.
+/// Splits an axis into two, the first or the second of which has the size `parts`; `None` if that does not
+/// divide the axis.
 fn parted(values: &Tensor, axis: usize, parts: usize, is_first: bool) -> Result<Option<Tensor>> {
     let mut dims = values.dims().to_vec();
     let Some(size) = dims.get(axis).copied().filter(|size| size.is_multiple_of(parts)) else {

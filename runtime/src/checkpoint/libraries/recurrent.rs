@@ -137,8 +137,8 @@ impl Recurrent {
         &self.label
     }
 
-    /// The names of each layer and direction in a module there: two, or one of a bias for both. None if the library has no such
-    /// layer.
+    /// The names of each layer and direction in a module of the library: two, or one for a bias that serves both.
+    /// `None` if the library has no such layer.
     pub(super) fn names(&self, library: &Library, module: &str) -> Option<Vec<Vec<String>>> {
         let names = match self.is_bias {
             true => library.recurrences.biases,
@@ -219,13 +219,14 @@ impl Recurrent {
         Ok(Ok(values.contiguous()?.reshape(&*self.dims)?))
     }
 
-    /// A tensor of there with a row for each unit, or of here with a column for each, if that is what they differ in.
+    /// The tensor, transposed if the library has a column for each unit and we have a row, or the reverse.
     fn transposed(&self, values: &Tensor, library: &Library) -> Result<Tensor> {
         let is_other = library.recurrences.is_transposed && !self.is_bias;
         Ok(if is_other { values.t()? } else { values.clone() })
     }
 
-    /// A tensor with a row for each unit, or some rows of biases, and with the gates of a GRU as they are on the other side.
+    /// The tensor, which has a row for each unit or some rows of biases, with the gates of a GRU in the order of
+    /// the other side.
     fn with_gates(&self, values: Tensor, library: &Library) -> Result<Tensor> {
         if !library.recurrences.is_update_first || self.kind.gates != 3 {
             return Ok(values);
@@ -297,7 +298,7 @@ impl Recurrent {
         Ok(all)
     }
 
-    /// What has got another order on the way here or back, as the end of a sentence.
+    /// The change of order in this direction, as the end of a sentence.
     pub(super) fn told(&self, library: &Library, is_back: bool) -> String {
         let layout = &library.recurrences;
         let transposed = if layout.is_transposed && !self.is_bias { ", transposed" } else { "" };
